@@ -1,0 +1,45 @@
+"""What the tests share: real photographs when they are at hand, fixed randomness, few threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported: parallel test runs share the cores
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photographs: $DEEPMTDR_DATA, else ../shared/data beside the repository; skips when absent."""
+    named = os.environ.get("DEEPMTDR_DATA")
+    if named is not None and not Path(named).is_dir():
+        pytest.fail(f"DEEPMTDR_DATA names {named}, which is no folder")
+    folder = Path(named) if named is not None else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real photographs: {folder} is absent and DEEPMTDR_DATA is not set")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    """Every test starts from the same random state, whichever ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded NumPy generator."""
+    return np.random.default_rng(0)
