@@ -1,0 +1,44 @@
+"""Everything that deepmtdr raises on purpose.
+
+The tree:
+
+    DeepMTDRError
+    |- PhotographError        a file that cannot be decoded as one photograph
+    |  '- NoFieldOfView       decoded, but no fundus field of view is in it
+    |- DataError              a data set, manifest or mask that contradicts its layout
+    |- RecipeError            an unknown key or a value out of range in a recipe
+    |- CheckpointError        weights that are damaged, or of another architecture
+    '- TrainingError          a run that cannot go on (non-finite loss, wrong stage)
+
+Each message says what was found, what was expected, and where.
+"""
+
+from __future__ import annotations
+
+
+class DeepMTDRError(Exception):
+    """Root of the tree: `except DeepMTDRError` catches whatever this package raises on purpose."""
+
+
+class PhotographError(DeepMTDRError):
+    """A file that cannot be decoded as one photograph."""
+
+
+class NoFieldOfView(PhotographError):
+    """A photograph in which no fundus field of view was found."""
+
+
+class DataError(DeepMTDRError):
+    """A data set, manifest or mask that contradicts its layout."""
+
+
+class RecipeError(DeepMTDRError):
+    """An unknown key or a value out of range in a recipe."""
+
+
+class CheckpointError(DeepMTDRError):
+    """Weights that are damaged, or of another architecture."""
+
+
+class TrainingError(DeepMTDRError):
+    """A training run that cannot go on."""
