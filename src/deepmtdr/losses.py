@@ -1,0 +1,198 @@
+"""Every loss of the paper as a pure function (Sec. IV-C, Eqs. 4-11): tensors in, scalar out.
+
+Means over pixels, channels and batch throughout, so that the lambdas do not depend on the image size (reading R13).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+TINY = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """The lambdas of Eq. (11), the weights of the other losses beside it, and the threshold they share."""
+
+    lambda_img: float = 1.0
+    """Of the image loss, Eq. (6)."""
+    lambda_tv: float = 1e-6
+    """Of the total variation loss, Eq. (7) (the authors' 1e-6)."""
+    lambda_sa: float = 1.0
+    """Of the segmentation-aware loss, Eq. (4) (the authors' 1 in the joint stage)."""
+    lambda_ca: float = 10.0
+    """Of the classification-aware loss, Eq. (5) (the authors' 10)."""
+    dice: float = 1.0
+    """Of the supervised segmentation loss, Eq. (8)."""
+    lesion_cross_entropy: float = 1.0
+    """Of the pixel-wise cross-entropy beside Dice (the authors' code has a focal term in its place)."""
+    unsupervised: float = 0.3
+    """Of the unsupervised segmentation loss, Eq. (9) (the authors' 0.3)."""
+    grading: float = 1.0
+    """Of the grading loss, Eq. (10)."""
+    phi_vis: float = 0.5
+    """Threshold that makes a mask of the evidence, Eqs. (5) and (9)."""
+    tau: float = 0.1
+    """Softness of that threshold on the way back (reading R9)."""
+
+
+def evidence_mask(evidence: Float[Tensor, "b 1 h w"], phi_vis: float = 0.5, tau: float = 0.1) -> Float[Tensor, "b 1 h w"]:
+    """Vis(Y) > phi_vis, straight-through: hard forward, sigmoid((V - phi_vis) / tau) backward (reading R9)."""
+    soft = torch.sigmoid((evidence - phi_vis) / tau)
+    return (evidence > phi_vis).to(soft.dtype) + soft - soft.detach()
+
+
+def segmentation_aware_loss(
+    lesions_sr: Float[Tensor, "b c h w"], lesions_hr: Float[Tensor, "b c h w"]
+) -> Float[Tensor, ""]:
+    """Eq. (4): mean squared difference of the lesion maps of the super-resolved and of the HR image.
+
+    Args:
+        lesions_sr: segmentation of the super-resolved image.
+        lesions_hr: segmentation of the HR image: the target, detached.
+    """
+    return F.mse_loss(lesions_sr, lesions_hr.detach())
+
+
+def classification_aware_loss(
+    evidence_sr: Float[Tensor, "b 1 h w"],
+    evidence_hr: Float[Tensor, "b 1 h w"],
+    phi_vis: float = 0.5,
+    tau: float = 0.1,
+) -> Float[Tensor, ""]:
+    """Eq. (5): mean squared difference of the evidence masks of the super-resolved and of the HR image.
+
+    Args:
+        evidence_sr: Vis(SR) in [0, 1], differentiable (`create_graph=True`).
+        evidence_hr: Vis(HR) in [0, 1]: the target, detached (reading R9).
+        phi_vis: threshold.
+        tau: softness of the threshold on the way back.
+    """
+    return F.mse_loss(evidence_mask(evidence_sr, phi_vis, tau), (evidence_hr.detach() > phi_vis).float())
+
+
+def image_loss(sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
+    """Eq. (6): mean absolute difference of the super-resolved and the HR image, RGB in [0, 1]."""
+    return F.l1_loss(sr, hr)
+
+
+def total_variation_loss(sr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
+    """Eq. (7): spatial smoothness of the super-resolved image.
+
+    Args:
+        sr: super-resolved image, RGB in [0, 1].
+
+    Returns:
+        Mean squared difference of neighbours, downwards plus rightwards (reading R13); 0 for a constant image.
+
+    Raises:
+        ValueError: if h or w is smaller than 2.
+    """
+    if min(sr.shape[-2:]) < 2:
+        raise ValueError(f"total variation: image of {tuple(sr.shape[-2:])} px, expected at least 2x2")
+    return sr.diff(dim=-2).square().mean() + sr.diff(dim=-1).square().mean()
+
+
+def dice_loss(
+    lesions: Float[Tensor, "b 4 h w"], lesion_masks: Float[Tensor, "b 4 h w"], annotated: Bool[Tensor, "b 4"]
+) -> Float[Tensor, ""]:
+    """Eq. (8): 1 - 2 |S~ o S| / (|S~| + |S|) per lesion type over the batch (reading R11).
+
+    Args:
+        lesions: predicted probabilities S~.
+        lesion_masks: annotation S in [0, 1]; what it holds where a type was not annotated does not matter.
+        annotated: which types of which photograph were annotated.
+
+    Returns:
+        Mean over the types annotated anywhere in the batch; 0 (with a gradient of 0) if none is.
+    """
+    known = annotated[:, :, None, None].to(lesions.dtype)
+    overlap = (lesions * lesion_masks * known).sum(dim=(0, 2, 3))
+    total = ((lesions + lesion_masks) * known).sum(dim=(0, 2, 3))
+    losses = 1 - (2 * overlap + TINY) / (total + TINY)
+    present = annotated.any(dim=0).to(losses.dtype)
+    return (losses * present).sum() / present.sum().clamp_min(1)
+
+
+def lesion_cross_entropy_loss(
+    lesions: Float[Tensor, "b 4 h w"], lesion_masks: Float[Tensor, "b 4 h w"], annotated: Bool[Tensor, "b 4"]
+) -> Float[Tensor, ""]:
+    """Pixel-wise cross-entropy over the four types and the background, beside Eq. (8) which says nothing of a lone pixel.
+
+    Args:
+        lesions: predicted probabilities S~; 1 - their sum is the background's.
+        lesion_masks: annotation S in [0, 1]; shares of overlapping types are scaled to sum to 1.
+        annotated: only photographs with all four types annotated count: elsewhere the background is not known.
+
+    Returns:
+        Mean over the pixels of those photographs; 0 (with a gradient of 0) if there is none.
+    """
+    known = annotated.all(dim=1).to(lesions.dtype)
+    target = lesion_masks / lesion_masks.sum(dim=1, keepdim=True).clamp_min(1)
+    background = (1 - lesions.sum(dim=1)).clamp_min(TINY).log() * (1 - target.sum(dim=1))
+    surprise = -(target * lesions.clamp_min(TINY).log()).sum(dim=1) - background
+    return (surprise.mean(dim=(1, 2)) * known).sum() / known.sum().clamp_min(1)
+
+
+def unsupervised_segmentation_loss(
+    lesion_region: Float[Tensor, "b 1 h w"], evidence: Float[Tensor, "b 1 h w"], phi_vis: float = 0.5
+) -> Float[Tensor, ""]:
+    """Eq. (9): mean squared difference of the lesion region and the evidence mask, its pseudo ground truth.
+
+    Args:
+        lesion_region: 1 - P(background), compared as one map (reading R9).
+        evidence: Vis(Y) in [0, 1]: the target, detached.
+        phi_vis: threshold.
+    """
+    return F.mse_loss(lesion_region, (evidence.detach() > phi_vis).to(lesion_region.dtype))
+
+
+def grading_loss(
+    grade_logits: Float[Tensor, "b c"],
+    grade: Int[Tensor, " b"],
+    class_weights: Float[Tensor, " c"] | None = None,
+    *,
+    literal: bool = False,
+) -> Float[Tensor, ""]:
+    """Eq. (10): cross-entropy, weighted by how far the predicted grade is from the true one (reading R12).
+
+    Args:
+        grade_logits: logits of the C grades.
+        grade: true grades, 0 to C-1.
+        class_weights: a further weight of each true grade; None is 1 for all.
+        literal: Eq. (10) as printed, whose weight |l~ - l| is 0 for every correctly graded photograph.
+
+    Returns:
+        Mean over the batch of (|l~ - l| + 1) / sum_i (|i - l| + 1) * cross-entropy.
+
+    Raises:
+        ValueError: if a grade is out of range.
+    """
+    classes = grade_logits.shape[1]
+    if grade.numel() and not 0 <= int(grade.min()) <= int(grade.max()) < classes:
+        raise ValueError(f"grading loss: grades {grade.tolist()}, expected 0 to {classes - 1}")
+    distance = (grade_logits.detach().argmax(dim=1) - grade).abs().to(grade_logits.dtype)
+    each = torch.arange(classes, device=grade.device)
+    weight = (distance if literal else distance + 1) / ((each - grade[:, None]).abs() + 1).sum(dim=1)
+    return (weight * F.cross_entropy(grade_logits, grade.long(), class_weights, reduction="none")).mean()
+
+
+def isr_loss(
+    image: Float[Tensor, ""],
+    total_variation: Float[Tensor, ""],
+    segmentation_aware: Float[Tensor, ""],
+    classification_aware: Float[Tensor, ""],
+    weights: LossWeights,
+) -> Float[Tensor, ""]:
+    """Eq. (11): the overall loss of the ISR subnet, the four terms weighted by their lambdas."""
+    return (
+        weights.lambda_img * image
+        + weights.lambda_tv * total_variation
+        + weights.lambda_sa * segmentation_aware
+        + weights.lambda_ca * classification_aware
+    )

@@ -1,0 +1,110 @@
+"""DeepMTDR wires the three subnets (Fig. 6): super-resolve, segment the lesions, grade, show the evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from deepmtdr.model.contrast import local_contrast
+from deepmtdr.model.gmsv import GMSV, GMSVConfig
+from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
+from deepmtdr.model.isr import ISRConfig, ISRSubnet
+from deepmtdr.model.segmentation import LesionSegmentationSubnet, SegmentationConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Size of the whole network."""
+
+    isr: ISRConfig = field(default_factory=ISRConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    grading: GradingConfig = field(default_factory=GradingConfig)
+    gmsv: GMSVConfig = field(default_factory=GMSVConfig)
+
+
+class Prediction(NamedTuple):
+    """Everything the network says of a batch of photographs, in the HR frame."""
+
+    sr: Float[Tensor, "b 3 H W"]
+    """Super-resolved image (or the frame itself where the ISR subnet was skipped)."""
+    lesions: Float[Tensor, "b 4 H W"]
+    """Probabilities of MA, HE, EX, SE."""
+    lesion_region: Float[Tensor, "b 1 H W"]
+    """1 - P(background): any lesion."""
+    grade_logits: Float[Tensor, "b 5"]
+    features: tuple[Float[Tensor, "b _ _ _"], ...]
+    """The five taps of the grading subnet, fine to coarse."""
+
+    @property
+    def grade_probs(self) -> Float[Tensor, "b 5"]:
+        """Probabilities of the grades 0-4."""
+        return self.grade_logits.softmax(dim=1)
+
+
+class DeepMTDR(nn.Module):
+    """The network of Fig. 6. One checkpoint serves x2, x4 and x8 (reading R1)."""
+
+    def __init__(self, config: ModelConfig | None = None) -> None:
+        super().__init__()
+        config = config or ModelConfig()
+        self.isr = ISRSubnet(config.isr)
+        self.segmentation = LesionSegmentationSubnet(config.segmentation)
+        self.grading = GradingSubnet(config.grading)
+        self.gmsv = GMSV(self.grading.channels, config.gmsv)
+
+    def forward(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Prediction:
+        """Fig. 6 from left to right.
+
+        Args:
+            lr: low-resolution photographs, RGB in [0, 1].
+            scale: 2, 4 or 8; 1 takes `lr` for the HR frame itself and skips the ISR subnet (reading R19).
+
+        Returns:
+            The prediction, differentiable.
+        """
+        return self.read(self.super_resolve(lr, scale))
+
+    def super_resolve(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Float[Tensor, "b 3 H W"]:
+        """The ISR subnet alone; scale 1 hands the frame on."""
+        return lr if scale == 1 else self.isr(lr, scale)
+
+    def read(self, frame: Float[Tensor, "b 3 H W"]) -> Prediction:
+        """Segment and grade a frame, super-resolved or HR."""
+        seen = local_contrast(frame)
+        classes = self.segmentation(seen)
+        lesions, lesion_region = classes[:, :4], 1 - classes[:, 4:]
+        # Reading R10: the grading loss trains the grading subnet, and the ISR subnet through the image, not the segmentation.
+        grade_logits, features = self.grading(seen, lesions.detach())
+        return Prediction(frame, lesions, lesion_region, grade_logits, features)
+
+    def evidence(self, prediction: Prediction, *, create_graph: bool = False) -> Float[Tensor, "b 1 H W"]:
+        """The evidence of the grades, by GMSV; the prediction must still carry its graph."""
+        score = dr_score(prediction.grade_logits)
+        region = prediction.lesion_region.detach()
+        return self.gmsv(score, prediction.features, region, create_graph=create_graph)
+
+    def predict(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> tuple[Prediction, Float[Tensor, "b 1 H W"]]:
+        """For use: prediction and evidence without any graph left; only the grading subnet is run with one.
+
+        Args:
+            lr: low-resolution photographs, RGB in [0, 1].
+            scale: 2, 4 or 8; 1 skips the ISR subnet.
+
+        Returns:
+            The prediction (`sr` clamped to [0, 1]) and the evidence in [0, 1].
+        """
+        with torch.no_grad():
+            frame = self.super_resolve(lr, scale).clamp(0, 1)
+            seen = local_contrast(frame)
+            classes = self.segmentation(seen)
+        lesions, lesion_region = classes[:, :4], 1 - classes[:, 4:]
+        with torch.enable_grad():
+            grade_logits, features = self.grading(seen.requires_grad_(), lesions)
+            attached = Prediction(frame, lesions, lesion_region, grade_logits, features)
+            evidence = self.evidence(attached)
+        taps = tuple(tap.detach() for tap in features)
+        return attached._replace(grade_logits=grade_logits.detach(), features=taps), evidence.detach()

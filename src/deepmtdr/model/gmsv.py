@@ -1,0 +1,156 @@
+"""GMSV: the evidence of a grade, from all layers of the grading subnet (Sec. IV-B, Eqs. 2-3, Algorithm 1).
+
+1. Lesion-oriented feature selection, Eq. (2): keep the channels that overlap the predicted lesion region.
+2. Gradient-weighted feature combination, Eq. (3) and Algorithm 1: sum them, coarse to fine, by their importance.
+
+Everything is differentiable with `create_graph=True`, so that evidence can feed a loss (reading R8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+REGION = 0.5
+"""A pixel belongs to the lesion region where 1 - P(background) exceeds this."""
+TINY = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class GMSVConfig:
+    """Constants of the selection."""
+
+    theta_seg: float = 0.5
+    """Share of the layer's best IoU that a channel must exceed to be selected, Eq. (2) (reading R7)."""
+    tau: float = 0.1
+    """Softness of the threshold through which xi is learned (reading R7)."""
+
+
+def normalised(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Each channel divided by its own maximum (reading R6); a channel of zeros stays zero."""
+    features = features.float()
+    return features / features.amax(dim=(2, 3), keepdim=True).clamp_min(TINY)
+
+
+def iou(
+    mask: Float[Tensor, "b c h w"], lesion_region: Float[Tensor, "b 1 H W"]
+) -> Float[Tensor, "b c"]:
+    """IoU of each channel's mask with the binary lesion region, on the channel's own grid by area (reading R6).
+
+    Returns:
+        Values in [0, 1]; 0 where there is no lesion region.
+    """
+    region = F.adaptive_avg_pool2d((lesion_region > REGION).float(), mask.shape[-2:])
+    intersection = (mask * region).mean(dim=(2, 3))
+    union = (mask + region - mask * region).mean(dim=(2, 3))
+    return intersection / union.clamp_min(TINY)
+
+
+def select_features(
+    features: Float[Tensor, "b c h w"],
+    lesion_region: Float[Tensor, "b 1 H W"],
+    xi: Float[Tensor, " c"],
+    theta_seg: float,
+) -> Bool[Tensor, "b c"]:
+    """Eq. (2): the channels whose IoU with the lesion region exceeds theta_seg times the layer's best.
+
+    Args:
+        features: one tap, after its ReLU.
+        lesion_region: 1 - P(background) at the frame's size.
+        xi: threshold of each channel.
+        theta_seg: share of the best IoU.
+
+    Returns:
+        The selected set U; all channels of a photograph without a predicted lesion region (reading R6).
+    """
+    mask = (normalised(features.detach()) > xi[:, None, None]).float()
+    overlap = iou(mask, lesion_region)
+    best = overlap.amax(dim=1, keepdim=True)
+    return (overlap > theta_seg * best) | (best == 0)
+
+
+def importance(gradients: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+    """Eq. (3): the weight of each channel is the mean of dy_DR / dF over its grid."""
+    return gradients.float().mean(dim=(2, 3))
+
+
+def combine_features(
+    features: Sequence[Float[Tensor, "b _ _ _"]], weights: Sequence[Float[Tensor, "b _"]]
+) -> Float[Tensor, "b 1 h w"]:
+    """Algorithm 1: weighted sums of the layers, from the coarsest up to the finest.
+
+    The layer weight multiplies V^j once more on the way up, as printed (reading R8).
+
+    Args:
+        features: the taps, fine to coarse, each half the size of the one before.
+        weights: the importance of each channel of each tap, 0 for those not selected.
+
+    Returns:
+        V on the finest tap's grid: through ReLU, divided by its maximum (0 stays 0).
+    """
+    sums = [(w[:, :, None, None] * f.float()).sum(dim=1, keepdim=True) for w, f in zip(weights, features, strict=True)]
+    evidence = sums[-1]
+    for weight, layer in zip(weights[-2::-1], sums[-2::-1], strict=True):
+        evidence = F.interpolate(evidence, size=layer.shape[-2:], mode="bilinear", align_corners=False)
+        evidence = evidence + weight.sum(dim=1)[:, None, None, None] * layer
+    evidence = evidence.relu()
+    return evidence / evidence.amax(dim=(2, 3), keepdim=True).clamp_min(TINY)
+
+
+class GMSV(nn.Module):
+    """The evidence map of a grading, with the learned thresholds xi of Eq. (2)."""
+
+    def __init__(self, channels: Sequence[int], config: GMSVConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or GMSVConfig()
+        self.xi = nn.ParameterList(nn.Parameter(torch.full((c,), 0.5)) for c in channels)
+
+    def forward(
+        self,
+        score: Float[Tensor, " b"],
+        features: Sequence[Float[Tensor, "b _ _ _"]],
+        lesion_region: Float[Tensor, "b 1 H W"],
+        *,
+        create_graph: bool = False,
+    ) -> Float[Tensor, "b 1 H W"]:
+        """Show what spoke for diabetic retinopathy.
+
+        Args:
+            score: y_DR of each photograph (`dr_score`), still attached to the features.
+            features: the five taps, fine to coarse.
+            lesion_region: 1 - P(background), which selects the channels and gives the size.
+            create_graph: keep the evidence differentiable, for the classification-aware loss.
+
+        Returns:
+            Evidence V in [0, 1], at the size of the lesion region.
+        """
+        with torch.autocast(score.device.type, enabled=False):
+            gradients = torch.autograd.grad(score.sum(), features, create_graph=create_graph, retain_graph=True)
+            weights = [
+                importance(gradient) * select_features(feature, lesion_region, xi, self.config.theta_seg)
+                for gradient, feature, xi in zip(gradients, features, self.xi, strict=True)
+            ]
+            evidence = combine_features(features, weights)
+            return F.interpolate(evidence, size=lesion_region.shape[-2:], mode="bilinear", align_corners=False)
+
+    def xi_loss(
+        self, features: Sequence[Float[Tensor, "b _ _ _"]], lesion_region: Float[Tensor, "b 1 H W"]
+    ) -> Float[Tensor, ""]:
+        """1 - mean soft IoU of every channel with the lesion region; only xi gets its gradient (reading R7).
+
+        Returns:
+            A value in [0, 1]; 0 with zero gradient for a batch without any lesion region, from which nothing is learned.
+        """
+        present = (lesion_region > REGION).flatten(1).any(dim=1).float()
+        if not present.any():
+            return sum(xi.sum() for xi in self.xi) * 0.0
+        misses = []
+        for feature, xi in zip(features, self.xi, strict=True):
+            soft = torch.sigmoid((normalised(feature.detach()) - xi[:, None, None]) / self.config.tau)
+            misses.append(((1 - iou(soft, lesion_region.detach())).mean(dim=1) * present).sum() / present.sum())
+        return torch.stack(misses).mean()

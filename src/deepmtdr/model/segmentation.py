@@ -1,0 +1,132 @@
+"""The lesion segmentation subnet: U-shaped, multi-scale blocks, five fused scales (Sec. IV-A, Eq. 1, Fig. 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.terms import Lesion
+
+CLASSES = len(Lesion) + 1
+"""The four lesion types and, last, the background (reading R3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig:
+    """Size of the lesion segmentation subnet."""
+
+    width: int = 64
+    """Channels at stride 1; they double at each of the strides 2, 4, 8, 16 (the authors' 64; reading R4)."""
+    gamma: tuple[float, float, float, float, float] = (0.4, 0.2, 0.2, 0.2, 1.0)
+    """Weights of the five scales in Eq. (1), from stride 16 to stride 1."""
+
+
+class MultiScaleConv(nn.Sequential):
+    """Parallel 3x3 and 5x5 convolutions, half of the channels each; batch norm; ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(
+            _Parallel(
+                nn.Conv2d(channels_in, channels_out // 2, 3, padding=1, bias=False),
+                nn.Conv2d(channels_in, channels_out // 2, 5, padding=2, bias=False),
+            ),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(),
+        )
+
+
+class _Parallel(nn.Module):
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+class MultiScaleBlock(nn.Sequential):
+    """Multi-scale feature integration, then conv3x3, batch norm, ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(
+            MultiScaleConv(channels_in, channels_out),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(),
+        )
+
+
+class UpTransition(nn.Module):
+    """Nearest x2, multi-scale convolution, the skip beside it, multi-scale block."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.rise = MultiScaleConv(channels_in, channels_out)
+        self.block = MultiScaleBlock(2 * channels_out, channels_out)
+
+    def forward(self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b d H W"]) -> Float[Tensor, "b d H W"]:
+        """Bring the coarse features up beside the finer ones."""
+        x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
+        return self.block(torch.cat([self.rise(x), skip], dim=1))
+
+
+def fuse_scales(
+    maps: list[Float[Tensor, "b k _ _"]], gamma: tuple[float, ...], size: tuple[int, int]
+) -> Float[Tensor, "b k H W"]:
+    r"""Eq. (1): softmax(sum_i gamma_i UP(S_i, 2^(5-i))), i from coarse to fine, UP bilinear (reading R3).
+
+    Args:
+        maps: the intermediate segmentation maps, logits, coarse to fine.
+        gamma: one weight a map.
+        size: height and width of the result.
+
+    Returns:
+        Probabilities over the classes, in float32.
+    """
+    with torch.autocast(maps[0].device.type, enabled=False):
+        lifted = (
+            weight * F.interpolate(m.float(), size=size, mode="bilinear", align_corners=False)
+            for weight, m in zip(gamma, maps, strict=True)
+        )
+        return torch.stack(list(lifted)).sum(dim=0).softmax(dim=1)
+
+
+class LesionSegmentationSubnet(nn.Module):
+    """Five down-transitions, four up-transitions, a segmentation map from the last DT and from each UT."""
+
+    def __init__(self, config: SegmentationConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or SegmentationConfig()
+        widths = [self.config.width * 2**level for level in range(5)]
+        self.down = nn.ModuleList(MultiScaleBlock(i, o) for i, o in zip([3, *widths], widths, strict=False))
+        self.up = nn.ModuleList(UpTransition(i, o) for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.to_map = nn.ModuleList(nn.Conv2d(width, CLASSES, 1) for width in widths[::-1])
+
+    def forward(self, frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
+        """Segment the lesions.
+
+        Args:
+            frame: super-resolved or HR images as the subnet sees them (`local_contrast`); h and w multiples of 16.
+
+        Returns:
+            Probabilities of MA, HE, EX, SE and background, summing to 1 in each pixel.
+
+        Raises:
+            ValueError: if h or w is no multiple of 16.
+        """
+        height, width = frame.shape[-2:]
+        if height % 16 or width % 16:
+            raise ValueError(f"segmentation subnet: frame of {height}x{width} px, expected multiples of 16")
+        skips, x = [], frame
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.max_pool2d(x, 2))
+            skips.append(x)
+        maps = [self.to_map[0](x)]
+        for transition, to_map, skip in zip(self.up, self.to_map[1:], skips[-2::-1], strict=True):
+            x = transition(x, skip)
+            maps.append(to_map(x))
+        return fuse_scales(maps, self.config.gamma, (height, width))
