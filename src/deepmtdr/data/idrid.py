@@ -1,0 +1,167 @@
+"""IDRiD, the Indian Diabetic Retinopathy Image Dataset: lesion masks and grades (Sec. V-A).
+
+Who made it: P. Porwal et al., with an eye clinic in Nanded, India; one camera (Kowa VX-10 alpha), 4288 x 2848 JPEG.
+Licence: CC BY 4.0.
+Citation: P. Porwal et al., "Indian Diabetic Retinopathy Image Dataset (IDRiD): A Database for Diabetic Retinopathy
+    Screening Research", Data 3(3):25, 2018, doi:10.3390/data3030025.
+How to get it: https://ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid (free account);
+    unpack "A. Segmentation.zip" and "B. Disease Grading.zip" side by side into ROOT.
+Counts: segmentation 54 + 27 photographs (training: masks of MA 54, HE 53, EX 54, SE 26), grading 413 + 103
+    (training: 134, 20, 136, 74, 49 of grades 0-4).
+
+Known dirt:
+    * No patient numbers: the photograph is the patient, so two eyes of one person may stand on two sides of a split.
+    * A photograph may stand in A and in B under two names (`ALSO_GRADED`; ROOT/same_photograph.csv adds to it, with the
+      columns segmentation_image, grading_image, retinopathy_grade). It is one photograph here: it has one `patient`.
+    * B has photographs twice (`SAME_PHOTOGRAPH`): 021 = 391 and 028 = 327 with different grades, 045 = 333, 073 = 375
+      and 079 = 279 with equal ones. Each pair has one `patient`; the grades stay as they were given.
+    * The two parts of B use the same numbers: names of the testing part begin with "test_".
+    * The grading table has a trailing space in a header and empty columns. Its oedema risk is not read.
+    * A lesion type without a file is one that was looked for and not found: None in `lesion_masks`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from deepmtdr.data.layout import Counts, check_pairs, find_files, parse_grade, read_grades, read_table
+from deepmtdr.data.sample import Sample
+from deepmtdr.errors import DataError
+from deepmtdr.terms import Grade, Lesion
+
+Part = Literal["training", "testing"]
+
+EXPECTED_SEGMENTATION = Counts(54, None, (54, 53, 54, 26))
+EXPECTED_GRADING = Counts(413, (134, 20, 136, 74, 49))
+
+# fmt: off
+ALSO_GRADED = {
+    1: 102, 2: 366, 3: 369, 5: 82, 6: 196, 7: 29, 8: 207, 10: 224, 13: 231, 14: 232, 15: 236, 16: 237, 17: 239, 18: 132,
+    19: 242, 20: 245, 21: 246, 23: 247, 24: 248, 27: 254, 28: 261, 29: 263, 33: 272, 34: 277, 35: 278, 36: 280, 37: 281,
+    38: 185, 40: 282, 41: 283, 42: 284, 43: 294, 44: 300, 46: 306, 47: 64, 48: 53, 49: 308, 50: 48, 51: 310, 52: 311,
+    53: 12, 54: 314,
+}
+# fmt: on
+"""Training photographs of A by number -> the same photograph's number in the training part of B."""
+
+SAME_PHOTOGRAPH = {391: 21, 327: 28, 333: 45, 375: 73, 279: 79}
+"""Training photographs that B holds twice: the later number -> the earlier one."""
+
+_PART_FOLDERS = {"training": "a. Training Set", "testing": "b. Testing Set"}
+_MASK_FOLDERS = {
+    Lesion.MA: "1. Microaneurysms",
+    Lesion.HE: "2. Haemorrhages",
+    Lesion.EX: "3. Hard Exudates",
+    Lesion.SE: "4. Soft Exudates",
+}
+
+
+def read_idrid(root: Path, part: Part = "training") -> list[Sample]:
+    """Every photograph of A and B once: A's with masks and, where known, the grade; then those of B that A lacks.
+
+    Of a photograph in both, A's copy is kept. It has the grade of its twin in B, or None if several grades conflict.
+
+    Raises:
+        DataError: as `read_idrid_segmentation` and `read_idrid_grading`.
+    """
+    annotated, graded = read_idrid_segmentation(root, part), read_idrid_grading(root, part)
+    grades: dict[str, set[Grade]] = defaultdict(set)
+    for sample in annotated + graded:
+        if sample.grade is not None:
+            grades[sample.patient].add(sample.grade)
+    joined = [replace(sample, grade=_agreed(grades[sample.patient])) for sample in annotated]
+    in_a = {sample.patient for sample in annotated}
+    return joined + [sample for sample in graded if sample.patient not in in_a]
+
+
+def read_idrid_segmentation(root: Path, part: Part = "training") -> list[Sample]:
+    """Layout "A. Segmentation": photographs with masks of the four lesion types; graded where same_photograph.csv says.
+
+    Raises:
+        DataError: if a folder is missing, a mask has no photograph, or same_photograph.csv has a wrong row.
+    """
+    photographs = find_files(root / "A. Segmentation" / "1. Original Images" / _PART_FOLDERS[part])
+    masks = {lesion: _find_masks(root, part, lesion, photographs) for lesion in Lesion}
+    listed = _read_same_photograph(root)
+    samples = []
+    for name, path in photographs.items():
+        twin, grade = listed.get(name, (_known_twin(name), None))
+        patient = _grading_patient(twin, part) if twin else f"idrid/A{_number(name, path):02d}"
+        lesion_masks = {lesion: masks[lesion].get(name) for lesion in Lesion}
+        samples.append(
+            Sample(photograph=path, name=name, patient=patient, dataset="idrid", grade=grade, lesion_masks=lesion_masks)
+        )
+    return samples
+
+
+def read_idrid_grading(root: Path, part: Part = "training") -> list[Sample]:
+    """Layout "B. Disease Grading": photographs with grades; names of the testing part begin with "test_".
+
+    Raises:
+        DataError: if folder or table is missing, a grade is none of 0-4, or photographs and rows do not match.
+    """
+    letter, title = _PART_FOLDERS[part].split()[0], part.capitalize()
+    folder = root / "B. Disease Grading" / "1. Original Images" / _PART_FOLDERS[part]
+    table = root / "B. Disease Grading" / "2. Groundtruths" / f"{letter} IDRiD_Disease Grading_{title} Labels.csv"
+    photographs = find_files(folder)
+    grades = read_grades(table, "Image name", "Retinopathy grade")
+    check_pairs(photographs, grades, folder, table)
+    return [
+        Sample(
+            photograph=path,
+            name=name if part == "training" else f"test_{name}",
+            patient=_grading_patient(_number(name, path), part),
+            dataset="idrid",
+            grade=grades[name],
+        )
+        for name, path in photographs.items()
+    ]
+
+
+def _find_masks(root: Path, part: Part, lesion: Lesion, photographs: dict[str, Path]) -> dict[str, Path]:
+    """Mask files of one lesion type by the name of their photograph."""
+    folder = root / "A. Segmentation" / "2. All Segmentation Groundtruths" / _PART_FOLDERS[part] / _MASK_FOLDERS[lesion]
+    masks = {}
+    for stem, path in find_files(folder).items():
+        name = stem.removesuffix(f"_{lesion.name}")
+        if name == stem:
+            raise DataError(f"{path}: expected a mask of {lesion.full_name}, whose name ends in _{lesion.name}")
+        if name not in photographs:
+            raise DataError(f"{path}: a mask without a photograph; expected one named {name}")
+        masks[name] = path
+    return masks
+
+
+def _read_same_photograph(root: Path) -> dict[str, tuple[int, Grade]]:
+    """A's name -> B's number and grade, from same_photograph.csv; empty where no such file lies beside."""
+    path = root / "same_photograph.csv"
+    if not path.exists():
+        return {}
+    rows = read_table(path, ("segmentation_image", "grading_image", "retinopathy_grade"))
+    return {
+        row["segmentation_image"]: (_number(row["grading_image"], where), parse_grade(row["retinopathy_grade"], where))
+        for where, row in rows
+    }
+
+
+def _known_twin(name: str) -> int | None:
+    return ALSO_GRADED.get(_number(name, name))
+
+
+def _grading_patient(number: int, part: Part) -> str:
+    """Identity of a photograph of B, the same for both names of one that B holds twice."""
+    return f"idrid/{SAME_PHOTOGRAPH.get(number, number):03d}" if part == "training" else f"idrid/test_{number:03d}"
+
+
+def _number(name: str, where: Path | str) -> int:
+    digits = name.removeprefix("IDRiD_")
+    if digits == name or not digits.isdecimal():
+        raise DataError(f"{where}: expected a name such as IDRiD_01, found {name!r}")
+    return int(digits)
+
+
+def _agreed(grades: set[Grade]) -> Grade | None:
+    return next(iter(grades)) if len(grades) == 1 else None

@@ -1,0 +1,128 @@
+"""What the readers of public data sets share: folders and tables opened, errors that name file and row (Sec. V-A)."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from deepmtdr.data.sample import Sample
+from deepmtdr.errors import DataError
+from deepmtdr.terms import Grade, Lesion
+
+PHOTOGRAPH_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".bmp"})
+"""Files of a photograph folder that are photographs; others, such as a read-me file, are not looked at."""
+
+
+class Counts(NamedTuple):
+    """How many photographs a data set has, and how many of them have which label."""
+
+    photographs: int
+    grades: tuple[int, int, int, int, int] | None = None
+    """Photographs of grades 0-4; None: nobody graded them."""
+    masks: tuple[int, int, int, int] | None = None
+    """Photographs with a mask of MA, HE, EX, SE; None: nobody drew lesions."""
+
+
+def count(samples: Iterable[Sample]) -> Counts:
+    """Count photographs, grades and masks, to be laid beside the official counts in `datasets.EXPECTED`."""
+    samples = list(samples)
+    grades = Counter(sample.grade for sample in samples if sample.grade is not None)
+    masks = Counter(lesion for sample in samples for lesion, mask in sample.lesion_masks.items() if mask is not None)
+    g0, g1, g2, g3, g4 = (grades[grade] for grade in Grade)
+    ma, he, ex, se = (masks[lesion] for lesion in Lesion)
+    annotated = any(sample.lesion_masks for sample in samples)
+    return Counts(len(samples), (g0, g1, g2, g3, g4) if grades else None, (ma, he, ex, se) if annotated else None)
+
+
+def find_files(folder: Path, suffixes: frozenset[str] = PHOTOGRAPH_SUFFIXES) -> dict[str, Path]:
+    """Every file of one folder by its name without suffix, sorted; hidden files are left out.
+
+    Raises:
+        DataError: if the folder is missing or cannot be listed, or if two files differ in nothing but the suffix.
+    """
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != ".")
+    except OSError as error:
+        raise DataError(f"{folder}: expected a folder, found none that can be listed ({error.strerror})") from error
+    files: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in files:
+            raise DataError(f"{folder}: two files of one name, {files[path.stem].name} and {path.name}; expected one")
+        files[path.stem] = path
+    return files
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a CSV label table, each with the words "FILE, row N" (the header is row 1); blank lines are left out.
+
+    Spaces around names and cells are cut off, and columns that nobody asked for are left out: IDRiD's table has both.
+
+    Args:
+        path: the table, UTF-8 with or without a byte order mark.
+        columns: the columns that have to be there.
+
+    Raises:
+        DataError: if the file is missing, is no text, lacks a column, or has a row that ends too early.
+    """
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except OSError as error:
+        raise DataError(f"{path}: expected a label table, found none that can be read ({error.strerror})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: expected a CSV table in UTF-8, found something else ({error})") from error
+    header = [cell.strip() for cell in rows[0]] if rows else []
+    if missing := [column for column in columns if column not in header]:
+        raise DataError(f"{path}, row 1: expected the columns {', '.join(columns)}; {', '.join(missing)} not found")
+    places = {column: header.index(column) for column in columns}
+    for number, row in enumerate(rows[1:], start=2):
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) <= max(places.values()):
+            raise DataError(
+                f"{path}, row {number}: expected at least {max(places.values()) + 1} cells, found {len(row)}"
+            )
+        yield f"{path}, row {number}", {column: row[place].strip() for column, place in places.items()}
+
+
+def parse_grade(text: str, where: str) -> Grade:
+    """Grade 0-4 from a cell; `where` is "FILE, row N".
+
+    Raises:
+        DataError: if the cell holds anything but 0, 1, 2, 3 or 4.
+    """
+    if text not in {"0", "1", "2", "3", "4"}:
+        raise DataError(f"{where}: expected a grade 0-4, found {text!r}")
+    return Grade(int(text))
+
+
+def read_grades(path: Path, name_column: str, grade_column: str) -> dict[str, Grade]:
+    """Grade by photograph from a label table.
+
+    Raises:
+        DataError: if the table is not as expected, or names a photograph twice.
+    """
+    grades: dict[str, Grade] = {}
+    for where, row in read_table(path, (name_column, grade_column)):
+        name = row[name_column]
+        if name in grades:
+            raise DataError(f"{where}: {name} for the second time; expected one row for each photograph")
+        grades[name] = parse_grade(row[grade_column], where)
+    return grades
+
+
+def check_pairs(photographs: Mapping[str, Path], labels: Mapping[str, object], folder: Path, table: Path) -> None:
+    """Hold photographs and labels against each other: nothing is skipped.
+
+    Raises:
+        DataError: if a photograph has no label, or a label no photograph; names the first and says how many.
+    """
+    if unlabelled := sorted(photographs.keys() - labels.keys()):
+        file = photographs[unlabelled[0]]
+        raise DataError(
+            f"{table}: no row for {len(unlabelled)} photographs, the first is {file}; expected one for each"
+        )
+    if absent := sorted(labels.keys() - photographs.keys()):
+        raise DataError(f"{folder}: {len(absent)} photographs named in {table} not found, the first is {absent[0]}")
