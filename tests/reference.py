@@ -194,7 +194,7 @@ def image_loss(sr: np.ndarray, hr: np.ndarray) -> float:
 
 
 def total_variation_loss(sr: np.ndarray) -> float:
-    """Eq. (7): squared steps downwards and to the right; beyond the last row and column there is no step (R13)."""
+    """Eq. (7): squared steps downwards and to the right, each the mean over the pairs of neighbours there are (R13)."""
     images, channels, height, width = sr.shape
     down = right = 0.0
     for b, c in np.ndindex(images, channels):
@@ -204,7 +204,7 @@ def total_variation_loss(sr: np.ndarray) -> float:
                     down += (sr[b, c, h + 1, w] - sr[b, c, h, w]) ** 2
                 if w + 1 < width:
                     right += (sr[b, c, h, w + 1] - sr[b, c, h, w]) ** 2
-    return (down + right) / (images * channels * height * width)
+    return down / (images * channels * (height - 1) * width) + right / (images * channels * height * (width - 1))
 
 
 def dice_loss(lesions: np.ndarray, lesion_masks: np.ndarray, annotated: np.ndarray) -> float:
@@ -224,7 +224,7 @@ def dice_loss(lesions: np.ndarray, lesion_masks: np.ndarray, annotated: np.ndarr
                 p, s = lesions[(image, kind, *index)], lesion_masks[(image, kind, *index)]
                 overlap += p * s
                 area += p + s
-        losses.append(1 - 2 * overlap / area)
+        losses.append(1 - 2 * overlap / area if area > 0 else 0.0)
     return sum(losses) / len(losses) if losses else 0.0
 
 

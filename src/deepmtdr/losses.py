@@ -44,7 +44,7 @@ class LossWeights:
 def evidence_mask(evidence: Float[Tensor, "b 1 h w"], phi_vis: float = 0.5, tau: float = 0.1) -> Float[Tensor, "b 1 h w"]:
     """Vis(Y) > phi_vis, straight-through: hard forward, sigmoid((V - phi_vis) / tau) backward (reading R9)."""
     soft = torch.sigmoid((evidence - phi_vis) / tau)
-    return (evidence > phi_vis).to(soft.dtype) + soft - soft.detach()
+    return (evidence > phi_vis).to(soft.dtype) + (soft - soft.detach())  # in this order 0 and 1 stay exact
 
 
 def segmentation_aware_loss(
@@ -73,7 +73,7 @@ def classification_aware_loss(
         phi_vis: threshold.
         tau: softness of the threshold on the way back.
     """
-    return F.mse_loss(evidence_mask(evidence_sr, phi_vis, tau), (evidence_hr.detach() > phi_vis).float())
+    return F.mse_loss(evidence_mask(evidence_sr, phi_vis, tau), (evidence_hr.detach() > phi_vis).to(evidence_sr.dtype))
 
 
 def image_loss(sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:

@@ -31,9 +31,14 @@ class GMSVConfig:
     """Softness of the threshold through which xi is learned (reading R7)."""
 
 
+def _full(x: Tensor) -> Tensor:
+    """At least float32: half precision is too coarse here, and float64 must stay (gradients are checked in it)."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def normalised(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Each channel divided by its own maximum (reading R6); a channel of zeros stays zero."""
-    features = features.float()
+    features = _full(features)
     return features / features.amax(dim=(2, 3), keepdim=True).clamp_min(TINY)
 
 
@@ -76,7 +81,7 @@ def select_features(
 
 def importance(gradients: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
     """Eq. (3): the weight of each channel is the mean of dy_DR / dF over its grid."""
-    return gradients.float().mean(dim=(2, 3))
+    return _full(gradients).mean(dim=(2, 3))
 
 
 def combine_features(
@@ -93,7 +98,7 @@ def combine_features(
     Returns:
         V on the finest tap's grid: through ReLU, divided by its maximum (0 stays 0).
     """
-    sums = [(w[:, :, None, None] * f.float()).sum(dim=1, keepdim=True) for w, f in zip(weights, features, strict=True)]
+    sums = [(w[:, :, None, None] * _full(f)).sum(dim=1, keepdim=True) for w, f in zip(weights, features, strict=True)]
     evidence = sums[-1]
     for weight, layer in zip(weights[-2::-1], sums[-2::-1], strict=True):
         evidence = F.interpolate(evidence, size=layer.shape[-2:], mode="bilinear", align_corners=False)

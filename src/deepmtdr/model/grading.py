@@ -128,14 +128,15 @@ class GradingSubnet(nn.Module):
             ValueError: if a tensor is missing or has another shape.
         """
         own = {k: v for k, v in self.state_dict().items() if not k.startswith(("spp_fc", "classifier"))}
-        for name, tensor in own.items():
+        own["conv1.weight"] = own["conv1.weight"][:, :3]
+        for name, target in own.items():  # all are checked before the first is taken over
             if name not in state and not name.endswith("num_batches_tracked"):
                 raise ValueError(f"ImageNet weights: {name} is missing, expected a ResNet-18 state-dict")
-            target = tensor[:, :3] if name == "conv1.weight" else tensor
-            found = state.get(name, tensor)
-            if found.shape != target.shape:
-                raise ValueError(f"ImageNet weights: {name} is {tuple(found.shape)}, expected {tuple(target.shape)}")
-            target.copy_(found)
+            shape = tuple(state.get(name, target).shape)
+            if shape != target.shape:
+                raise ValueError(f"ImageNet weights: {name} is {shape}, expected {tuple(target.shape)}")
+        for name, target in own.items():
+            target.copy_(state.get(name, target))
 
 
 def dr_score(grade_logits: Float[Tensor, "b 5"]) -> Float[Tensor, " b"]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from deepmtdr.terms import SCALES
 
 
-def bicubic(image: Float[Tensor, "b 3 h w"], scale: float) -> Float[Tensor, "b 3 H W"]:
+def bicubic(image: Float[Tensor, "b 3 h w"], scale: int | float) -> Float[Tensor, "b 3 H W"]:
     """Resize by bicubic interpolation, antialiased downwards: Pillow's kernel (a = -0.5), not torch's own (a = -0.75).
 
     Args:

@@ -1,0 +1,160 @@
+"""The DR grading subnet: ResNet-18 under its usual names, SPP, five taps, y_DR."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reference
+from deepmtdr.model.grading import STRIDES, GradingConfig, GradingSubnet, dr_score, spatial_pyramid_pooling
+
+SMALL = GradingConfig(width=4, hidden=16)
+
+
+def usual_listing() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the field's ResNet-18 state-dict without `fc`, by rule (He et al. 2016)."""
+
+    def bn(name: str, channels: int) -> dict[str, tuple[int, ...]]:
+        listing: dict[str, tuple[int, ...]] = {
+            f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")
+        }
+        return listing | {f"{name}.num_batches_tracked": ()}
+
+    names = {"conv1.weight": (64, 3, 7, 7)} | bn("bn1", 64)
+    before = 64
+    for stage, channels in enumerate((64, 128, 256, 512), start=1):
+        for block in (0, 1):
+            at = f"layer{stage}.{block}"
+            names |= {f"{at}.conv1.weight": (channels, before, 3, 3)} | bn(f"{at}.bn1", channels)
+            names |= {f"{at}.conv2.weight": (channels, channels, 3, 3)} | bn(f"{at}.bn2", channels)
+            if before != channels:
+                names |= {f"{at}.downsample.0.weight": (channels, before, 1, 1)} | bn(f"{at}.downsample.1", channels)
+            before = channels
+    return names
+
+
+def imagenet_like() -> dict[str, Tensor]:
+    """What a published ResNet-18 file holds: the listing and a classifier of 1000 classes."""
+    state = {
+        name: torch.tensor(7) if name.endswith("tracked") else torch.randn(shape)
+        for name, shape in usual_listing().items()
+    }
+    return state | {"fc.weight": torch.randn(1000, 512), "fc.bias": torch.randn(1000)}
+
+
+@pytest.fixture(scope="module")
+def subnet() -> GradingSubnet:
+    """The subnet at full width."""
+    return GradingSubnet()
+
+
+def test_state_dict_is_the_usual_listing_but_for_the_stem_and_the_head(subnet: GradingSubnet) -> None:
+    ours = {name: tuple(tensor.shape) for name, tensor in subnet.state_dict().items()}
+    assert ours.pop("conv1.weight") == (64, 7, 7, 7)
+    head = {name for name in ours if name.startswith(("spp_fc", "classifier"))}
+    assert head == {"spp_fc.weight", "spp_fc.bias", "classifier.weight", "classifier.bias"}
+    assert ours["spp_fc.weight"] == (512, 512 * 21) and ours["classifier.weight"] == (5, 512)
+    usual = usual_listing()
+    del usual["conv1.weight"]
+    assert {name: shape for name, shape in ours.items() if name not in head} == usual
+
+
+def test_residual_part_has_the_11_million_parameters_of_resnet18(subnet: GradingSubnet) -> None:
+    count = sum(p.numel() for n, p in subnet.named_parameters() if not n.startswith(("spp_fc", "classifier")))
+    # ResNet-18 has 11,689,512; less its fc, 512 * 1000 + 1000; four more input channels of the stem, 64 * 4 * 7 * 7.
+    assert count == 11_689_512 - 513_000 + 12_544
+
+
+def test_imagenet_weights_load_and_the_stem_takes_the_rgb_part() -> None:
+    subnet, state = GradingSubnet(), imagenet_like()
+    before = {name: tensor.clone() for name, tensor in subnet.state_dict().items()}
+    subnet.load_imagenet(state)
+    after = subnet.state_dict()
+    assert torch.equal(after["conv1.weight"][:, :3], state["conv1.weight"])
+    assert torch.equal(after["conv1.weight"][:, 3:], before["conv1.weight"][:, 3:])
+    assert all(torch.equal(after[name], state[name]) for name in usual_listing() if name != "conv1.weight")
+    assert all(torch.equal(after[n], before[n]) for n in after if n.startswith(("spp_fc", "classifier")))
+
+
+def test_imagenet_weights_that_lack_a_tensor_are_refused() -> None:
+    state = imagenet_like()
+    del state["layer3.0.bn2.weight"]
+    with pytest.raises(ValueError, match=r"layer3\.0\.bn2\.weight is missing"):
+        GradingSubnet().load_imagenet(state)
+
+
+def test_imagenet_weights_of_another_network_are_refused_and_change_nothing() -> None:
+    state, subnet = imagenet_like(), GradingSubnet()
+    state["layer4.1.conv2.weight"] = torch.randn(512, 512, 1, 1)
+    before = {name: tensor.clone() for name, tensor in subnet.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"layer4\.1\.conv2\.weight is .*1, 1\), expected .*3, 3\)"
+    ):
+        subnet.load_imagenet(state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subnet.state_dict().items())
+
+
+def test_five_taps_at_strides_2_to_32() -> None:
+    subnet = GradingSubnet(SMALL)
+    logits, features = subnet(torch.rand(2, 3, 64, 96), torch.rand(2, 4, 64, 96))
+    assert logits.shape == (2, 5)
+    assert STRIDES == (2, 4, 8, 16, 32)
+    assert [tuple(f.shape) for f in features] == [
+        (2, c, 64 // s, 96 // s) for c, s in zip(subnet.channels, STRIDES, strict=True)
+    ]
+    assert all((f >= 0).all() for f in features), "taps are after their ReLU"
+
+
+def test_spp_takes_the_maximum_of_4x4_2x2_and_1x1_cells() -> None:
+    # 0..15 in rows: the sixteen themselves; the corners' maxima 5 7 13 15; 15.
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert spatial_pyramid_pooling(x).tolist() == [[*range(16), 5, 7, 13, 15, 15]]
+
+
+def test_spp_has_one_length_whatever_the_size_of_the_frame() -> None:
+    subnet = GradingSubnet(SMALL).eval()
+    for height, width in ((32, 32), (64, 32), (160, 96)):
+        assert subnet(torch.rand(1, 3, height, width), torch.rand(1, 4, height, width)).logits.shape == (1, 5)
+
+
+def test_lesion_maps_reach_the_grade() -> None:
+    subnet, frame = GradingSubnet(SMALL).eval(), torch.rand(1, 3, 64, 64)
+    lesions = torch.zeros(1, 4, 64, 64, requires_grad=True)
+    subnet(frame, lesions).logits[0, 3].backward()
+    assert lesions.grad is not None and (lesions.grad.abs().sum(dim=(0, 2, 3)) > 0).all()
+
+
+def test_gradient_reaches_every_parameter_and_every_tap() -> None:
+    subnet = GradingSubnet(SMALL)
+    logits, features = subnet(torch.rand(2, 3, 128, 128), torch.rand(2, 4, 128, 128))
+    for tap in features:
+        tap.retain_grad()
+    nn.functional.cross_entropy(logits, torch.tensor([0, 3])).backward()
+    assert all(p.grad is not None and p.grad.any() for p in subnet.parameters())
+    assert all(tap.grad is not None and tap.grad.any() for tap in features)
+
+
+def test_grading_twice_says_the_same_once_trained() -> None:
+    subnet, frame, lesions = GradingSubnet(SMALL), torch.rand(2, 3, 64, 64), torch.rand(2, 4, 64, 64)
+    assert not torch.equal(subnet(frame, lesions).logits, subnet(frame, lesions).logits), "dropout while training"
+    subnet.eval()
+    assert torch.equal(subnet(frame, lesions).logits, subnet(frame, lesions).logits)
+
+
+def test_y_dr_is_the_sum_of_the_logits_of_grades_1_to_4_by_hand() -> None:
+    # Grade 0 is predicted, and still does not count (footnote 2, R5): 1 - 2 + 3 + 0.5.
+    assert dr_score(torch.tensor([[9.0, 1.0, -2.0, 3.0, 0.5]])).tolist() == [2.5]
+
+
+def test_y_dr_equals_reference(rng: np.random.Generator) -> None:
+    logits = rng.normal(size=(6, 5))
+    theirs = [reference.dr_score(row) for row in logits]
+    assert np.allclose(dr_score(torch.tensor(logits)).numpy(), theirs, rtol=0, atol=1e-12)
+
+
+def test_y_dr_gradient_is_one_for_grades_1_to_4_and_zero_for_grade_0() -> None:
+    logits = torch.randn(2, 5, requires_grad=True)
+    dr_score(logits).sum().backward()
+    assert logits.grad is not None and logits.grad.tolist() == [[0, 1, 1, 1, 1]] * 2

@@ -1,0 +1,112 @@
+"""The ISR subnet: bicubic before training, one set of weights for x2, x4 and x8 (readings R1, R2)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from deepmtdr.model.isr import ISRConfig, ISRSubnet, bicubic
+from deepmtdr.terms import SCALES
+
+SMALL = ISRConfig(width=8, blocks=2)
+
+
+def trained_a_little() -> ISRSubnet:
+    """A subnet whose last convolutions are no longer zero."""
+    isr = ISRSubnet(SMALL)
+    for last in isr.to_rgb.values():
+        assert isinstance(last, nn.Conv2d)
+        nn.init.normal_(last.weight, std=0.1)
+    return isr
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_untrained_subnet_is_bicubic(scale: int) -> None:
+    lr = torch.rand(2, 3, 12, 10)
+    sr = ISRSubnet()(lr, scale)
+    assert sr.shape == (2, 3, 12 * scale, 10 * scale)
+    assert torch.equal(sr, bicubic(lr, scale))
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8, 0.25])
+def test_bicubic_is_pillows(scale: float, rng: np.random.Generator) -> None:
+    # 64 to 192: overshoot stays inside 8 bits, where Pillow would clip it between its two passes.
+    pixels = rng.integers(64, 193, (16, 24, 3), dtype=np.uint8)
+    ours = bicubic(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, scale)[0].permute(1, 2, 0)
+    size = (round(24 * scale), round(16 * scale))
+    theirs = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=float)
+    assert np.abs((255 * ours).round().numpy() - theirs).max() <= 1
+    # Without Pillow's two roundings to 8 bits the two are the same kernel.
+    exact = Image.fromarray(pixels[..., 0].astype(np.float32) / 255).resize(size, Image.Resampling.BICUBIC)
+    assert np.abs(ours[..., 0].numpy() - np.asarray(exact)).max() < 1e-5
+
+
+def test_bicubic_keeps_a_constant_image() -> None:
+    assert torch.allclose(bicubic(torch.full((1, 3, 8, 8), 0.3), 4), torch.tensor(0.3), atol=1e-6)
+
+
+def test_one_checkpoint_serves_the_three_scales() -> None:
+    one, other = trained_a_little(), ISRSubnet(SMALL)
+    other.load_state_dict(one.state_dict())
+    lr = torch.rand(1, 3, 8, 8)
+    for scale in SCALES:
+        assert torch.equal(one(lr, scale), other(lr, scale))
+        assert not torch.equal(one(lr, scale), bicubic(lr, scale))
+
+
+def test_scales_share_features_and_upscaling_and_each_has_its_last_convolution() -> None:
+    users = {scale: set() for scale in SCALES}
+    for scale in SCALES:
+        isr = trained_a_little()
+        isr(torch.rand(1, 3, 8, 8), scale).sum().backward()
+        users[scale] = {name for name, parameter in isr.named_parameters() if parameter.grad is not None}
+    shared = {name for name in users[2] if not name.startswith("to_rgb.2")}
+    assert any(name.startswith("blocks") for name in shared) and any(name.startswith("upscaling") for name in shared)
+    assert shared < users[4] and users[4] - users[2] >= {"to_rgb.4.weight", "upscaling.1.conv.weight"}
+    own = {scale: {name for name in users[scale] if name.startswith("to_rgb")} for scale in SCALES}
+    assert own == {scale: {f"to_rgb.{scale}.weight", f"to_rgb.{scale}.bias"} for scale in SCALES}
+
+
+def test_gradient_reaches_every_parameter_that_a_scale_uses() -> None:
+    isr = trained_a_little()
+    isr(torch.rand(1, 3, 8, 8), 8).square().sum().backward()
+    idle = {n for n, p in isr.named_parameters() if p.grad is None or not p.grad.any()}
+    assert idle == {"to_rgb.2.weight", "to_rgb.2.bias", "to_rgb.4.weight", "to_rgb.4.bias"}
+
+
+def test_a_few_steps_beat_bicubic() -> None:
+    isr, frame = ISRSubnet(SMALL), torch.rand(1, 3, 32, 32)
+    lr = bicubic(frame, 0.25)
+    bicubic_error = (bicubic(lr, 4) - frame).abs().mean().item()
+    optimiser = torch.optim.Adam(isr.parameters(), 1e-3)
+    for _ in range(20):
+        optimiser.zero_grad()
+        loss = (isr(lr, 4) - frame).abs().mean()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < bicubic_error
+
+
+def test_five_feature_extraction_layers_and_two_upscaling_layers_at_x4() -> None:
+    isr = ISRSubnet()
+    assert len(isr.blocks) == 5
+    ran = []
+    for layer in isr.upscaling:
+        layer.register_forward_hook(lambda *_: ran.append(1))
+    isr(torch.rand(1, 3, 8, 8), 4)
+    assert len(ran) == 2
+
+
+def test_parameter_count_is_of_the_authors_order() -> None:
+    # Stem 3*9*32+32; five blocks of two 32*9*32+32; three sub-pixel layers 32*9*128+128; three last 32*9*3+3.
+    by_hand = 896 + 5 * 2 * 9248 + 3 * 36992 + 3 * 867
+    assert sum(p.numel() for p in ISRSubnet().parameters()) == by_hand
+    assert 100_000 < by_hand < 250_000
+
+
+def test_another_scale_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"scale 3, expected one of \(2, 4, 8\)"):
+        ISRSubnet(SMALL)(torch.rand(1, 3, 8, 8), 3)

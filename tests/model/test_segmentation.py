@@ -1,0 +1,117 @@
+"""The lesion segmentation subnet: Eq. (1) and the U-shape of Fig. 6."""
+
+from __future__ import annotations
+
+from math import exp
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reference
+from deepmtdr.model.segmentation import (
+    LesionSegmentationSubnet,
+    MultiScaleBlock,
+    MultiScaleConv,
+    SegmentationConfig,
+    fuse_scales,
+)
+
+GAMMA = (0.4, 0.2, 0.2, 0.2, 1.0)
+SMALL = SegmentationConfig(width=4)
+
+
+def maps_of_zeros() -> list[Tensor]:
+    """Intermediate maps of a 16 px frame, coarse to fine: 1, 2, 4, 8, 16 px."""
+    return [torch.zeros(1, 5, side, side) for side in (1, 2, 4, 8, 16)]
+
+
+@pytest.mark.parametrize("i", range(5))
+def test_eq1_gamma_of_each_scale_by_hand(i: int) -> None:
+    # Only S_i speaks, with 1 for MA everywhere: softmax gives e^gamma_i / (e^gamma_i + 4).
+    maps = maps_of_zeros()
+    maps[i][:, 0] = 1
+    fused = fuse_scales(maps, GAMMA, (16, 16))
+    expected = exp(GAMMA[i]) / (exp(GAMMA[i]) + 4)
+    assert torch.allclose(fused[:, 0], torch.tensor(expected))
+    assert torch.allclose(fused[:, 1:], torch.tensor((1 - expected) / 4))
+
+
+def test_eq1_gammas_of_the_authors_run_from_coarse_to_fine() -> None:
+    assert SegmentationConfig().gamma == GAMMA
+
+
+def test_eq1_equals_reference(rng: np.random.Generator) -> None:
+    maps = [rng.normal(size=(5, side, side)) for side in (1, 2, 4, 8, 16)]
+    ours = fuse_scales([torch.tensor(m)[None].float() for m in maps], GAMMA, (16, 16))
+    assert np.abs(ours[0].numpy() - reference.fuse_scales(maps, GAMMA)).max() < 1e-6
+
+
+def test_eq1_gradient_reaches_every_scale() -> None:
+    maps = [torch.randn(1, 5, side, side, requires_grad=True) for side in (1, 2, 4, 8, 16)]
+    fuse_scales(maps, GAMMA, (16, 16))[:, 0].sum().backward()
+    assert all(m.grad is not None and m.grad.any() for m in maps)
+
+
+def test_subnet_fuses_five_maps_from_stride_16_to_stride_1() -> None:
+    subnet, sides = LesionSegmentationSubnet(SMALL), []
+    for to_map in subnet.to_map:
+        to_map.register_forward_hook(lambda _module, _args, out: sides.append(tuple(out.shape[1:])))
+    subnet(torch.rand(1, 3, 32, 48))
+    assert sides == [(5, 2, 3), (5, 4, 6), (5, 8, 12), (5, 16, 24), (5, 32, 48)]
+
+
+def test_probabilities_of_four_lesions_and_background_sum_to_one() -> None:
+    out = LesionSegmentationSubnet(SMALL)(torch.rand(2, 3, 32, 32))
+    assert out.shape == (2, 5, 32, 32)
+    assert (out > 0).all() and torch.allclose(out.sum(dim=1), torch.tensor(1.0), atol=1e-6)
+
+
+def test_five_down_and_four_up_transitions() -> None:
+    subnet = LesionSegmentationSubnet(SMALL)
+    assert (len(subnet.down), len(subnet.up)) == (5, 4)
+
+
+def test_every_block_opens_with_3x3_and_5x5_side_by_side_half_the_channels_each() -> None:
+    blocks = [m for m in LesionSegmentationSubnet(SMALL).modules() if isinstance(m, MultiScaleBlock)]
+    assert len(blocks) == 9
+    for block in blocks:
+        opening, then = block[0], block[1]
+        assert isinstance(opening, MultiScaleConv) and isinstance(then, nn.Conv2d)
+        branches = [m for m in opening.modules() if isinstance(m, nn.Conv2d)]
+        assert [b.kernel_size for b in branches] == [(3, 3), (5, 5)]
+        assert [b.out_channels for b in branches] == [then.out_channels // 2] * 2
+        assert then.kernel_size == (3, 3)
+
+
+def test_gradient_reaches_every_parameter_and_the_frame() -> None:
+    subnet, frame = LesionSegmentationSubnet(SMALL), torch.rand(2, 3, 32, 32, requires_grad=True)
+    subnet(frame)[:, 2].square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in subnet.parameters())
+    assert frame.grad is not None and frame.grad.any()
+
+
+def test_a_few_steps_find_a_bright_square() -> None:
+    frame, square = torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32)
+    frame[..., 8:16, 8:16] = square[..., 8:16, 8:16] = 1
+    subnet = LesionSegmentationSubnet(SMALL)
+    optimiser = torch.optim.Adam(subnet.parameters(), 1e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        nn.functional.nll_loss(subnet(frame).log(), torch.where(square > 0, 2, 4)).backward()
+        optimiser.step()
+    found = subnet(frame)[:, 2] > 0.5
+    assert (found & (square > 0)).sum() / (found | (square > 0)).sum() > 0.8
+
+
+def test_about_51_million_parameters_at_the_authors_width() -> None:
+    with torch.device("meta"):
+        count = sum(p.numel() for p in LesionSegmentationSubnet(SegmentationConfig(width=64)).parameters())
+    assert 50e6 < count < 52e6
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 32), (32, 40), (8, 8)])
+def test_a_frame_that_five_levels_do_not_fit_is_refused(height: int, width: int) -> None:
+    with pytest.raises(ValueError, match=f"{height}x{width} px, expected multiples of 16"):
+        LesionSegmentationSubnet(SMALL)(torch.rand(1, 3, height, width))
