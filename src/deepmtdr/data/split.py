@@ -139,7 +139,8 @@ def apply_split(samples: Iterable[Sample], table: Mapping[tuple[str, str], Split
         sides[row.side].append(sample)
     listed = {key for key in table if key[0] in datasets}
     if absent := sorted(listed - {(sample.dataset, sample.name) for sample in samples}):
-        raise DataError(f"the split names {len(absent)} photographs that were not given, the first is {absent[0]}")
+        first = "/".join(absent[0])
+        raise DataError(f"the split names {len(absent)} photographs that were not given, the first is {first}")
     return sides
 
 

@@ -1,0 +1,46 @@
+"""DIARETDB0: presence is known, place and grade are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import trees
+from deepmtdr.data.diaretdb0 import Presence, read_diaretdb0, read_presence
+from deepmtdr.data.layout import Counts, count
+from deepmtdr.errors import DataError
+from deepmtdr.terms import Lesion
+
+
+def test_photographs_are_neither_graded_nor_annotated(tmp_path: Path) -> None:
+    samples = read_diaretdb0(trees.diaretdb0(tmp_path, ["image001,1,1,0,0,1", "image002,0,0,0,0,0"]))
+    assert [(s.name, s.patient, s.grade) for s in samples] == [
+        ("image001", "diaretdb0/image001", None),
+        ("image002", "diaretdb0/image002", None),
+    ]
+    assert not any(s.lesion_masks for s in samples), "presence in the photograph is no annotation of pixels"
+
+
+def test_presence_is_read_in_the_lesions_own_order(tmp_path: Path) -> None:
+    root = trees.diaretdb0(tmp_path, ["image001,1,0,0,1,1", "image002,0,1,1,0,0"])
+    assert read_presence(root) == {
+        "image001": Presence(frozenset({Lesion.MA, Lesion.SE}), True),
+        "image002": Presence(frozenset({Lesion.HE, Lesion.EX}), False),
+    }
+
+
+def test_contradictions_are_errors_that_name_the_place(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels\.csv, row 2: expected 0 or 1 in hardexudates, found 'yes'"):
+        read_diaretdb0(trees.diaretdb0(tmp_path, ["image001,0,0,yes,0,0"]))
+    with pytest.raises(DataError, match="row 3: image001 for the second time"):
+        read_diaretdb0(trees.diaretdb0(tmp_path, ["image001,0,0,0,0,0", "image001,1,0,0,0,0"]))
+    root = trees.diaretdb0(tmp_path, ["image001,0,0,0,0,0"])
+    trees.touch(root / "images", "image009.jpg")
+    with pytest.raises(DataError, match=r"no row for 1 photographs, the first is .*image009\.jpg"):
+        read_diaretdb0(root)
+
+
+@pytest.mark.data
+def test_real_copy_has_118_photographs(real_data: Path) -> None:
+    assert count(read_diaretdb0(real_data / "diaretdb0")) == Counts(118)

@@ -1,0 +1,153 @@
+"""IDRiD: both layouts, and one photograph under two names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import trees
+from deepmtdr.data.idrid import (
+    ALSO_GRADED,
+    EXPECTED_GRADING,
+    EXPECTED_SEGMENTATION,
+    SAME_PHOTOGRAPH,
+    read_idrid,
+    read_idrid_grading,
+    read_idrid_segmentation,
+)
+from deepmtdr.data.layout import Counts, count, read_table
+from deepmtdr.data.sample import Sample
+from deepmtdr.errors import DataError
+from deepmtdr.terms import Grade, Lesion
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return trees.idrid(tmp_path)
+
+
+def _by_name(samples: list[Sample]) -> dict[str, Sample]:
+    return {sample.name: sample for sample in samples}
+
+
+def test_segmentation_layout_gives_masks_and_none_where_no_lesion_is(root: Path) -> None:
+    samples = _by_name(read_idrid_segmentation(root))
+    assert list(samples) == ["IDRiD_04", "IDRiD_05", "IDRiD_53"]
+    masks = samples["IDRiD_53"].lesion_masks
+    assert masks[Lesion.SE] == root / trees.MASKS / "4. Soft Exudates/IDRiD_53_SE.tif"
+    assert masks[Lesion.HE] is None
+    assert all(sample.annotated == (True,) * 4 and sample.dataset == "idrid" for sample in samples.values())
+
+
+def test_grading_layout_gives_grades_and_no_annotation(root: Path) -> None:
+    samples = read_idrid_grading(root)
+    grades = {"001": 3, "012": 3, "021": 1, "082": 2, "391": 2}
+    assert {sample.name[-3:]: sample.grade for sample in samples} == grades
+    assert not any(any(sample.annotated) for sample in samples)
+
+
+def test_one_photograph_under_two_names_is_one_patient(root: Path) -> None:
+    in_a, in_b = _by_name(read_idrid_segmentation(root)), _by_name(read_idrid_grading(root))
+    assert in_a["IDRiD_05"].patient == in_b["IDRiD_082"].patient
+    assert in_a["IDRiD_53"].patient == in_b["IDRiD_012"].patient
+    assert in_b["IDRiD_021"].patient == in_b["IDRiD_391"].patient
+    assert len({sample.patient for sample in [*in_a.values(), *in_b.values()]}) == 5
+
+
+def test_joined_reader_has_each_photograph_of_both_layouts_once(root: Path) -> None:
+    samples = _by_name(read_idrid(root))
+    assert list(samples) == ["IDRiD_04", "IDRiD_05", "IDRiD_53", "IDRiD_001", "IDRiD_021", "IDRiD_391"]
+    assert samples["IDRiD_05"].grade is Grade.MODERATE
+    assert samples["IDRiD_53"].grade is Grade.SEVERE
+    assert samples["IDRiD_04"].grade is None, "nobody graded it: absent, not 0"
+
+
+def test_same_photograph_table_is_read_when_it_lies_beside(root: Path) -> None:
+    header = "segmentation_image,grading_image,retinopathy_grade"
+    trees.write_table(root / "same_photograph.csv", header, "IDRiD_04,IDRiD_001,3")
+    assert _by_name(read_idrid_segmentation(root))["IDRiD_04"].grade is Grade.SEVERE
+    samples = _by_name(read_idrid(root))
+    assert "IDRiD_001" not in samples
+    assert samples["IDRiD_04"].patient == "idrid/001"
+
+
+def test_conflicting_grades_of_one_photograph_leave_it_ungraded(root: Path) -> None:
+    header = "segmentation_image,grading_image,retinopathy_grade"
+    trees.write_table(root / "same_photograph.csv", header, "IDRiD_04,IDRiD_391,2")
+    samples = _by_name(read_idrid(root))
+    assert samples["IDRiD_04"].grade is None
+    assert "IDRiD_021" not in samples
+    assert "IDRiD_391" not in samples
+
+
+def test_testing_part_does_not_mix_its_numbers_with_the_training_part(tmp_path: Path) -> None:
+    base = tmp_path / "B. Disease Grading"
+    trees.touch(base / "1. Original Images/b. Testing Set", "IDRiD_021.jpg")
+    table = base / "2. Groundtruths/b. IDRiD_Disease Grading_Testing Labels.csv"
+    trees.write_table(table, "Image name,Retinopathy grade,Risk of macular edema ", "IDRiD_021,4,0")
+    (sample,) = read_idrid_grading(tmp_path, "testing")
+    assert (sample.name, sample.patient, sample.grade) == ("test_IDRiD_021", "idrid/test_021", 4)
+
+
+def test_mask_without_photograph_is_an_error(root: Path) -> None:
+    trees.touch(root / trees.MASKS / "2. Haemorrhages", "IDRiD_06_HE.tif")
+    with pytest.raises(DataError, match=r"IDRiD_06_HE\.tif: a mask without a photograph"):
+        read_idrid(root)
+
+
+def test_mask_of_another_lesion_type_is_an_error(root: Path) -> None:
+    trees.touch(root / trees.MASKS / "2. Haemorrhages", "IDRiD_53_EX.tif")
+    with pytest.raises(DataError, match=r"IDRiD_53_EX\.tif: expected a mask of haemorrhages"):
+        read_idrid(root)
+
+
+def test_missing_mask_folder_is_an_error_not_an_absence_of_lesions(root: Path) -> None:
+    folder = root / trees.MASKS / "4. Soft Exudates"
+    (folder / "IDRiD_53_SE.tif").unlink()
+    folder.rmdir()
+    with pytest.raises(DataError, match="Soft Exudates: expected a folder"):
+        read_idrid_segmentation(root)
+
+
+def test_missing_root_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        read_idrid(tmp_path / "nowhere")
+
+
+def test_grade_out_of_range_names_file_and_row(root: Path) -> None:
+    table = root / trees.GRADING_TABLE
+    table.write_text(table.read_text().replace("IDRiD_021,1", "IDRiD_021,7"))
+    with pytest.raises(DataError, match=r"Training Labels\.csv, row 4: expected a grade 0-4, found '7'"):
+        read_idrid_grading(root)
+
+
+def test_photograph_of_another_name_is_an_error(root: Path) -> None:
+    trees.touch(root / "A. Segmentation/1. Original Images/a. Training Set", "fundus.jpg")
+    with pytest.raises(DataError, match="expected a name such as IDRiD_01, found 'fundus'"):
+        read_idrid_segmentation(root)
+
+
+@pytest.mark.data
+def test_real_idrid_has_the_official_masks_and_no_photograph_twice(real_data: Path) -> None:
+    root = real_data / "idrid"
+    assert count(read_idrid_segmentation(root))._replace(grades=None) == EXPECTED_SEGMENTATION
+    graded, joined = read_idrid_grading(root), read_idrid(root)
+    assert len(graded) <= EXPECTED_GRADING.photographs
+    twins = {sample.patient for sample in joined if any(sample.annotated)} & {sample.patient for sample in graded}
+    assert len(twins) == len(ALSO_GRADED)
+    assert len(joined) == 54 + len(graded) - len(twins)
+    assert count(joined).grades == count(graded).grades
+
+
+@pytest.mark.data
+def test_known_twins_are_those_of_the_table(real_data: Path) -> None:
+    rows = read_table(real_data / "idrid/same_photograph.csv", ("segmentation_image", "grading_image"))
+    table = {int(row["segmentation_image"][6:]): int(row["grading_image"][6:]) for _, row in rows}
+    assert table == ALSO_GRADED
+    assert not set(SAME_PHOTOGRAPH) & set(ALSO_GRADED.values())
+
+
+def test_official_counts_sum_up() -> None:
+    assert Counts(413, (134, 20, 136, 74, 49)) == EXPECTED_GRADING
+    assert sum(EXPECTED_GRADING.grades or ()) == EXPECTED_GRADING.photographs
