@@ -1,0 +1,62 @@
+"""The joint training step (Sec. IV-C, stage 2) at the full frame, batch 1, with and without Eq. (5).
+
+Seconds and peak memory; the second-order term of the classification-aware loss is what costs. Each case has a process
+of its own, so that its peak is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from statistics import median
+
+CASES = {"with Eq. (5)": 10.0, "without Eq. (5)": 0.0}
+"""lambda_ca of each case."""
+RECIPE = "shipped"
+REPEATS = 3
+
+
+def measure() -> dict[str, object]:
+    """Both cases of the shipped recipe's network at x4, and the ratio of their times."""
+    cases = {}
+    for name in CASES:
+        child = subprocess.run([sys.executable, "-m", __name__, name], stdout=subprocess.PIPE, text=True, check=True)
+        cases[name] = json.loads(child.stdout)
+    one, other = (cases[name]["seconds"] for name in CASES)
+    return {"cases": cases, "ratio of seconds": round(one / other, 2)}
+
+
+def _case(lambda_ca: float) -> dict[str, float]:
+    """Median seconds of a step after one to warm up, and the process's peak memory in MiB."""
+    import torch
+
+    from deepmtdr.data.batches import Batch
+    from deepmtdr.model.deepmtdr import DeepMTDR
+    from deepmtdr.recipe import load_recipe
+    from deepmtdr.stages import joint_losses, route
+
+    recipe = load_recipe(RECIPE)
+    torch.manual_seed(0)
+    model, side = DeepMTDR(recipe.model), recipe.data.frame
+    masks = (torch.rand(1, 4, side, side) > 0.99).float()
+    known = torch.ones(1, dtype=torch.bool)
+    batch = Batch(torch.rand(1, 3, side, side), masks, known.expand(1, 4), torch.tensor([2]), known)
+    weights = replace(recipe.joint.loss, lambda_ca=lambda_ca)
+    taken = []
+    for _ in range(1 + REPEATS):
+        begun = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+            step = joint_losses(model, batch, 4, weights)
+        route(step, model, end_to_end=True)
+        taken.append(time.perf_counter() - begun)
+        model.zero_grad(set_to_none=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    return {"seconds": round(median(taken[1:]), 2), "peak_mib": round(peak)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_case(CASES[sys.argv[1]])))
