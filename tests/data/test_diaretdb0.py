@@ -41,6 +41,13 @@ def test_contradictions_are_errors_that_name_the_place(tmp_path: Path) -> None:
         read_diaretdb0(root)
 
 
+def test_photograph_that_stands_twice_has_one_patient(tmp_path: Path) -> None:
+    first, second = read_diaretdb0(trees.diaretdb0(tmp_path, ["image028,1,1,1,0,0", "image072,1,1,1,1,0"]))
+    assert first.patient == second.patient
+
+
 @pytest.mark.data
-def test_real_copy_has_118_photographs(real_data: Path) -> None:
+def test_real_copy_has_118_photographs_and_one_twice(real_data: Path) -> None:
+    samples = {sample.name: sample.photograph for sample in read_diaretdb0(real_data / "diaretdb0")}
     assert count(read_diaretdb0(real_data / "diaretdb0")) == Counts(118)
+    assert samples["image028"].read_bytes() == samples["image072"].read_bytes()

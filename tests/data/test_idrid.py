@@ -11,6 +11,8 @@ from deepmtdr.data.idrid import (
     ALSO_GRADED,
     EXPECTED_GRADING,
     EXPECTED_SEGMENTATION,
+    SAME_EYE,
+    SAME_EYE_ACROSS,
     SAME_PHOTOGRAPH,
     read_idrid,
     read_idrid_grading,
@@ -53,6 +55,24 @@ def test_one_photograph_under_two_names_is_one_patient(root: Path) -> None:
     assert in_a["IDRiD_53"].patient == in_b["IDRiD_012"].patient
     assert in_b["IDRiD_021"].patient == in_b["IDRiD_391"].patient
     assert len({sample.patient for sample in [*in_a.values(), *in_b.values()]}) == 5
+
+
+def test_two_exposures_of_one_eye_are_two_photographs_of_one_patient(root: Path) -> None:
+    trees.touch(root / "A. Segmentation/1. Original Images/a. Training Set", "IDRiD_39.jpg")
+    trees.touch(root / trees.GRADING_PHOTOGRAPHS, "IDRiD_013.jpg", "IDRiD_271.jpg", "IDRiD_397.jpg")
+    with (root / trees.GRADING_TABLE).open("a") as table:
+        table.write("IDRiD_013,3,1\nIDRiD_271,3,2\nIDRiD_397,2,1\n")
+    samples = _by_name(read_idrid(root))
+    assert samples["IDRiD_39"].patient == samples["IDRiD_271"].patient
+    assert samples["IDRiD_013"].patient == samples["IDRiD_397"].patient
+    assert samples["IDRiD_39"].grade is None, "another exposure was graded, not this one"
+
+
+def test_row_of_an_unknown_photograph_in_the_table_of_twins_is_an_error(root: Path) -> None:
+    header = "segmentation_image,grading_image,retinopathy_grade"
+    trees.write_table(root / "same_photograph.csv", header, "IDRiD_99,IDRiD_001,3")
+    with pytest.raises(DataError, match=r"same_photograph\.csv, row 2: expected one of the 3 .*found 'IDRiD_99'"):
+        read_idrid(root)
 
 
 def test_joined_reader_has_each_photograph_of_both_layouts_once(root: Path) -> None:
@@ -134,9 +154,9 @@ def test_real_idrid_has_the_official_masks_and_no_photograph_twice(real_data: Pa
     assert count(read_idrid_segmentation(root))._replace(grades=None) == EXPECTED_SEGMENTATION
     graded, joined = read_idrid_grading(root), read_idrid(root)
     assert len(graded) <= EXPECTED_GRADING.photographs
-    twins = {sample.patient for sample in joined if any(sample.annotated)} & {sample.patient for sample in graded}
-    assert len(twins) == len(ALSO_GRADED)
-    assert len(joined) == 54 + len(graded) - len(twins)
+    assert len(joined) == 54 + len(graded) - len(ALSO_GRADED)
+    eyes_taken_twice = len(SAME_EYE) + len(SAME_EYE_ACROSS)
+    assert len({sample.patient for sample in joined}) == len(joined) - 3 - eyes_taken_twice
     assert count(joined).grades == count(graded).grades
 
 

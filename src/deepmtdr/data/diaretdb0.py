@@ -11,6 +11,7 @@ Counts: 130 photographs, 20 of them without any sign of diabetic retinopathy.
 
 Known dirt:
     * No patient numbers and no eye: the photograph is the patient.
+    * image028 and image072 are the same photograph, byte for byte, with different lesions: one `patient`.
     * Presence is no annotation of pixels: `lesion_masks` stays empty, and the photographs are unannotated material.
 """
 
@@ -25,6 +26,9 @@ from deepmtdr.errors import DataError
 from deepmtdr.terms import Lesion
 
 EXPECTED = Counts(130)
+
+SAME_PHOTOGRAPH = {"image072": "image028"}
+"""The later name of a photograph that stands here twice -> the earlier one."""
 
 _COLUMNS = {
     "redsmalldots": Lesion.MA,
@@ -51,7 +55,7 @@ def read_diaretdb0(root: Path) -> list[Sample]:
     photographs = find_files(folder)
     check_pairs(photographs, read_presence(root), folder, root / "labels.csv")
     return [
-        Sample(photograph=path, name=name, patient=f"diaretdb0/{name}", dataset="diaretdb0")
+        Sample(photograph=path, name=name, patient=f"diaretdb0/{SAME_PHOTOGRAPH.get(name, name)}", dataset="diaretdb0")
         for name, path in photographs.items()
     ]
 

@@ -10,9 +10,11 @@ Counts: segmentation 54 + 27 photographs (training: masks of MA 54, HE 53, EX 54
     (training: 134, 20, 136, 74, 49 of grades 0-4).
 
 Known dirt:
-    * No patient numbers: the photograph is the patient, so two eyes of one person may stand on two sides of a split.
+    * No patient numbers: the eye is the patient, so two eyes of one person may stand on two sides of a split.
     * A photograph may stand in A and in B under two names (`ALSO_GRADED`; ROOT/same_photograph.csv adds to it, with the
       columns segmentation_image, grading_image, retinopathy_grade). It is one photograph here: it has one `patient`.
+    * At least ten eyes were photographed twice (`SAME_EYE`, `SAME_EYE_ACROSS`; found by laying the vessels of every two
+      training photographs over each other and then looked at). These are two photographs, but one `patient`.
     * B has photographs twice (`SAME_PHOTOGRAPH`): 021 = 391 and 028 = 327 with different grades, 045 = 333, 073 = 375
       and 079 = 279 with equal ones. Each pair has one `patient`; the grades stay as they were given.
     * The two parts of B use the same numbers: names of the testing part begin with "test_".
@@ -23,6 +25,7 @@ Known dirt:
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -50,6 +53,12 @@ ALSO_GRADED = {
 SAME_PHOTOGRAPH = {391: 21, 327: 28, 333: 45, 375: 73, 279: 79}
 """Training photographs that B holds twice: the later number -> the earlier one."""
 
+SAME_EYE = {397: 13, 401: 43, 354: 339, 126: 38, 338: 319, 404: 46}
+"""Training photographs of B that show the eye of an earlier one once more: the one number -> the other."""
+
+SAME_EYE_ACROSS = {11: 83, 25: 347, 26: 299, 39: 271}
+"""Training photographs of A -> a photograph of B that shows the same eye in another exposure."""
+
 _PART_FOLDERS = {"training": "a. Training Set", "testing": "b. Testing Set"}
 _MASK_FOLDERS = {
     Lesion.MA: "1. Microaneurysms",
@@ -68,13 +77,15 @@ def read_idrid(root: Path, part: Part = "training") -> list[Sample]:
         DataError: as `read_idrid_segmentation` and `read_idrid_grading`.
     """
     annotated, graded = read_idrid_segmentation(root, part), read_idrid_grading(root, part)
-    grades: dict[str, set[Grade]] = defaultdict(set)
-    for sample in annotated + graded:
-        if sample.grade is not None:
-            grades[sample.patient].add(sample.grade)
-    joined = [replace(sample, grade=_agreed(grades[sample.patient])) for sample in annotated]
-    in_a = {sample.patient for sample in annotated}
-    return joined + [sample for sample in graded if sample.patient not in in_a]
+    twins = _twins(root, {sample.name for sample in annotated}, part)
+    grades: dict[int | None, set[Grade]] = defaultdict(set)
+    for number, grade in [*twins.values(), *((_number_in_b(sample), sample.grade) for sample in graded)]:
+        if grade is not None:
+            grades[number].add(grade)
+    agreed = {name: _agreed(grades[number]) for name, (number, _) in twins.items()}
+    in_a = {number for number, _ in twins.values()}
+    joined = [replace(sample, grade=agreed.get(sample.name)) for sample in annotated]
+    return joined + [sample for sample in graded if _number_in_b(sample) not in in_a]
 
 
 def read_idrid_segmentation(root: Path, part: Part = "training") -> list[Sample]:
@@ -85,16 +96,18 @@ def read_idrid_segmentation(root: Path, part: Part = "training") -> list[Sample]
     """
     photographs = find_files(root / "A. Segmentation" / "1. Original Images" / _PART_FOLDERS[part])
     masks = {lesion: _find_masks(root, part, lesion, photographs) for lesion in Lesion}
-    listed = _read_same_photograph(root)
-    samples = []
-    for name, path in photographs.items():
-        twin, grade = listed.get(name, (_known_twin(name), None))
-        patient = _grading_patient(twin, part) if twin else f"idrid/A{_number(name, path):02d}"
-        lesion_masks = {lesion: masks[lesion].get(name) for lesion in Lesion}
-        samples.append(
-            Sample(photograph=path, name=name, patient=patient, dataset="idrid", grade=grade, lesion_masks=lesion_masks)
+    twins = _twins(root, photographs.keys(), part)
+    return [
+        Sample(
+            photograph=path,
+            name=name,
+            patient=_patient_in_a(_number(name, path), twins.get(name, (None, None))[0]),
+            dataset="idrid",
+            grade=twins.get(name, (None, None))[1],
+            lesion_masks={lesion: masks[lesion].get(name) for lesion in Lesion},
         )
-    return samples
+        for name, path in photographs.items()
+    ]
 
 
 def read_idrid_grading(root: Path, part: Part = "training") -> list[Sample]:
@@ -113,7 +126,9 @@ def read_idrid_grading(root: Path, part: Part = "training") -> list[Sample]:
         Sample(
             photograph=path,
             name=name if part == "training" else f"test_{name}",
-            patient=_grading_patient(_number(name, path), part),
+            patient=_patient_in_b(_number(name, path))
+            if part == "training"
+            else f"idrid/test_{_number(name, path):03d}",
             dataset="idrid",
             grade=grades[name],
         )
@@ -135,25 +150,41 @@ def _find_masks(root: Path, part: Part, lesion: Lesion, photographs: dict[str, P
     return masks
 
 
-def _read_same_photograph(root: Path) -> dict[str, tuple[int, Grade]]:
-    """A's name -> B's number and grade, from same_photograph.csv; empty where no such file lies beside."""
-    path = root / "same_photograph.csv"
-    if not path.exists():
+def _twins(root: Path, names: Collection[str], part: Part) -> dict[str, tuple[int, Grade | None]]:
+    """A's name -> number in B and grade, as known and as same_photograph.csv says; both speak of the training parts."""
+    if part == "testing":
         return {}
-    rows = read_table(path, ("segmentation_image", "grading_image", "retinopathy_grade"))
-    return {
-        row["segmentation_image"]: (_number(row["grading_image"], where), parse_grade(row["retinopathy_grade"], where))
-        for where, row in rows
+    numbers = {name: ALSO_GRADED.get(_number(name, root)) for name in names}
+    twins: dict[str, tuple[int, Grade | None]] = {
+        name: (_once(n), None) for name, n in numbers.items() if n is not None
     }
+    path = root / "same_photograph.csv"
+    columns = ("segmentation_image", "grading_image", "retinopathy_grade")
+    for where, row in read_table(path, columns) if path.exists() else ():
+        name, twin, grade = (row[column] for column in columns)
+        if name not in names:
+            raise DataError(f"{where}: expected one of the {len(names)} photographs of A, found {name!r}")
+        twins[name] = _once(_number(twin, where)), parse_grade(grade, where)
+    return twins
 
 
-def _known_twin(name: str) -> int | None:
-    return ALSO_GRADED.get(_number(name, name))
+def _once(number: int) -> int:
+    """One number for a photograph that B holds twice."""
+    return SAME_PHOTOGRAPH.get(number, number)
 
 
-def _grading_patient(number: int, part: Part) -> str:
-    """Identity of a photograph of B, the same for both names of one that B holds twice."""
-    return f"idrid/{SAME_PHOTOGRAPH.get(number, number):03d}" if part == "training" else f"idrid/test_{number:03d}"
+def _number_in_b(sample: Sample) -> int | None:
+    """B's number of a training photograph, of a testing one None: no photograph of A is known to be the same."""
+    return None if sample.name.startswith("test_") else _once(_number(sample.name, sample.photograph))
+
+
+def _patient_in_a(number: int, twin: int | None) -> str:
+    twin = SAME_EYE_ACROSS.get(number) if twin is None else twin
+    return f"idrid/A{number:02d}" if twin is None else _patient_in_b(twin)
+
+
+def _patient_in_b(number: int) -> str:
+    return f"idrid/{SAME_EYE.get(_once(number), _once(number)):03d}"
 
 
 def _number(name: str, where: Path | str) -> int:
