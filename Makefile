@@ -56,14 +56,14 @@ clean:
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "deepmtdr needs Python >= 3.11, and none was found; say make PYTHON=/path/to/python" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(CORE): $(BIN)/python pyproject.toml constraints.txt
+$(CORE): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up $(VENV) (first time: a few minutes, PyTorch is large)"
 	$(INSTALL) --editable .
 	@touch $@
 
-$(FULL): $(BIN)/python pyproject.toml constraints.txt
+$(FULL): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up $(VENV) with $(EXTRAS) (first time: a few minutes, PyTorch is large)"
 	$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@

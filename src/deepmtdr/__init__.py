@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from deepmtdr.errors import DeepMTDRError
     from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
     from deepmtdr.recipe import Recipe
-    from deepmtdr.screening.engine import ScreeningEngine, ScreeningReport
+    from deepmtdr.screening.engine import ScreeningEngine
+    from deepmtdr.screening.report import ScreeningReport
     from deepmtdr.terms import Grade, Lesion
 
 __version__ = "0.1.0"
@@ -43,7 +44,7 @@ _HOME = {
     "Recipe": "deepmtdr.recipe",
     "Sample": "deepmtdr.data.sample",
     "ScreeningEngine": "deepmtdr.screening.engine",
-    "ScreeningReport": "deepmtdr.screening.engine",
+    "ScreeningReport": "deepmtdr.screening.report",
     "load": "deepmtdr.checkpoint",
     "read_photograph": "deepmtdr.data.photograph",
 }
