@@ -41,7 +41,9 @@ class LossWeights:
     """Softness of that threshold on the way back (reading R9)."""
 
 
-def evidence_mask(evidence: Float[Tensor, "b 1 h w"], phi_vis: float = 0.5, tau: float = 0.1) -> Float[Tensor, "b 1 h w"]:
+def evidence_mask(
+    evidence: Float[Tensor, "b 1 h w"], phi_vis: float = 0.5, tau: float = 0.1
+) -> Float[Tensor, "b 1 h w"]:
     """Vis(Y) > phi_vis, straight-through: hard forward, sigmoid((V - phi_vis) / tau) backward (reading R9)."""
     soft = torch.sigmoid((evidence - phi_vis) / tau)
     return (evidence > phi_vis).to(soft.dtype) + (soft - soft.detach())  # in this order 0 and 1 stay exact
@@ -122,7 +124,7 @@ def dice_loss(
 def lesion_cross_entropy_loss(
     lesions: Float[Tensor, "b 4 h w"], lesion_masks: Float[Tensor, "b 4 h w"], annotated: Bool[Tensor, "b 4"]
 ) -> Float[Tensor, ""]:
-    """Pixel-wise cross-entropy over the four types and the background, beside Eq. (8) which says nothing of a lone pixel.
+    """Pixel-wise cross-entropy over the four types and the background, beside Eq. (8), which sees no lone pixel.
 
     Args:
         lesions: predicted probabilities S~; 1 - their sum is the background's.

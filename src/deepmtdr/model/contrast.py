@@ -1,8 +1,8 @@
 """How the segmentation and grading subnets see a frame: its local contrast (reading R21).
 
-The paper is silent on preprocessing. Cameras differ in gain, cast and illumination far more than in what a lesion does to its
-surroundings: each channel is divided by its own local mean within the field of view, so that a gain, a cast or a shadow is
-gone and +0.1 means "a tenth brighter than around". Differentiable, and the same at training and use.
+The paper is silent on preprocessing. Cameras differ in gain, cast and illumination far more than in what a lesion does to
+its surroundings: each channel is divided by its own local mean within the field of view, so that a gain, a cast or a
+shadow is gone and +0.1 means "a tenth brighter than around". Differentiable, and the same at training and use.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 WINDOW = 128
-"""Side in px of the neighbourhood in the 1024 frame: about the optic disc, several times the largest exudate cluster's grain."""
+"""Side of the neighbourhood in px of the 1024 frame: about the optic disc's, far more than a microaneurysm's."""
 CELL = 16
-"""Local means are taken on cells of this side and brought back bilinearly: they are smooth, and so the finer grid is waste."""
+"""Local means are taken on cells of this side and brought back bilinearly: they are smooth anyway."""
 GAIN = 3.0
 """Brings vessels and lesions (contrast 0.1-0.5) to about unit size."""
-DARK = 8 / 255
+DARK = 16 / 255
 """A pixel whose brightest channel is darker than this is outside the field of view."""
 FLOOR = 0.04
 """Added to the local mean: the blue channel of many cameras is nearly empty, and its noise is not to be blown up."""

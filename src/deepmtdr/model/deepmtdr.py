@@ -77,7 +77,7 @@ class DeepMTDR(nn.Module):
         seen = local_contrast(frame)
         classes = self.segmentation(seen)
         lesions, lesion_region = classes[:, :4], 1 - classes[:, 4:]
-        # Reading R10: the grading loss trains the grading subnet, and the ISR subnet through the image, not the segmentation.
+        # Reading R10: the grading loss trains the grading subnet, and the ISR subnet through the image; not this one.
         grade_logits, features = self.grading(seen, lesions.detach())
         return Prediction(frame, lesions, lesion_region, grade_logits, features)
 

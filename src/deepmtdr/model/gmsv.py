@@ -42,15 +42,14 @@ def normalised(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return features / features.amax(dim=(2, 3), keepdim=True).clamp_min(TINY)
 
 
-def iou(
-    mask: Float[Tensor, "b c h w"], lesion_region: Float[Tensor, "b 1 H W"]
-) -> Float[Tensor, "b c"]:
+def iou(mask: Float[Tensor, "b c h w"], lesion_region: Float[Tensor, "b 1 H W"]) -> Float[Tensor, "b c"]:
     """IoU of each channel's mask with the binary lesion region, on the channel's own grid by area (reading R6).
 
     Returns:
         Values in [0, 1]; 0 where there is no lesion region.
     """
-    region = F.adaptive_avg_pool2d((lesion_region > REGION).float(), mask.shape[-2:])
+    height, width = mask.shape[-2:]
+    region = F.adaptive_avg_pool2d((lesion_region > REGION).float(), (height, width))
     intersection = (mask * region).mean(dim=(2, 3))
     union = (mask + region - mask * region).mean(dim=(2, 3))
     return intersection / union.clamp_min(TINY)
@@ -149,11 +148,11 @@ class GMSV(nn.Module):
         """1 - mean soft IoU of every channel with the lesion region; only xi gets its gradient (reading R7).
 
         Returns:
-            A value in [0, 1]; 0 with zero gradient for a batch without any lesion region, from which nothing is learned.
+            A value in [0, 1]; 0 with zero gradient for a batch without any lesion region: it teaches nothing.
         """
         present = (lesion_region > REGION).flatten(1).any(dim=1).float()
         if not present.any():
-            return sum(xi.sum() for xi in self.xi) * 0.0
+            return torch.cat(list(self.xi)).sum() * 0.0
         misses = []
         for feature, xi in zip(features, self.xi, strict=True):
             soft = torch.sigmoid((normalised(feature.detach()) - xi[:, None, None]) / self.config.tau)

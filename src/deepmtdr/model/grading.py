@@ -1,4 +1,4 @@
-"""The DR grading subnet: ResNet-18 with spatial pyramid pooling on the image and its lesion maps (Sec. IV-A, Fig. 6)."""
+"""The DR grading subnet: ResNet-18 with spatial pyramid pooling, on image and lesion maps (Sec. IV-A, Fig. 6)."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def spatial_pyramid_pooling(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c*2
 class GradingSubnet(nn.Module):
     """ResNet-18 from 7 channels (RGB + MA, HE, EX, SE), SPP, one hidden layer, five grades.
 
-    Parameter names are those of the field's ResNet-18 state-dict (`conv1`, `bn1`, `layer1.0.conv1`, ...), so that published
-    ImageNet weights load by `load_imagenet`; `fc` is replaced by `spp_fc` and `classifier`.
+    Parameter names are those of the field's ResNet-18 state-dict (`conv1`, `bn1`, `layer1.0.conv1`, ...), so that
+    published ImageNet weights load by `load_imagenet`; `fc` is replaced by `spp_fc` and `classifier`.
     """
 
     def __init__(self, config: GradingConfig | None = None) -> None:

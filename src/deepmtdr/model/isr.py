@@ -78,9 +78,8 @@ class ISRSubnet(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.blocks)))
         self.upscaling = nn.ModuleList(UpscalingLayer(config.width) for _ in SCALES)
         self.to_rgb = nn.ModuleDict({str(scale): nn.Conv2d(config.width, 3, 3, padding=1) for scale in SCALES})
-        for last in self.to_rgb.values():
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        for parameter in self.to_rgb.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Float[Tensor, "b 3 H W"]:
         """Super-resolve.
@@ -90,7 +89,7 @@ class ISRSubnet(nn.Module):
             scale: 2, 4 or 8.
 
         Returns:
-            The super-resolved images, `scale` times as large. Not clamped to [0, 1]: training needs the gradient there.
+            The super-resolved images, `scale` times as large; not clamped to [0, 1]: training needs the gradient.
 
         Raises:
             ValueError: if the scale is none of 2, 4, 8.

@@ -1,0 +1,130 @@
+"""Weights with all that made them: one safetensors file whose header holds the card as JSON. No pickle, ever.
+
+The header's digest covers the card and every tensor, so that a changed byte anywhere is found. Files are written
+beside their place and moved over it: a kill leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deepmtdr.errors import CheckpointError, RecipeError
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.recipe import Recipe, from_dict, to_dict
+
+SHIPPED = "v0"
+"""Name of the weights in the package's `weights/` folder that are loaded by default."""
+
+
+class Checkpoint(NamedTuple):
+    """A trained network and where it comes from."""
+
+    model: DeepMTDR
+    """In evaluation mode, float32."""
+    recipe: Recipe
+    card: dict[str, Any]
+    """Everything else the file says: weights' name, stage, step, data fingerprint, scores."""
+    digest: str
+    """SHA-256 over card and tensors."""
+
+
+def save(path: Path, model: DeepMTDR, recipe: Recipe, *, half: bool = False, **card: Any) -> None:
+    """Write a checkpoint.
+
+    Args:
+        path: the `.safetensors` file; a copy of the card for people is written beside it as `.json`.
+        model: the network.
+        recipe: what it was trained by.
+        half: keep float16 instead of float32 (for shipping).
+        card: anything JSON can hold: stage, step, scores, ...
+    """
+    tensors = {name: t.half() if half and t.is_floating_point() else t for name, t in model.state_dict().items()}
+    card = {"recipe": to_dict(recipe), **card}
+    write(path, tensors, card)
+    temporary = path.with_suffix(".json.part")
+    temporary.write_text(json.dumps(card, indent=2) + "\n")
+    temporary.replace(path.with_suffix(".json"))
+
+
+def load(path: Path | None = None) -> Checkpoint:
+    """Read a checkpoint, or the weights shipped with the package.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, no checkpoint, or of another architecture.
+    """
+    if path is None:
+        with resources.as_file(resources.files("deepmtdr") / "weights" / f"{SHIPPED}.safetensors") as shipped:
+            return load(shipped)
+    tensors, card, digest = read(path)
+    try:
+        recipe = from_dict(Recipe, card.pop("recipe"), str(path))
+        model = DeepMTDR(recipe.model)
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except (RecipeError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: not the architecture of this version: {reason}") from error
+    return Checkpoint(model.eval(), recipe, card, digest)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write tensors and card as one file, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(card)
+    temporary = path.with_suffix(".safetensors.part")
+    save_file(tensors, temporary, metadata={"card": text, "digest": _digest(tensors, text)})
+    temporary.replace(path)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Read tensors, card and digest of a file made by `write`.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or was not written by deepmtdr.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file, expected weights") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: no safetensors file, or a damaged one: {error}") from error
+    if "card" not in metadata or "digest" not in metadata:
+        raise CheckpointError(f"{path}: safetensors without deepmtdr's card, expected a checkpoint of deepmtdr")
+    found = _digest(tensors, metadata["card"])
+    if found != metadata["digest"]:
+        raise CheckpointError(f"{path}: damaged: content has SHA-256 {found[:12]}, expected {metadata['digest'][:12]}")
+    return tensors, json.loads(metadata["card"]), found
+
+
+def read_plain(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of somebody else's safetensors file, such as published ImageNet weights.
+
+    Raises:
+        CheckpointError: if the file is missing or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: no safetensors file: {error}") from error
+
+
+def _digest(tensors: Mapping[str, Tensor], card: str) -> str:
+    sha = hashlib.sha256(card.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()

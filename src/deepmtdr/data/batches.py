@@ -1,0 +1,127 @@
+"""Batches for the two stages, each a pure function of (frames, settings, random generator).
+
+So a resumed run needs only the number of its step. Annotated and unannotated photographs are mixed in a stated ratio. A
+photograph graded 0 has no lesions: where its pixels were not annotated it counts as annotated with empty masks (R22).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from deepmtdr.data.frames import Frame
+from deepmtdr.data.transforms import camera, crop, to_image, turn
+from deepmtdr.terms import Grade, Lesion
+
+
+class Batch(NamedTuple):
+    """Photographs in the HR frame, or crops of them, with what is known."""
+
+    hr: Float[Tensor, "b 3 s s"]
+    lesion_masks: Float[Tensor, "b 4 s s"]
+    annotated: Bool[Tensor, "b 4"]
+    """Which types are known; elsewhere the masks say nothing."""
+    grade: Int[Tensor, " b"]
+    graded: Bool[Tensor, " b"]
+    """Where False, `grade` says nothing."""
+
+
+def known_lesions(frame: Frame) -> tuple[bool, ...]:
+    """Which types are known for a frame: by annotation, or all of them by a grade of 0 (reading R22)."""
+    if frame.sample.grade is Grade.NEGATIVE and frame.lesion_masks is None:
+        return (True,) * len(Lesion)
+    return frame.sample.annotated
+
+
+def draw_frames(frames: Sequence[Frame], count: int, annotated_share: float, rng: np.random.Generator) -> list[Frame]:
+    """Draw photographs: the stated share annotated pixel-wise, the others evenly from each data set."""
+    annotated = [f for f in frames if f.lesion_masks is not None]
+    others: dict[str, list[Frame]] = {}
+    for f in frames:
+        if f.lesion_masks is None:
+            others.setdefault(f.sample.dataset, []).append(f)
+    drawn = []
+    for _ in range(count):
+        pool = annotated
+        if not annotated or (others and rng.random() >= annotated_share):
+            pool = others[sorted(others)[rng.integers(len(others))]]
+        drawn.append(pool[rng.integers(len(pool))])
+    return drawn
+
+
+def crop_batch(
+    frames: Sequence[Frame], side: int, zoom: float, cameras: dict[str, float], rng: np.random.Generator
+) -> Batch:
+    """Augmented crops of the given photographs, each of `side` px; `side` 0 takes whole frames.
+
+    Args:
+        frames: photographs that fill the HR frame (scale 1).
+        side: of the crops, px.
+        zoom: see `transforms.crop`.
+        cameras: keyword arguments of `transforms.camera`.
+        rng: source of every choice.
+    """
+    images, masks = [], []
+    for frame in frames:
+        image, mask = crop(frame, side or frame.pixels.shape[0], zoom if side else 1.0, rng)
+        both = turn(torch.cat([image, mask]), rng)
+        images.append(camera(both[:3], rng, **cameras))  # pyright: ignore[reportArgumentType]
+        masks.append(both[3:])
+    return Batch(
+        torch.stack(images),
+        torch.stack(masks),
+        torch.tensor([known_lesions(f) for f in frames]),
+        *_grades(frames),
+    )
+
+
+class Reading(NamedTuple):
+    """What the standing ISR and segmentation subnets said of a photograph, kept for the grading stage."""
+
+    frame: Frame
+    sr: np.ndarray
+    """s s 3, 8 bits."""
+    lesions: np.ndarray
+    """4 s s, probability x 255."""
+
+
+class GradingBatch(NamedTuple):
+    """Whole frames with their lesion maps."""
+
+    frame: Float[Tensor, "b 3 s s"]
+    lesions: Float[Tensor, "b 4 s s"]
+    grade: Int[Tensor, " b"]
+    hidden: Bool[Tensor, " b"]
+    """Where True the image is to be hidden from the grading subnet: it shall learn to read the lesion maps."""
+
+
+def grading_batch(
+    readings: Sequence[Reading], count: int, balance: float, hide_image: float, rng: np.random.Generator
+) -> GradingBatch:
+    """Draw graded photographs, data set by data set in turn, grades with frequency ** -balance."""
+    sets: dict[str, list[Reading]] = {}
+    for reading in readings:
+        sets.setdefault(reading.frame.sample.dataset, []).append(reading)
+    frames, lesions, drawn = [], [], []
+    for _ in range(count):
+        pool = sets[sorted(sets)[rng.integers(len(sets))]]
+        grades = np.array([r.frame.sample.grade for r in pool], int)
+        odds = np.bincount(grades, minlength=len(Grade))[grades] ** -float(balance)
+        reading = pool[rng.choice(len(pool), p=odds / odds.sum())]
+        maps = torch.from_numpy(np.array(reading.lesions)).float() / 255
+        both = turn(torch.cat([to_image(reading.sr), maps ** rng.uniform(0.7, 1.4)]), rng)
+        frames.append(both[:3])
+        lesions.append(both[3:])
+        drawn.append(reading.frame)
+    hidden = torch.from_numpy(rng.random(count) < hide_image)
+    return GradingBatch(torch.stack(frames), torch.stack(lesions), _grades(drawn)[0], hidden)
+
+
+def _grades(frames: Sequence[Frame]) -> tuple[Tensor, Tensor]:
+    grades = [f.sample.grade for f in frames]
+    return torch.tensor([int(g or 0) for g in grades]), torch.tensor([g is not None for g in grades])

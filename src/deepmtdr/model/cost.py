@@ -1,0 +1,58 @@
+"""What each subnet costs: parameters and floating-point operations (Sec. V asks what is gained, this says for how much)."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.grading import dr_score
+from deepmtdr.terms import FRAME
+
+
+class Cost(NamedTuple):
+    """Of one part of the network, for one photograph."""
+
+    name: str
+    parameters: int
+    flops: int
+    """A multiplication and an addition are two. Convolutions and matrix products count; what costs little does not."""
+
+
+def cost(model: DeepMTDR, scale: int = 4, frame: int = FRAME) -> list[Cost]:
+    """Count on shapes alone: nothing is computed, the model is left as it is.
+
+    Args:
+        model: the network.
+        scale: 2, 4 or 8: the way into the frame; 1 skips the ISR subnet.
+        frame: side of the HR frame in px.
+
+    Returns:
+        The three subnets, GMSV (whose operations are those of the gradient through the grading subnet), and their sum.
+    """
+    with FakeTensorMode():
+        ghost = copy.deepcopy(model).eval().requires_grad_(False)
+        lr = torch.empty(1, 3, frame // scale, frame // scale)
+        image = torch.empty(1, 3, frame, frame)
+        maps = torch.empty(1, 4, frame, frame)
+        costs = [_measured("isr", ghost.isr, lr, scale) if scale > 1 else Cost("isr", _parameters(ghost.isr), 0)]
+        costs.append(_measured("segmentation", ghost.segmentation, image))
+        costs.append(_measured("grading", ghost.grading, image, maps))
+        score, features = dr_score((graded := ghost.grading(image.requires_grad_(), maps)).logits), graded.features
+        costs.append(_measured("gmsv", ghost.gmsv, score, features, maps[:, :1]))
+    return [*costs, Cost("total", sum(c.parameters for c in costs), sum(c.flops for c in costs))]
+
+
+def _measured(name: str, part: nn.Module, *inputs: Tensor | int | tuple[Tensor, ...]) -> Cost:
+    with FlopCounterMode(display=False) as counter:
+        part(*inputs)
+    return Cost(name, _parameters(part), counter.get_total_flops())
+
+
+def _parameters(part: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in part.parameters())

@@ -1,0 +1,199 @@
+"""A recipe: everything that decides what a training run gives (Sec. IV-C); TOML in, an unknown key is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deepmtdr.errors import RecipeError
+from deepmtdr.losses import LossWeights
+from deepmtdr.model.deepmtdr import ModelConfig
+from deepmtdr.terms import FRAME
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """Which photographs, and who is held out."""
+
+    datasets: tuple[str, ...] = ("idrid",)
+    """Names of `deepmtdr.data.datasets.DATASETS`; each lies in the folder of its name under `--data`."""
+    held_out: float = 0.2
+    """Share of the patients that no training step sees."""
+    split_seed: int = 0
+    frame: int = FRAME
+    """Side of the HR frame, px. Another size than 1024 is for studies and tests (reading R19)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What a photograph goes through before its LR is derived: a camera is one draw from these ranges."""
+
+    zoom: float = 1.35
+    """A crop's side is multiplied by a factor in [1/zoom, zoom]: fields of view of 35 to 60 degrees."""
+    gain: float = 0.25
+    """Log of each channel's gain, standard deviation: illumination and colour cast."""
+    gamma: float = 0.25
+    """Log of the common gamma, standard deviation: tone curves."""
+    blur: float = 0.6
+    """Largest Gaussian blur, standard deviation in px of the frame; half of the crops stay sharp."""
+    noise: float = 0.01
+    """Largest standard deviation of the sensor noise."""
+    jpeg: int = 45
+    """Lowest JPEG quality; half of the crops are not compressed; 100 compresses none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of the two-stage training."""
+
+    steps: int = 0
+    """Optimiser steps; 0 leaves the stage out."""
+    batch: int = 8
+    crop: int = 256
+    """Side of the HR crop in px; 0 takes whole frames."""
+    lr_isr: float = 5e-4
+    """Largest learning rate of the ISR subnet (AdamW, one cycle); 0 freezes it."""
+    lr_segmentation: float = 2e-3
+    lr_grading: float = 1e-3
+    weight_decay: float = 1e-4
+    warm_up: float = 0.1
+    """Share of the steps on the way up to the largest learning rate; cosine down to 1 % after it."""
+    ema: float = 0.995
+    """Decay of the averaged weights, which are the ones kept."""
+    clip: float = 1.0
+    """Largest norm of each subnet's gradient."""
+    scales: dict[str, float] = field(default_factory=lambda: {"1": 0.25, "2": 0.15, "4": 0.5, "8": 0.1})
+    """How often a step comes into the frame by x2, x4, x8; "1" is the HR frame itself (reading R19)."""
+    annotated: float = 1.0
+    """Share of a batch with pixel-wise annotation (the others feed Eqs. 4-6 and 9)."""
+    end_to_end: bool = False
+    """Whether the segmentation and grading losses also reach the ISR subnet (reading R10: the joint stage)."""
+    balance: float = 0.5
+    """Grades are drawn with frequency ** -balance: 0 as they are, 1 all alike."""
+    hide_image: float = 0.0
+    """How often the grading subnet is shown the lesion maps without the image, so that it learns to read them."""
+    loss: LossWeights = field(default_factory=LossWeights)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that `deepmtdr train` needs besides the photographs."""
+
+    name: str = "default"
+    seed: int = 0
+    precision: str = "bf16"
+    """`bf16` (mixed) or `fp32`."""
+    checkpoint_minutes: float = 3.0
+    """Time between checkpoints."""
+    data: DataRecipe = field(default_factory=DataRecipe)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    restoration: Stage = field(default_factory=Stage)
+    """Stage 1a: ISR and lesion segmentation on crops."""
+    grading: Stage = field(default_factory=lambda: Stage(crop=0))
+    """Stage 1b: grading on whole frames, before a standing ISR and segmentation subnet."""
+    joint: Stage = field(default_factory=lambda: Stage(crop=0, batch=1, end_to_end=True))
+    """Stage 2: all three, on annotated and unannotated photographs together."""
+
+
+STAGES = ("restoration", "grading", "joint")
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a shipped preset by name, or a TOML file, and apply `--set key=value` overrides.
+
+    Args:
+        name_or_path: `small`, `smoke`, ... (see `recipe_names`), or the path of a `.toml` file.
+        overrides: `a.b=value` with a TOML value: `joint.loss.lambda_tv=0`, `data.datasets=["idrid"]`.
+
+    Raises:
+        RecipeError: if there is no such preset or file, it is no TOML, or a key or value is wrong.
+    """
+    values = _read(name_or_path)
+    for override in overrides:
+        _apply(values, override)
+    return from_dict(Recipe, values, str(name_or_path))
+
+
+def recipe_names() -> list[str]:
+    """The presets shipped with the package."""
+    return sorted(file.name.removesuffix(".toml") for file in _presets().iterdir() if file.name.endswith(".toml"))
+
+
+def _presets() -> Any:
+    return resources.files("deepmtdr") / "recipes"
+
+
+def _read(name_or_path: str | Path) -> dict[str, Any]:
+    path = Path(name_or_path)
+    preset = _presets() / f"{name_or_path}.toml"
+    try:
+        text = path.read_text() if path.suffix == ".toml" else preset.read_text()
+        return {"name": path.stem, **tomllib.loads(text)}
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise RecipeError(
+            f"recipe {name_or_path}: not found; expected a .toml file or one of {recipe_names()}"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {name_or_path}: no valid TOML: {error}") from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {override}: expected key=value")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *path, last = key.strip().split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+    values[last] = value
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """As plain dicts and lists, to be kept beside the weights as JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build a config dataclass from nested mappings, checking every key and type.
+
+    Raises:
+        RecipeError: naming the key, what was found and what was expected.
+    """
+    hints = typing.get_type_hints(kind)
+    unknown = set(values) - set(hints)
+    if unknown:
+        raise RecipeError(f"{where}: unknown key {', '.join(sorted(unknown))}; known are {', '.join(hints)}")
+    return kind(**{key: _coerce(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_dict(typing.cast("type", hint), value, where)
+    origin = typing.get_origin(hint)
+    if origin is tuple and isinstance(value, list | tuple):
+        inner = typing.get_args(hint)
+        if inner[-1] is not Ellipsis and len(inner) != len(value):
+            raise RecipeError(f"{where} = {value!r}, expected {len(inner)} values")
+        return tuple(_coerce(inner[0], v, where) for v in value)
+    if origin is dict and isinstance(value, Mapping):
+        return {str(k): _coerce(typing.get_args(hint)[1], v, where) for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = hint if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else object
+    if plain is object or not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
+        raise RecipeError(f"{where} = {value!r}, expected {getattr(hint, '__name__', hint)}")
+    return value

@@ -1,0 +1,134 @@
+"""What one step of each stage computes, and who learns from it (Sec. IV-C, Fig. 6, reading R10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from deepmtdr import losses
+from deepmtdr.data.batches import Batch, GradingBatch
+from deepmtdr.losses import LossWeights
+from deepmtdr.model.contrast import local_contrast
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.isr import bicubic
+
+SUBNETS = ("isr", "segmentation", "grading")
+
+
+class StepLosses(NamedTuple):
+    """The losses of one step, each already weighted, by the subnet that they train (reading R10)."""
+
+    isr: Tensor
+    """Eq. (11): trains the ISR subnet only."""
+    segmentation: Tensor
+    """Eqs. (8), (9): the segmentation subnet, and end to end the ISR subnet."""
+    grading: Tensor
+    """Eq. (10): the grading subnet, and end to end the ISR subnet."""
+    xi: Tensor
+    """Reading R7: the thresholds of Eq. (2) only."""
+    terms: dict[str, float]
+    """Every equation's value, unweighted, for the log."""
+
+
+def route(step: StepLosses, model: DeepMTDR, *, end_to_end: bool) -> None:
+    """Send each loss's gradient to the subnet that learns from it, and to no other (reading R10).
+
+    The segmentation and grading subnets are frozen instruments within Eq. (11): what it would teach them is never
+    computed.
+    """
+    isr, segmentation, grading = ([p for p in getattr(model, name).parameters() if p.requires_grad] for name in SUBNETS)
+    thresholds = [p for p in model.gmsv.parameters() if p.requires_grad]
+    _backward(step.isr, isr)
+    _backward(step.segmentation, segmentation + (isr if end_to_end else []))
+    _backward(step.grading, grading + (isr if end_to_end else []))
+    _backward(step.xi, thresholds)
+
+
+def _backward(loss: Tensor, inputs: Sequence[Tensor]) -> None:
+    if loss.requires_grad and inputs:
+        loss.backward(inputs=list(inputs), retain_graph=True)
+
+
+def restoration_losses(model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights) -> StepLosses:
+    """Stage 1a: Eqs. (4), (6), (7) for the ISR subnet, Eq. (8) for the segmentation subnet, on crops."""
+    sr = model.super_resolve(bicubic(batch.hr, 1 / scale).clamp(0, 1), scale)
+    classes = model.segmentation(local_contrast(sr))
+    image, variation, seg_aware = _image_losses(model, sr, classes, batch.hr, scale, weights)
+    dice = losses.dice_loss(classes[:, :4], batch.lesion_masks, batch.annotated)
+    entropy = losses.lesion_cross_entropy_loss(classes[:, :4], batch.lesion_masks, batch.annotated)
+    nothing = sr.new_zeros(())
+    return StepLosses(
+        losses.isr_loss(image, variation, seg_aware, nothing, weights) if scale > 1 else nothing,
+        weights.dice * dice + weights.lesion_cross_entropy * entropy,
+        nothing,
+        nothing,
+        _values(image=image, tv=variation, seg_aware=seg_aware, dice=dice, cross_entropy=entropy),
+    )
+
+
+def _image_losses(
+    model: DeepMTDR, sr: Tensor, classes_sr: Tensor, hr: Tensor, scale: int, weights: LossWeights
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Eqs. (6), (7) and (4); the last only if it has a weight, since it costs another segmentation."""
+    seg_aware = sr.new_zeros(())
+    if weights.lambda_sa and scale > 1:
+        with torch.no_grad():
+            classes_hr = model.segmentation(local_contrast(hr))
+        seg_aware = losses.segmentation_aware_loss(classes_sr[:, :4], classes_hr[:, :4])
+    return losses.image_loss(sr, hr), losses.total_variation_loss(sr), seg_aware
+
+
+def grading_losses(model: DeepMTDR, batch: GradingBatch, weights: LossWeights) -> StepLosses:
+    """Stage 1b: Eq. (10) on frames that the standing subnets have read already; xi beside it."""
+    seen = local_contrast(batch.frame) * (~batch.hidden)[:, None, None, None]
+    logits, features = model.grading(seen, batch.lesions)
+    loss = losses.grading_loss(logits, batch.grade)
+    region = batch.lesions.sum(dim=1, keepdim=True)
+    nothing = logits.new_zeros(())
+    accuracy = (logits.argmax(dim=1) == batch.grade).float().mean()
+    xi = model.gmsv.xi_loss(features, region)
+    return StepLosses(nothing, nothing, weights.grading * loss, xi, _values(grading=loss, xi=xi, accuracy=accuracy))
+
+
+def joint_losses(model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights) -> StepLosses:
+    """Stage 2, Fig. 6 whole: every loss of Eqs. (4)-(11) on whole frames.
+
+    Annotated photographs give Eq. (8), the others Eq. (9), whose pseudo ground truth is the HR frame's evidence mask.
+    """
+    sr = model.super_resolve(bicubic(batch.hr, 1 / scale).clamp(0, 1), scale)
+    on_sr = model.read(sr)
+    image, variation, seg_aware = _image_losses(model, sr, on_sr.lesions, batch.hr, scale, weights)
+    _, evidence_hr = model.predict(batch.hr, scale=1)
+    cls_aware = sr.new_zeros(())
+    if weights.lambda_ca and scale > 1:
+        evidence_sr = model.evidence(on_sr, create_graph=True)
+        cls_aware = losses.classification_aware_loss(evidence_sr, evidence_hr, weights.phi_vis, weights.tau)
+    dice = losses.dice_loss(on_sr.lesions, batch.lesion_masks, batch.annotated)
+    entropy = losses.lesion_cross_entropy_loss(on_sr.lesions, batch.lesion_masks, batch.annotated)
+    unknown = ~batch.annotated.any(dim=1)
+    pseudo = sr.new_zeros(())
+    if unknown.any():
+        pseudo = losses.unsupervised_segmentation_loss(
+            on_sr.lesion_region[unknown], evidence_hr[unknown], weights.phi_vis
+        )
+    grading = sr.new_zeros(())
+    if batch.graded.any():
+        grading = losses.grading_loss(on_sr.grade_logits[batch.graded], batch.grade[batch.graded])
+    xi = model.gmsv.xi_loss(on_sr.features, on_sr.lesion_region)
+    return StepLosses(
+        losses.isr_loss(image, variation, seg_aware, cls_aware, weights) if scale > 1 else sr.new_zeros(()),
+        weights.dice * dice + weights.lesion_cross_entropy * entropy + weights.unsupervised * pseudo,
+        weights.grading * grading,
+        xi,
+        _values(
+            image=image, tv=variation, seg_aware=seg_aware, cls_aware=cls_aware, dice=dice, cross_entropy=entropy,
+            unsupervised=pseudo, grading=grading, xi=xi,
+        ),
+    )  # fmt: skip
+
+
+def _values(**terms: Tensor) -> dict[str, float]:
+    return {name: float(value.detach()) for name, value in terms.items()}

@@ -1,0 +1,322 @@
+"""The two-stage training (Sec. IV-C): 1a ISR and segmentation on crops, 1b grading, 2 all three on whole frames.
+
+One loop, read from the top down: `run` -> `_Run.fit` -> one step of `stages` -> `route`. Every random choice of a step
+hangs on (seed, stage, step) alone, so a resumed run goes on exactly where it stood.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepmtdr import checkpoint
+from deepmtdr.data.batches import Reading, crop_batch, draw_frames, grading_batch
+from deepmtdr.data.datasets import read_datasets
+from deepmtdr.data.frames import Frame, FrameCache
+from deepmtdr.data.sample import Sample
+from deepmtdr.data.split import split, write_split
+from deepmtdr.data.transforms import to_image
+from deepmtdr.errors import DataError, PhotographError, TrainingError
+from deepmtdr.model.contrast import local_contrast
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.isr import bicubic
+from deepmtdr.progress import Progress
+from deepmtdr.recipe import STAGES, Recipe, Stage, to_dict
+from deepmtdr.stages import SUBNETS, StepLosses, grading_losses, joint_losses, restoration_losses, route
+
+Step = Callable[[int], StepLosses]
+"""The losses of step n, with everything random about it drawn from n."""
+
+
+def run(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    init_grading: Path | None = None,
+    cache: Path | None = None,
+) -> Path:
+    """Train by a recipe, all stages.
+
+    Args:
+        recipe: what to do.
+        data: folder that holds a folder for each data set of the recipe, under its name.
+        out: folder for `split.csv`, `metrics.csv`, `failed.csv`, the checkpoints and `weights.safetensors`.
+        resume: go on from the last checkpoint in `out`.
+        init_grading: safetensors file of a published ImageNet ResNet-18 for the grading subnet.
+        cache: folder of prepared frames, which several runs may share; `out / "frames"` if None.
+
+    Returns:
+        Path of the weights.
+
+    Raises:
+        TrainingError: if a loss is not finite, or `out` holds a run of another recipe.
+        DataError: if a data set is not as its reader expects.
+    """
+    torch.manual_seed(recipe.seed)
+    frames, fingerprint = _training_frames(recipe, data, out, cache or out / "frames")
+    model = DeepMTDR(recipe.model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if init_grading is not None:
+        model.grading.load_imagenet(checkpoint.read_plain(init_grading))
+    run_ = _Run(model, recipe, out, fingerprint)
+    at, step_at = run_.restore() if resume else run_.start()
+    for name in STAGES[STAGES.index(at) if at in STAGES else len(STAGES) :]:
+        stage: Stage = getattr(recipe, name)
+        if not stage.steps:
+            continue
+        first = step_at if name == at else 0
+        step = _stage_step(name, model, recipe, frames, out)
+        run_.fit(name, stage, step, first)
+    weights = out / "weights.safetensors"
+    checkpoint.save(weights, model, recipe, half=True, stage="joint", data=fingerprint, weights=recipe.name)
+    return weights
+
+
+def _training_frames(recipe: Recipe, data: Path, out: Path, cache: Path) -> tuple[list[Frame], str]:
+    """Read the data sets, hold the patients of the test side out, and bring the others into the HR frame."""
+    samples = read_datasets({name: data / name for name in recipe.data.datasets})
+    shares = {"train": 1 - recipe.data.held_out, "test": recipe.data.held_out}
+    sides = split(samples, shares, recipe.data.split_seed)
+    out.mkdir(parents=True, exist_ok=True)
+    write_split(out / "split.csv", sides)
+    frames = list(_prepared(FrameCache(cache, recipe.data.frame), sides["train"], out / "failed.csv"))
+    if not frames:
+        raise DataError(f"{data}: no photograph of {', '.join(recipe.data.datasets)} could be used for training")
+    digest = hashlib.sha256((out / "split.csv").read_bytes()).hexdigest()
+    return frames, digest
+
+
+def _prepared(cache: FrameCache, samples: Sequence[Sample], failures: Path) -> Iterator[Frame]:
+    """The frames of the samples; one that cannot be used is written down with the reason, not skipped silently."""
+    failed = []
+    with Progress("frames", len(samples)) as progress:
+        for sample in samples:
+            try:
+                yield cache(sample)
+            except PhotographError as error:
+                failed.append(f"{sample.dataset},{sample.name},{error}")
+            progress.advance()
+    failures.write_text("".join(f"{line}\n" for line in ["dataset,name,reason", *failed]))
+
+
+def _stage_step(name: str, model: DeepMTDR, recipe: Recipe, frames: list[Frame], out: Path) -> Step:
+    stage: Stage = getattr(recipe, name)
+    sharp = [f for f in frames if f.scale == 1]
+    if name == "grading":
+        graded = [f for f in frames if f.sample.grade is not None]
+        readings = read_frames(model, graded, stage, out / "readings", recipe)
+
+        def grading_step(n: int) -> StepLosses:
+            rng = _rng(recipe, name, n)
+            batch = grading_batch(readings, stage.batch, stage.balance, stage.hide_image, rng)
+            return grading_losses(model, batch, stage.loss)
+
+        return grading_step
+
+    compute = restoration_losses if name == "restoration" else joint_losses
+
+    def image_step(n: int) -> StepLosses:
+        rng = _rng(recipe, name, n)
+        scale = _draw_scale(stage.scales, rng)
+        drawn = draw_frames(sharp, stage.batch, stage.annotated, rng)
+        batch = crop_batch(drawn, stage.crop, stage.augmentation.zoom, _camera(stage), rng)
+        return compute(model, batch, scale, stage.loss)
+
+    return image_step
+
+
+def _camera(stage: Stage) -> dict[str, float]:
+    return {name: value for name, value in asdict(stage.augmentation).items() if name != "zoom"}
+
+
+def _draw_scale(scales: Mapping[str, float], rng: np.random.Generator) -> int:
+    odds = np.array(list(scales.values()), float)
+    return int(list(scales)[rng.choice(len(odds), p=odds / odds.sum())])
+
+
+def _rng(recipe: Recipe, stage: str, step: int) -> np.random.Generator:
+    """The step's own source of randomness; torch's (dropout) is set from it too."""
+    seed = [recipe.seed, STAGES.index(stage), step]
+    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    return np.random.default_rng(seed)
+
+
+def read_frames(model: DeepMTDR, frames: Sequence[Frame], stage: Stage, folder: Path, recipe: Recipe) -> list[Reading]:
+    """Let the standing ISR and segmentation subnets read each photograph once, and keep what they say on disk.
+
+    A photograph that fills the frame comes in by one of the stage's scales, drawn once; a low-resolution one by its
+    own.
+    """
+    model.eval()
+    readings = []
+    with Progress("readings", len(frames)) as progress:
+        for n, frame in enumerate(frames):
+            file = folder / frame.sample.dataset / f"{frame.sample.name}.npy"
+            if not file.exists():
+                scale = frame.scale if frame.scale > 1 else _draw_scale(stage.scales, np.random.default_rng([n, 7]))
+                lr = to_image(frame.pixels)[None]
+                if frame.scale == 1:
+                    lr = bicubic(lr, 1 / scale).clamp(0, 1)
+                with torch.no_grad(), _autocast(recipe):
+                    sr = model.super_resolve(lr, scale).float().clamp(0, 1)
+                    lesions = model.segmentation(local_contrast(sr))[:, :4]
+                both = torch.cat([sr, lesions.float()], dim=1)[0]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                np.save(file.with_suffix(".part.npy"), (255 * both).round().byte().numpy())
+                file.with_suffix(".part.npy").replace(file)
+            both = np.load(file, mmap_mode="r")
+            readings.append(Reading(frame, both[:3].transpose(1, 2, 0), both[3:]))
+            progress.advance()
+    return readings
+
+
+def _autocast(recipe: Recipe) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16")
+
+
+class _Run:
+    """What changes while training: the weights, their average, the optimiser, the log and the last checkpoint."""
+
+    def __init__(self, model: DeepMTDR, recipe: Recipe, out: Path, fingerprint: str) -> None:
+        self.model, self.recipe, self.out, self.fingerprint = model, recipe, out, fingerprint
+        self.log = out / "metrics.csv"
+        self.state = out / "resume.safetensors"
+        self.average = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        self.moments: dict[str, Tensor] = {}
+
+    def fit(self, name: str, stage: Stage, step: Step, first: int) -> None:
+        """Train one stage from step `first` on; the averaged weights take the place of the last ones at its end."""
+        optimiser = _optimiser(self.model, name, stage)
+        if first == 0:
+            self.average = {key: t.detach().clone() for key, t in self.model.state_dict().items()}
+        else:
+            _load_moments(optimiser, self.moments)
+        self.model.train(name != "joint")  # a batch of one has no statistics of its own
+        saved = time.monotonic()
+        with Progress(name, stage.steps, first) as progress:
+            for n in range(first, stage.steps):
+                terms = self._step(optimiser, name, stage, step, n)
+                progress.advance(terms)
+                self._write_terms(name, n, terms)
+                if time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes:
+                    self.save(name, n + 1, optimiser)
+                    saved = time.monotonic()
+        self.model.load_state_dict(self.average)
+        self.save(_next_stage(name), 0, None)
+
+    def _step(self, optimiser: torch.optim.Optimizer, name: str, stage: Stage, step: Step, n: int) -> dict[str, float]:
+        for group in optimiser.param_groups:
+            group["lr"] = group["highest"] * one_cycle(n / stage.steps, stage.warm_up)
+        optimiser.zero_grad(set_to_none=True)
+        with _autocast(self.recipe):
+            result = step(n)
+        if not all(math.isfinite(value) for value in result.terms.values()):
+            raise TrainingError(f"{name} step {n}: a loss is not finite: {result.terms}")
+        route(result, self.model, end_to_end=stage.end_to_end)
+        for group in optimiser.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], stage.clip)
+        optimiser.step()
+        decay = min(stage.ema, (n + 1) / (n + 10))
+        for key, tensor in self.model.state_dict().items():
+            if tensor.is_floating_point():
+                self.average[key].lerp_(tensor, 1 - decay)
+        return result.terms
+
+    def _write_terms(self, name: str, n: int, terms: dict[str, float]) -> None:
+        new = not self.log.exists()
+        with self.log.open("a") as file:
+            if new:
+                file.write("stage,step,term,value\n")
+            file.writelines(f"{name},{n},{term},{value:.6g}\n" for term, value in terms.items())
+
+    def save(self, stage: str, step: int, optimiser: torch.optim.Optimizer | None) -> None:
+        """Write everything needed to go on, atomically."""
+        tensors = {f"model/{key}": t for key, t in self.model.state_dict().items()}
+        tensors |= {f"average/{key}": t for key, t in self.average.items()}
+        tensors |= {f"moments/{key}": t for key, t in _moments(optimiser)}
+        card = {"stage": stage, "step": step, "data": self.fingerprint, "recipe": to_dict(self.recipe)}
+        checkpoint.write(self.state, tensors, card)
+
+    def start(self) -> tuple[str, int]:
+        """Begin anew: what an earlier run left in the folder would not be of this one."""
+        self.log.unlink(missing_ok=True)
+        shutil.rmtree(self.out / "readings", ignore_errors=True)
+        return STAGES[0], 0
+
+    def restore(self) -> tuple[str, int]:
+        """Take up what `save` wrote.
+
+        Raises:
+            TrainingError: if the data are not those of the run.
+            CheckpointError: if there is no checkpoint, or a damaged one.
+        """
+        tensors, card, _ = checkpoint.read(self.state)
+        if card["data"] != self.fingerprint:
+            raise TrainingError(f"{self.state}: made from other data or another split than {self.out / 'split.csv'}")
+        if card["recipe"] != to_dict(self.recipe):
+            raise TrainingError(
+                f"{self.state}: made by another recipe; start anew in another folder, or use the same one"
+            )
+        parts = {p: {k[len(p) + 1 :]: t for k, t in tensors.items() if k.startswith(p + "/")} for p in _PARTS}
+        self.model.load_state_dict(parts["model"])
+        self.average, self.moments = parts["average"], parts["moments"]
+        return card["stage"], card["step"]
+
+
+_PARTS = ("model", "average", "moments")
+
+
+def _next_stage(name: str) -> str:
+    following = STAGES.index(name) + 1
+    return STAGES[following] if following < len(STAGES) else "done"
+
+
+def one_cycle(progress: float, warm_up: float) -> float:
+    """Share of the largest learning rate: up linearly, down by a cosine to 1 %."""
+    if progress < warm_up:
+        return max(progress / warm_up, 0.01)
+    fall = (progress - warm_up) / max(1 - warm_up, 1e-9)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def _optimiser(model: DeepMTDR, name: str, stage: Stage) -> torch.optim.AdamW:
+    """AdamW over the subnets of the stage, each with its own learning rate; the others stand still."""
+    trained = {"restoration": ("isr", "segmentation"), "grading": ("grading",), "joint": SUBNETS}[name]
+    model.requires_grad_(False)
+    groups = []
+    for subnet in trained:
+        highest = getattr(stage, f"lr_{subnet}")
+        parameters = list(getattr(model, subnet).parameters())
+        if highest:
+            groups.append({"params": parameters, "highest": highest})
+    if "grading" in trained:
+        groups.append({"params": list(model.gmsv.parameters()), "highest": 1e-2, "weight_decay": 0.0})
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=stage.weight_decay)
+
+
+def _moments(optimiser: torch.optim.Optimizer | None) -> Iterable[tuple[str, Tensor]]:
+    if optimiser is not None:
+        for index, state in optimiser.state_dict()["state"].items():
+            yield from ((f"{index}/{key}", torch.as_tensor(value)) for key, value in state.items())
+
+
+def _load_moments(optimiser: torch.optim.Optimizer, moments: Mapping[str, Float[Tensor, ...]]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in moments.items():
+        index, name = key.split("/")
+        state.setdefault(int(index), {})[name] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
