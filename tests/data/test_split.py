@@ -150,6 +150,9 @@ def test_patient_moved_across_a_split_by_hand_is_an_error(tmp_path: Path) -> Non
     one = _cohort("a", range(1))
     with pytest.raises(DataError, match="patient a/0 stands on two sides"):
         write_split(path, {"train": one[:1], "test": one[1:]})
+    table = {("a", s.name): SplitRow(s.patient, s.grade, side) for s, side in zip(one, ("train", "test"), strict=True)}
+    with pytest.raises(DataError, match="patient a/0 stands on two sides"):
+        apply_split(one, table)
     assert "1_left" in path.read_text(), "what stood in the file is not lost"
 
 

@@ -123,8 +123,10 @@ def apply_split(samples: Iterable[Sample], table: Mapping[tuple[str, str], Split
     To keep a written split and place further photographs too, give it to `split` as `keep`.
 
     Raises:
-        DataError: if the photographs of a data set and its rows are not the same, or patient or grade differ.
+        DataError: if the photographs of a data set and its rows are not the same, patient or grade differ, or a patient
+            stands on two sides.
     """
+    _sides_by_patient((row.patient, row.side) for row in table.values())
     samples = _sorted_once(samples)
     datasets = {sample.dataset for sample in samples}
     sides: dict[str, list[Sample]] = {row.side: [] for row in table.values()}
