@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deepmtdr.checkpoint import load
+    from deepmtdr.data.field_of_view import lay_back
     from deepmtdr.data.photograph import read_photograph
     from deepmtdr.data.sample import Sample
     from deepmtdr.errors import DeepMTDRError
@@ -31,6 +32,7 @@ __all__ = [
     "Sample",
     "ScreeningEngine",
     "ScreeningReport",
+    "lay_back",
     "load",
     "read_photograph",
 ]
@@ -45,6 +47,7 @@ _HOME = {
     "Sample": "deepmtdr.data.sample",
     "ScreeningEngine": "deepmtdr.screening.engine",
     "ScreeningReport": "deepmtdr.screening.report",
+    "lay_back": "deepmtdr.data.field_of_view",
     "load": "deepmtdr.checkpoint",
     "read_photograph": "deepmtdr.data.photograph",
 }
