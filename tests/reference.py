@@ -19,11 +19,13 @@ def upsample(plane: np.ndarray, height: int, width: int) -> np.ndarray:
     rows, columns = plane.shape
     out = np.zeros((height, width))
     for y in range(height):
+        v = min(max((y + 0.5) * rows / height - 0.5, 0), rows - 1)
+        top = int(v)
+        below = min(top + 1, rows - 1)
         for x in range(width):
-            v = min(max((y + 0.5) * rows / height - 0.5, 0), rows - 1)
             u = min(max((x + 0.5) * columns / width - 0.5, 0), columns - 1)
-            top, left = int(v), int(u)
-            below, right = min(top + 1, rows - 1), min(left + 1, columns - 1)
+            left = int(u)
+            right = min(left + 1, columns - 1)
             upper = plane[top, left] * (1 - (u - left)) + plane[top, right] * (u - left)
             lower = plane[below, left] * (1 - (u - left)) + plane[below, right] * (u - left)
             out[y, x] = upper * (1 - (v - top)) + lower * (v - top)

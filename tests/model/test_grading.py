@@ -89,9 +89,7 @@ def test_imagenet_weights_of_another_network_are_refused_and_change_nothing() ->
     state, subnet = imagenet_like(), GradingSubnet()
     state["layer4.1.conv2.weight"] = torch.randn(512, 512, 1, 1)
     before = {name: tensor.clone() for name, tensor in subnet.state_dict().items()}
-    with pytest.raises(
-        ValueError, match=r"layer4\.1\.conv2\.weight is .*1, 1\), expected .*3, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"layer4\.1\.conv2\.weight is .*1, 1\), expected .*3, 3\)"):
         subnet.load_imagenet(state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in subnet.state_dict().items())
 

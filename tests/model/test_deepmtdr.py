@@ -1,0 +1,151 @@
+"""DeepMTDR, the three subnets wired (Fig. 6), and who learns from whom (reading R10)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deepmtdr.losses import classification_aware_loss, grading_loss
+from deepmtdr.model.contrast import local_contrast
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
+from deepmtdr.model.grading import GradingConfig
+from deepmtdr.model.isr import ISRConfig, bicubic
+from deepmtdr.model.segmentation import SegmentationConfig
+from deepmtdr.terms import SCALES
+
+SMALL = ModelConfig(
+    isr=ISRConfig(width=8, blocks=1),
+    segmentation=SegmentationConfig(width=4),
+    grading=GradingConfig(width=4, hidden=8),
+)
+
+
+@pytest.fixture
+def model() -> DeepMTDR:
+    """A small network in use, whose last stage speaks for DR, so that there is evidence."""
+    model = DeepMTDR(SMALL).eval()
+    with torch.no_grad():
+        model.grading.spp_fc.weight.abs_()
+        model.grading.classifier.weight.abs_()
+    return model
+
+
+def learned(module: nn.Module) -> bool:
+    """Whether any parameter of the module got a gradient that is not zero."""
+    return any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_scale_leads_into_the_frame(model: DeepMTDR, scale: int) -> None:
+    prediction = model(torch.rand(2, 3, 64 // scale, 96 // scale), scale)
+    assert prediction.sr.shape == (2, 3, 64, 96)
+    assert prediction.lesions.shape == (2, 4, 64, 96)
+    assert prediction.lesion_region.shape == (2, 1, 64, 96)
+    assert prediction.grade_logits.shape == (2, 5)
+    assert [f.shape[2] for f in prediction.features] == [32, 16, 8, 4, 2]
+    assert model.evidence(prediction).shape == (2, 1, 64, 96)
+
+
+def test_scale_1_takes_the_frame_itself(model: DeepMTDR) -> None:
+    frame = torch.rand(1, 3, 64, 64)
+    assert torch.equal(model(frame, 1).sr, frame)
+
+
+def test_untrained_network_reads_the_bicubic_image(model: DeepMTDR) -> None:
+    lr = torch.rand(1, 3, 16, 16)
+    through, direct = model(lr, 4), model.read(bicubic(lr, 4))
+    assert torch.equal(through.sr, direct.sr) and torch.equal(through.grade_logits, direct.grade_logits)
+
+
+def test_lesions_are_the_first_four_classes_and_the_region_is_all_but_background(model: DeepMTDR) -> None:
+    frame = torch.rand(1, 3, 64, 64)
+    classes, prediction = model.segmentation(local_contrast(frame)), model.read(frame)
+    assert torch.equal(prediction.lesions, classes[:, :4])
+    assert torch.allclose(prediction.lesion_region, classes[:, :4].sum(dim=1, keepdim=True), atol=1e-6)
+
+
+def test_grade_probabilities_sum_to_one(model: DeepMTDR) -> None:
+    assert torch.allclose(model(torch.rand(3, 3, 16, 16)).grade_probs.sum(dim=1), torch.ones(3))
+
+
+def test_a_photograph_is_read_alike_alone_and_in_a_batch(model: DeepMTDR) -> None:
+    lr = torch.rand(3, 3, 16, 16)
+    together, evidence = model.predict(lr)
+    for i in range(3):
+        alone, evidence_alone = model.predict(lr[i : i + 1])
+        assert torch.allclose(alone.grade_logits[0], together.grade_logits[i], atol=1e-5)
+        assert torch.allclose(alone.lesions[0], together.lesions[i], atol=1e-5)
+        assert torch.allclose(evidence_alone[0], evidence[i], atol=1e-4)
+
+
+def test_predict_says_what_forward_and_evidence_say_and_leaves_no_graph(model: DeepMTDR) -> None:
+    lr = 0.2 + 0.6 * torch.rand(2, 3, 16, 16)
+    used, evidence = model.predict(lr)
+    trained = model(lr)
+    assert used.sr.min() >= 0 and used.sr.max() <= 1
+    assert torch.allclose(used.sr, trained.sr.clamp(0, 1))
+    assert torch.allclose(used.grade_logits, trained.grade_logits, atol=1e-4)
+    assert torch.allclose(evidence, model.evidence(trained), atol=1e-4)
+    tensors = [used.sr, used.lesions, used.lesion_region, used.grade_logits, *used.features, evidence]
+    assert not any(t.requires_grad for t in tensors)
+    assert not learned(model)
+
+
+def test_evidence_lies_in_0_to_1_and_says_something(model: DeepMTDR) -> None:
+    _, evidence = model.predict(torch.rand(2, 3, 16, 16))
+    assert evidence.min() >= 0 and evidence.max() <= 1
+    assert (evidence.amax(dim=(1, 2, 3)) > 0.5).all()
+
+
+# Reading R10: who learns from what
+
+
+def classification_aware(model: DeepMTDR, frame: Tensor) -> Tensor:
+    """Eq. (5) of a frame and what x4 makes of it."""
+    evidence_sr = model.evidence(model(bicubic(frame, 0.25), 4), create_graph=True)
+    _, evidence_hr = model.predict(frame, scale=1)
+    # 0.9: a net that never trained finds evidence nearly everywhere.
+    return classification_aware_loss(evidence_sr, evidence_hr, phi_vis=0.9)
+
+
+def test_eq5_teaches_the_isr_subnet_through_frozen_instruments(model: DeepMTDR) -> None:
+    model.segmentation.requires_grad_(False)
+    model.grading.requires_grad_(False)
+    loss = classification_aware(model, torch.rand(1, 3, 64, 64))
+    loss.backward()
+    assert loss > 0
+    assert learned(model.isr)
+    assert not learned(model.grading) and not learned(model.segmentation) and not learned(model.gmsv)
+
+
+def test_eq5_gradient_of_the_isr_subnet_passes_through_every_layer(model: DeepMTDR) -> None:
+    nn.init.normal_(model.isr.to_rgb["4"].weight, std=0.01)  # pyright: ignore[reportArgumentType]
+    classification_aware(model, torch.rand(1, 3, 64, 64)).backward()
+    assert learned(model.isr.stem) and learned(model.isr.blocks) and learned(model.isr.upscaling[1])
+
+
+def test_evidence_depends_on_the_weights_of_the_score_only_with_create_graph(model: DeepMTDR) -> None:
+    prediction = model(torch.rand(1, 3, 16, 16))
+    last = model.grading.classifier.weight  # reaches V through the gradient of Eq. (3) alone
+    (gradient,) = torch.autograd.grad(model.evidence(prediction, create_graph=True).sum(), last)
+    assert gradient.any()
+    plain = model.evidence(prediction).sum()
+    assert torch.autograd.grad(plain, last, allow_unused=True) == (None,)
+
+
+def test_grading_loss_teaches_grading_and_the_image_but_not_the_segmentation(model: DeepMTDR) -> None:
+    grading_loss(model(torch.rand(1, 3, 16, 16)).grade_logits, torch.tensor([2])).backward()
+    assert learned(model.grading) and learned(model.isr)
+    assert not learned(model.segmentation) and not learned(model.gmsv)
+
+
+def test_lesions_teach_segmentation_and_the_image_but_not_the_grading(model: DeepMTDR) -> None:
+    model(torch.rand(1, 3, 16, 16)).lesions.square().mean().backward()
+    assert learned(model.segmentation) and learned(model.isr)
+    assert not learned(model.grading) and not learned(model.gmsv)
+
+
+def test_evidence_does_not_teach_the_segmentation(model: DeepMTDR) -> None:
+    model.evidence(model(torch.rand(1, 3, 16, 16)), create_graph=True).sum().backward()
+    assert learned(model.isr) and not learned(model.segmentation)

@@ -1,0 +1,152 @@
+"""One step of each stage: what it computes, and which subnet learns from which equation (reading R10)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deepmtdr.data.batches import Batch, GradingBatch
+from deepmtdr.losses import LossWeights
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
+from deepmtdr.model.grading import GradingConfig
+from deepmtdr.model.isr import ISRConfig
+from deepmtdr.model.segmentation import SegmentationConfig
+from deepmtdr.stages import StepLosses, grading_losses, joint_losses, restoration_losses, route
+
+PHI_VIS = 0.9  # a net that never trained finds evidence nearly everywhere
+LAMBDAS = ("lambda_img", "lambda_tv", "lambda_sa", "lambda_ca")
+NOTHING = LossWeights(
+    **dict.fromkeys((*LAMBDAS, "dice", "lesion_cross_entropy", "unsupervised", "grading"), 0.0), phi_vis=PHI_VIS
+)
+EVERYTHING = LossWeights(phi_vis=PHI_VIS)
+
+
+@pytest.fixture
+def model() -> DeepMTDR:
+    """A small network whose last stage speaks for DR, so that there is evidence."""
+    config = ModelConfig(
+        isr=ISRConfig(width=8, blocks=1),
+        segmentation=SegmentationConfig(width=4),
+        grading=GradingConfig(width=4, hidden=8),
+    )
+    model = DeepMTDR(config).eval()
+    with torch.no_grad():
+        model.grading.spp_fc.weight.abs_()
+        model.grading.classifier.weight.abs_()
+    return model
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Two photographs of 64 px: one annotated and graded, one neither."""
+    known = torch.tensor([True, False])
+    masks = (torch.rand(2, 4, 64, 64) > 0.9).float()
+    return Batch(torch.rand(2, 3, 64, 64), masks, known[:, None].expand(2, 4), torch.tensor([2, 0]), known)
+
+
+def learners(step: StepLosses, model: DeepMTDR, *, end_to_end: bool = True) -> set[str]:
+    """The parts whose parameters get a gradient that is not zero."""
+    model.zero_grad()
+    route(step, model, end_to_end=end_to_end)
+    parts = ("isr", "segmentation", "grading", "gmsv")
+    return {
+        part for part in parts if any(p.grad is not None and p.grad.any() for p in getattr(model, part).parameters())
+    }
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        ("lambda_img", {"isr"}),
+        ("lambda_tv", {"isr"}),
+        ("lambda_sa", {"isr"}),
+        ("lambda_ca", {"isr"}),
+        ("dice", {"isr", "segmentation"}),
+        ("lesion_cross_entropy", {"isr", "segmentation"}),
+        ("unsupervised", {"isr", "segmentation"}),
+        ("grading", {"isr", "grading"}),
+    ],
+    ids=["eq6", "eq7", "eq4", "eq5", "eq8", "beside-eq8", "eq9", "eq10"],
+)
+def test_joint_step_routes_each_loss(model: DeepMTDR, batch: Batch, weight: str, expected: set[str]) -> None:
+    step = joint_losses(model, batch, 4, replace(NOTHING, **{weight: 1.0}))
+    step = step._replace(xi=step.xi.detach())
+    assert learners(step, model) == expected
+    assert learners(step, model, end_to_end=False) == (expected if expected == {"isr"} else expected - {"isr"})
+
+
+def test_classification_aware_loss_teaches_the_isr_subnet_not_its_instruments(model: DeepMTDR, batch: Batch) -> None:
+    step = joint_losses(model, batch, 4, replace(NOTHING, lambda_ca=10.0))
+    assert step.terms["cls_aware"] > 0
+    route(step, model, end_to_end=True)
+    last = model.isr.to_rgb["4"].weight.grad
+    assert last is not None and last.any()
+    instruments = [*model.grading.parameters(), *model.segmentation.parameters()]
+    assert not any(p.grad is not None and p.grad.any() for p in instruments)
+
+
+def test_joint_step_teaches_xi_by_its_own_loss_only(model: DeepMTDR, batch: Batch) -> None:
+    step = joint_losses(model, batch, 4, NOTHING)
+    assert learners(step, model) == {"gmsv"}
+    silent = joint_losses(model, batch, 4, EVERYTHING)
+    assert "gmsv" not in learners(silent._replace(xi=silent.xi.detach()), model)
+
+
+def test_joint_step_teaches_everything_at_once(model: DeepMTDR, batch: Batch) -> None:
+    step = joint_losses(model, batch, 4, EVERYTHING)
+    assert learners(step, model) == {"isr", "segmentation", "grading", "gmsv"}
+    assert all(term > 0 for term in step.terms.values()), step.terms
+
+
+def test_isr_loss_of_the_joint_step_is_eq11(model: DeepMTDR, batch: Batch) -> None:
+    step = joint_losses(model, batch, 2, EVERYTHING)
+    t = step.terms
+    assert step.isr.item() == pytest.approx(t["image"] + 1e-6 * t["tv"] + t["seg_aware"] + 10 * t["cls_aware"])
+
+
+def test_a_frame_that_skips_the_isr_subnet_teaches_it_nothing(model: DeepMTDR, batch: Batch) -> None:
+    assert learners(joint_losses(model, batch, 1, EVERYTHING), model) == {"segmentation", "grading", "gmsv"}
+
+
+def test_eq9_is_for_photographs_without_annotation_only(model: DeepMTDR, batch: Batch) -> None:
+    annotated = batch._replace(annotated=torch.ones(2, 4, dtype=torch.bool))
+    assert joint_losses(model, annotated, 4, EVERYTHING).terms["unsupervised"] == 0
+    one = joint_losses(model, batch, 4, EVERYTHING).terms["unsupervised"]
+    alone = Batch(*(field[1:] for field in batch))
+    assert joint_losses(model, alone, 4, EVERYTHING).terms["unsupervised"] == pytest.approx(one, rel=1e-4)
+
+
+def test_an_ungraded_photograph_does_not_touch_the_grading_loss(model: DeepMTDR, batch: Batch) -> None:
+    one = joint_losses(model, batch, 4, EVERYTHING).terms["grading"]
+    other = joint_losses(model, batch._replace(grade=torch.tensor([2, 4])), 4, EVERYTHING).terms["grading"]
+    assert one == other > 0
+    none = joint_losses(model, batch._replace(graded=torch.zeros(2, dtype=torch.bool)), 4, EVERYTHING)
+    assert none.terms["grading"] == 0
+    assert "grading" not in learners(none, model)
+
+
+def test_restoration_step_teaches_isr_and_segmentation_each_by_its_own(model: DeepMTDR, batch: Batch) -> None:
+    step = restoration_losses(model.train(), batch, 4, EVERYTHING)
+    assert learners(step, model, end_to_end=False) == {"isr", "segmentation"}
+    only_isr = restoration_losses(model, batch, 4, replace(NOTHING, lambda_img=1.0, lambda_sa=1.0))
+    assert learners(only_isr, model, end_to_end=False) == {"isr"}
+
+
+def test_grading_step_teaches_grading_and_xi(model: DeepMTDR, batch: Batch) -> None:
+    lesions = batch.lesion_masks * 0.8
+    drawn = GradingBatch(batch.hr, lesions, torch.tensor([2, 0]), torch.tensor([False, False]))
+    assert learners(grading_losses(model, drawn, EVERYTHING), model) == {"grading", "gmsv"}
+
+
+def test_a_hidden_image_leaves_the_lesion_maps(model: DeepMTDR, batch: Batch) -> None:
+    def loss(hidden: bool, image: float, lesions: float) -> float:
+        drawn = GradingBatch(
+            image * batch.hr, lesions * batch.lesion_masks, torch.tensor([2, 0]), torch.tensor([hidden] * 2)
+        )
+        return grading_losses(model, drawn, EVERYTHING).terms["grading"]
+
+    assert loss(True, 1.0, 0.8) == loss(True, 0.5, 0.8)
+    assert loss(True, 1.0, 0.8) != loss(True, 1.0, 0.4)
+    assert loss(False, 1.0, 0.8) != loss(False, 0.5, 0.8)
