@@ -30,6 +30,8 @@ class DataRecipe:
     held_out: float = 0.2
     """Share of the patients that no training step sees."""
     split_seed: int = 0
+    split: str = ""
+    """A split that is written down: the name of a shipped one, or the path of its CSV; "" draws one by the seed."""
     frame: int = FRAME
     """Side of the HR frame, px. Another size than 1024 is for studies and tests (reading R19)."""
 
@@ -123,6 +125,18 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     for override in overrides:
         _apply(values, override)
     return from_dict(Recipe, values, str(name_or_path))
+
+
+def split_file(name: str) -> Path:
+    """The CSV that a recipe's `data.split` means.
+
+    Raises:
+        RecipeError: if it is neither a file nor the name of a shipped split.
+    """
+    for path in (Path(name), Path(str(_presets())) / f"{name}.split.csv"):
+        if path.is_file():
+            return path
+    raise RecipeError(f"data.split = {name!r}: no such file, and no split of that name is shipped")
 
 
 def recipe_names() -> list[str]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +25,14 @@ from deepmtdr.data.batches import Reading, crop_batch, draw_frames, grading_batc
 from deepmtdr.data.datasets import read_datasets
 from deepmtdr.data.frames import Frame, FrameCache
 from deepmtdr.data.sample import Sample
-from deepmtdr.data.split import split, write_split
+from deepmtdr.data.split import apply_split, read_split, split, write_split
 from deepmtdr.data.transforms import to_image
 from deepmtdr.errors import DataError, PhotographError, TrainingError
 from deepmtdr.model.contrast import local_contrast
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
 from deepmtdr.progress import Progress
-from deepmtdr.recipe import STAGES, Recipe, Stage, to_dict
+from deepmtdr.recipe import STAGES, Recipe, Stage, split_file, to_dict
 from deepmtdr.stages import SUBNETS, StepLosses, grading_losses, joint_losses, restoration_losses, route
 
 Step = Callable[[int], StepLosses]
@@ -86,8 +87,11 @@ def run(
 def _training_frames(recipe: Recipe, data: Path, out: Path, cache: Path) -> tuple[list[Frame], str]:
     """Read the data sets, hold the patients of the test side out, and bring the others into the HR frame."""
     samples = read_datasets({name: data / name for name in recipe.data.datasets})
-    shares = {"train": 1 - recipe.data.held_out, "test": recipe.data.held_out}
-    sides = split(samples, shares, recipe.data.split_seed)
+    if recipe.data.split:
+        sides = apply_split(samples, read_split(split_file(recipe.data.split)))
+    else:
+        shares = {"train": 1 - recipe.data.held_out, "test": recipe.data.held_out}
+        sides = split(samples, shares, recipe.data.split_seed)
     out.mkdir(parents=True, exist_ok=True)
     write_split(out / "split.csv", sides)
     frames = list(_prepared(FrameCache(cache, recipe.data.frame), sides["train"], out / "failed.csv"))
@@ -264,7 +268,7 @@ class _Run:
         tensors, card, _ = checkpoint.read(self.state)
         if card["data"] != self.fingerprint:
             raise TrainingError(f"{self.state}: made from other data or another split than {self.out / 'split.csv'}")
-        if card["recipe"] != to_dict(self.recipe):
+        if _begun(card["recipe"], card) != _begun(to_dict(self.recipe), card):
             raise TrainingError(
                 f"{self.state}: made by another recipe; start anew in another folder, or use the same one"
             )
@@ -275,6 +279,13 @@ class _Run:
 
 
 _PARTS = ("model", "average", "moments")
+
+
+def _begun(recipe: dict[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe has had an effect already: all but the stages that are still to begin, which may be changed."""
+    at = STAGES.index(card["stage"]) if card["stage"] in STAGES else len(STAGES)
+    to_come = STAGES[at + (card["step"] > 0) :]
+    return {key: value for key, value in recipe.items() if key not in to_come}
 
 
 def _next_stage(name: str) -> str:
