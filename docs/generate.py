@@ -8,11 +8,13 @@ one of the two pages is not what it would write.
 from __future__ import annotations
 
 import argparse
-import enum
+import ast
 import inspect
+import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ def cli_page() -> str:
 def _verb(command: Any, title: str) -> list[str]:
     """One verb: its help, its usage, its arguments and options."""
     context = command.context_class(command, info_name=title)
-    usage = " ".join([title, *command.collect_usage_pieces(context)])
+    usage = " ".join([title, *map(_plain, command.collect_usage_pieces(context))])
     lines = [f"## `{title}`", "", inspect.cleandoc(command.help or "").replace("\b\n", ""), "", "```", usage, "```", ""]
     rows = [row for parameter in command.get_params(context) if (row := parameter.get_help_record(context))]
     cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows if "--help" not in row[0]]
@@ -61,28 +63,67 @@ def _verb(command: Any, title: str) -> list[str]:
     return lines
 
 
+def _plain(piece: str) -> str:
+    """`{recipe}` as RECIPE, `{PATH...}...` as PATH..."""
+    return re.sub(r"\{(.*?)(\.\.\.)?\}(\.\.\.)?", lambda m: m[1].upper() + (m[2] or m[3] or ""), piece)
+
+
 def reference_page() -> str:
-    """Every public name: signature, docstring, public methods."""
+    """Every public name: signature or fields, docstring, public methods; all read from the source."""
     lines = [REFERENCE_HEAD]
     for name in deepmtdr.__all__:
         thing = getattr(deepmtdr, name)
-        lines += [f"## `{name}`", "", f"From `{thing.__module__}`.", "", *_described(name, thing)]
-        for method, function in vars(thing).items() if inspect.isclass(thing) else ():
-            plain = getattr(function, "__func__", function)
-            if inspect.isfunction(plain) and not method.startswith("_"):
-                lines += [f"### `{name}.{method}`", "", *_described(method, plain)]
+        node = ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]
+        lines += [f"## `{name}`", "", f"From `{thing.__module__}`.", ""]
+        lines += _class(node) if isinstance(node, ast.ClassDef) else _function(node)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _described(name: str, thing: Any) -> list[str]:
-    """Signature and docstring as fenced text; an enumeration's members in place of the signature."""
-    if inspect.isclass(thing) and issubclass(thing, enum.Enum):
-        head = "\n".join(f"{name}.{member.name} = {member.value}" for member in thing)
-    elif inspect.isclass(thing) and issubclass(thing, Exception):
-        head = f"class {name}({thing.__base__.__name__})"
-    else:
-        head = name + str(inspect.signature(thing)).replace(" -> 'None'", "")
-    return ["```python", head, "```", "", "```text", inspect.getdoc(thing) or "", "```", ""]
+def _class(node: ast.ClassDef) -> list[str]:
+    """Docstring, how it is made, a table of fields and properties, and the public methods."""
+    fields, methods = [], []
+    for at, member in enumerate(node.body):
+        if isinstance(member, ast.FunctionDef):
+            if member.name == "__init__":
+                methods.insert(0, ["Made by", "", *_function(member, node.name)])
+            elif any(ast.unparse(d) == "property" for d in member.decorator_list):
+                fields.append((member.name, _type(member.returns), ast.get_docstring(member) or ""))
+            elif not member.name.startswith("_"):
+                methods.append([f"### `{node.name}.{member.name}`", "", *_function(member)])
+        elif isinstance(member, ast.AnnAssign):
+            fields.append((ast.unparse(member.target), _type(member.annotation), _text(node.body[at + 1 : at + 2])))
+        elif isinstance(member, ast.Assign):
+            fields.append((ast.unparse(member.targets[0]), ast.unparse(member.value), ""))
+    rows = [f"| `{name}` | `{kind}` | {' '.join(text.split())} |".replace("  |", " |") for name, kind, text in fields]
+    table = ["| field | type or value | meaning |", "|---|---|---|", *rows, ""] if rows else []
+    return [
+        "```text",
+        ast.get_docstring(node) or "",
+        "```",
+        "",
+        *table,
+        *(line for method in methods for line in method),
+    ]
+
+
+def _text(following: list[ast.stmt]) -> str:
+    """The docstring below a field, if there is one."""
+    for statement in following:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            return str(statement.value.value)
+    return ""
+
+
+def _type(annotation: ast.expr | None) -> str:
+    return "" if annotation is None else ast.unparse(annotation).replace("|", "\\|")
+
+
+def _function(node: Any, name: str = "") -> list[str]:
+    """Signature and docstring."""
+    arguments = re.sub(r"^(self|cls)(, )?", "", ast.unparse(node.args))
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns and not name else ""
+    head = f"{name or node.name}({arguments}){returns}"
+    return ["```python", head, "```", "", *(["```text", text, "```", ""] if (text := ast.get_docstring(node)) else [])]
 
 
 def write_images(drawing: Path) -> None:

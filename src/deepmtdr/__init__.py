@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deepmtdr.checkpoint import load
+    from deepmtdr.checkpoint import Checkpoint, load
     from deepmtdr.data.field_of_view import lay_back
     from deepmtdr.data.photograph import read_photograph
     from deepmtdr.data.sample import Sample
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Checkpoint",
     "DeepMTDR",
     "DeepMTDRError",
     "Grade",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Checkpoint": "deepmtdr.checkpoint",
     "DeepMTDR": "deepmtdr.model.deepmtdr",
     "DeepMTDRError": "deepmtdr.errors",
     "Grade": "deepmtdr.terms",
