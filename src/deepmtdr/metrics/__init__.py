@@ -1,0 +1,39 @@
+"""The scores of Sec. V-B and the field's, one file per question: NumPy in, a float out.
+
+A score that is undefined for what it is given (no positive case, one single class, an empty mask) is nan, for the
+reason its docstring names, never a silent 0. Input that makes no sense (nan, a label out of range) raises ValueError.
+"""
+
+from __future__ import annotations
+
+from deepmtdr.metrics.grading import (
+    PrecisionRecallF1,
+    accuracy,
+    confusion_matrix,
+    kappa,
+    kappa_linear,
+    kappa_quadratic,
+    precision_recall_f1,
+)
+from deepmtdr.metrics.image import psnr, ssim
+from deepmtdr.metrics.lesions import PooledCurve, dice, iou
+from deepmtdr.metrics.ranking import OperatingPoint, auc, average_precision, sensitivity_at_specificity
+
+__all__ = [
+    "OperatingPoint",
+    "PooledCurve",
+    "PrecisionRecallF1",
+    "accuracy",
+    "auc",
+    "average_precision",
+    "confusion_matrix",
+    "dice",
+    "iou",
+    "kappa",
+    "kappa_linear",
+    "kappa_quadratic",
+    "precision_recall_f1",
+    "psnr",
+    "sensitivity_at_specificity",
+    "ssim",
+]

@@ -1,0 +1,96 @@
+"""A score against yes or no: areas under the ROC and the precision-recall curve, operating points (Sec. V-B)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int, Num
+
+Scores = Num[np.ndarray, " n"]
+Truth = Bool[np.ndarray, " n"]
+Counts = Int[np.ndarray, " values"] | Num[np.ndarray, " values"]
+
+
+def auc(scores: Scores, positive: Truth) -> float:
+    """Area under the ROC curve: the chance that a positive case scores above a negative one, ties counted half.
+
+    Returns:
+        In [0, 1]; nan if there is no positive or no negative case.
+
+    Raises:
+        ValueError: if a score is nan.
+    """
+    return auc_of_counts(*_counts(scores, positive))
+
+
+def average_precision(scores: Scores, positive: Truth) -> float:
+    """Area under the precision-recall curve (AUPR, AP) as sum of (R_k - R_{k-1}) P_k, without interpolation.
+
+    Returns:
+        In [0, 1], about the prevalence for a score that knows nothing; nan if there is no positive case.
+
+    Raises:
+        ValueError: if a score is nan.
+    """
+    return average_precision_of_counts(*_counts(scores, positive))
+
+
+class OperatingPoint(NamedTuple):
+    """A threshold (positive is `score >= threshold`) and what it brings on the cases it was read from."""
+
+    threshold: float
+    sensitivity: float
+    specificity: float
+
+
+def sensitivity_at_specificity(scores: Scores, positive: Truth, specificity: float) -> OperatingPoint:
+    """The most sensitive threshold whose specificity is at least the one asked for.
+
+    Args:
+        scores: higher means more likely positive.
+        positive: the truth.
+        specificity: wanted, in [0, 1].
+
+    Returns:
+        The operating point; its threshold is infinite (nobody is positive) where no score is specific enough, and all
+        is nan if there is no positive or no negative case.
+
+    Raises:
+        ValueError: if a score is nan.
+    """
+    hits, alarms = (np.append(0, np.cumsum(counts[::-1])) for counts in _counts(scores, positive))
+    if hits[-1] == 0 or alarms[-1] == 0:
+        return OperatingPoint(float("nan"), float("nan"), float("nan"))
+    thresholds = np.append(np.inf, np.unique(scores)[::-1].astype(np.float64))
+    specificities = 1 - alarms / alarms[-1]
+    # Sensitivity grows while specificity falls: the last that is specific enough is the best. 1e-12: rounding.
+    last = int(np.flatnonzero(specificities >= specificity - 1e-12)[-1])
+    return OperatingPoint(float(thresholds[last]), float(hits[last] / hits[-1]), float(specificities[last]))
+
+
+def average_precision_of_counts(positives: Counts, negatives: Counts) -> float:
+    """`average_precision` of cases counted per distinct score, ascending."""
+    total = positives.sum()
+    if total == 0:
+        return float("nan")
+    hits, alarms = np.cumsum(positives[::-1]), np.cumsum(negatives[::-1])
+    precision = hits / np.maximum(hits + alarms, 1)  # 0 / 0 only above the first case, where no positive weighs it
+    return float(precision @ positives[::-1] / total)
+
+
+def auc_of_counts(positives: Counts, negatives: Counts) -> float:
+    """`auc` of cases counted per distinct score, ascending."""
+    pairs = float(positives.sum()) * float(negatives.sum())
+    if pairs == 0:
+        return float("nan")
+    below = np.cumsum(negatives) - negatives
+    return float((below + negatives / 2) @ positives / pairs)
+
+
+def _counts(scores: Scores, positive: Truth) -> tuple[Counts, Counts]:
+    """Positive and negative cases at each distinct score, ascending."""
+    if np.isnan(scores).any():
+        raise ValueError(f"{int(np.isnan(scores).sum())} of {scores.size} scores are nan, expected numbers")
+    values, place = np.unique(scores, return_inverse=True)
+    return np.bincount(place[positive], minlength=values.size), np.bincount(place[~positive], minlength=values.size)

@@ -1,0 +1,230 @@
+"""How sure a score is, and how honest a probability: bootstrap by patient, paired differences, calibration.
+
+Two photographs of one patient are not two observations: whatever is resampled here is a patient, with all photographs.
+The field's practice, beyond Sec. V-B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num
+from scipy.optimize import fminbound
+from scipy.special import log_softmax
+
+Score = Callable[..., float]
+Probabilities = Float[np.ndarray, "n k"]
+Classes = Int[np.ndarray, " n"]
+
+
+class Interval(NamedTuple):
+    """A score with the bounds of its bootstrap interval; bounds are nan where the score has no spread to be read."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """`0.62 [0.51, 0.72]`."""
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+class Difference(NamedTuple):
+    """First minus second, with its interval, and the two-sided p-value of no difference."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+DEFINED = 0.9
+"""A bound needs the score to be defined in this fraction of the resamples (a rare grade is absent from some)."""
+
+
+def bootstrap_interval(
+    score: Score,
+    clusters: Sequence[Hashable],
+    *arrays: np.ndarray,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile bootstrap of a score, whole patients drawn with replacement.
+
+    Args:
+        score: takes `arrays`, gives a float; nan where it is undefined.
+        clusters: the patient of each row.
+        *arrays: what the score is computed from, one row per photograph.
+        resamples: how many times the patients are drawn.
+        seed: of the draws; the same seed gives the same interval.
+        level: of the interval, 0.95 for 2.5 % on either side.
+
+    Returns:
+        The score of all rows and the bounds; bounds are nan for fewer than two patients, and where the score is
+        undefined in more than a tenth of the resamples.
+
+    Raises:
+        ValueError: if an array has not one row per cluster.
+    """
+    value, drawn = _resampled(lambda rows: score(*(array[rows] for array in arrays)), clusters, arrays, resamples, seed)
+    return Interval(value, *_bounds(drawn, level))
+
+
+def bootstrap_difference(
+    score: Score,
+    clusters: Sequence[Hashable],
+    first: Sequence[np.ndarray],
+    second: Sequence[np.ndarray],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Difference:
+    """Paired bootstrap: the same patients are drawn for both, so that what they share cancels.
+
+    Args:
+        score: takes the arrays of `first` or `second`, gives a float; nan where it is undefined.
+        clusters: the patient of each row.
+        first: arrays of the one system, one row per photograph.
+        second: arrays of the other, in the same order of photographs.
+        resamples: how many times the patients are drawn.
+        seed: of the draws.
+        level: of the interval.
+
+    Returns:
+        score(*first) - score(*second); interval and p-value are nan where `bootstrap_interval`'s bounds are. The
+        p-value is never below 1 / (resamples + 1).
+
+    Raises:
+        ValueError: if an array has not one row per cluster.
+    """
+
+    def difference(rows: Int[np.ndarray, " n"]) -> float:
+        return score(*(array[rows] for array in first)) - score(*(array[rows] for array in second))
+
+    value, drawn = _resampled(difference, clusters, (*first, *second), resamples, seed)
+    low, high = _bounds(drawn, level)
+    if np.isnan(low):
+        return Difference(value, low, high, float("nan"))
+    drawn = drawn[~np.isnan(drawn)]
+    tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
+    return Difference(value, low, high, min(1.0, 2 * float(tail + 1) / (drawn.size + 1)))
+
+
+def _resampled(
+    score_of_rows: Callable[[np.ndarray], float],
+    clusters: Sequence[Hashable],
+    arrays: Sequence[np.ndarray],
+    resamples: int,
+    seed: int,
+) -> tuple[float, Float[np.ndarray, " r"]]:
+    """The score of all rows, and of the rows of patients drawn with replacement."""
+    for place, array in enumerate(arrays):
+        if len(array) != len(clusters):
+            raise ValueError(f"array {place} has {len(array)} rows, expected one for each of {len(clusters)} clusters")
+    value = float(score_of_rows(np.arange(len(clusters))))
+    order, start, size = _grouped(clusters)
+    if start.size < 2:
+        return value, np.full(resamples, np.nan)
+    generator = np.random.default_rng(seed)
+    drawn = np.empty(resamples)
+    for r in range(resamples):
+        chosen = generator.integers(start.size, size=start.size)
+        ends = np.cumsum(size[chosen])
+        within = np.arange(ends[-1]) - np.repeat(ends - size[chosen], size[chosen])
+        drawn[r] = score_of_rows(order[np.repeat(start[chosen], size[chosen]) + within])
+    return value, drawn
+
+
+def _grouped(clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows sorted by cluster, and where in that order each cluster starts and how many rows it has."""
+    numbers: dict[Hashable, int] = {}
+    label = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
+    size = np.bincount(label, minlength=len(numbers))
+    return np.argsort(label, kind="stable"), np.cumsum(size) - size, size
+
+
+def _bounds(drawn: Float[np.ndarray, " r"], level: float) -> tuple[float, float]:
+    defined = drawn[~np.isnan(drawn)]
+    if defined.size < DEFINED * drawn.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def fit_temperature(logits: Probabilities, truth: Classes) -> float:
+    """Temperature T that makes softmax(logits / T) most likely (Guo et al. 2017).
+
+    Args:
+        logits: of the grades, one row per photograph.
+        truth: true grades.
+
+    Returns:
+        In [0.05, 20]; above 1 for an overconfident network. A bound is reached where the likelihood has no optimum
+        (every photograph graded right).
+
+    Raises:
+        ValueError: if there is no photograph, or a logit is not finite.
+    """
+    if not truth.size or not np.isfinite(logits).all():
+        raise ValueError(f"{truth.size} photographs, {int((~np.isfinite(logits)).sum())} logits not finite")
+
+    def loss(log_temperature: float) -> float:
+        log_probs = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
+        return -float(np.take_along_axis(log_probs, truth[:, None], axis=1).mean())
+
+    bound = float(np.log(20))
+    return float(np.exp(fminbound(loss, -bound, bound, xtol=1e-6)))
+
+
+def expected_calibration_error(probs: Probabilities, truth: Classes, bins: int = 15) -> float:
+    """How far the probability of the predicted class is from how often it is right (Guo et al. 2017).
+
+    Args:
+        probs: of each class, rows sum to 1.
+        truth: true classes.
+        bins: of equal width in (0, 1], each weighted by its photographs.
+
+    Returns:
+        In [0, 1]; nan without photographs.
+    """
+    if not truth.size:
+        return float("nan")
+    confidence = probs.max(axis=1).astype(np.float64)
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    surplus = confidence - (probs.argmax(axis=1) == truth)
+    return float(np.abs(np.bincount(place, weights=surplus, minlength=bins)).sum() / truth.size)
+
+
+def brier(probs: Probabilities, truth: Classes) -> float:
+    """Mean squared distance of the probabilities from the truth, summed over classes (Brier 1950).
+
+    Returns:
+        In [0, 2]; for two classes twice the mean of (p - y)^2. Nan without photographs.
+    """
+    if not truth.size:
+        return float("nan")
+    return float(np.square(probs - np.eye(probs.shape[1])[truth]).sum(axis=1).mean())
+
+
+def threshold_for_sensitivity(scores: Num[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], wanted: float) -> float:
+    """The highest threshold at which `score >= threshold` finds the wanted fraction of the positive cases.
+
+    Args:
+        scores: higher means more likely positive.
+        positive: the truth.
+        wanted: sensitivity, in (0, 1].
+
+    Returns:
+        The threshold; nan if there is no positive case.
+
+    Raises:
+        ValueError: if `wanted` lies outside (0, 1].
+    """
+    if not 0 < wanted <= 1:
+        raise ValueError(f"sensitivity {wanted}, expected above 0 and at most 1")
+    found = np.sort(scores[positive])[::-1]
+    return float(found[int(np.ceil(wanted * found.size - 1e-9)) - 1]) if found.size else float("nan")

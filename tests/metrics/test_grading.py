@@ -1,0 +1,112 @@
+"""Scores of predicted grades, by hand and against scikit-learn; the argument of reading R14."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+from sklearn import metrics as judge
+
+from deepmtdr.metrics import (
+    accuracy,
+    confusion_matrix,
+    kappa,
+    kappa_linear,
+    kappa_quadratic,
+    precision_recall_f1,
+)
+
+BY_HAND = np.array([[2, 1, 0], [0, 1, 1], [0, 0, 1]])
+"""Six photographs, truth down, prediction across; chance expects 1 1 1, 2/3 2/3 2/3, 1/3 1/3 1/3."""
+
+DDR_TEST = np.array([1880, 189, 1344, 71, 275])
+
+
+def labels(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and truth that have this confusion matrix."""
+    truth, predicted = (np.repeat(side.ravel(), matrix.ravel()) for side in np.indices(matrix.shape))
+    return predicted, truth
+
+
+def random_grades(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    truth = rng.choice(5, 300, p=[0.5, 0.05, 0.3, 0.05, 0.1])
+    return np.where(rng.random(300) < 0.6, truth, rng.integers(0, 5, 300)), truth
+
+
+def test_confusion_matrix_has_truth_down_and_prediction_across() -> None:
+    assert (confusion_matrix(*labels(BY_HAND), classes=3) == BY_HAND).all()
+
+
+def test_kappas_of_the_example_are_those_worked_by_hand() -> None:
+    predicted, truth = labels(BY_HAND)
+    assert kappa(predicted, truth, 3) == pytest.approx((4 / 6 - 2 / 6) / (1 - 2 / 6))
+    assert kappa_linear(predicted, truth, 3) == pytest.approx(1 - 2 / (3 + 4 / 3 + 1))
+    assert kappa_quadratic(predicted, truth, 3) == pytest.approx(1 - 2 / (5 + 4 / 3 + 5 / 3))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_grading_scores_agree_with_scikit_learn(seed: int) -> None:
+    predicted, truth = random_grades(np.random.default_rng(seed))
+    assert (confusion_matrix(predicted, truth) == judge.confusion_matrix(truth, predicted)).all()
+    assert accuracy(predicted, truth) == judge.accuracy_score(truth, predicted)
+    for ours, weights in ((kappa, None), (kappa_linear, "linear"), (kappa_quadratic, "quadratic")):
+        assert ours(predicted, truth) == pytest.approx(judge.cohen_kappa_score(truth, predicted, weights=weights))
+    for average in ("weighted", "macro"):
+        theirs = judge.precision_recall_fscore_support(truth, predicted, average=average)[:3]
+        assert precision_recall_f1(predicted, truth, average) == pytest.approx(theirs)
+
+
+def test_a_grade_never_predicted_has_precision_0_and_one_that_never_occurs_stays_out() -> None:
+    truth, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 0, 3])
+    for average in ("weighted", "macro"):
+        theirs = judge.precision_recall_fscore_support(
+            truth, predicted, labels=[0, 1], average=average, zero_division=0
+        )
+        assert precision_recall_f1(predicted, truth, average) == pytest.approx(theirs[:3])
+
+
+def test_undefined_grading_scores_are_nan() -> None:
+    nobody, same = np.zeros(0, int), np.zeros(4, int)
+    assert math.isnan(accuracy(nobody, nobody))
+    assert all(math.isnan(score) for score in precision_recall_f1(nobody, nobody))
+    for score in (kappa, kappa_linear, kappa_quadratic):
+        assert math.isnan(score(nobody, nobody))
+        assert math.isnan(score(same, same))
+        assert score(np.arange(4), same) == 0  # truth of one grade, predictions of several: no better than chance
+
+
+def test_labels_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="true classes 0 to 5, expected 0 to 4"):
+        kappa(np.array([0, 1]), np.array([0, 5]))
+    with pytest.raises(ValueError, match="predicted classes -1 to 1, expected 0 to 4"):
+        kappa(np.array([-1, 1]), np.array([0, 1]))
+
+
+def test_r14_the_kappa_of_table_1_is_no_unweighted_kappa() -> None:
+    """Accuracy .836 on the DDR test set: even predictions that make chance agreement least give no kappa of .802."""
+    share = DDR_TEST / DDR_TEST.sum()
+    chance_needed = (0.836 - 0.802) / (1 - 0.802)
+    # Cells x[i, j] >= 0 with the true row sums and the accuracy; chance agreement sum_j share_j * sum_i x[i, j].
+    rows = [np.eye(5)[i][:, None].repeat(5, 1).ravel() for i in range(5)]
+    constraints, values = np.array([*rows, np.eye(5).ravel()]), np.append(share, 0.836)
+    least = linprog(np.tile(share, 5), A_eq=constraints, b_eq=values)
+    assert chance_needed == pytest.approx(0.172, abs=1e-3)
+    assert least.fun > 0.304
+    matrix = np.rint(least.x.reshape(5, 5) * DDR_TEST.sum()).astype(int)
+    predicted, truth = labels(matrix)
+    assert accuracy(predicted, truth) == pytest.approx(0.836, abs=1e-3)
+    assert kappa(predicted, truth) < 0.77
+
+
+def test_r14_errors_between_neighbours_reach_the_kappa_of_table_1_quadratically() -> None:
+    matrix = np.diag(DDR_TEST)
+    for grade, wrong in enumerate([160, 160, 200, 35]):  # grade -> the next one, 16.4 % of all with the last line
+        matrix[grade, grade] -= wrong
+        matrix[grade, grade + 1] += wrong
+    matrix[4, 4] -= 61
+    matrix[4, 3] += 61
+    predicted, truth = labels(matrix)
+    assert accuracy(predicted, truth) == pytest.approx(0.836, abs=1e-3)
+    assert kappa(predicted, truth) < 0.802 < kappa_quadratic(predicted, truth)

@@ -1,0 +1,110 @@
+"""Pooled curves against scikit-learn, for probabilities of every shape that networks give."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as judge
+
+from deepmtdr.metrics import PooledCurve, dice, iou
+
+PIXELS = 60_000
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return (1 / (1 + np.exp(-x.astype(np.float32)))).astype(np.float32)
+
+
+def bfloat16(x: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(x).bfloat16().float().numpy()
+
+
+def one_minus_nothing(logits: np.ndarray) -> np.ndarray:
+    """Positives and most negatives within 1e-3 of 1: what counts is far behind the decimal point."""
+    return sigmoid(logits + 12)
+
+
+SHAPES = {
+    "even": sigmoid,
+    "bfloat16": lambda x: bfloat16(sigmoid(x - 3)),
+    "float16": lambda x: sigmoid(x - 3).astype(np.float16),
+    "all below 1e-5": lambda x: sigmoid(x - 16),
+    "all above 0.999": one_minus_nothing,
+    "saturated at both ends": lambda x: sigmoid(12 * x),
+    "8 bits": lambda x: np.rint(255 * sigmoid(x)).astype(np.float32) / 255,
+    "between 0.4 and 0.6": lambda x: 0.4 + 0.2 * sigmoid(x),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("prevalence", [0.2, 0.002])
+def test_pooled_curve_agrees_with_scikit_learn_to_1e_4(shape: str, prevalence: float, rng: np.random.Generator) -> None:
+    truth = rng.random(PIXELS) < prevalence
+    probability = SHAPES[shape](rng.normal(2.5 * truth, 1))
+    curve = PooledCurve()
+    for part in np.array_split(np.arange(PIXELS), 3):  # three photographs
+        curve.update(probability[part], truth[part])
+    assert curve.average_precision() == pytest.approx(judge.average_precision_score(truth, probability), abs=1e-4)
+    assert curve.auc() == pytest.approx(judge.roc_auc_score(truth, probability), abs=1e-4)
+    assert curve.dice() == pytest.approx(judge.f1_score(truth, probability > 0.5, zero_division=0), abs=1e-9)
+    assert curve.prevalence == pytest.approx(truth.mean())
+
+
+def test_bins_never_fall_as_the_probability_grows() -> None:
+    p = np.unique(np.concatenate([np.linspace(0, 1, 5001), np.logspace(-45, 0, 901), 1 - np.logspace(-7, -1, 301)]))
+    places = PooledCurve()._bin(p.astype(np.float32))
+    assert (np.diff(places) >= 0).all()
+    assert (places[0], places[-1]) == (0, PooledCurve().positives.size - 1)
+
+
+def test_minus_zero_is_zero() -> None:
+    curve = PooledCurve()
+    curve.update(np.array([-0.0, 0.0], np.float32), np.array([True, False]))
+    assert curve.auc() == 0.5
+
+
+def test_pixels_outside_the_mask_do_not_count() -> None:
+    curve = PooledCurve()
+    outside = np.array([[0.9, 0.1], [7.0, np.nan]], np.float32)
+    curve.update(outside, np.array([[True, False], [True, True]]), np.array([[True, True], [False, False]]))
+    assert (curve.prevalence, curve.average_precision(), curve.auc()) == (0.5, 1, 1)
+
+
+def test_merging_is_counting_together(rng: np.random.Generator) -> None:
+    p, truth = rng.random(100, np.float32), rng.random(100) < 0.3
+    together, first, second = PooledCurve(), PooledCurve(), PooledCurve()
+    together.update(p, truth)
+    first.update(p[:40], truth[:40])
+    second.update(p[40:], truth[40:])
+    first.merge(second)
+    assert first.average_precision() == together.average_precision()
+    with pytest.raises(ValueError, match="expected as many"):
+        first.merge(PooledCurve(fineness=4))
+
+
+def test_undefined_pooled_scores_are_nan() -> None:
+    curve = PooledCurve()
+    assert all(math.isnan(s) for s in (curve.prevalence, curve.average_precision(), curve.auc(), curve.dice()))
+    curve.update(np.array([0.2, 0.7], np.float32), np.array([False, False]))
+    assert (curve.prevalence, curve.dice()) == (0, 0)  # nothing to find, one pixel invented
+    assert math.isnan(curve.average_precision())
+    assert math.isnan(curve.auc())
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 1.1, -0.1])
+def test_what_is_no_probability_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match=r"expected numbers in \[0, 1\]"):
+        PooledCurve().update(np.array([0.5, wrong], np.float32), np.array([True, False]))
+
+
+def test_dice_and_iou_by_hand() -> None:
+    predicted, truth = np.array([[True, True], [False, False]]), np.array([[True, False], [True, True]])
+    assert dice(predicted, truth) == 2 * 1 / (2 + 3)
+    assert iou(predicted, truth) == 1 / 4
+    nothing = np.zeros((2, 2), bool)
+    assert (dice(nothing, truth), iou(nothing, truth)) == (0, 0)  # something was there, nothing was found
+    assert math.isnan(dice(nothing, nothing))
+    assert math.isnan(iou(nothing, nothing))

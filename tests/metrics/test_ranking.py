@@ -1,0 +1,71 @@
+"""Areas and operating points, by hand and against scikit-learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn import metrics as judge
+
+from deepmtdr.metrics import auc, average_precision, sensitivity_at_specificity
+
+
+def cases(seed: int, levels: int | None) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    positive = rng.random(200) < 0.2
+    scores = rng.normal(positive, 1)
+    return (scores if levels is None else np.round(scores * levels) / levels), positive
+
+
+def test_auc_counts_pairs_and_ties_half() -> None:
+    # Pairs (positive, negative): 3 > 1, 3 > 2, 2 > 1 right, 2 = 2 half: 3.5 of 4.
+    scores, positive = np.array([3.0, 2.0, 2.0, 1.0]), np.array([True, True, False, False])
+    assert auc(scores, positive) == 3.5 / 4
+
+
+def test_average_precision_is_the_sum_of_steps() -> None:
+    # Ranks 1 and 3 are positive: 1/2 * 1/1 + 1/2 * 2/3.
+    scores, positive = np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, False, True, False])
+    assert average_precision(scores, positive) == pytest.approx(1 / 2 + 1 / 3)
+
+
+@pytest.mark.parametrize("levels", [None, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_areas_agree_with_scikit_learn_with_and_without_ties(seed: int, levels: int | None) -> None:
+    scores, positive = cases(seed, levels)
+    assert auc(scores, positive) == pytest.approx(judge.roc_auc_score(positive, scores), abs=1e-12)
+    assert average_precision(scores, positive) == pytest.approx(
+        judge.average_precision_score(positive, scores), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("specificity", [0.0, 0.5, 0.9, 1.0])
+def test_the_operating_point_is_the_best_of_scikit_learns_curve(specificity: float) -> None:
+    scores, positive = cases(0, 4)
+    alarms, hits, _ = judge.roc_curve(positive, scores, drop_intermediate=False)
+    point = sensitivity_at_specificity(scores, positive, specificity)
+    assert point.sensitivity == pytest.approx(hits[1 - alarms >= specificity - 1e-12].max())
+    assert point.specificity >= specificity - 1e-12
+    called = scores >= point.threshold
+    assert called[positive].mean() == pytest.approx(point.sensitivity)
+    assert (~called)[~positive].mean() == pytest.approx(point.specificity)
+
+
+def test_no_score_specific_enough_calls_nobody_positive() -> None:
+    point = sensitivity_at_specificity(np.array([0.9, 0.1]), np.array([False, True]), 1.0)
+    assert point == (math.inf, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_one_class_alone_has_no_auc(truth: bool) -> None:
+    scores, positive = np.array([0.1, 0.2]), np.array([truth, truth])
+    assert math.isnan(auc(scores, positive))
+    assert math.isnan(sensitivity_at_specificity(scores, positive, 0.9).sensitivity)
+    assert math.isnan(average_precision(scores, positive)) is not truth  # all positive: precision is 1 throughout
+
+
+def test_nan_scores_are_refused() -> None:
+    for score in (auc, average_precision):
+        with pytest.raises(ValueError, match="1 of 2 scores are nan"):
+            score(np.array([0.1, np.nan]), np.array([True, False]))
