@@ -2,13 +2,13 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,train
+EXTRAS := dev
 
 # The first interpreter that is new enough; `make PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-# Two stamps: the demo needs the core alone, everything else the extras too; whoever has the second needs no first.
+# Two stamps: the demo needs the core alone, everything else the tools too; whoever has the second needs no first.
 CORE := $(VENV)/.core-installed
 FULL := $(VENV)/.extras-installed
 READY := $(if $(wildcard $(FULL)),$(FULL),$(CORE))

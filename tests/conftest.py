@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported: parallel test runs share the cores
-os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
