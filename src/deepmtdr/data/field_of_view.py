@@ -116,8 +116,10 @@ def crop_mask(mask: Bool[np.ndarray, "h w"], fov: FieldOfView, size: int) -> Flo
     Returns:
         Coverage in [0, 1], float32; 0 outside the photograph.
     """
-    square = Image.fromarray(_cut_out(mask, fov).astype(np.float32))
-    return np.asarray(square.resize((size, size), Image.Resampling.BOX)).clip(0, 1)
+    edges = np.arange(size + 1) * fov.side / size
+    by_row = _sums_between(mask, fov.y + edges)
+    by_pixel = _sums_between(by_row.T, fov.x + edges).T
+    return (by_pixel * (size / fov.side) ** 2).clip(0, 1).astype(np.float32)
 
 
 def lay_back(
@@ -204,6 +206,16 @@ def _cut_out(pixels: NDArray, fov: FieldOfView) -> NDArray:
     if left < right and top < bottom:
         square[top - fov.y : bottom - fov.y, left - fov.x : right - fov.x] = pixels[top:bottom, left:right]
     return square
+
+
+def _sums_between(values: NDArray, edges: NDArray) -> NDArray:
+    """Sum of the rows between each two edges, a row cut by an edge counting by its share; no rows lie outside."""
+    sums = np.concatenate([np.zeros((1, values.shape[1]), np.float32), np.cumsum(values, axis=0, dtype=np.float32)])
+    edges = edges.clip(0, len(values))
+    whole = np.floor(edges).astype(int)
+    share = (edges - whole).astype(np.float32)[:, None]
+    at_edges = (1 - share) * sums[whole] + share * sums[np.minimum(whole + 1, len(values))]
+    return np.diff(at_edges, axis=0)
 
 
 def _reduced(pixels: NDArray, factor: float) -> NDArray:

@@ -214,7 +214,8 @@ def _read_dicom(content: bytes) -> tuple[NDArray[np.uint8], Laterality | None]:
 
 
 def _dicom_pixels(dataset: Dataset) -> NDArray[np.uint8]:
-    from pydicom.pixels import apply_color_lut, pixel_array
+    from pydicom.pixels.processing import apply_color_lut
+    from pydicom.pixels.utils import pixel_array
 
     colours = dataset.PhotometricInterpretation
     values = pixel_array(dataset)  # every YBR becomes RGB here

@@ -53,9 +53,9 @@ def fit_circle(light: NDArray, dark: float, lit: float) -> Circle | None:
 
 def _rim_points(mask: NDArray) -> NDArray:
     """First and last pixel of each row and column of the largest lit part, but for those on the photograph's edge."""
-    labels, count = ndimage.label(mask)
-    if count == 0:
+    if not mask.any():
         return np.empty((0, 2))
+    labels: NDArray = np.asarray(ndimage.label(mask)[0])
     largest = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
     height, width = mask.shape
     rows, columns = np.flatnonzero(largest.any(1)), np.flatnonzero(largest.any(0))
