@@ -172,6 +172,15 @@ def test_docs_name_only_python_objects_that_exist() -> None:
             assert found, f"{page.name} names {dotted}"
 
 
+def test_python_of_the_tutorial_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block, "docs/tutorial.md", "exec"), {"__name__": "tutorial"})
+
+
 def test_version_is_said_once() -> None:
     assert importlib.metadata.version("deepmtdr") == deepmtdr.__version__
     assert f"\nversion: {deepmtdr.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
