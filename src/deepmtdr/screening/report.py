@@ -1,0 +1,188 @@
+"""What is said of one photograph, and the files it is written into (Sec. I: from a photograph to a report)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from deepmtdr.data.photograph import FieldOfView, Way
+from deepmtdr.terms import Grade, Lesion
+
+Status = Literal["ok", "ungradable", "error"]
+
+PRESENT = 0.5
+"""A pixel counts as lesion from this probability on."""
+
+COLUMNS = (
+    *("path", "sha256", "status", "message", "grade", "grade_name"),
+    *(f"p{int(grade)}" for grade in Grade),
+    "p_referable",
+    *(f"count_{lesion.name}" for lesion in Lesion),
+    *(f"area_{lesion.name}" for lesion in Lesion),
+    *("width", "height", "weights", "version"),
+)
+"""Of `results.csv`, in this order; empty where there is nothing to say."""
+
+
+class Pictures(NamedTuple):
+    """One photograph in the HR frame, as it came and as it was read."""
+
+    photograph: UInt8[np.ndarray, "s s 3"]
+    """The field of view cut out of the photograph, resized to the frame without any network."""
+    sr: UInt8[np.ndarray, "s s 3"]
+    """Super-resolved, or the frame itself where the ISR subnet was skipped."""
+    lesions: Float[np.ndarray, "4 s s"]
+    """Probabilities of MA, HE, EX, SE."""
+    evidence: Float[np.ndarray, "s s"]
+    """What spoke for diabetic retinopathy, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreeningReport:
+    """Everything that is said of one photograph. What could not be said is None."""
+
+    path: Path
+    """As it was given."""
+    status: Status
+    """`ok`; `ungradable`: decoded, but not fit to be graded; `error`: not decoded."""
+    message: str = ""
+    """One line with path and reason if the status is not `ok`."""
+    sha256: str | None = None
+    grade: Grade | None = None
+    probabilities: tuple[float, ...] | None = None
+    """Of the grades 0-4, summing to 1."""
+    counts: Mapping[Lesion, int] | None = None
+    """Connected parts (8 neighbours) of each type's map at probability >= `PRESENT`, inside the field of view."""
+    areas: Mapping[Lesion, float] | None = None
+    """The same parts' area in per cent of the field of view."""
+    width: int | None = None
+    """Of the upright photograph, px."""
+    height: int | None = None
+    fov: FieldOfView | None = None
+    """The square that the frame shows, in the photograph's own px; lays every map back (`data.photograph.lay_back`)."""
+    way: Way | None = None
+    weights: str = ""
+    """Which weights read it: name and digest."""
+    version: str = ""
+    """Of deepmtdr."""
+    precision: str = ""
+    """Of the network's convolutions: `fp32` or `bf16`. The two differ in the third digit of a probability."""
+    seconds: float = 0.0
+    """Time taken to read it; not written, so that a repeat writes the same bytes."""
+    pictures: Pictures | None = None
+
+    @property
+    def p_referable(self) -> float | None:
+        """Probability of grade 2 or worse."""
+        if self.probabilities is None:
+            return None
+        return sum(p for grade, p in zip(Grade, self.probabilities, strict=True) if grade.referable)
+
+    @property
+    def way_in_words(self) -> str:
+        """How the photograph came into the frame (reading R19): `x4 from 256 px`, or `straight, ISR skipped`."""
+        if self.way is None:
+            return ""
+        return "straight, ISR skipped" if self.way.scale == 1 else f"x{self.way.scale} from {self.way.lr_size} px"
+
+    def row(self) -> dict[str, Any]:
+        """The photograph's row of `results.csv`, with None where there is nothing to say."""
+        probabilities = self.probabilities or (None,) * len(Grade)
+        counts, areas = self.counts or {}, self.areas or {}
+        values = {
+            **{"path": readable(self.path), "sha256": self.sha256, "status": self.status, "message": self.message},
+            **{"grade": _int(self.grade), "grade_name": self.grade.full_name if self.grade is not None else None},
+            **{f"p{int(grade)}": _rounded(p, 6) for grade, p in zip(Grade, probabilities, strict=True)},
+            "p_referable": _rounded(self.p_referable, 6),
+            **{f"count_{lesion.name}": counts.get(lesion) for lesion in Lesion},
+            **{f"area_{lesion.name}": _rounded(areas.get(lesion), 5) for lesion in Lesion},
+            **{"width": self.width, "height": self.height, "weights": self.weights, "version": self.version},
+        }
+        return {column: values[column] for column in COLUMNS}
+
+    def to_json(self) -> dict[str, Any]:
+        """The row with numbers as numbers, `way`, `precision` and `geometry`: the content of `report.json`."""
+        geometry = None
+        if self.fov is not None and self.way is not None:
+            frame = self.way.lr_size * self.way.scale
+            geometry = {"x": self.fov.x, "y": self.fov.y, "side": self.fov.side, "frame": frame}
+        return {**self.row(), "way": self.way_in_words or None, "precision": self.precision, "geometry": geometry}
+
+
+def write_report(report: ScreeningReport, folder: Path) -> None:
+    """Write everything into the photograph's folder, each file atomically.
+
+    `report.json` is written last: where it lies, the folder is whole. Pictures that an earlier run left there and that
+    this report does not have are removed.
+
+    Args:
+        report: with its pictures if the status is `ok`.
+        folder: created if need be.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    from deepmtdr.screening.summary import draw_summary
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").unlink(missing_ok=True)
+    pictures = {} if report.pictures is None else {**_maps(report.pictures), "summary.png": draw_summary(report)}
+    for name in PICTURES:
+        if name in pictures:
+            write_atomically(folder / name, _png(pictures[name]))
+        else:
+            (folder / name).unlink(missing_ok=True)
+    write_atomically(folder / "report.json", (json.dumps(report.to_json(), indent=2) + "\n").encode())
+
+
+PICTURES = ("sr.png", *(f"lesion_{lesion.name}.png" for lesion in Lesion), "evidence.png", "summary.png")
+"""Names of the pictures that are written for a photograph."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the place and move over it: at no time is there half a file under the name."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def readable(path: Path | str) -> str:
+    r"""A path for people and UTF-8 files: bytes that are no UTF-8 are written as \xff, and it stays on one line."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _maps(pictures: Pictures) -> dict[str, Image.Image]:
+    as_grey = {f"lesion_{lesion.name}.png": pictures.lesions[lesion] for lesion in Lesion}
+    as_grey["evidence.png"] = pictures.evidence
+    grey = {name: Image.fromarray(np.rint(255 * map_).astype(np.uint8)) for name, map_ in as_grey.items()}
+    return {"sr.png": Image.fromarray(pictures.sr), **grey}
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=4)  # 6 takes twice the time for 3 % of the size
+    return buffer.getvalue()
+
+
+def _int(value: int | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(float(value), digits)
