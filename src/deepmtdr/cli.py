@@ -1,0 +1,194 @@
+"""The verbs: each a thin door to a function that Python can call too. Heavy imports stay inside them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from deepmtdr import __version__
+from deepmtdr.errors import DeepMTDRError
+
+app = typer.Typer(
+    help="Reads a low-resolution fundus photograph as if it were a good one. Research use: not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+FAILED = 1
+"""Exit code if something could not be done with an input; the others were done."""
+REFUSED = 2
+"""Exit code if nothing could be done: wrong arguments, damaged weights, a folder that cannot be written."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What goes wrong on purpose is one line on stderr and exit code 2; anything else is a bug, with its traceback."""
+    try:
+        yield
+    except (DeepMTDRError, OSError) as error:
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        typer.echo(f"deepmtdr: {' '.join(text.split()) or type(error).__name__}", err=True)
+        raise typer.Exit(REFUSED) from None
+
+
+def _show_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"deepmtdr {__version__}")
+        raise typer.Exit
+    return asked
+
+
+def _low_resolution(size: int | None) -> int | None:
+    if size not in (None, 128, 256, 512):
+        raise typer.BadParameter(f"{size} is no low-resolution size, expected 128, 256 or 512")
+    return size
+
+
+Weights = Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors) instead of the shipped weights.")]
+AsLR = Annotated[int | None, typer.Option(callback=_low_resolution, help="Reduce to 128, 256 or 512 px first.")]
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Reads a low-resolution fundus photograph as if it were a good one. Research use: not a medical device."""
+
+
+@app.command()
+def grade(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Photographs, folders, globs.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for results.csv and a folder per photograph.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON instead of a table.")] = False,
+    as_lr: AsLR = None,
+    weights: Weights = None,
+) -> None:
+    """Grade photographs: DR grade, four lesion maps, super-resolved image, evidence.
+
+    Exit code 0 only if every photograph was graded; 1 if one was not (its row says why); 2 if nothing could be done.
+
+    Example: deepmtdr grade examples/drawings --out out/demo
+    """
+    from deepmtdr.screening.batch import find_photographs, grade_all, make_results_folder
+    from deepmtdr.screening.engine import ScreeningEngine
+
+    with one_line_errors():
+        if out is not None:
+            make_results_folder(out)
+        inputs, left_out = find_photographs(paths, out)
+        engine = ScreeningEngine.load(weights)
+        reports = _watched(grade_all(engine, inputs, out, as_lr), len(inputs), "grading")
+    _show_reports(reports, left_out, as_json)
+    raise typer.Exit(FAILED if any(report.status != "ok" for report in reports) else 0)
+
+
+@app.command()
+def info(weights: Weights = None, as_lr: AsLR = 256) -> None:
+    """Show the model card, and parameters and operations of each subnet.
+
+    Example: deepmtdr info
+    """
+    from deepmtdr import checkpoint
+    from deepmtdr.model.cost import cost
+    from deepmtdr.screening.screen import card_table, cost_table
+
+    with one_line_errors():
+        loaded = checkpoint.load(weights)
+    frame, console = loaded.recipe.data.frame, Console()
+    scale = 1024 // (as_lr or 1024)
+    console.print(card_table({"sha256": loaded.digest, **loaded.card}))
+    console.print(cost_table(cost(loaded.recipe.model, scale, frame), f"{frame // scale} px into {frame} px"))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe by name, or a .toml file.")],
+    data: Annotated[Path, typer.Option(help="Folder that holds a folder per data set.")] = Path("data"),
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, metrics.csv, split.csv, weights.")] = Path(
+        "out/train"
+    ),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    init_grading: Annotated[Path | None, typer.Option(help="ImageNet ResNet-18 weights (.safetensors).")] = None,
+) -> None:
+    """Train by a recipe: ISR and segmentation, grading, then all three jointly.
+
+    Example: deepmtdr train smoke --data out/data --out out/smoke --set seed=1
+    """
+    from deepmtdr import training
+    from deepmtdr.recipe import load_recipe
+
+    with one_line_errors():
+        chosen = load_recipe(recipe, settings or ())
+        written = training.run(chosen, data, out, resume=resume, init_grading=init_grading)
+    typer.echo(f"weights: {written}")
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Folder that holds a folder per data set.")] = Path("data"),
+    split: Annotated[Path | None, typer.Option(help="split.csv of a training; without it whole data sets.")] = None,
+    side: Annotated[str, typer.Option(help="Side of the split.")] = "test",
+    dataset: Annotated[list[str] | None, typer.Option(help="A data set, by name; several times for several.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and predictions.csv.")] = None,
+    as_lr: AsLR = 256,
+    weights: Weights = None,
+) -> None:
+    """Score the three tasks on photographs with known labels, with 95 % intervals by bootstrap over patients.
+
+    Example: deepmtdr evaluate --data data --split out/train/split.csv --out out/evaluation
+    """
+    from deepmtdr.evaluation import evaluate_folder
+    from deepmtdr.screening.screen import plain_table
+
+    with one_line_errors():
+        done = evaluate_folder(
+            data, weights=weights, split=split, side=side, datasets=dataset or (), as_lr=as_lr, out=out
+        )
+    for table in done.tables():
+        Console().print(plain_table(*table))
+    for failure in done.failures:
+        typer.echo(f"{failure.dataset} {failure.name}: {failure.failure}", err=True)
+    raise typer.Exit(FAILED if done.failures else 0)
+
+
+def _watched(items: Iterator[Any], total: int, name: str) -> list[Any]:
+    """Everything the iterator gives, with a progress bar on stderr, so that stdout is the result alone."""
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return list(track(items, name, total, console=console, transient=True, disable=not console.is_terminal))
+
+
+def _show_reports(reports: list[Any], left_out: list[Path], as_json: bool) -> None:
+    """The table or JSON on stdout; on stderr one line for each photograph that was not graded."""
+    from deepmtdr.screening.report import readable
+    from deepmtdr.screening.screen import report_table
+
+    if as_json:
+        json.dump([report.to_json() for report in reports], sys.stdout, indent=2)
+        typer.echo()
+    else:
+        Console().print(report_table(reports))
+    for report in reports:
+        if report.status != "ok":
+            typer.echo(f"{report.status}: {report.message}", err=True)
+    if left_out:
+        named = ", ".join(readable(path) for path in left_out[:5]) + (", ..." if len(left_out) > 5 else "")
+        typer.echo(f"left out, no photographs: {len(left_out)} files ({named})", err=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import deepmtdr
+from deepmtdr import checkpoint
+from deepmtdr.cli import app
+from deepmtdr.model.deepmtdr import DeepMTDR
+from tiny import save_bad_inputs, save_photograph, save_tiny_weights, tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+def deepmtdr_(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
+
+
+def refused(result: Result, *words: str) -> bool:
+    """One line on stderr with these words, exit code 2, no traceback."""
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and all(word in lines[0] for word in words), lines
+    return True
+
+
+def test_good_photographs_are_graded_with_exit_code_0(weights: Path, tmp_path: Path) -> None:
+    for name in ("left.png", "right.jpg"):
+        save_photograph(tmp_path / "eyes" / name)
+    result = deepmtdr_("grade", tmp_path / "eyes", "--out", tmp_path / "out", "--weights", weights)
+    assert result.exit_code == 0, result.output
+    assert "left.png" in result.stdout and "right.jpg" in result.stdout and "referable" in result.stdout
+    assert (tmp_path / "out" / "left" / "summary.png").stat().st_size > 10_000
+    assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 3
+
+
+def test_bad_ones_each_have_a_row_and_a_line_and_the_exit_code_is_1(weights: Path, tmp_path: Path) -> None:
+    expected = save_bad_inputs(tmp_path / "in" / "bad")
+    result = deepmtdr_("grade", tmp_path / "in", tmp_path / "gone.jpg", "--out", tmp_path / "out", "--weights", weights)
+    assert result.exit_code == 1, result.output
+    with (tmp_path / "out" / "results.csv").open(newline="") as file:
+        status = {Path(row["path"]).name: row["status"] for row in csv.DictReader(file)}
+    assert status == {**expected, "whole.jpg": "ok", "gone.jpg": "error"}
+    complaints = result.stderr.splitlines()
+    assert len(complaints) == len(status) - 1
+    for name in {*expected, "gone.jpg"}:
+        assert sum(f"{name}: " in line for line in complaints) == 1, name
+
+
+@pytest.mark.parametrize("name", ["black.png", "sky.png"])
+def test_an_ungradable_photograph_fails_the_run(weights: Path, tmp_path: Path, name: str) -> None:
+    save_bad_inputs(tmp_path / "bad")
+    assert deepmtdr_("grade", tmp_path / "bad" / name, "--weights", weights).exit_code == 1
+
+
+def test_json_is_the_reports_and_nothing_else_on_stdout(weights: Path, tmp_path: Path) -> None:
+    good, bad = save_photograph(tmp_path / "eye.png"), tmp_path / "gone.png"
+    result = deepmtdr_("grade", good, bad, "--json", "--as-lr", "256", "--out", tmp_path / "out", "--weights", weights)
+    first, second = json.loads(result.stdout)
+    assert first == json.loads((tmp_path / "out" / "eye" / "report.json").read_text())
+    assert first["way"].startswith("x4 from") and first["geometry"]["side"] > 0
+    assert (second["path"], second["status"], second["grade"]) == (str(bad), "error", None)
+    assert result.exit_code == 1
+
+
+def test_what_is_left_out_of_a_folder_is_said(weights: Path, tmp_path: Path) -> None:
+    save_photograph(tmp_path / "eye.png")
+    (tmp_path / "labels.csv").touch()
+    result = deepmtdr_("grade", tmp_path, "--weights", weights)
+    assert result.exit_code == 0
+    assert "labels.csv" in result.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(weights: Path, tmp_path: Path) -> None:
+    photograph = save_photograph(tmp_path / "eye.png")
+    result = deepmtdr_("grade", photograph, "--out", photograph / "out", "--weights", weights)
+    assert refused(result, str(photograph), "Not a directory")
+
+
+def test_a_changed_byte_anywhere_in_the_weights_is_one_line(weights: Path, tmp_path: Path) -> None:
+    photograph, damaged = save_photograph(tmp_path / "eye.png"), tmp_path / "damaged.safetensors"
+    content = weights.read_bytes()
+    for place in (4, 200, len(content) // 2, len(content) - 1):
+        changed = content[place] ^ 1
+        damaged.write_bytes(content[:place] + bytes([changed]) + content[place + 1 :])
+        assert refused(deepmtdr_("grade", photograph, "--weights", damaged), str(damaged))
+
+
+def test_weights_of_another_architecture_are_one_line(tmp_path: Path) -> None:
+    other, path = DeepMTDR(tiny_recipe(width=8).model), tmp_path / "other.safetensors"
+    checkpoint.save(path, other, tiny_recipe(width=4))
+    assert refused(deepmtdr_("grade", "x.png", "--weights", path), str(path), "architecture")
+
+
+def test_weights_of_another_program_are_one_line(weights: Path, tmp_path: Path) -> None:
+    save_file(load_file(weights), tmp_path / "plain.safetensors")
+    assert refused(deepmtdr_("grade", "x.png", "--weights", tmp_path / "plain.safetensors"), "card")
+    (tmp_path / "pickled.pt").write_bytes(b"\x80\x02cos\nsystem\nq\x00X\x04\x00\x00\x00trueq\x01\x85q\x02Rq\x03.")
+    assert refused(deepmtdr_("grade", "x.png", "--weights", tmp_path / "pickled.pt"), "pickled.pt")
+    assert refused(deepmtdr_("grade", "x.png", "--weights", tmp_path / "gone.safetensors"), "gone.safetensors")
+
+
+def test_a_wrong_low_resolution_size_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    result = deepmtdr_("grade", tmp_path, "--as-lr", "300")
+    assert result.exit_code == 2 and "128, 256 or 512" in result.stderr
+
+
+def test_version_is_said() -> None:
+    result = deepmtdr_("--version")
+    assert (result.exit_code, result.stdout) == (0, f"deepmtdr {deepmtdr.__version__}\n")
+
+
+def test_info_shows_the_card_and_the_cost_of_each_subnet(weights: Path) -> None:
+    result = deepmtdr_("info", "--weights", weights)
+    assert result.exit_code == 0, result.output
+    assert checkpoint.load(weights).digest in result.stdout and "tiny" in result.stdout
+    for subnet in ("isr", "segmentation", "grading", "gmsv", "total"):
+        assert subnet in result.stdout
+
+
+def test_an_unknown_recipe_or_key_is_one_line(tmp_path: Path) -> None:
+    assert refused(deepmtdr_("train", "no-such-recipe", "--out", tmp_path), "no-such-recipe", "smoke")
+    assert refused(deepmtdr_("train", "smoke", "--set", "speed=1", "--out", tmp_path), "speed")
+
+
+def test_evaluation_without_data_is_one_line(weights: Path, tmp_path: Path) -> None:
+    assert refused(deepmtdr_("evaluate", "--data", tmp_path, "--weights", weights), str(tmp_path), "split")
