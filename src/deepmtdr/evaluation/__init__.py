@@ -1,0 +1,19 @@
+"""Predict a split once and score the three tasks, with intervals (Sec. V-B)."""
+
+from __future__ import annotations
+
+from deepmtdr.evaluation.measure import Measured, measure
+from deepmtdr.evaluation.run import Evaluation, Table, evaluate, evaluate_folder, held_out
+from deepmtdr.evaluation.scores import Bootstrap, Score
+
+__all__ = [
+    "Bootstrap",
+    "Evaluation",
+    "Measured",
+    "Score",
+    "Table",
+    "evaluate",
+    "evaluate_folder",
+    "held_out",
+    "measure",
+]

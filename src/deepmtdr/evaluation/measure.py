@@ -1,0 +1,160 @@
+"""One photograph read by the network and measured against what is known of it (Sec. V-B, readings R15, R16, R19)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from deepmtdr.data.frames import read_lesion_masks
+from deepmtdr.data.photograph import crop_mask, crop_to_frame, find_fov, fov_mask, read_photograph, way_into_frame
+from deepmtdr.data.sample import Sample
+from deepmtdr.errors import DeepMTDRError
+from deepmtdr.metrics import PooledCurve, psnr, ssim
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.isr import bicubic
+from deepmtdr.terms import FRAME, Lesion
+
+COARSE = 0.01
+"""Tolerance of the pixel counts that are kept of each photograph."""
+
+COVERAGE = 0.5
+"""A pixel of the frame is truly a lesion where the annotation covers at least this share of it."""
+
+
+class LesionPixels(NamedTuple):
+    """How one lesion type was found on one photograph, inside the field of view."""
+
+    average_precision: float
+    """Nan where the photograph has no such lesion."""
+    prevalence: float
+    dice: float
+    """Of the pixels above one half; nan where neither truth nor prediction has any."""
+    counts: PooledCurve
+    """The same pixels, counted coarsely: small enough to be kept of each photograph, to be drawn by the bootstrap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What is said of one photograph; whatever could not be measured is absent."""
+
+    dataset: str
+    name: str
+    patient: str
+    failure: str = ""
+    """Why the photograph could not be read; empty: it was."""
+    fov_side: int | None = None
+    """Diameter of the field of view in the photograph's own pixels."""
+    lr_size: int | None = None
+    scale: int | None = None
+    """The way into the HR frame; 1: the ISR subnet was skipped."""
+    grade: int | None = None
+    """The truth; None: nobody graded it."""
+    probs: tuple[float, ...] = ()
+    """Of the grades 0-4."""
+    image: Mapping[str, float] = field(default_factory=dict)
+    """PSNR and SSIM against the HR frame; empty without an HR frame, or if the ISR subnet was skipped."""
+    lesions: Mapping[Lesion, LesionPixels] = field(default_factory=dict)
+    """The annotated types."""
+
+
+class _Seen(NamedTuple):
+    """A photograph brought into the frame."""
+
+    lr: UInt8[np.ndarray, "s s 3"]
+    hr: UInt8[np.ndarray, "f f 3"] | None
+    """None: the photograph has fewer pixels than the frame, so nobody knows how it looks there."""
+    inside: Bool[np.ndarray, "f f"]
+    """The field of view."""
+    scale: int
+    fov_side: int
+    lesion_masks: Mapping[Lesion, Bool[np.ndarray, "f f"]]
+
+
+Curves = Mapping[Lesion, PooledCurve]
+
+
+def measure(model: DeepMTDR, sample: Sample, *, frame: int = FRAME, as_lr: int | None = 256) -> tuple[Measured, Curves]:
+    """Read one photograph and measure what is known of it.
+
+    Args:
+        model: the network, in evaluation mode.
+        sample: the photograph and its labels.
+        frame: side of the HR frame in pixels.
+        as_lr: size that the field of view is reduced to first, out of a frame of 1024 px: 256 is x4. None: the way of
+            reading R19, straight into the frame if the photograph fills it.
+
+    Returns:
+        The measurements, and the fine pixel counts of each annotated type, to be pooled. A photograph that cannot be
+        read has its reason in `failure`, and nothing else.
+    """
+    grade = None if sample.grade is None else int(sample.grade)
+    known = {"dataset": sample.dataset, "name": sample.name, "patient": sample.patient, "grade": grade}
+    try:
+        seen = _see(sample, frame, as_lr)
+    except (DeepMTDRError, OSError) as error:
+        return Measured(**known, failure=str(error) or type(error).__name__), {}
+    with torch.inference_mode():
+        lr = _tensor(seen.lr)
+        prediction = model.read(model.super_resolve(lr, seen.scale).clamp(0, 1))
+    lesions = prediction.lesions[0].numpy()
+    curves = {lesion: PooledCurve() for lesion in seen.lesion_masks}
+    for lesion, mask in seen.lesion_masks.items():
+        curves[lesion].update(lesions[lesion], mask, seen.inside)
+    measured = Measured(
+        **known,
+        fov_side=seen.fov_side,
+        lr_size=seen.lr.shape[0],
+        scale=seen.scale,
+        probs=tuple(prediction.grade_probs[0].double().tolist()),
+        image=_image_scores(prediction.sr, bicubic(lr, seen.scale).clamp(0, 1), seen),
+        lesions={lesion: _lesion_pixels(curve) for lesion, curve in curves.items()},
+    )
+    return measured, curves
+
+
+def _see(sample: Sample, frame: int, as_lr: int | None) -> _Seen:
+    """Decode, find the field of view, reduce."""
+    pixels = read_photograph(sample.photograph).pixels
+    fov = find_fov(pixels)
+    scale = way_into_frame(fov.side, as_lr).scale
+    in_frame = crop_to_frame(pixels, fov, frame)
+    hr = in_frame if fov.side >= frame else None
+    lr_size = frame // scale
+    if hr is None:
+        lr = crop_to_frame(pixels, fov, lr_size)
+    else:  # 8 bits, as a camera would have written it; the kernel of `model.isr.bicubic`
+        lr = np.asarray(Image.fromarray(hr).resize((lr_size, lr_size), Image.Resampling.BICUBIC))
+    masks = read_lesion_masks(sample, pixels.shape[:2]) if sample.lesion_masks else {}
+    in_masks = {lesion: crop_mask(mask, fov, frame) >= COVERAGE for lesion, mask in masks.items()}
+    return _Seen(lr, hr, fov_mask(in_frame), scale, fov.side, in_masks)
+
+
+def _image_scores(sr: Float[Tensor, "1 3 f f"], by_bicubic: Float[Tensor, "1 3 f f"], seen: _Seen) -> dict[str, float]:
+    """PSNR and SSIM of SR and of bicubic, in the field of view and whole (reading R16)."""
+    if seen.hr is None or seen.scale == 1:
+        return {}
+    hr = seen.hr.astype(np.float32) / 255
+    scores = {}
+    for name, tensor in (("sr", sr), ("bicubic", by_bicubic)):
+        image = tensor[0].permute(1, 2, 0).numpy()
+        for place, mask in (("fov", seen.inside), ("whole", None)):
+            scores[f"psnr_{place}_{name}"] = psnr(image, hr, mask)
+            scores[f"ssim_{place}_{name}"] = ssim(image, hr, mask)
+    return scores
+
+
+def _lesion_pixels(curve: PooledCurve) -> LesionPixels:
+    coarse = PooledCurve(COARSE)
+    coarse.merge(curve)
+    return LesionPixels(curve.average_precision(), curve.prevalence, curve.dice(), coarse)
+
+
+def _tensor(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
+    return torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None].contiguous()

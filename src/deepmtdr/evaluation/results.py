@@ -1,0 +1,151 @@
+"""What an evaluation gives: tables for the screen, JSON, and a CSV row for each photograph (Sec. V-B)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from deepmtdr.errors import DataError
+from deepmtdr.evaluation.measure import Measured
+from deepmtdr.evaluation.scores import Score
+from deepmtdr.terms import Grade, Lesion
+
+IMAGE_SCORES = [
+    f"{s}_{place}_{image}" for s in ("psnr", "ssim") for place in ("fov", "whole") for image in ("sr", "bicubic")
+]
+LESION_SCORES = ("ap", "prevalence", "dice")
+COLUMNS = [
+    *("dataset", "name", "patient", "status", "message", "fov_side", "lr_size", "scale"),
+    *("grade", "predicted_grade", *(f"p{grade:d}" for grade in Grade), "p_referable"),
+    *(f"{score}_{lesion.name}" for score in LESION_SCORES for lesion in Lesion),
+    *IMAGE_SCORES,
+]
+"""Of `predictions.csv`; a cell is empty where nothing is known or the score is undefined."""
+
+
+class Table(NamedTuple):
+    """Cells ready for the screen."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Everything that came out of one run over a split."""
+
+    protocol: dict[str, Any]
+    """What was done: weights, way into the frame, thresholds, bootstrap, number of photographs."""
+    scores: list[Score]
+    confusion: dict[str, list[list[int]]]
+    """By data set: photographs by true grade (row) and predicted grade (column)."""
+    measured: list[Measured]
+    """One for each photograph, whatever happened."""
+
+    @property
+    def failures(self) -> list[Measured]:
+        """The photographs that could not be read, each with its reason."""
+        return [m for m in self.measured if m.failure]
+
+    def tables(self) -> list[Table]:
+        """One table for each task and data set, with `value [low, high]` in the cells."""
+        places = dict.fromkeys((score.task, score.dataset) for score in self.scores)
+        tables = [_table([s for s in self.scores if (s.task, s.dataset) == place]) for place in places]
+        for dataset, counts in self.confusion.items():
+            rows = [(str(grade), *(str(count) for count in row)) for grade, row in enumerate(counts)]
+            tables.append(Table(f"confusion, {dataset}", ("true \\ predicted", *(f"{g:d}" for g in Grade)), rows))
+        return tables
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: a value that is undefined is None, with the reason in `note`."""
+        return {
+            "protocol": self.protocol,
+            "scores": [{key: _known(value) for key, value in score._asdict().items()} for score in self.scores],
+            "confusion": self.confusion,
+            "failures": [{"dataset": m.dataset, "name": m.name, "reason": m.failure} for m in self.failures],
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write `evaluation.json` and `predictions.csv`, each all or nothing.
+
+        Raises:
+            DataError: if the folder cannot be written.
+        """
+        with _whole(folder / "evaluation.json") as file:
+            json.dump(self.as_dict(), file, indent=1, allow_nan=False)
+            file.write("\n")
+        with _whole(folder / "predictions.csv") as file:
+            rows = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+            rows.writeheader()
+            rows.writerows(prediction_row(m) for m in self.measured)
+
+
+def prediction_row(measured: Measured) -> dict[str, Any]:
+    """A photograph's row of `predictions.csv`; what is unknown is left out."""
+    m = measured
+    row = {"dataset": m.dataset, "name": m.name, "patient": m.patient, "grade": m.grade}
+    row |= {"status": "error" if m.failure else "ok", "message": m.failure}
+    row |= {"fov_side": m.fov_side, "lr_size": m.lr_size, "scale": m.scale}
+    if m.probs:
+        row["predicted_grade"] = max(Grade, key=lambda grade: m.probs[grade]).value
+        row["p_referable"] = sum(m.probs[grade] for grade in Grade if grade.referable)
+        row |= {f"p{grade:d}": m.probs[grade] for grade in Grade}
+    for lesion, pixels in m.lesions.items():
+        values = pixels.average_precision, pixels.prevalence, pixels.dice
+        row |= {f"{score}_{lesion.name}": value for score, value in zip(LESION_SCORES, values, strict=True)}
+    return {key: _cell(value) for key, value in {**row, **m.image}.items()}
+
+
+def _table(scores: list[Score]) -> Table:
+    """Subjects down and scores across; a single subject has its scores down."""
+    subjects, names = dict.fromkeys(s.subject for s in scores), dict.fromkeys(s.score for s in scores)
+    cells = {(s.subject, s.score): _interval(s) for s in scores}
+    first = scores[0]
+    title = f"{first.task}, {first.dataset} ({max(s.photographs for s in scores)} photographs)"
+    if len(subjects) == 1:
+        rows = [(name, *(cells[subject, name] for subject in subjects)) for name in names]
+        return Table(title, ("score", *subjects), rows)
+    rows = [(subject, *(cells.get((subject, name), "") for name in names)) for subject in subjects]
+    return Table(title, ("", *names), rows)
+
+
+def _interval(score: Score) -> str:
+    if math.isnan(score.value):
+        return f"undefined: {score.note}"
+    bounds = "" if math.isnan(score.low) else f" [{score.low:.3g}, {score.high:.3g}]"
+    return f"{score.value:.4g}{bounds}"
+
+
+def _known(value: Any) -> Any:
+    """JSON has no nan and no infinity (the PSNR of equal images)."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return "" if value is None else value
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """Write beside the place and move over it: nobody finds half a file."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()

@@ -1,0 +1,163 @@
+"""Predict a split once, score the three tasks (Sec. V-B)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepmtdr import __version__, checkpoint
+from deepmtdr.checkpoint import Checkpoint
+from deepmtdr.data.datasets import read_datasets
+from deepmtdr.data.photograph import way_into_frame
+from deepmtdr.data.sample import Sample
+from deepmtdr.data.split import apply_split, read_split
+from deepmtdr.errors import DataError
+from deepmtdr.evaluation.measure import COVERAGE, Measured, measure
+from deepmtdr.evaluation.results import Evaluation, Table
+from deepmtdr.evaluation.scores import (
+    Bootstrap,
+    Pooled,
+    confusion_matrices,
+    grading_scores,
+    lesion_scores,
+    super_resolution_scores,
+)
+from deepmtdr.metrics import PooledCurve
+from deepmtdr.progress import Progress
+from deepmtdr.terms import FRAME, Lesion
+
+__all__ = ["Evaluation", "Table", "evaluate", "evaluate_folder", "held_out"]
+
+
+def evaluate(
+    trained: Checkpoint,
+    samples: Sequence[Sample],
+    *,
+    as_lr: int | None = 256,
+    bootstrap: Bootstrap | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Read every photograph once, one at a time, and score the three tasks by data set.
+
+    Args:
+        trained: a loaded checkpoint.
+        samples: photographs with what is known of them; a label that is absent contributes nothing.
+        as_lr: size that each field of view is reduced to first (128, 256 or 512 px: x8, x4, x2); None: reading R19.
+        bootstrap: how the intervals are made.
+        advance: called after each photograph.
+
+    Returns:
+        The scores and every prediction. A photograph that cannot be read is among them, with its reason.
+
+    Raises:
+        DataError: if there is no photograph.
+        ValueError: if `as_lr` is none of these sizes.
+    """
+    if not samples:
+        raise DataError("no photograph to evaluate, expected at least one")
+    way_into_frame(FRAME, as_lr)  # a wrong size is the caller's mistake, not the photograph's
+    measured: list[Measured] = []
+    pooled: dict[tuple[str, Lesion], PooledCurve] = {}
+    for sample in samples:
+        one, curves = measure(trained.model, sample, frame=trained.recipe.data.frame, as_lr=as_lr)
+        measured.append(one)
+        for lesion, curve in curves.items():
+            pooled.setdefault((sample.dataset, lesion), PooledCurve()).merge(curve)
+        advance()
+    bootstrap = bootstrap or Bootstrap()
+    return score(measured, pooled, bootstrap, _protocol(trained, measured, as_lr, bootstrap))
+
+
+def score(measured: Sequence[Measured], pooled: Pooled, bootstrap: Bootstrap, protocol: dict[str, Any]) -> Evaluation:
+    """All tables of photographs that were measured."""
+    return Evaluation(
+        protocol=protocol,
+        scores=[
+            *super_resolution_scores(measured, bootstrap),
+            *lesion_scores(measured, pooled, bootstrap),
+            *grading_scores(measured, bootstrap),
+        ],
+        confusion=confusion_matrices(measured),
+        measured=list(measured),
+    )
+
+
+def evaluate_folder(
+    data: Path,
+    *,
+    weights: Path | None = None,
+    split: Path | None = None,
+    side: str = "test",
+    datasets: Sequence[str] = (),
+    as_lr: int | None = 256,
+    bootstrap: Bootstrap | None = None,
+    out: Path | None = None,
+) -> Evaluation:
+    """From paths to scores: what `deepmtdr evaluate` does, with a progress bar.
+
+    Args:
+        data: folder that holds a folder for each data set, under its name.
+        weights: a checkpoint; None takes the shipped weights.
+        split: a split that was written down (training leaves `split.csv` beside its weights); None takes every
+            photograph of `datasets`.
+        side: of the split.
+        datasets: names of data sets; empty takes those of the split.
+        as_lr: see `evaluate`.
+        bootstrap: how the intervals are made.
+        out: folder for `evaluation.json` and `predictions.csv`; None writes nothing.
+
+    Raises:
+        CheckpointError: if the weights are missing or damaged.
+        DataError: if data sets and split do not belong together, or neither is named.
+        ValueError: if `as_lr` is no size that a scale leads from.
+    """
+    trained = checkpoint.load(weights)
+    samples = held_out(data, split, side, datasets)
+    with Progress("evaluate", len(samples)) as progress:
+        done = evaluate(trained, samples, as_lr=as_lr, bootstrap=bootstrap, advance=progress.advance)
+    if split is not None:
+        digest = hashlib.sha256(split.read_bytes()).hexdigest()
+        done.protocol["split"] = {"side": side, "sha256": digest, "of_the_weights": digest == trained.card.get("data")}
+    if out is not None:
+        done.write(out)
+    return done
+
+
+def held_out(data: Path, split: Path | None, side: str = "test", datasets: Sequence[str] = ()) -> list[Sample]:
+    """The photographs of one side of a written split, or, without a split, of whole data sets.
+
+    Raises:
+        DataError: if neither split nor data sets are named, the split has no such side, or the two do not belong
+            together.
+    """
+    if split is None:
+        if not datasets:
+            raise DataError(f"{data}: neither a split nor the name of a data set was given, expected one of them")
+        return read_datasets({name: data / name for name in datasets})
+    table = read_split(split)
+    names = list(datasets) or sorted({name for name, _ in table})
+    sides = apply_split(read_datasets({name: data / name for name in names}), table)
+    if side not in sides:
+        raise DataError(f"{split}: no side {side!r}; it has {', '.join(sorted(sides))}")
+    return sides[side]
+
+
+def _protocol(
+    trained: Checkpoint, measured: Sequence[Measured], as_lr: int | None, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """What somebody who wants the same numbers has to know."""
+    return {
+        "version": __version__,
+        "weights": trained.card.get("weights", trained.recipe.name),
+        "weights_sha256": trained.digest,
+        "precision": "fp32",
+        "frame": trained.recipe.data.frame,
+        "as_lr": as_lr,
+        "photographs": len(measured),
+        "failed": sum(bool(m.failure) for m in measured),
+        "lesion_truth_coverage": COVERAGE,
+        "dice_threshold": 0.5,
+        "bootstrap": {"unit": "patient", **bootstrap._asdict()},
+    }
