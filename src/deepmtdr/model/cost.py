@@ -1,8 +1,7 @@
-"""What each subnet costs: parameters and floating-point operations (Sec. V asks what is gained, this says for how much)."""
+"""What each subnet costs: parameters and floating-point operations (Sec. IV-A; reading R4)."""
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
 from deepmtdr.model.grading import dr_score
 from deepmtdr.terms import FRAME
 
@@ -24,11 +23,11 @@ class Cost(NamedTuple):
     """A multiplication and an addition are two. Convolutions and matrix products count; what costs little does not."""
 
 
-def cost(model: DeepMTDR, scale: int = 4, frame: int = FRAME) -> list[Cost]:
-    """Count on shapes alone: nothing is computed, the model is left as it is.
+def cost(config: ModelConfig, scale: int = 4, frame: int = FRAME) -> list[Cost]:
+    """Count on shapes alone: nothing is computed, no memory is taken.
 
     Args:
-        model: the network.
+        config: size of the network.
         scale: 2, 4 or 8: the way into the frame; 1 skips the ISR subnet.
         frame: side of the HR frame in px.
 
@@ -36,7 +35,7 @@ def cost(model: DeepMTDR, scale: int = 4, frame: int = FRAME) -> list[Cost]:
         The three subnets, GMSV (whose operations are those of the gradient through the grading subnet), and their sum.
     """
     with FakeTensorMode():
-        ghost = copy.deepcopy(model).eval().requires_grad_(False)
+        ghost = DeepMTDR(config).eval().requires_grad_(False)
         lr = torch.empty(1, 3, frame // scale, frame // scale)
         image = torch.empty(1, 3, frame, frame)
         maps = torch.empty(1, 4, frame, frame)
