@@ -82,6 +82,8 @@ class Stage:
     """Whether the segmentation and grading losses also reach the ISR subnet (reading R10: the joint stage)."""
     balance: float = 0.5
     """Grades are drawn with frequency ** -balance: 0 as they are, 1 all alike."""
+    per_grade: int = 0
+    """Most photographs of one grade and data set in the grading stage, the first by name; 0 takes all."""
     hide_image: float = 0.0
     """How often the grading subnet is shown the lesion maps without the image, so that it learns to read them."""
     loss: LossWeights = field(default_factory=LossWeights)

@@ -10,6 +10,7 @@ import hashlib
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -118,7 +119,7 @@ def _stage_step(name: str, model: DeepMTDR, recipe: Recipe, frames: list[Frame],
     stage: Stage = getattr(recipe, name)
     sharp = [f for f in frames if f.scale == 1]
     if name == "grading":
-        graded = [f for f in frames if f.sample.grade is not None]
+        graded = _at_most(stage.per_grade, [f for f in frames if f.sample.grade is not None])
         readings = read_frames(model, graded, stage, out / "readings", recipe)
 
         def grading_step(n: int) -> StepLosses:
@@ -138,6 +139,18 @@ def _stage_step(name: str, model: DeepMTDR, recipe: Recipe, frames: list[Frame],
         return compute(model, batch, scale, stage.loss)
 
     return image_step
+
+
+def _at_most(count: int, graded: list[Frame]) -> list[Frame]:
+    """The first `count` photographs of each grade and data set; all if 0."""
+    seen: Counter[tuple[str, int | None]] = Counter()
+    kept = []
+    for frame in graded:
+        key = (frame.sample.dataset, frame.sample.grade)
+        seen[key] += 1
+        if not count or seen[key] <= count:
+            kept.append(frame)
+    return kept
 
 
 def _camera(stage: Stage) -> dict[str, float]:
