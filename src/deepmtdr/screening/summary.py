@@ -200,7 +200,7 @@ def _legend(page: Image.Image, place: Place, report: ScreeningReport) -> None:
         words = x - 26 if to_right else x + 26
         draw.rectangle((x - 14 if to_right else x, y + 4, x if to_right else x + 14, y + 18), COLOURS[lesion])
         _write(page, (words, y + 19), name, 21, anchor="rs" if to_right else "ls", bold=True)
-        detail = f"{count} · {area:.2f} %" if count else "none found"
+        detail = f"{count} · {area:.2f} % of the field" if count else "none found"
         _write(page, (words, y + 46), detail, 19, SOFT, "rs" if to_right else "ls")
 
 
