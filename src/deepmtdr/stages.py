@@ -82,15 +82,13 @@ def _image_losses(
 
 
 def grading_losses(model: DeepMTDR, batch: GradingBatch, weights: LossWeights) -> StepLosses:
-    """Stage 1b: Eq. (10) on frames that the standing subnets have read already; xi beside it."""
+    """Stage 1b: Eq. (10) on frames that the standing subnets have read already; xi waits for the joint stage."""
     seen = local_contrast(batch.frame) * (~batch.hidden)[:, None, None, None]
-    logits, features = model.grading(seen, batch.lesions)
+    logits, _ = model.grading(seen, batch.lesions)
     loss = losses.grading_loss(logits, batch.grade)
-    region = batch.lesions.sum(dim=1, keepdim=True)
     nothing = logits.new_zeros(())
     accuracy = (logits.argmax(dim=1) == batch.grade).float().mean()
-    xi = model.gmsv.xi_loss(features, region)
-    return StepLosses(nothing, nothing, weights.grading * loss, xi, _values(grading=loss, xi=xi, accuracy=accuracy))
+    return StepLosses(nothing, nothing, weights.grading * loss, nothing, _values(grading=loss, accuracy=accuracy))
 
 
 def joint_losses(model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights) -> StepLosses:

@@ -193,7 +193,7 @@ def read_frames(model: DeepMTDR, frames: Sequence[Frame], stage: Stage, folder: 
                 np.save(file.with_suffix(".part.npy"), (255 * both).round().byte().numpy())
                 file.with_suffix(".part.npy").replace(file)
             both = np.load(file, mmap_mode="r")
-            readings.append(Reading(frame, both[:3].transpose(1, 2, 0), both[3:]))
+            readings.append(Reading(frame, both[:3], both[3:]))
             progress.advance()
     return readings
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deepmtdr.data.frames import Frame
-from deepmtdr.data.transforms import camera, crop, to_image, turn
+from deepmtdr.data.transforms import camera, crop, turn
 from deepmtdr.terms import Grade, Lesion
 
 
@@ -85,7 +85,7 @@ class Reading(NamedTuple):
 
     frame: Frame
     sr: np.ndarray
-    """s s 3, 8 bits."""
+    """3 s s, 8 bits."""
     lesions: np.ndarray
     """4 s s, probability x 255."""
 
@@ -114,7 +114,8 @@ def grading_batch(
         odds = np.bincount(grades, minlength=len(Grade))[grades] ** -float(balance)
         reading = pool[rng.choice(len(pool), p=odds / odds.sum())]
         maps = torch.from_numpy(np.array(reading.lesions)).float() / 255
-        both = turn(torch.cat([to_image(reading.sr), maps ** rng.uniform(0.7, 1.4)]), rng)
+        image = torch.from_numpy(np.array(reading.sr)).float() / 255
+        both = turn(torch.cat([image, maps ** rng.uniform(0.7, 1.4)]), rng)
         frames.append(both[:3])
         lesions.append(both[3:])
         drawn.append(reading.frame)
