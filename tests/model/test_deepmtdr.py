@@ -134,6 +134,15 @@ def test_evidence_depends_on_the_weights_of_the_score_only_with_create_graph(mod
     assert torch.autograd.grad(plain, last, allow_unused=True) == (None,)
 
 
+def test_eq5_teaches_the_isr_subnet_the_same_without_create_graph_in_use(model: DeepMTDR) -> None:
+    # ReLU, maxima and standing batch norm: dy_DR / dF of Eq. (3) is constant around a frame, and V moves with F alone.
+    gradients = []
+    for create_graph in (True, False):
+        evidence = model.evidence(model(torch.full((1, 3, 16, 16), 0.5).cumsum(3) / 16), create_graph=create_graph)
+        gradients.append(torch.autograd.grad(evidence.square().sum(), model.isr.to_rgb["4"].weight)[0])  # pyright: ignore
+    assert gradients[0].any() and torch.allclose(*gradients, rtol=1e-5, atol=1e-6)
+
+
 def test_grading_loss_teaches_grading_and_the_image_but_not_the_segmentation(model: DeepMTDR) -> None:
     grading_loss(model(torch.rand(1, 3, 16, 16)).grade_logits, torch.tensor([2])).backward()
     assert learned(model.grading) and learned(model.isr)

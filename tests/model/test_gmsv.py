@@ -92,7 +92,7 @@ def test_eq2_features_are_divided_by_their_own_maximum() -> None:
 
 def test_eq2_region_is_where_the_background_is_less_likely_than_not() -> None:
     features = planes([[1, 0], [0, 0]], [[0, 1], [0, 0]])
-    unsure = planes([[0.9, 0.4], [0.1, 0.2]])
+    unsure = planes([[0.6, 0.45], [0, 0]])  # as shares, not as a set, the IoUs would be 0.41 and 0.28: both selected
     assert select_features(features, unsure, torch.full((2,), HALF), 0.5).tolist() == [[True, False]]
 
 
