@@ -83,8 +83,7 @@ def _image_losses(
 
 def grading_losses(model: DeepMTDR, batch: GradingBatch, weights: LossWeights) -> StepLosses:
     """Stage 1b: Eq. (10) on frames that the standing subnets have read already; xi waits for the joint stage."""
-    seen = local_contrast(batch.frame) * (~batch.hidden)[:, None, None, None]
-    logits, _ = model.grading(seen, batch.lesions)
+    logits, _ = model.grading(batch.seen, batch.lesions)
     loss = losses.grading_loss(logits, batch.grade)
     nothing = logits.new_zeros(())
     accuracy = (logits.argmax(dim=1) == batch.grade).float().mean()

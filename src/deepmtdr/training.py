@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepmtdr import checkpoint
-from deepmtdr.data.batches import Reading, crop_batch, draw_frames, grading_batch
+from deepmtdr.data.batches import CONTRAST_LIMIT, CONTRAST_STEPS, Reading, crop_batch, draw_frames, grading_batch
 from deepmtdr.data.datasets import read_datasets
 from deepmtdr.data.frames import Frame, FrameCache
 from deepmtdr.data.sample import Sample
@@ -35,6 +35,9 @@ from deepmtdr.model.isr import bicubic
 from deepmtdr.progress import Progress
 from deepmtdr.recipe import STAGES, Recipe, Stage, split_file, to_dict
 from deepmtdr.stages import SUBNETS, StepLosses, grading_losses, joint_losses, restoration_losses, route
+
+SMALLER = 4
+"""The first steps of the grading stage see frames so many times smaller, in batches so many times larger."""
 
 Step = Callable[[int], StepLosses]
 """The losses of step n, with everything random about it drawn from n."""
@@ -122,9 +125,13 @@ def _stage_step(name: str, model: DeepMTDR, recipe: Recipe, frames: list[Frame],
         graded = _at_most(stage.per_grade, [f for f in frames if f.sample.grade is not None])
         readings = read_frames(model, graded, stage, out / "readings", recipe)
 
+        few = round(stage.small * stage.steps)
+        small = [reading.reduced(SMALLER) for reading in readings] if few else []
+
         def grading_step(n: int) -> StepLosses:
             rng = _rng(recipe, name, n)
-            batch = grading_batch(readings, stage.batch, stage.balance, stage.hide_image, rng)
+            pool, count = (small, SMALLER * stage.batch) if n < few else (readings, stage.batch)
+            batch = grading_batch(pool, count, stage.balance, stage.hide_image, rng)
             return grading_losses(model, batch, stage.loss)
 
         return grading_step
@@ -186,11 +193,11 @@ def read_frames(model: DeepMTDR, frames: Sequence[Frame], stage: Stage, folder: 
                 if frame.scale == 1:
                     lr = bicubic(lr, 1 / scale).clamp(0, 1)
                 with torch.no_grad(), _autocast(recipe):
-                    sr = model.super_resolve(lr, scale).float().clamp(0, 1)
-                    lesions = model.segmentation(local_contrast(sr))[:, :4]
-                both = torch.cat([sr, lesions.float()], dim=1)[0]
+                    seen = local_contrast(model.super_resolve(lr, scale).float().clamp(0, 1))
+                    lesions = model.segmentation(seen)[:, :4]
+                both = torch.cat([(seen + CONTRAST_LIMIT) * CONTRAST_STEPS, 255 * lesions.float()], dim=1)[0]
                 file.parent.mkdir(parents=True, exist_ok=True)
-                np.save(file.with_suffix(".part.npy"), (255 * both).round().byte().numpy())
+                np.save(file.with_suffix(".part.npy"), both.round().byte().numpy())
                 file.with_suffix(".part.npy").replace(file)
             both = np.load(file, mmap_mode="r")
             readings.append(Reading(frame, both[:3], both[3:]))

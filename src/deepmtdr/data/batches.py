@@ -13,10 +13,17 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from deepmtdr.data.frames import Frame
 from deepmtdr.data.transforms import camera, crop, turn
 from deepmtdr.terms import Grade, Lesion
+
+
+CONTRAST_LIMIT = 3.0
+"""Local contrast is held between minus this and this."""
+CONTRAST_STEPS = 255 / (2 * CONTRAST_LIMIT)
+"""8-bit steps of a unit of local contrast."""
 
 
 class Batch(NamedTuple):
@@ -84,26 +91,31 @@ class Reading(NamedTuple):
     """What the standing ISR and segmentation subnets said of a photograph, kept for the grading stage."""
 
     frame: Frame
-    sr: np.ndarray
-    """3 s s, 8 bits."""
+    seen: np.ndarray
+    """3 s s: the frame's local contrast, -3 to 3 as 0 to 255."""
     lesions: np.ndarray
-    """4 s s, probability x 255."""
+    """4 s s: probability x 255."""
+
+    def reduced(self, factor: int) -> Reading:
+        """The same `factor` times smaller: contrast by its mean, lesions by their maximum, so that none vanishes."""
+        seen = F.avg_pool2d(torch.from_numpy(np.array(self.seen)).float(), factor)
+        lesions = F.max_pool2d(torch.from_numpy(np.array(self.lesions)).float(), factor)
+        return Reading(self.frame, seen.round().byte().numpy(), lesions.byte().numpy())
 
 
 class GradingBatch(NamedTuple):
     """Whole frames with their lesion maps."""
 
-    frame: Float[Tensor, "b 3 s s"]
+    seen: Float[Tensor, "b 3 s s"]
+    """Local contrast of the frames; 0 where it is hidden, so that the subnet learns to read the lesion maps."""
     lesions: Float[Tensor, "b 4 s s"]
     grade: Int[Tensor, " b"]
-    hidden: Bool[Tensor, " b"]
-    """Where True the image is to be hidden from the grading subnet: it shall learn to read the lesion maps."""
 
 
 def grading_batch(
     readings: Sequence[Reading], count: int, balance: float, hide_image: float, rng: np.random.Generator
 ) -> GradingBatch:
-    """Draw graded photographs, data set by data set in turn, grades with frequency ** -balance."""
+    """Draw graded photographs, data sets evenly, grades with frequency ** -balance; another tone and turn each time."""
     sets: dict[str, list[Reading]] = {}
     for reading in readings:
         sets.setdefault(reading.frame.sample.dataset, []).append(reading)
@@ -113,14 +125,14 @@ def grading_batch(
         grades = np.array([r.frame.sample.grade for r in pool], int)
         odds = np.bincount(grades, minlength=len(Grade))[grades] ** -float(balance)
         reading = pool[rng.choice(len(pool), p=odds / odds.sum())]
-        maps = torch.from_numpy(np.array(reading.lesions)).float() / 255
-        image = torch.from_numpy(np.array(reading.sr)).float() / 255
-        both = turn(torch.cat([image, maps ** rng.uniform(0.7, 1.4)]), rng)
+        maps = (torch.from_numpy(np.array(reading.lesions)).float() / 255) ** rng.uniform(0.7, 1.4)
+        seen = torch.from_numpy(np.array(reading.seen)).float() / CONTRAST_STEPS - CONTRAST_LIMIT
+        seen = seen * rng.uniform(0.7, 1.4) * (rng.random() >= hide_image)
+        both = turn(torch.cat([seen, maps]), rng)
         frames.append(both[:3])
         lesions.append(both[3:])
         drawn.append(reading.frame)
-    hidden = torch.from_numpy(rng.random(count) < hide_image)
-    return GradingBatch(torch.stack(frames), torch.stack(lesions), _grades(drawn)[0], hidden)
+    return GradingBatch(torch.stack(frames), torch.stack(lesions), _grades(drawn)[0])
 
 
 def _grades(frames: Sequence[Frame]) -> tuple[Tensor, Tensor]:

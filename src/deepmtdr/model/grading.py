@@ -15,6 +15,8 @@ from deepmtdr.terms import Grade, Lesion
 
 STRIDES = (2, 4, 8, 16, 32)
 """Of the five taps that feed GMSV: the stem and the four residual stages (Fig. 6)."""
+LESION_GAIN = 4.0
+"""Of the lesion maps on their way in (reading R23): sparse as they are, they would drown beside the image's contrast."""
 PYRAMID = (4, 2, 1)
 """SPP levels: 16 + 4 + 1 = 21 cells."""
 
@@ -109,7 +111,7 @@ class GradingSubnet(nn.Module):
         Returns:
             Logits of the grades 0-4 and the five taps.
         """
-        stem = F.relu(self.bn1(self.conv1(torch.cat([frame, lesions.to(frame.dtype)], dim=1))))
+        stem = F.relu(self.bn1(self.conv1(torch.cat([frame, LESION_GAIN * lesions.to(frame.dtype)], dim=1))))
         stage1 = self.layer1(F.max_pool2d(stem, 3, stride=2, padding=1))
         stage2 = self.layer2(stage1)
         stage3 = self.layer3(stage2)
