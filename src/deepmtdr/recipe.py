@@ -85,7 +85,7 @@ class Stage:
     per_grade: int = 0
     """Most photographs of one grade and data set in the grading stage, the first by name; 0 takes all."""
     small: float = 0.0
-    """Share of the grading stage's steps, the first ones, on frames a quarter the size: cheap, and enough to begin with."""
+    """Share of the grading stage's steps, the first ones, on frames a quarter the size: a cheap beginning."""
     hide_image: float = 0.0
     """How often the grading subnet is shown the lesion maps without the image, so that it learns to read them."""
     loss: LossWeights = field(default_factory=LossWeights)

@@ -19,7 +19,6 @@ from deepmtdr.data.frames import Frame
 from deepmtdr.data.transforms import camera, crop, turn
 from deepmtdr.terms import Grade, Lesion
 
-
 CONTRAST_LIMIT = 3.0
 """Local contrast is held between minus this and this."""
 CONTRAST_STEPS = 255 / (2 * CONTRAST_LIMIT)

@@ -28,7 +28,7 @@ class Sample:
     grade: Grade | None = None
     """Grade 0-4, or None where nobody graded it."""
     lesion_masks: Mapping[Lesion, Path | None] = field(default_factory=dict)
-    """A type that is no key was not annotated. None: annotated, and no such lesion is there. A path: non-zero is lesion."""
+    """A type that is no key was not annotated. None: annotated, and none is there. A path: non-zero is lesion."""
 
     @property
     def annotated(self) -> tuple[bool, bool, bool, bool]:

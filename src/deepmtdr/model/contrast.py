@@ -1,7 +1,7 @@
 """How the segmentation and grading subnets see a frame: its local contrast (reading R21).
 
-The paper is silent on preprocessing. Cameras differ in gain, cast and illumination far more than in what a lesion does to
-its surroundings: each channel is divided by its own local mean within the field of view, so that a gain, a cast or a
+The paper is silent on preprocessing. Cameras differ in gain, cast and illumination far more than in what a lesion does
+to its surroundings: each channel is divided by its own local mean within the field of view, so that a gain, a cast or a
 shadow is gone and +0.1 means "a tenth brighter than around". Differentiable, and the same at training and use.
 """
 

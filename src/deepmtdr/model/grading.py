@@ -16,7 +16,7 @@ from deepmtdr.terms import Grade, Lesion
 STRIDES = (2, 4, 8, 16, 32)
 """Of the five taps that feed GMSV: the stem and the four residual stages (Fig. 6)."""
 LESION_GAIN = 4.0
-"""Of the lesion maps on their way in (reading R23): sparse as they are, they would drown beside the image's contrast."""
+"""Of the lesion maps on their way in (reading R23): sparse as they are, they drown beside the image's contrast."""
 PYRAMID = (4, 2, 1)
 """SPP levels: 16 + 4 + 1 = 21 cells."""
 

@@ -67,8 +67,8 @@ class ISRSubnet(nn.Module):
     """Image super-resolution by 2, 4 or 8 from one set of features.
 
     The feature extraction and up-scaling layers are shared between the scales; each scale has its own last convolution
-    (reading R1). The output is bicubic(X) + a residual whose last convolution starts at zero (reading R2): the untrained
-    subnet is bicubic interpolation, and training can only add.
+    (reading R1). The output is bicubic(X) + a residual whose last convolution starts at zero (reading R2): the
+    untrained subnet is bicubic interpolation, and training can only add.
     """
 
     def __init__(self, config: ISRConfig | None = None) -> None:

@@ -1,6 +1,6 @@
 """Make a training run's weights the shipped ones: their card in the header, the same card in Markdown beside them.
 
-    python docs/ship.py out/train out/evaluation
+    python release/ship_weights.py out/train out/evaluation
 
 The first folder is `deepmtdr train`'s, the second `deepmtdr evaluate`'s on the photographs that no training step saw.
 The scores in the card are the evaluation's own; what is said of data, licence and limits stands here.
