@@ -4,7 +4,8 @@ The tree:
 
     DeepMTDRError
     |- PhotographError        a file that cannot be decoded as one photograph
-    |  '- NoFieldOfView       decoded, but no fundus field of view is in it
+    |  '- Ungradable          decoded, but not fit to be graded
+    |     '- NoFieldOfView    no fundus field of view is in it
     |- DataError              a data set, manifest or mask that contradicts its layout
     |- RecipeError            an unknown key or a value out of range in a recipe
     |- CheckpointError        weights that are damaged, or of another architecture
@@ -24,7 +25,11 @@ class PhotographError(DeepMTDRError):
     """A file that cannot be decoded as one photograph."""
 
 
-class NoFieldOfView(PhotographError):
+class Ungradable(PhotographError):
+    """A photograph that is not fit to be graded."""
+
+
+class NoFieldOfView(Ungradable):
     """A photograph in which no fundus field of view was found."""
 
 

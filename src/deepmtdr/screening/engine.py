@@ -25,7 +25,8 @@ from deepmtdr.data.photograph import (
     read_photograph,
     way_into_frame,
 )
-from deepmtdr.errors import NoFieldOfView, PhotographError
+from deepmtdr.errors import PhotographError, Ungradable
+from deepmtdr.screening.quality import MEASURED_AT, assess
 from deepmtdr.screening.report import PRESENT, Pictures, ScreeningReport, Status, readable
 from deepmtdr.terms import FRAME, Grade, Lesion
 
@@ -98,7 +99,7 @@ class ScreeningEngine:
             facts = {"sha256": photograph.sha256, "width": width, "height": height}
             facts |= self._see(photograph.pixels, as_lr)
             return self._report(path, "ok", **facts, seconds=time.perf_counter() - started)
-        except NoFieldOfView as error:
+        except Ungradable as error:
             status, reason = "ungradable", str(error)
         except (PhotographError, OSError) as error:
             status, reason = "error", str(error)
@@ -119,8 +120,11 @@ class ScreeningEngine:
         return ScreeningReport(path=path, status=status, **said, **facts)
 
     def _see(self, pixels: UInt8[np.ndarray, "h w 3"], as_lr: int | None) -> dict[str, Any]:
-        """Everything about a decoded photograph; raises NoFieldOfView."""
+        """Everything about a decoded photograph; raises Ungradable."""
         fov = find_fov(pixels)
+        quality = assess(crop_to_frame(pixels, fov, MEASURED_AT), fov.side)
+        if quality.reason is not None:
+            raise Ungradable(quality.reason)
         scale = way_into_frame(fov.side, as_lr).scale
         way = Way(self.frame // scale, scale)
         pictures, probabilities = self._predict(pixels, fov, way)
