@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import deepmtdr
 from deepmtdr.errors import CheckpointError
 from deepmtdr.screening.engine import ScreeningEngine, measure_lesions
+from deepmtdr.screening.report import readable
 from deepmtdr.terms import Lesion
 from tiny import FRAME, save_bad_inputs, save_photograph, save_tiny_weights
 
@@ -94,10 +96,25 @@ def test_every_bad_input_is_one_line_with_path_and_reason(engine: ScreeningEngin
         assert report.grade is None and report.probabilities is None and report.pictures is None
 
 
+def test_a_message_names_the_path_once_whatever_it_is(engine: ScreeningEngine, tmp_path: Path) -> None:
+    for name in ("1", "two  blanks.jpg", "line\nbreak.jpg"):
+        (tmp_path / name).write_text("1 line")
+        message = engine.read(tmp_path / name).message
+        assert message.startswith(readable(f"{tmp_path / name}: found ")) and message.count(str(tmp_path)) == 1
+
+
 def test_a_file_that_is_no_photograph_still_has_its_digest(engine: ScreeningEngine, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_bytes(b"abc")
     digest = engine.read(tmp_path / "text.jpg").sha256
     assert digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_retina_that_is_too_dark_is_ungradable(engine: ScreeningEngine, tmp_path: Path) -> None:
+    with Image.open(save_photograph(tmp_path / "eye.png")) as image:
+        image.point(lambda level: level // 16).save(tmp_path / "night.png")
+    report = engine.read(tmp_path / "night.png")
+    assert (report.status, report.grade) == ("ungradable", None), report.message
+    assert report.message.startswith(f"{tmp_path / 'night.png'}: ") and "dark" in report.message
 
 
 def test_a_file_that_may_not_be_read_is_an_error(

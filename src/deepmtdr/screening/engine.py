@@ -111,9 +111,8 @@ class ScreeningEngine:
 
     def refuse(self, path: Path, reason: str, status: Status = "error", **facts: Any) -> ScreeningReport:
         """The report of a photograph that was not graded: its message is one line with path and reason."""
-        reason = " ".join(reason.split())
-        message = reason if str(path) in reason else f"{path}: {reason}"
-        return self._report(path, status, message=readable(message), **facts)
+        reason = " ".join(reason.removeprefix(f"{path}: ").split())
+        return self._report(path, status, message=readable(f"{path}: {reason}"), **facts)
 
     def _report(self, path: Path, status: Status, **facts: Any) -> ScreeningReport:
         said = {"weights": self.weights, "version": __version__, "precision": "bf16" if self.bf16 else "fp32"}
