@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import deepmtdr
 from deepmtdr import checkpoint
 from deepmtdr.cli import app
+from deepmtdr.data.synthetic import read_drawings
 from deepmtdr.model.deepmtdr import DeepMTDR
 from tiny import save_bad_inputs, save_photograph, save_tiny_weights, tiny_recipe
 
@@ -135,3 +136,19 @@ def test_an_unknown_recipe_or_key_is_one_line(tmp_path: Path) -> None:
 
 def test_evaluation_without_data_is_one_line(weights: Path, tmp_path: Path) -> None:
     assert refused(deepmtdr_("evaluate", "--data", tmp_path, "--weights", weights), str(tmp_path), "split")
+
+
+def test_drawings_are_the_same_from_the_same_seed_and_can_be_read_back(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        drawn = deepmtdr_("draw", tmp_path / folder, "--count", 2, "--seed", 4, "--grade", 3, "--size", 96)
+        assert drawn.exit_code == 0, drawn.output
+    samples = read_drawings(tmp_path / "one")
+    assert [(sample.name, sample.grade) for sample in samples] == [("drawing_00004", 3), ("drawing_00005", 3)]
+    for sample in samples:
+        twin = tmp_path / "two" / sample.photograph.relative_to(tmp_path / "one")
+        assert twin.read_bytes() == sample.photograph.read_bytes()
+
+
+def test_a_folder_for_drawings_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert refused(deepmtdr_("draw", tmp_path / "file" / "x", "--count", 1, "--size", 64), "file", "Not a directory")

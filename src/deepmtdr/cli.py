@@ -164,6 +164,27 @@ def evaluate(
     raise typer.Exit(FAILED if done.failures else 0)
 
 
+@app.command()
+def draw(
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Gets photographs/, masks/ and labels.csv.")],
+    count: Annotated[int, typer.Option(min=1, help="How many drawings.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first one; 2p and 2p + 1 are one patient's eyes.")] = 0,
+    grade: Annotated[int | None, typer.Option(min=0, max=4, help="Of all of them; else as grades are met.")] = None,
+    size: Annotated[int, typer.Option(min=64, help="Diameter of the field of view, px.")] = 1024,
+) -> None:
+    """Draw fundus photographs of no patient, with lesion masks and grades: always the same from the same seed.
+
+    Example: deepmtdr draw out/data/drawings --count 12
+    """
+    from deepmtdr.data.synthetic import write_data_set
+    from deepmtdr.terms import Grade
+
+    with one_line_errors():
+        chosen = None if grade is None else Grade(grade)
+        samples = write_data_set(out, range(seed, seed + count), grade=chosen, size=size)
+    typer.echo(f"{len(samples)} drawings: {out}")
+
+
 def _watched(items: Iterator[Any], total: int, name: str) -> list[Any]:
     """Everything the iterator gives, with a progress bar on stderr, so that stdout is the result alone."""
     from rich.progress import track
