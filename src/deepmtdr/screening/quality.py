@@ -35,7 +35,7 @@ class QualityLimits:
     structure: tuple[float, float] = (0.008, 13.0)
     """Least structure as a share of the brightness; most structure in grey levels."""
     sharpness: float = 0.35
-    """Least structure below vessel width, in grey levels (0.52): what is left of it after a blur of 1.5 % of the side."""
+    """Least structure below vessel width, in grey levels (0.52); a blur of 1.5 % of the side leaves less."""
     noise: float = 1.3
     """Largest ratio of pixel-wide to vessel-wide structure: white noise has about 2.5."""
     redness: float = 0.30
@@ -112,7 +112,7 @@ def measure(frame: UInt8[np.ndarray, "s s 3"], fov_side: int) -> Measured:
     small = np.asarray(Image.fromarray(frame).resize((MEASURED_AT, MEASURED_AT), Image.Resampling.BICUBIC))
     mask = fov_mask(small)
     # The rim's own blur and glare say nothing about the retina.
-    inside = ndimage.binary_erosion(mask, iterations=10)
+    inside = np.asarray(ndimage.binary_erosion(mask, iterations=10), bool)
     if not inside.any():
         return Measured(fov_side, 0, 0, 0, 0, 0, 0, 0, 0, rim=False)
     colours = small[inside].astype(np.float32)
@@ -120,8 +120,8 @@ def measure(frame: UInt8[np.ndarray, "s s 3"], fov_side: int) -> Measured:
     brightness = float(np.median(light))
     level = max(brightness, 10.0)
     green = small[..., 1].astype(np.float32)
-    smooth = _smooth(green, mask, 1)
-    levels = float((smooth - _smooth(green, mask, 6))[inside].std())
+    smooth = _smooth(green, mask, 1.0)
+    levels = float((smooth - _smooth(green, mask, 6.0))[inside].std())
     down, right = np.gradient(_smooth(green, mask, 1.5))
     redness, spread = _hue(colours, light)
     return Measured(
