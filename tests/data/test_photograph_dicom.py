@@ -16,6 +16,7 @@ from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import (
     JPEG2000,
     UID,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -221,6 +222,12 @@ def test_bomb_in_jpeg_behind_a_small_header_is_refused(tmp_path: Path) -> None:
     stream = jpeg(np.zeros((64, 3000, 3), np.uint8))
     message = fails(write(tmp_path / "a.dcm", encapsulated(stream, JPEGBaseline8Bit, "YBR_FULL_422")))
     assert "header says 80x60 px, its pixel data 3000x64 px" in message
+
+
+def test_deflated_file_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    dataset = dicom(PIXELS, "RGB")
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    assert "found deflated DICOM" in fails(write(tmp_path / "a.dcm", dataset))
 
 
 def test_too_small(tmp_path: Path) -> None:

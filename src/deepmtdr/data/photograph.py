@@ -196,7 +196,12 @@ def _to_8_bits(values: NDArray, largest: int) -> NDArray[np.uint8]:
 def _read_dicom(content: bytes) -> tuple[NDArray[np.uint8], Laterality | None]:
     """Whatever pydicom decodes with the plugins at hand."""
     from pydicom import dcmread
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+    if DeflatedExplicitVRLittleEndian.encode() in content[:1024]:  # would be inflated whole before any header is known
+        raise _Refused(
+            f"found deflated DICOM ({DeflatedExplicitVRLittleEndian}), expected a transfer syntax for images"
+        )
     try:
         dataset = dcmread(io.BytesIO(content))
         if "PixelData" not in dataset:

@@ -55,7 +55,8 @@ def _rim_points(mask: NDArray) -> NDArray:
     """First and last pixel of each row and column of the largest lit part, but for those on the photograph's edge."""
     if not mask.any():
         return np.empty((0, 2))
-    labels: NDArray = np.asarray(ndimage.label(mask)[0])
+    labels = np.empty(mask.shape, np.int32)
+    ndimage.label(mask, output=labels)
     largest = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
     height, width = mask.shape
     rows, columns = np.flatnonzero(largest.any(1)), np.flatnonzero(largest.any(0))
