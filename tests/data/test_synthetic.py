@@ -228,10 +228,10 @@ def test_a_small_subnet_learns_to_find_lesions_on_drawings_it_never_saw() -> Non
     images, masks = map(torch.stack, zip(*(framed(seed, grades[seed % 3]) for seed in range(36)), strict=True))
     subnet = LesionSegmentationSubnet(SegmentationConfig(width=8))
     optimiser = torch.optim.AdamW(subnet.parameters(), lr=3e-3)
-    everything = torch.ones(8, 4, dtype=torch.bool)
+    everything = torch.ones(BATCH, 4, dtype=torch.bool)
     for _ in range(STEPS):
         y, x = rng.integers(0, SIDE - CROP, 2)
-        chosen = torch.from_numpy(rng.integers(0, 28, 8))
+        chosen = torch.from_numpy(rng.integers(0, 28, BATCH))
         truth = masks[chosen, :, y : y + CROP, x : x + CROP]
         lesions = subnet(images[chosen, :, y : y + CROP, x : x + CROP])[:, :4]
         loss = dice_loss(lesions, truth, everything) + lesion_cross_entropy_loss(lesions, truth, everything)
@@ -248,7 +248,7 @@ def test_a_small_subnet_learns_to_find_lesions_on_drawings_it_never_saw() -> Non
         assert score > 5 * prevalence, f"{lesion.name}: AUPR {score:.3f}, prevalence {prevalence:.4f}"
 
 
-SIDE, CROP, STEPS = 384, 128, 250
+SIDE, CROP, BATCH, STEPS = 384, 96, 6, 180
 
 
 def framed(seed: int, grade: Grade) -> tuple[torch.Tensor, torch.Tensor]:

@@ -219,6 +219,13 @@ def test_without_as_lr_each_photograph_goes_its_own_way(untrained: Checkpoint, d
     assert (half.scale, half.lr_size) == (2, 128)
 
 
+def test_bfloat16_changes_little_and_is_said(untrained: Checkpoint, drawings: list[Sample]) -> None:
+    exact, fast = (evaluate(untrained, drawings[:1], bf16=bf16, bootstrap=FEW) for bf16 in (False, True))
+    assert (exact.protocol["precision"], fast.protocol["precision"]) == ("fp32", "bf16")
+    assert fast.measured[0].probs == pytest.approx(exact.measured[0].probs, abs=0.05)
+    assert fast.measured[0].image["psnr_fov_sr"] == pytest.approx(exact.measured[0].image["psnr_fov_sr"], abs=0.1)
+
+
 def test_what_makes_no_sense_is_refused(untrained: Checkpoint, drawings: list[Sample]) -> None:
     with pytest.raises(ValueError, match="low-resolution size 300"):
         evaluate(untrained, drawings, as_lr=300)

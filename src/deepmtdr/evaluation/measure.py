@@ -16,7 +16,7 @@ from deepmtdr.data.frames import read_lesion_masks
 from deepmtdr.data.photograph import crop_mask, crop_to_frame, find_fov, fov_mask, read_photograph, way_into_frame
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import DeepMTDRError
-from deepmtdr.metrics import PooledCurve, psnr, ssim
+from deepmtdr.metrics import PooledCurve, mean_ssim, psnr, ssim_map
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
 from deepmtdr.terms import FRAME, Lesion
@@ -80,7 +80,9 @@ class _Seen(NamedTuple):
 Curves = Mapping[Lesion, PooledCurve]
 
 
-def measure(model: DeepMTDR, sample: Sample, *, frame: int = FRAME, as_lr: int | None = 256) -> tuple[Measured, Curves]:
+def measure(
+    model: DeepMTDR, sample: Sample, *, frame: int = FRAME, as_lr: int | None = 256, bf16: bool = False
+) -> tuple[Measured, Curves]:
     """Read one photograph and measure what is known of it.
 
     Args:
@@ -89,6 +91,7 @@ def measure(model: DeepMTDR, sample: Sample, *, frame: int = FRAME, as_lr: int |
         frame: side of the HR frame in pixels.
         as_lr: size that the field of view is reduced to first, out of a frame of 1024 px: 256 is x4. None: the way of
             reading R19, straight into the frame if the photograph fills it.
+        bf16: compute convolutions in bfloat16.
 
     Returns:
         The measurements, and the fine pixel counts of each annotated type, to be pooled. A photograph that cannot be
@@ -100,10 +103,10 @@ def measure(model: DeepMTDR, sample: Sample, *, frame: int = FRAME, as_lr: int |
         seen = _see(sample, frame, as_lr)
     except (DeepMTDRError, OSError) as error:
         return Measured(**known, failure=str(error) or type(error).__name__), {}
-    with torch.inference_mode():
-        lr = _tensor(seen.lr)
-        prediction = model.read(model.super_resolve(lr, seen.scale).clamp(0, 1))
-    lesions = prediction.lesions[0].numpy()
+    lr = _tensor(seen.lr)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        prediction = model.read(model.super_resolve(lr, seen.scale).float().clamp(0, 1))
+    lesions = prediction.lesions[0].float().numpy()
     curves = {lesion: PooledCurve() for lesion in seen.lesion_masks}
     for lesion, mask in seen.lesion_masks.items():
         curves[lesion].update(lesions[lesion], mask, seen.inside)
@@ -112,7 +115,7 @@ def measure(model: DeepMTDR, sample: Sample, *, frame: int = FRAME, as_lr: int |
         fov_side=seen.fov_side,
         lr_size=seen.lr.shape[0],
         scale=seen.scale,
-        probs=tuple(prediction.grade_probs[0].double().tolist()),
+        probs=tuple(prediction.grade_logits[0].double().softmax(dim=0).tolist()),
         image=_image_scores(prediction.sr, bicubic(lr, seen.scale).clamp(0, 1), seen),
         lesions={lesion: _lesion_pixels(curve) for lesion, curve in curves.items()},
     )
@@ -144,9 +147,10 @@ def _image_scores(sr: Float[Tensor, "1 3 f f"], by_bicubic: Float[Tensor, "1 3 f
     scores = {}
     for name, tensor in (("sr", sr), ("bicubic", by_bicubic)):
         image = tensor[0].permute(1, 2, 0).numpy()
+        windows = ssim_map(image, hr)
         for place, mask in (("fov", seen.inside), ("whole", None)):
             scores[f"psnr_{place}_{name}"] = psnr(image, hr, mask)
-            scores[f"ssim_{place}_{name}"] = ssim(image, hr, mask)
+            scores[f"ssim_{place}_{name}"] = mean_ssim(windows, mask)
     return scores
 
 

@@ -36,6 +36,7 @@ def evaluate(
     samples: Sequence[Sample],
     *,
     as_lr: int | None = 256,
+    bf16: bool = False,
     bootstrap: Bootstrap | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
@@ -45,6 +46,7 @@ def evaluate(
         trained: a loaded checkpoint.
         samples: photographs with what is known of them; a label that is absent contributes nothing.
         as_lr: size that each field of view is reduced to first (128, 256 or 512 px: x8, x4, x2); None: reading R19.
+        bf16: compute convolutions in bfloat16, two to three times as fast where the processor multiplies it.
         bootstrap: how the intervals are made.
         advance: called after each photograph.
 
@@ -61,13 +63,13 @@ def evaluate(
     measured: list[Measured] = []
     pooled: dict[tuple[str, Lesion], PooledCurve] = {}
     for sample in samples:
-        one, curves = measure(trained.model, sample, frame=trained.recipe.data.frame, as_lr=as_lr)
+        one, curves = measure(trained.model, sample, frame=trained.recipe.data.frame, as_lr=as_lr, bf16=bf16)
         measured.append(one)
         for lesion, curve in curves.items():
             pooled.setdefault((sample.dataset, lesion), PooledCurve()).merge(curve)
         advance()
     bootstrap = bootstrap or Bootstrap()
-    return score(measured, pooled, bootstrap, _protocol(trained, measured, as_lr, bootstrap))
+    return score(measured, pooled, bootstrap, _protocol(trained, measured, as_lr, bf16, bootstrap))
 
 
 def score(measured: Sequence[Measured], pooled: Pooled, bootstrap: Bootstrap, protocol: dict[str, Any]) -> Evaluation:
@@ -92,6 +94,7 @@ def evaluate_folder(
     side: str = "test",
     datasets: Sequence[str] = (),
     as_lr: int | None = 256,
+    bf16: bool = False,
     bootstrap: Bootstrap | None = None,
     out: Path | None = None,
 ) -> Evaluation:
@@ -105,6 +108,7 @@ def evaluate_folder(
         side: of the split.
         datasets: names of data sets; empty takes those of the split.
         as_lr: see `evaluate`.
+        bf16: see `evaluate`.
         bootstrap: how the intervals are made.
         out: folder for `evaluation.json` and `predictions.csv`; None writes nothing.
 
@@ -116,7 +120,7 @@ def evaluate_folder(
     trained = checkpoint.load(weights)
     samples = held_out(data, split, side, datasets)
     with Progress("evaluate", len(samples)) as progress:
-        done = evaluate(trained, samples, as_lr=as_lr, bootstrap=bootstrap, advance=progress.advance)
+        done = evaluate(trained, samples, as_lr=as_lr, bf16=bf16, bootstrap=bootstrap, advance=progress.advance)
     if split is not None:
         digest = hashlib.sha256(split.read_bytes()).hexdigest()
         done.protocol["split"] = {"side": side, "sha256": digest, "of_the_weights": digest == trained.card.get("data")}
@@ -145,14 +149,14 @@ def held_out(data: Path, split: Path | None, side: str = "test", datasets: Seque
 
 
 def _protocol(
-    trained: Checkpoint, measured: Sequence[Measured], as_lr: int | None, bootstrap: Bootstrap
+    trained: Checkpoint, measured: Sequence[Measured], as_lr: int | None, bf16: bool, bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """What somebody who wants the same numbers has to know."""
     return {
         "version": __version__,
         "weights": trained.card.get("weights", trained.recipe.name),
         "weights_sha256": trained.digest,
-        "precision": "fp32",
+        "precision": "bf16" if bf16 else "fp32",
         "frame": trained.recipe.data.frame,
         "as_lr": as_lr,
         "photographs": len(measured),

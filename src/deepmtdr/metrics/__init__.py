@@ -15,7 +15,7 @@ from deepmtdr.metrics.grading import (
     kappa_quadratic,
     precision_recall_f1,
 )
-from deepmtdr.metrics.image import psnr, ssim
+from deepmtdr.metrics.image import mean_ssim, psnr, ssim, ssim_map
 from deepmtdr.metrics.lesions import PooledCurve, dice, iou
 from deepmtdr.metrics.ranking import OperatingPoint, auc, average_precision, sensitivity_at_specificity
 
@@ -32,8 +32,10 @@ __all__ = [
     "kappa",
     "kappa_linear",
     "kappa_quadratic",
+    "mean_ssim",
     "precision_recall_f1",
     "psnr",
     "sensitivity_at_specificity",
     "ssim",
+    "ssim_map",
 ]

@@ -30,7 +30,7 @@ def psnr(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
 
 
 def ssim(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
-    """Structural similarity (Wang et al. 2004): 11x11 Gaussian of sigma 1.5, K = (0.01, 0.03), mean over RGB.
+    """Structural similarity (Wang et al. 2004), the mean of `ssim_map`.
 
     Args:
         sr: the image judged, RGB in [0, 1].
@@ -40,19 +40,27 @@ def ssim(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
     Returns:
         At most 1; nan if no window counts.
     """
-    counted = np.zeros(sr.shape[:2], dtype=bool)
+    return mean_ssim(ssim_map(sr, hr), mask)
+
+
+def mean_ssim(windows: Float[np.ndarray, "h w"], mask: Mask | None = None) -> float:
+    """`ssim` from a map that was made before: one map serves several masks."""
+    counted = np.zeros(windows.shape, dtype=bool)
     counted[RADIUS:-RADIUS, RADIUS:-RADIUS] = True if mask is None else mask[RADIUS:-RADIUS, RADIUS:-RADIUS]
-    if not counted.any():
-        return float("nan")
-    return float(np.mean([_ssim_map(sr[..., c], hr[..., c])[counted].mean() for c in range(3)]))
+    return float(windows[counted].mean()) if counted.any() else float("nan")
+
+
+def ssim_map(sr: RGB, hr: RGB) -> Float[np.ndarray, "h w"]:
+    """SSIM of the window around each pixel: 11x11 Gaussian of sigma 1.5, K = (0.01, 0.03), mean over RGB."""
+    return np.mean([_channel_ssim(sr[..., c], hr[..., c]) for c in range(3)], axis=0)
 
 
 RADIUS = 5
 """An 11x11 window."""
 
 
-def _ssim_map(x: Float[np.ndarray, "h w"], y: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """SSIM of the window around each pixel of one channel, data range 1."""
+def _channel_ssim(x: Float[np.ndarray, "h w"], y: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """One channel of `ssim_map`; the data range is 1."""
     x, y = x.astype(np.float64), y.astype(np.float64)  # the variances below are differences of near-equal numbers
 
     def local(z: np.ndarray) -> np.ndarray:
