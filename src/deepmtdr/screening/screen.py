@@ -40,11 +40,11 @@ def _cells(report: ScreeningReport) -> list[str]:
     return [grade, f"{report.p_referable:.0%}", *(str(counts.get(lesion, "")) for lesion in Lesion)]
 
 
-def plain_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """A table of cells that are ready."""
+def plain_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, numbers: bool = True) -> Table:
+    """A table of cells that are ready; all but the first column are numbers, or all are words."""
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if number else "left")
+        table.add_column(Text(column), justify="right" if number and numbers else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
@@ -58,7 +58,7 @@ def cost_table(costs: Iterable[Cost], way: str) -> Table:
 
 def card_table(card: Mapping[str, Any]) -> Table:
     """The model card: what is nested is named with dots."""
-    return plain_table("Model card", ("", "value"), _flat(card))
+    return plain_table("Model card", ("", ""), _flat(card), numbers=False)
 
 
 def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:

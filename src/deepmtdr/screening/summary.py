@@ -74,13 +74,18 @@ def draw_summary(report: ScreeningReport) -> Image.Image:
     pictures = report.pictures
     _header(page, report)
     _panel(
-        page, Place(MARGIN, top, LARGE), "Lesions", f"probability from {PRESENT} on", lesions_in_colour(pictures, LARGE)
+        page,
+        Place(MARGIN, top, LARGE),
+        "Lesions",
+        f"count · share of the field of view, from probability {PRESENT} on",
+        lesions_in_colour(pictures, LARGE),
     )
     _legend(page, Place(MARGIN, top, LARGE), report)
     size = f"{report.width} x {report.height} px"
     _panel(page, Place(left, top, SMALL), "Photograph", size, pictures.photograph)
     _panel(page, Place(right, top, SMALL), *_sr_caption(report), pictures.sr)
-    _panel(page, Place(left, below, SMALL), "Evidence", "for retinopathy", evidence_in_colour(pictures, SMALL))
+    seen = "for retinopathy" if pictures.evidence.any() else "none for retinopathy"
+    _panel(page, Place(left, below, SMALL), "Evidence", seen, evidence_in_colour(pictures, SMALL))
     _colour_bar(page, Place(left, below, SMALL))
     _grade_card(page, Place(right, below, SMALL), report.probabilities)
     _footer(page, report)
@@ -200,7 +205,7 @@ def _legend(page: Image.Image, place: Place, report: ScreeningReport) -> None:
         words = x - 26 if to_right else x + 26
         draw.rectangle((x - 14 if to_right else x, y + 4, x if to_right else x + 14, y + 18), COLOURS[lesion])
         _write(page, (words, y + 19), name, 21, anchor="rs" if to_right else "ls", bold=True)
-        detail = f"{count} · {area:.2f} % of the field" if count else "none found"
+        detail = f"{count} · {area:.2f} %" if count else "none found"
         _write(page, (words, y + 46), detail, 19, SOFT, "rs" if to_right else "ls")
 
 
