@@ -7,7 +7,7 @@ import json
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from deepmtdr.errors import RecipeError
 from deepmtdr.losses import LossWeights
 from deepmtdr.model.deepmtdr import ModelConfig
-from deepmtdr.terms import FRAME
+from deepmtdr.terms import FRAME, SCALES
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """Read a shipped preset by name, or a TOML file, and apply `--set key=value` overrides.
 
     Args:
-        name_or_path: `small`, `smoke`, ... (see `recipe_names`), or the path of a `.toml` file.
+        name_or_path: `shipped`, `smoke`, ... (see `recipe_names`), or the path of a `.toml` file.
         overrides: `a.b=value` with a TOML value: `joint.loss.lambda_tv=0`, `data.datasets=["idrid"]`.
 
     Raises:
@@ -128,7 +128,10 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     values = _read(name_or_path)
     for override in overrides:
         _apply(values, override)
-    return from_dict(Recipe, values, str(name_or_path))
+    recipe = from_dict(Recipe, values, f"recipe {name_or_path}")
+    for wrong in _out_of_range(recipe):
+        raise RecipeError(f"recipe {name_or_path}: {wrong}")
+    return recipe
 
 
 def split_file(name: str) -> Path:
@@ -156,13 +159,12 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
     path = Path(name_or_path)
     preset = _presets() / f"{name_or_path}.toml"
     try:
-        text = path.read_text() if path.suffix == ".toml" else preset.read_text()
+        text = (path if path.suffix == ".toml" else preset).read_text(encoding="utf-8")
         return {"name": path.stem, **tomllib.loads(text)}
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise RecipeError(
-            f"recipe {name_or_path}: not found; expected a .toml file or one of {recipe_names()}"
-        ) from error
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        known = f"expected a .toml file or one of {', '.join(recipe_names())}"
+        raise RecipeError(f"recipe {name_or_path}: not found ({error.strerror}); {known}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {name_or_path}: no valid TOML: {error}") from error
 
 
@@ -177,6 +179,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
     *path, last = key.strip().split(".")
     for part in path:
         values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--set {override}: {part} is {values!r}, which has no keys")
     values[last] = value
 
 
@@ -185,8 +189,24 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(recipe)))
 
 
-def from_dict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+def differences(was: Mapping[str, Any], now: Mapping[str, Any], inside: str = "") -> Iterator[str]:
+    """What differs between two recipes (`to_dict`), as "joint.steps was 3, is 5"."""
+    for key in sorted({*was, *now}):
+        one, other = was.get(key), now.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from differences(one, other, f"{inside}{key}.")
+        elif one != other:
+            yield f"{inside}{key} was {one!r}, is {other!r}"
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any], where: str, base: T | None = None) -> T:
     """Build a config dataclass from nested mappings, checking every key and type.
+
+    Args:
+        kind: the dataclass; each of its fields has a default.
+        values: only what differs.
+        where: said in front of an error.
+        base: what the values differ from; None: the defaults.
 
     Raises:
         RecipeError: naming the key, what was found and what was expected.
@@ -195,12 +215,14 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     unknown = set(values) - set(hints)
     if unknown:
         raise RecipeError(f"{where}: unknown key {', '.join(sorted(unknown))}; known are {', '.join(hints)}")
-    return kind(**{key: _coerce(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+    fields = vars(kind() if base is None else base)
+    given = {key: _coerce(hints[key], value, f"{where}: {key}", fields[key]) for key, value in values.items()}
+    return kind(**{**fields, **given})
 
 
-def _coerce(hint: Any, value: Any, where: str) -> Any:
+def _coerce(hint: Any, value: Any, where: str, base: Any = None) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_dict(typing.cast("type", hint), value, where)
+        return from_dict(typing.cast("type", hint), value, where, base)
     origin = typing.get_origin(hint)
     if origin is tuple and isinstance(value, list | tuple):
         inner = typing.get_args(hint)
@@ -215,3 +237,26 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if plain is object or not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
         raise RecipeError(f"{where} = {value!r}, expected {getattr(hint, '__name__', hint)}")
     return value
+
+
+def _out_of_range(recipe: Recipe) -> Iterator[str]:
+    """What is wrong with the values of a recipe whose types are right."""
+    known = ("1", *map(str, SCALES))
+    if recipe.precision not in ("bf16", "fp32"):
+        yield f"precision = {recipe.precision!r}, expected bf16 or fp32"
+    if recipe.data.frame < 16 or recipe.data.frame % 16:
+        yield f"data.frame = {recipe.data.frame}, expected a multiple of 16"
+    if not 0 <= recipe.data.held_out < 1:
+        yield f"data.held_out = {recipe.data.held_out}, expected a share from 0 to below 1"
+    for name in STAGES:
+        stage: Stage = getattr(recipe, name)
+        if stage.steps < 0 or stage.batch < 1:
+            yield f"{name}: {stage.steps} steps of {stage.batch} photographs, expected at least 0 of 1"
+        if stage.crop < 0 or stage.crop % 16:
+            yield f"{name}.crop = {stage.crop}, expected a multiple of 16, or 0 for whole frames"
+        odds = stage.scales.values()
+        if not any(odds) or min(odds) < 0 or not set(known).issuperset(stage.scales):
+            yield f"{name}.scales = {stage.scales}, expected shares of {', '.join(known)}"
+        for share in ("annotated", "small", "hide_image", "warm_up"):
+            if not 0 <= getattr(stage, share) <= 1:
+                yield f"{name}.{share} = {getattr(stage, share)}, expected a share from 0 to 1"

@@ -6,9 +6,11 @@ hangs on (seed, stage, step) alone, so a resumed run goes on exactly where it st
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import math
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,12 +30,12 @@ from deepmtdr.data.frames import Frame, FrameCache
 from deepmtdr.data.sample import Sample
 from deepmtdr.data.split import apply_split, read_split, split, write_split
 from deepmtdr.data.transforms import to_image
-from deepmtdr.errors import DataError, PhotographError, TrainingError
+from deepmtdr.errors import CheckpointError, DataError, PhotographError, TrainingError
 from deepmtdr.model.contrast import local_contrast
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
 from deepmtdr.progress import Progress
-from deepmtdr.recipe import STAGES, Recipe, Stage, split_file, to_dict
+from deepmtdr.recipe import STAGES, Recipe, Stage, differences, split_file, to_dict
 from deepmtdr.stages import SUBNETS, StepLosses, grading_losses, joint_losses, restoration_losses, route
 
 SMALLER = 4
@@ -66,16 +68,20 @@ def run(
         Path of the weights.
 
     Raises:
-        TrainingError: if a loss is not finite, or `out` holds a run of another recipe.
-        DataError: if a data set is not as its reader expects.
+        TrainingError: if a loss or gradient is not finite, or `out` is to be resumed with another recipe or other data.
+        DataError: if a data set is not as its reader expects, or has no photograph that a stage could learn from.
+        CheckpointError: if there is nothing to resume, or `init_grading` is no such file.
     """
     torch.manual_seed(recipe.seed)
-    frames, fingerprint = _training_frames(recipe, data, out, cache or out / "frames")
+    sides = _sides(recipe, data)
+    fingerprint = _fingerprint(sides)
     model = DeepMTDR(recipe.model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if init_grading is not None:
-        model.grading.load_imagenet(checkpoint.read_plain(init_grading))
+        _init_grading(model, init_grading)
     run_ = _Run(model, recipe, out, fingerprint)
     at, step_at = run_.restore() if resume else run_.start()
+    write_split(out / "split.csv", sides)
+    frames = list(_prepared(FrameCache(cache or out / "frames", recipe.data.frame), sides["train"], out / "failed.csv"))
     for name in STAGES[STAGES.index(at) if at in STAGES else len(STAGES) :]:
         stage: Stage = getattr(recipe, name)
         if not stage.steps:
@@ -88,21 +94,28 @@ def run(
     return weights
 
 
-def _training_frames(recipe: Recipe, data: Path, out: Path, cache: Path) -> tuple[list[Frame], str]:
-    """Read the data sets, hold the patients of the test side out, and bring the others into the HR frame."""
+def _sides(recipe: Recipe, data: Path) -> dict[str, list[Sample]]:
+    """Read the data sets, and hold the patients of the other sides out."""
     samples = read_datasets({name: data / name for name in recipe.data.datasets})
     if recipe.data.split:
-        sides = apply_split(samples, read_split(split_file(recipe.data.split)))
-    else:
-        shares = {"train": 1 - recipe.data.held_out, "test": recipe.data.held_out}
-        sides = split(samples, shares, recipe.data.split_seed)
-    out.mkdir(parents=True, exist_ok=True)
-    write_split(out / "split.csv", sides)
-    frames = list(_prepared(FrameCache(cache, recipe.data.frame), sides["train"], out / "failed.csv"))
-    if not frames:
-        raise DataError(f"{data}: no photograph of {', '.join(recipe.data.datasets)} could be used for training")
-    digest = hashlib.sha256((out / "split.csv").read_bytes()).hexdigest()
-    return frames, digest
+        return {"train": [], **apply_split(samples, read_split(split_file(recipe.data.split)))}
+    shares = {"train": 1 - recipe.data.held_out, "test": recipe.data.held_out}
+    return split(samples, shares, recipe.data.split_seed)
+
+
+def _fingerprint(sides: Mapping[str, Sequence[Sample]]) -> str:
+    """SHA-256 of the split as it is written down."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "split.csv"
+        write_split(path, sides)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _init_grading(model: DeepMTDR, path: Path) -> None:
+    try:
+        model.grading.load_imagenet(checkpoint.read_plain(path))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _prepared(cache: FrameCache, samples: Sequence[Sample], failures: Path) -> Iterator[Frame]:
@@ -113,17 +126,17 @@ def _prepared(cache: FrameCache, samples: Sequence[Sample], failures: Path) -> I
             try:
                 yield cache(sample)
             except PhotographError as error:
-                failed.append(f"{sample.dataset},{sample.name},{error}")
+                failed.append((sample.dataset, sample.name, error))
             progress.advance()
-    failures.write_text("".join(f"{line}\n" for line in ["dataset,name,reason", *failed]))
+    with failures.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("dataset", "name", "reason"), *failed])
 
 
 def _stage_step(name: str, model: DeepMTDR, recipe: Recipe, frames: list[Frame], out: Path) -> Step:
     stage: Stage = getattr(recipe, name)
-    sharp = [f for f in frames if f.scale == 1]
     if name == "grading":
-        graded = _at_most(stage.per_grade, [f for f in frames if f.sample.grade is not None])
-        readings = read_frames(model, graded, stage, out / "readings", recipe)
+        graded = _some((f for f in frames if f.sample.grade is not None), "has a grade", name)
+        readings = read_frames(model, _at_most(stage.per_grade, graded), stage, out / "readings", recipe)
 
         few = round(stage.small * stage.steps)
         small = [reading.reduced(SMALLER) for reading in readings] if few else []
@@ -137,6 +150,7 @@ def _stage_step(name: str, model: DeepMTDR, recipe: Recipe, frames: list[Frame],
         return grading_step
 
     compute = restoration_losses if name == "restoration" else joint_losses
+    sharp = _some((f for f in frames if f.scale == 1), f"fills the frame of {recipe.data.frame} px", name)
 
     def image_step(n: int) -> StepLosses:
         rng = _rng(recipe, name, n)
@@ -146,6 +160,12 @@ def _stage_step(name: str, model: DeepMTDR, recipe: Recipe, frames: list[Frame],
         return compute(model, batch, scale, stage.loss)
 
     return image_step
+
+
+def _some(frames: Iterable[Frame], claim: str, stage: str) -> list[Frame]:
+    if not (found := list(frames)):
+        raise DataError(f"{stage}: none of the photographs for training {claim}; expected at least one")
+    return found
 
 
 def _at_most(count: int, graded: list[Frame]) -> list[Frame]:
@@ -249,7 +269,9 @@ class _Run:
             raise TrainingError(f"{name} step {n}: a loss is not finite: {result.terms}")
         route(result, self.model, end_to_end=stage.end_to_end)
         for group in optimiser.param_groups:
-            torch.nn.utils.clip_grad_norm_(group["params"], stage.clip)
+            norm = torch.nn.utils.clip_grad_norm_(group["params"], stage.clip)
+            if not norm.isfinite():  # the weights are still those of the step before
+                raise TrainingError(f"{name} step {n}: a gradient is not finite; the losses are {result.terms}")
         optimiser.step()
         decay = min(stage.ema, (n + 1) / (n + 10))
         for key, tensor in self.model.state_dict().items():
@@ -274,6 +296,7 @@ class _Run:
 
     def start(self) -> tuple[str, int]:
         """Begin anew: what an earlier run left in the folder would not be of this one."""
+        self.out.mkdir(parents=True, exist_ok=True)
         self.log.unlink(missing_ok=True)
         shutil.rmtree(self.out / "readings", ignore_errors=True)
         return STAGES[0], 0
@@ -286,16 +309,35 @@ class _Run:
             CheckpointError: if there is no checkpoint, or a damaged one.
         """
         tensors, card, _ = checkpoint.read(self.state)
-        if card["data"] != self.fingerprint:
-            raise TrainingError(f"{self.state}: made from other data or another split than {self.out / 'split.csv'}")
-        if _begun(card["recipe"], card) != _begun(to_dict(self.recipe), card):
+        was, now = card["recipe"], to_dict(self.recipe)
+        if differing := list(differences(_begun(was, card), _begun(now, card))):
             raise TrainingError(
-                f"{self.state}: made by another recipe; start anew in another folder, or use the same one"
+                f"{self.state}: made by another recipe ({'; '.join(differing)}); resume with the same one, "
+                "or start anew in another folder"
+            )
+        if card["data"] != self.fingerprint:
+            raise TrainingError(
+                f"{self.state}: made from other photographs, labels or sides than those found now; "
+                f"expected those of {self.out / 'split.csv'}"
             )
         parts = {p: {k[len(p) + 1 :]: t for k, t in tensors.items() if k.startswith(p + "/")} for p in _PARTS}
         self.model.load_state_dict(parts["model"])
         self.average, self.moments = parts["average"], parts["moments"]
+        self._forget_from(card["stage"], card["step"])
+        if was["grading"] != now["grading"]:  # a stage to come: what has been read for it already was read otherwise
+            shutil.rmtree(self.out / "readings", ignore_errors=True)
         return card["stage"], card["step"]
+
+    def _forget_from(self, stage: str, step: int) -> None:
+        """Steps behind the checkpoint are done again: their rows leave the log."""
+        if not self.log.exists():
+            return
+        stages = (*STAGES, "done")
+        first = stages.index(stage), step
+        header, *rows = self.log.read_text().splitlines(keepends=True)
+        whole = [row.split(",") for row in rows if row.endswith("\n")]
+        kept = [",".join(cells) for cells in whole if (stages.index(cells[0]), int(cells[1])) < first]
+        self.log.write_text("".join([header, *kept]))
 
 
 _PARTS = ("model", "average", "moments")

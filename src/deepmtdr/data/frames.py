@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from deepmtdr.data.field_of_view import crop_mask, crop_to_frame, find_fov, way_into_frame
 from deepmtdr.data.photograph import read_photograph
 from deepmtdr.data.sample import Sample
-from deepmtdr.errors import DataError
+from deepmtdr.errors import DataError, PhotographError
 from deepmtdr.terms import FRAME, Lesion
 
 
@@ -44,10 +45,10 @@ class FrameCache:
 
         Raises:
             PhotographError: if the photograph cannot be decoded or shows no field of view.
-            DataError: if a mask has not the photograph's size.
+            DataError: if a mask cannot be decoded, or has not the photograph's size.
         """
-        stem = self.folder / sample.dataset / f"{sample.name}.{self._key(sample)}"
-        pixels_file, masks_file = stem.with_suffix(".frame.npy"), stem.with_suffix(".masks.npy")
+        stem = f"{sample.name}.{self._key(sample)}"
+        pixels_file, masks_file = (self.folder / sample.dataset / f"{stem}.{of}.npy" for of in ("frame", "masks"))
         if not pixels_file.exists():
             pixels_file.parent.mkdir(parents=True, exist_ok=True)
             pixels, masks = self._prepare(sample)
@@ -59,7 +60,10 @@ class FrameCache:
         return Frame(sample, pixels, self.size // pixels.shape[0], masks)
 
     def _key(self, sample: Sample) -> str:
-        stat = sample.photograph.stat()
+        try:
+            stat = sample.photograph.stat()
+        except OSError as error:
+            raise PhotographError(f"{sample.photograph}: cannot be read ({error.strerror})") from error
         masks = {lesion.name: str(path) for lesion, path in sample.lesion_masks.items()}
         facts = [str(sample.photograph), stat.st_size, stat.st_mtime_ns, self.size, masks]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
@@ -67,7 +71,7 @@ class FrameCache:
     def _prepare(self, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
         photograph = read_photograph(sample.photograph)
         fov = find_fov(photograph.pixels)
-        way = way_into_frame(fov.side)
+        way = way_into_frame(max(1, round(fov.side * FRAME / self.size)))  # of a frame of FRAME px
         pixels = crop_to_frame(photograph.pixels, fov, self.size // way.scale)
         if not sample.lesion_masks:
             return pixels, None
@@ -85,15 +89,18 @@ def read_lesion_masks(sample: Sample, shape: tuple[int, ...]) -> Mapping[Lesion,
         shape: height and width of its photograph.
 
     Raises:
-        DataError: naming the mask whose size is not the photograph's.
+        DataError: naming the mask that cannot be decoded, or whose size is not the photograph's.
     """
     masks = {}
     for lesion, path in sample.lesion_masks.items():
         if path is None:
             masks[lesion] = np.zeros(shape, bool)
             continue
-        with Image.open(path) as image:
-            mask = np.asarray(image)
+        try:
+            with Image.open(path) as image:
+                mask = np.asarray(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path}: cannot be decoded as a mask ({error})") from error
         mask = (mask.any(axis=2) if mask.ndim == 3 else mask) != 0
         if mask.shape != tuple(shape):
             raise DataError(f"{path}: mask of {mask.shape} px, expected {tuple(shape)} as {sample.photograph.name}")
@@ -102,7 +109,7 @@ def read_lesion_masks(sample: Sample, shape: tuple[int, ...]) -> Mapping[Lesion,
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    temporary = path.with_suffix(".part")
+    temporary = path.with_suffix(f".{os.getpid()}.part")  # another run may prepare the same photograph
     with temporary.open("wb") as file:
         np.save(file, array)
     temporary.replace(path)

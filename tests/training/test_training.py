@@ -1,0 +1,295 @@
+"""Training on a tiny IDRiD of drawings: every recipe runs, every step does what it says, what is wrong is said."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deepmtdr import checkpoint, training
+from deepmtdr.data.datasets import read_datasets
+from deepmtdr.data.frames import FrameCache
+from deepmtdr.data.sample import Sample
+from deepmtdr.errors import CheckpointError, DataError, TrainingError
+from deepmtdr.model.contrast import local_contrast
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.isr import bicubic
+from deepmtdr.recipe import STAGES, load_recipe, recipe_names
+from deepmtdr.training import one_cycle, run
+from drawings import BLACK, GRADES, SMALL, TWIN
+from small_runs import FRAME, ONE_STAGE, of, rows, same, tiny, untrained, weights
+from trees import GRADING_PHOTOGRAPHS
+
+TERMS = {
+    "restoration": {"image", "tv", "seg_aware", "dice", "cross_entropy"},
+    "grading": {"grading", "accuracy"},
+    "joint": {"image", "tv", "seg_aware", "cls_aware", "dice", "cross_entropy", "unsupervised", "grading", "xi"},
+}
+"""Eqs. (6), (7), (4), (8) and the cross-entropy beside it; (10); all of them with (5), (9) and xi."""
+
+
+# Every recipe
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_runs_a_step_of_each_stage(name: str, train: Callable[..., Path]) -> None:
+    recipe = tiny(name=name)
+    out = train(recipe)
+    found = checkpoint.load(out / "weights.safetensors")
+    assert found.recipe == recipe
+    assert found.card["weights"] == name
+    logged = rows(out / "metrics.csv")
+    for stage in STAGES:
+        of_stage = [row for row in logged if row["stage"] == stage]
+        assert {row["term"] for row in of_stage} == TERMS[stage]
+        assert all(row["step"] == "0" and math.isfinite(float(row["value"])) for row in of_stage)
+    before, after = untrained(recipe), weights(out)
+    assert not any(same(of(part, before), of(part, after)) for part in ("isr", "segmentation", "grading", "gmsv"))
+    assert all(torch.isfinite(tensor).all() for tensor in after.values())
+
+
+@pytest.mark.slow
+def test_the_smoke_recipe_runs_as_it_is(train: Callable[..., Path]) -> None:
+    out = train(load_recipe("smoke", ["data.frame=96"]))
+    steps = {(row["stage"], row["step"]) for row in rows(out / "metrics.csv")}
+    assert len(steps) == 8
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("failed.csv", "metrics.csv", "readings", "resume.safetensors", "split.csv"),
+        *("weights.json", "weights.safetensors"),
+    ]
+
+
+def test_the_weights_are_those_of_the_last_checkpoint_as_float16(train: Callable[..., Path]) -> None:
+    out = train(tiny(*ONE_STAGE["joint"]))
+    shipped = checkpoint.load(out / "weights.safetensors").model.state_dict()
+    for name, tensor in weights(out).items():
+        assert torch.equal(shipped[name], tensor.half().float() if tensor.is_floating_point() else tensor)
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_others(train: Callable[..., Path]) -> None:
+    first = weights(train(tiny(), "first"))
+    assert same(first, weights(train(tiny(), "again")))
+    assert not same(first, weights(train(tiny("seed=1"), "other")))
+
+
+def test_a_run_begun_anew_keeps_nothing_of_the_one_before(train: Callable[..., Path]) -> None:
+    train(tiny("seed=1", steps=2))
+    out = train(tiny())
+    fresh = train(tiny(), "fresh")
+    assert (out / "metrics.csv").read_text() == (fresh / "metrics.csv").read_text()
+    assert same(weights(out), weights(fresh))
+
+
+# What may go wrong
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    compute, calls = training.joint_losses, itertools.count()
+
+    def broken(*args: Any) -> Any:
+        step = compute(*args)
+        return step._replace(terms={**step.terms, "dice": value}) if next(calls) == 1 else step
+
+    monkeypatch.setattr(training, "joint_losses", broken)
+    with pytest.raises(TrainingError, match=rf"joint step 1: a loss is not finite.*'dice': {value}"):
+        train(tiny(steps=3))
+
+
+@pytest.mark.parametrize("stage", ["restoration", "joint"])
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
+    train: Callable[..., Path], stage: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=rf"{stage} step 0: a gradient is not finite"):
+        train(tiny(f"{stage}.loss.dice=nan", "checkpoint_minutes=0"))
+    if (tmp_path / "out/resume.safetensors").exists():
+        tensors, _, _ = checkpoint.read(tmp_path / "out/resume.safetensors")
+        assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_weights_that_explode_end_the_run(train: Callable[..., Path]) -> None:
+    with pytest.raises(TrainingError, match=r"restoration step [1-9].*not finite"):
+        train(tiny("restoration.lr_isr=1e30", "restoration.warm_up=0", "restoration.scales={4 = 1}", steps=4))
+
+
+def test_photographs_that_cannot_be_used_are_written_down_with_the_reason(data: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "data"
+    shutil.copytree(data, broken)
+    (broken / "idrid" / GRADING_PHOTOGRAPHS / "IDRiD_003.jpg").write_bytes(b"not, a\nphotograph")
+    run(tiny(*ONE_STAGE["grading"]), broken, tmp_path / "out")
+    failed = rows(tmp_path / "out/failed.csv")
+    assert [(row["dataset"], row["name"]) for row in failed] == [("idrid", "IDRiD_003"), ("idrid", f"IDRiD_{BLACK}")]
+    assert "IDRiD_003.jpg" in failed[0]["reason"] and "field of view" in failed[1]["reason"]
+    read = {path.stem for path in (tmp_path / "out/readings").rglob("*.npy")}
+    assert read == {"IDRiD_05", "IDRiD_001", "IDRiD_002", "IDRiD_004", f"IDRiD_{SMALL}"}
+
+
+def test_a_mask_that_does_not_fit_ends_the_run(data: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "data"
+    shutil.copytree(data, broken)
+    mask = next((broken / "idrid").rglob("IDRiD_04_MA.tif"))
+    Image.new("1", (10, 10)).save(mask)
+    with pytest.raises(DataError, match=r"IDRiD_04_MA\.tif: mask of \(10, 10\) px"):
+        run(tiny(), broken, tmp_path / "out")
+
+
+def test_a_stage_without_photographs_to_learn_from_is_refused(train: Callable[..., Path], data: Path) -> None:
+    with pytest.raises(DataError, match=r"joint: none of the photographs.*fills the frame of 256 px"):
+        train(tiny("data.frame=256", *ONE_STAGE["joint"]))
+
+
+def test_no_held_out_patient_is_seen(data: Path, tmp_path: Path) -> None:
+    run(tiny("data.held_out=0.4", *ONE_STAGE["joint"]), data, tmp_path)
+    sides = {
+        side: {r["name"] for r in rows(tmp_path / "split.csv") if r["split"] == side} for side in ("train", "test")
+    }
+    seen = {path.name.split(".")[0] for path in (tmp_path / "frames/idrid").iterdir()}
+    seen |= {row["name"] for row in rows(tmp_path / "failed.csv")}
+    assert len(sides["test"]) >= 3
+    assert seen == sides["train"]
+
+
+def test_a_written_split_is_followed(train: Callable[..., Path], tmp_path: Path) -> None:
+    table = train(tiny(*ONE_STAGE["grading"]), "first") / "split.csv"
+    moved = table.read_text().replace("IDRiD_002,idrid/002,2,train", "IDRiD_002,idrid/002,2,test")
+    assert moved != table.read_text()
+    (tmp_path / "own.csv").write_text(moved)
+    out = train(tiny(f"data.split='{tmp_path / 'own.csv'}'", *ONE_STAGE["grading"]))
+    assert (out / "split.csv").read_text() == moved
+    assert not list(out.rglob("IDRiD_002*")) and list(out.rglob("IDRiD_001*"))
+
+
+def test_imagenet_weights_that_do_not_fit_are_refused_by_name(train: Callable[..., Path], tmp_path: Path) -> None:
+    path = tmp_path / "resnet.safetensors"
+    save_file({"conv1.weight": torch.ones(64, 3, 7, 7)}, path)
+    with pytest.raises(CheckpointError, match=r"resnet\.safetensors: ImageNet weights: conv1\.weight"):
+        train(tiny(), init_grading=path)
+
+
+def test_imagenet_weights_are_where_grading_starts_from(train: Callable[..., Path], tmp_path: Path) -> None:
+    recipe, path = tiny(*(f"{stage}.steps=0" for stage in STAGES)), tmp_path / "resnet.safetensors"
+    own = {name.removeprefix("grading."): t for name, t in of("grading", untrained(recipe)).items()}
+    own = {name: torch.full_like(t, 2) for name, t in own.items() if not name.startswith(("spp_fc", "classifier"))}
+    save_file(own | {"conv1.weight": torch.full((2, 3, 7, 7), 3.0)}, path)
+    out = train(recipe, init_grading=path)
+    grading = checkpoint.load(out / "weights.safetensors").model.grading
+    assert (grading.conv1.weight[:, :3] == 3).all() and not (grading.conv1.weight[:, 3:] == 3).any()
+    assert (grading.layer4[0].conv1.weight == 2).all()
+
+
+# The steps themselves
+
+
+def test_the_weights_kept_are_the_running_average(train: Callable[..., Path]) -> None:
+    def after_one_step(ema: float) -> dict[str, Tensor]:
+        recipe = tiny("precision=fp32", f"restoration.ema={ema}", *ONE_STAGE["restoration"])
+        return weights(train(recipe, f"ema{ema}"))
+
+    before, last, average = untrained(tiny()), after_one_step(0.0), after_one_step(0.995)
+    for name, start in before.items():
+        if start.is_floating_point():  # the first step's decay is (0 + 1) / (0 + 10)
+            assert torch.allclose(average[name], 0.1 * start + 0.9 * last[name], atol=1e-6), name
+    assert not same(last, before)
+
+
+def test_the_first_step_of_adamw_is_the_learning_rate(train: Callable[..., Path]) -> None:
+    sets = ("precision=fp32", "restoration.ema=0", "restoration.weight_decay=0", "restoration.warm_up=0")
+    rates = ("restoration.lr_isr=0.003", "restoration.lr_segmentation=0.02")
+    recipe = tiny(*sets, *rates, *ONE_STAGE["restoration"])
+    before, after = untrained(recipe), weights(train(recipe))
+    for subnet, rate in (("isr.to_rgb", 0.003), ("segmentation.to_map", 0.02)):
+        steps = torch.cat([(after[name] - before[name]).flatten().abs() for name in of(subnet, before)])
+        assert steps.max().item() == pytest.approx(rate, rel=0.01)
+
+
+@pytest.mark.parametrize("frozen", [("isr",), ("isr", "grading"), ("segmentation",)], ids="+".join)
+def test_a_learning_rate_of_0_freezes_a_subnet(train: Callable[..., Path], frozen: tuple[str, ...]) -> None:
+    rates = (f"joint.lr_{subnet}=0" for subnet in frozen)
+    recipe = tiny(*rates, "joint.scales={4 = 1}", *ONE_STAGE["joint"])
+    before, after = untrained(recipe), weights(train(recipe))
+    still = {part for part in ("isr", "segmentation", "grading") if same(of(part, before), of(part, after))}
+    assert still == set(frozen)
+
+
+def test_grading_reads_a_low_resolution_photograph_by_its_own_scale(
+    train: Callable[..., Path], data: Path, cache: Path
+) -> None:
+    out = train(tiny("precision=fp32", *ONE_STAGE["grading"]))
+    lr = np.asarray(FrameCache(cache, FRAME)(_sample(data, SMALL)).pixels)
+    assert lr.shape == (FRAME // 2, FRAME // 2, 3)
+    image = torch.from_numpy(lr.transpose(2, 0, 1).copy())[None].float() / 255
+    contrast = local_contrast(bicubic(image, 2).clamp(0, 1))[0]  # an untrained ISR subnet is bicubic
+    found = np.load(out / f"readings/idrid/IDRiD_{SMALL}.npy")
+    assert found.shape == (7, FRAME, FRAME) and found.dtype == np.uint8
+    assert np.abs(found[:3] - (contrast.numpy() + 3) * 255 / 6).max() <= 0.51
+
+
+def test_grading_begins_with_small_frames_in_larger_batches(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, compute = [], training.grading_losses
+
+    def watching(model: DeepMTDR, batch: Any, *args: Any) -> Any:
+        drawn.append(tuple(batch.seen.shape))
+        return compute(model, batch, *args)
+
+    monkeypatch.setattr(training, "grading_losses", watching)
+    train(tiny("grading.small=0.5", *ONE_STAGE["grading"], steps=4))
+    assert drawn == [(8, 3, 16, 16)] * 2 + [(2, 3, 64, 64)] * 2
+
+
+@pytest.mark.parametrize(("most", "expected"), [(0, 6), (1, 4)])
+def test_grading_reads_at_most_so_many_photographs_of_a_grade(
+    train: Callable[..., Path], most: int, expected: int
+) -> None:
+    out = train(tiny(f"grading.per_grade={most}", *ONE_STAGE["grading"]))
+    read = {path.stem for path in (out / "readings").rglob("*.npy")}
+    assert len(read) == expected  # of the grades 0, 0, 2, 2, 3, 4
+    assert ("IDRiD_003" in read) == (most == 0)
+
+
+def _sample(data: Path, number: str) -> Sample:
+    samples = read_datasets({"idrid": data / "idrid"})
+    return next(sample for sample in samples if sample.name == f"IDRiD_{number}")
+
+
+def test_the_tiny_idrid_has_every_kind_of_photograph(data: Path) -> None:
+    samples = {sample.name: sample for sample in read_datasets({"idrid": data / "idrid"})}
+    assert len(samples) == 3 + len(GRADES) - 1  # B's twin of 05 is 05
+    assert samples["IDRiD_05"].grade == GRADES[TWIN] and all(samples["IDRiD_05"].annotated)
+    assert samples["IDRiD_04"].grade is None and all(samples["IDRiD_04"].annotated)
+    assert samples["IDRiD_001"].grade == 0 and not any(samples["IDRiD_001"].annotated)
+
+
+# The learning rate
+
+
+def test_one_cycle_by_hand() -> None:
+    # Up in a tenth of the way; half of the way down, the cosine stands at 0.
+    places = {0.0: 0.01, 0.05: 0.5, 0.1: 1.0, 0.55: 0.01 + 0.99 / 2, 1.0: 0.01}
+    assert {at: one_cycle(at, 0.1) for at in places} == pytest.approx(places)
+
+
+def test_one_cycle_rises_then_falls_and_never_stops() -> None:
+    rates = [one_cycle(n / 200, 0.25) for n in range(201)]
+    top = rates.index(max(rates))
+    assert top == 50 and max(rates) == 1 and min(rates) == pytest.approx(0.01)
+    assert all(one <= other for one, other in itertools.pairwise(rates[: top + 1]))
+    assert all(one > other for one, other in itertools.pairwise(rates[top:]))
+
+
+def test_one_cycle_without_warm_up_begins_at_the_top() -> None:
+    assert one_cycle(0.0, 0.0) == 1.0
+    assert one_cycle(1.0, 1.0) == 1.0  # nothing but warm-up
