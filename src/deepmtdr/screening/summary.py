@@ -205,16 +205,17 @@ def _legend(page: Image.Image, place: Place, report: ScreeningReport) -> None:
         words = x - 26 if to_right else x + 26
         draw.rectangle((x - 14 if to_right else x, y + 4, x if to_right else x + 14, y + 18), COLOURS[lesion])
         _write(page, (words, y + 19), name, 21, anchor="rs" if to_right else "ls", bold=True)
-        detail = f"{count} · {area:.2f} %" if count else "none found"
+        share = f"{area:.2f} %" if area >= 0.005 else "below 0.01 %"
+        detail = f"{count} · {share}" if count else "none found"
         _write(page, (words, y + 46), detail, 19, SOFT, "rs" if to_right else "ls")
 
 
 def _colour_bar(page: Image.Image, place: Place) -> None:
-    ramp = _inferno(np.tile(np.linspace(0, 1, 96, dtype=np.float32), (8, 1))).astype(np.uint8)
+    ramp = _inferno(np.tile(np.linspace(0, 1, 64, dtype=np.float32), (8, 1))).astype(np.uint8)
     y = place.y + place.side - 22
     _write(page, (place.x + 14, y + 10), "0", 16, SOFT)
     page.paste(Image.fromarray(ramp), (place.x + 30, y))
-    _write(page, (place.x + 134, y + 10), "1", 16, SOFT)
+    _write(page, (place.x + 102, y + 10), "1", 16, SOFT)
 
 
 def _grade_card(page: Image.Image, place: Place, probabilities: tuple[float, ...]) -> None:
