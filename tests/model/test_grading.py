@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import reference
-from deepmtdr.model.grading import STRIDES, GradingConfig, GradingSubnet, dr_score, spatial_pyramid_pooling
+from deepmtdr.model.grading import STRIDES, BasicBlock, GradingConfig, GradingSubnet, dr_score, spatial_pyramid_pooling
 
 SMALL = GradingConfig(width=4, hidden=16)
 
@@ -156,3 +156,18 @@ def test_y_dr_gradient_is_one_for_grades_1_to_4_and_zero_for_grade_0() -> None:
     logits = torch.randn(2, 5, requires_grad=True)
     dr_score(logits).sum().backward()
     assert logits.grad is not None and logits.grad.tolist() == [[0, 1, 1, 1, 1]] * 2
+
+
+def test_no_1x1_convolution_has_a_stride() -> None:
+    # Channels-last and narrow, its gradient is written past the end of its memory (seen with torch 2.13 on AVX-512).
+    convolutions = [module for module in GradingSubnet().modules() if isinstance(module, nn.Conv2d)]
+    assert not [c for c in convolutions if c.kernel_size == (1, 1) and c.stride != (1, 1)]
+
+
+def test_a_shortcut_takes_every_second_pixel_as_a_strided_convolution_would() -> None:
+    block = BasicBlock(4, 8, 2).eval()
+    assert block.downsample is not None
+    x = torch.randn(2, 4, 9, 8)
+    strided = torch.nn.functional.conv2d(x, block.downsample[0].weight, stride=2)
+    assert torch.allclose(block.downsample[0](x[..., ::2, ::2]), strided, atol=1e-6)
+    assert block(x).shape == (2, 8, 5, 4)

@@ -50,14 +50,17 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
+        self.stride = stride
         self.downsample = None
         if stride != 1 or channels_in != channels_out:
-            shortcut = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+            # Every stride-th pixel is taken before, not by the convolution: with fewer than 16 channels, channels-last,
+            # the CPU kernel of a strided 1x1 convolution writes past its gradient's end (torch 2.13, AVX-512).
+            shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(channels_out))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d H W"]:
         """The residual block."""
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut = x if self.downsample is None else self.downsample(x[..., :: self.stride, :: self.stride])
         x = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(x)) + shortcut)
 
