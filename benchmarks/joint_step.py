@@ -44,7 +44,8 @@ def _case(lambda_ca: float) -> dict[str, float]:
     model, side = DeepMTDR(recipe.model), recipe.data.frame
     masks = (torch.rand(1, 4, side, side) > 0.99).float()
     known = torch.ones(1, dtype=torch.bool)
-    batch = Batch(torch.rand(1, 3, side, side), masks, known.expand(1, 4), torch.tensor([2]), known)
+    hr = torch.rand(1, 3, side, side)
+    batch = Batch(hr, hr, masks, known.expand(1, 4), torch.tensor([2]), known)
     weights = replace(recipe.joint.loss, lambda_ca=lambda_ca)
     taken = []
     for _ in range(1 + REPEATS):

@@ -15,7 +15,7 @@ MASK_FOLDERS = ("1. Microaneurysms", "2. Haemorrhages", "3. Hard Exudates", "4. 
 TWIN = "082"
 """In B the same photograph as 05 in A."""
 BLACK, SMALL = "005", "006"
-"""In B: without a field of view; of half the size."""
+"""In B: without a field of view; of less than half the size."""
 GRADES = {"001": 0, "002": 2, "003": 0, "004": 4, BLACK: 1, SMALL: 3, TWIN: 2}
 
 
@@ -33,7 +33,7 @@ def draw_idrid(root: Path, size: int = 96) -> Path:
     for number, grade in GRADES.items():
         photograph = Image.fromarray(draw(5 if number == TWIN else int(number), Grade(grade), size).photograph)
         if number == SMALL:
-            photograph = photograph.reduce(2)
+            photograph.thumbnail((44, 44))
         if number == BLACK:
             photograph = photograph.point(lambda _: 0)
         photograph.save(root / GRADING_PHOTOGRAPHS / f"IDRiD_{number}.jpg", quality=95)

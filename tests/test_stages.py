@@ -43,7 +43,8 @@ def batch() -> Batch:
     """Two photographs of 64 px: one annotated and graded, one neither."""
     known = torch.tensor([True, False])
     masks = (torch.rand(2, 4, 64, 64) > 0.9).float()
-    return Batch(torch.rand(2, 3, 64, 64), masks, known[:, None].expand(2, 4), torch.tensor([2, 0]), known)
+    hr = torch.rand(2, 3, 64, 64)
+    return Batch(hr, hr, masks, known[:, None].expand(2, 4), torch.tensor([2, 0]), known)
 
 
 def learners(step: StepLosses, model: DeepMTDR, *, end_to_end: bool = True) -> set[str]:

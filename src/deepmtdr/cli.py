@@ -121,6 +121,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    init: Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors) to start from.")] = None,
     init_grading: Annotated[Path | None, typer.Option(help="ImageNet ResNet-18 weights (.safetensors).")] = None,
 ) -> None:
     """Train by a recipe: ISR and segmentation, grading, then all three jointly.
@@ -132,7 +133,7 @@ def train(
 
     with one_line_errors():
         chosen = load_recipe(recipe, settings or ())
-        written = training.run(chosen, data, out, resume=resume, init_grading=init_grading)
+        written = training.run(chosen, data, out, resume=resume, init=init, init_grading=init_grading)
     typer.echo(f"weights: {written}")
 
 

@@ -54,7 +54,7 @@ def _backward(loss: Tensor, inputs: Sequence[Tensor]) -> None:
 
 def restoration_losses(model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights) -> StepLosses:
     """Stage 1a: Eqs. (4), (6), (7) for the ISR subnet, Eq. (8) for the segmentation subnet, on crops."""
-    sr = model.super_resolve(bicubic(batch.hr, 1 / scale).clamp(0, 1), scale)
+    sr = model.super_resolve(bicubic(batch.taken, 1 / scale).clamp(0, 1), scale)
     classes = model.segmentation(local_contrast(sr))
     image, variation, seg_aware = _image_losses(model, sr, classes, batch.hr, scale, weights)
     dice = losses.dice_loss(classes[:, :4], batch.lesion_masks, batch.annotated)
@@ -95,12 +95,12 @@ def joint_losses(model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights
 
     Annotated photographs give Eq. (8), the others Eq. (9), whose pseudo ground truth is the HR frame's evidence mask.
     """
-    sr = model.super_resolve(bicubic(batch.hr, 1 / scale).clamp(0, 1), scale)
+    sr = model.super_resolve(bicubic(batch.taken, 1 / scale).clamp(0, 1), scale)
     on_sr = model.read(sr)
     image, variation, seg_aware = _image_losses(model, sr, on_sr.lesions, batch.hr, scale, weights)
     _, evidence_hr = model.predict(batch.hr, scale=1)
     cls_aware = sr.new_zeros(())
-    if weights.lambda_ca and scale > 1:
+    if weights.lambda_ca and sr.requires_grad:  # Eq. (5) teaches the ISR subnet alone
         evidence_sr = model.evidence(on_sr, create_graph=True)
         cls_aware = losses.classification_aware_loss(evidence_sr, evidence_hr, weights.phi_vis, weights.tau)
     dice = losses.dice_loss(on_sr.lesions, batch.lesion_masks, batch.annotated)

@@ -51,6 +51,7 @@ def run(
     out: Path,
     *,
     resume: bool = False,
+    init: Path | None = None,
     init_grading: Path | None = None,
     cache: Path | None = None,
 ) -> Path:
@@ -61,6 +62,7 @@ def run(
         data: folder that holds a folder for each data set of the recipe, under its name.
         out: folder for `split.csv`, `metrics.csv`, `failed.csv`, the checkpoints and `weights.safetensors`.
         resume: go on from the last checkpoint in `out`.
+        init: a checkpoint of deepmtdr, of the same architecture, whose weights the run starts from.
         init_grading: safetensors file of a published ImageNet ResNet-18 for the grading subnet.
         cache: folder of prepared frames, which several runs may share; `out / "frames"` if None.
 
@@ -70,12 +72,14 @@ def run(
     Raises:
         TrainingError: if a loss or gradient is not finite, or `out` is to be resumed with another recipe or other data.
         DataError: if a data set is not as its reader expects, or has no photograph that a stage could learn from.
-        CheckpointError: if there is nothing to resume, or `init_grading` is no such file.
+        CheckpointError: if there is nothing to resume, or `init` or `init_grading` is no such file.
     """
     torch.manual_seed(recipe.seed)
     sides = _sides(recipe, data)
     fingerprint = _fingerprint(sides)
     model = DeepMTDR(recipe.model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if init is not None:
+        _init(model, init)
     if init_grading is not None:
         _init_grading(model, init_grading)
     run_ = _Run(model, recipe, out, fingerprint)
@@ -109,6 +113,13 @@ def _fingerprint(sides: Mapping[str, Sequence[Sample]]) -> str:
         path = Path(folder) / "split.csv"
         write_split(path, sides)
         return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _init(model: DeepMTDR, path: Path) -> None:
+    try:
+        model.load_state_dict(checkpoint.load(path).model.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: not the architecture of the recipe: {' '.join(str(error).split())}") from error
 
 
 def _init_grading(model: DeepMTDR, path: Path) -> None:
@@ -257,7 +268,7 @@ class _Run:
                     self.save(name, n + 1, optimiser)
                     saved = time.monotonic()
         self.model.load_state_dict(self.average)
-        self.save(_next_stage(name), 0, None)
+        self.save(_next_stage(self.recipe, name), 0, None)
 
     def _step(self, optimiser: torch.optim.Optimizer, name: str, stage: Stage, step: Step, n: int) -> dict[str, float]:
         for group in optimiser.param_groups:
@@ -350,9 +361,9 @@ def _begun(recipe: dict[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key not in to_come}
 
 
-def _next_stage(name: str) -> str:
-    following = STAGES.index(name) + 1
-    return STAGES[following] if following < len(STAGES) else "done"
+def _next_stage(recipe: Recipe, name: str) -> str:
+    to_come = STAGES[STAGES.index(name) + 1 :]
+    return next((stage for stage in to_come if getattr(recipe, stage).steps), "done")
 
 
 def one_cycle(progress: float, warm_up: float) -> float:

@@ -43,7 +43,9 @@ TERMS = {
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_runs_a_step_of_each_stage(name: str, train: Callable[..., Path]) -> None:
-    recipe = tiny(name=name)
+    recipe = tiny(
+        "data.frame=128", name=name
+    )  # small frames, a quarter the size, must leave the last stage a pixel to spare
     out = train(recipe)
     found = checkpoint.load(out / "weights.safetensors")
     assert found.recipe == recipe
@@ -171,6 +173,19 @@ def test_a_written_split_is_followed(train: Callable[..., Path], tmp_path: Path)
     assert not list(out.rglob("IDRiD_002*")) and list(out.rglob("IDRiD_001*"))
 
 
+def test_a_run_may_start_from_another_ones_weights(train: Callable[..., Path]) -> None:
+    first = train(tiny("seed=1"), "first") / "weights.safetensors"
+    still = tiny(*(f"{stage}.steps=0" for stage in STAGES))
+    begun = checkpoint.load(train(still, init=first) / "weights.safetensors")
+    assert same(begun.model.state_dict(), checkpoint.load(first).model.state_dict())
+
+
+def test_weights_of_another_architecture_are_refused_as_a_start(train: Callable[..., Path]) -> None:
+    first = train(tiny(*ONE_STAGE["restoration"]), "first") / "weights.safetensors"
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: not the architecture of the recipe.*isr"):
+        train(tiny("model.isr.width=6"), init=first)
+
+
 def test_imagenet_weights_that_do_not_fit_are_refused_by_name(train: Callable[..., Path], tmp_path: Path) -> None:
     path = tmp_path / "resnet.safetensors"
     save_file({"conv1.weight": torch.ones(64, 3, 7, 7)}, path)
@@ -246,8 +261,8 @@ def test_grading_begins_with_small_frames_in_larger_batches(
         return compute(model, batch, *args)
 
     monkeypatch.setattr(training, "grading_losses", watching)
-    train(tiny("grading.small=0.5", *ONE_STAGE["grading"], steps=4))
-    assert drawn == [(8, 3, 16, 16)] * 2 + [(2, 3, 64, 64)] * 2
+    train(tiny("grading.small=0.5", "data.frame=128", *ONE_STAGE["grading"], steps=4))
+    assert drawn == [(8, 3, 32, 32)] * 2 + [(2, 3, 128, 128)] * 2
 
 
 @pytest.mark.parametrize(("most", "expected"), [(0, 6), (1, 4)])

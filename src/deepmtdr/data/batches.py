@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepmtdr.data.frames import Frame
-from deepmtdr.data.transforms import camera, crop, turn
+from deepmtdr.data.transforms import crop, expose, tone, turn
 from deepmtdr.terms import Grade, Lesion
 
+TONE, EXPOSURE = ("gain", "gamma"), ("blur", "noise", "jpeg")
+"""What of a camera changes the truth of super-resolution, and what only the way there."""
 CONTRAST_LIMIT = 3.0
 """Local contrast is held between minus this and this."""
 CONTRAST_STEPS = 255 / (2 * CONTRAST_LIMIT)
@@ -29,6 +31,9 @@ class Batch(NamedTuple):
     """Photographs in the HR frame, or crops of them, with what is known."""
 
     hr: Float[Tensor, "b 3 s s"]
+    """As sharp as the photographs are: what the ISR subnet is to reach."""
+    taken: Float[Tensor, "b 3 s s"]
+    """The same through a lesser camera, blurred, grainy, compressed: the LR is derived from it."""
     lesion_masks: Float[Tensor, "b 4 s s"]
     annotated: Bool[Tensor, "b 4"]
     """Which types are known; elsewhere the masks say nothing."""
@@ -69,17 +74,20 @@ def crop_batch(
         frames: photographs that fill the HR frame (scale 1).
         side: of the crops, px.
         zoom: see `transforms.crop`.
-        cameras: keyword arguments of `transforms.camera`.
+        cameras: keyword arguments of `transforms.tone` and `transforms.expose`.
         rng: source of every choice.
     """
-    images, masks = [], []
+    tones, exposures = ({name: cameras[name] for name in names} for names in (TONE, EXPOSURE))
+    images, taken, masks = [], [], []
     for frame in frames:
         image, mask = crop(frame, side or frame.pixels.shape[0], zoom if side else 1.0, rng)
         both = turn(torch.cat([image, mask]), rng)
-        images.append(camera(both[:3], rng, **cameras))  # pyright: ignore[reportArgumentType]
+        images.append(tone(both[:3], rng, **tones))
+        taken.append(expose(images[-1], rng, **exposures))  # pyright: ignore[reportArgumentType]
         masks.append(both[3:])
     return Batch(
         torch.stack(images),
+        torch.stack(taken),
         torch.stack(masks),
         torch.tensor([known_lesions(f) for f in frames]),
         *_grades(frames),

@@ -93,10 +93,23 @@ def camera(
     Returns:
         RGB in [0, 1]; what was black stays black but for the noise within the field of view.
     """
-    inside = (image.amax(dim=0, keepdim=True) > 8 / 255).float()
+    return expose(tone(image, rng, gain=gain, gamma=gamma), rng, blur=blur, noise=noise, jpeg=jpeg)
+
+
+def tone(
+    image: Float[Tensor, "3 h w"], rng: np.random.Generator, *, gain: float, gamma: float
+) -> Float[Tensor, "3 h w"]:
+    """The part of `camera` that every pixel undergoes alone: gain, cast and tone curve."""
     common, own = rng.normal(0, 0.7 * gain), rng.normal(0, 0.7 * gain, 3)
     factors = torch.from_numpy(np.exp(common + own)).float()[:, None, None]
-    image = (image ** float(np.exp(rng.normal(0, gamma))) * factors).clamp(0, 1)
+    return (image ** float(np.exp(rng.normal(0, gamma))) * factors).clamp(0, 1)
+
+
+def expose(
+    image: Float[Tensor, "3 h w"], rng: np.random.Generator, *, blur: float, noise: float, jpeg: int
+) -> Float[Tensor, "3 h w"]:
+    """The part of `camera` that loses detail: focus, sensor noise and compression."""
+    inside = (image.amax(dim=0, keepdim=True) > 8 / 255).float()
     if blur and rng.random() < 0.5:
         image = gaussian_blur(image, rng.uniform(0.3, max(blur, 0.3)))
     if noise:
