@@ -239,3 +239,12 @@ def test_the_shipped_weights_are_the_default_and_say_so_when_absent(saved: Path,
     (package / "weights").mkdir(parents=True)
     shutil.copy(saved, package / "weights" / f"{checkpoint.SHIPPED}.safetensors")
     assert checkpoint.load().digest == checkpoint.load(saved).digest
+
+
+def test_the_same_weights_are_the_same_file(tmp_path: Path) -> None:
+    def written() -> bytes:
+        checkpoint.write(tmp_path / "a.safetensors", {"b": torch.arange(3.0), "a": torch.ones(2)}, {"stage": "done"})
+        return (tmp_path / "a.safetensors").read_bytes()
+
+    assert len({written() for _ in range(20)}) == 1
+    assert (int.from_bytes(written()[:8], "little")) % 8 == 0  # the tensors stay aligned

@@ -83,8 +83,16 @@ def write(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) ->
     text = json.dumps(card)
     temporary = path.with_suffix(".safetensors.part")
     # Not safetensors' own save_file: nobody but the owner could read its files.
-    temporary.write_bytes(to_bytes(tensors, metadata={"card": text, "digest": _digest(tensors, text)}))
+    temporary.write_bytes(_in_order(to_bytes(tensors, metadata={"card": text, "digest": _digest(tensors, text)})))
     temporary.replace(path)
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same safetensors file with its header's keys sorted: as they come, they differ from one writing to the next."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[end:]
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:

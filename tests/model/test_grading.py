@@ -158,6 +158,15 @@ def test_y_dr_gradient_is_one_for_grades_1_to_4_and_zero_for_grade_0() -> None:
     assert logits.grad is not None and logits.grad.tolist() == [[0, 1, 1, 1, 1]] * 2
 
 
+def test_logits_have_a_mean_of_zero_whatever_constant_the_classifier_adds() -> None:
+    subnet, frame, lesions = GradingSubnet(SMALL).eval(), torch.randn(2, 3, 64, 64), torch.rand(2, 4, 64, 64)
+    before = subnet(frame, lesions).logits
+    with torch.no_grad():
+        subnet.classifier.bias += 3.0
+    assert torch.allclose(subnet(frame, lesions).logits, before, atol=1e-5)
+    assert before.mean(dim=1).tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
 def test_no_1x1_convolution_has_a_stride() -> None:
     # Channels-last and narrow, its gradient is written past the end of its memory (seen with torch 2.13 on AVX-512).
     convolutions = [module for module in GradingSubnet().modules() if isinstance(module, nn.Conv2d)]

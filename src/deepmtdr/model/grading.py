@@ -37,6 +37,7 @@ class Grading(NamedTuple):
     """What the grading subnet says, and from what."""
 
     logits: Float[Tensor, "b 5"]
+    """With a mean of 0: softmax leaves a common constant free."""
     features: tuple[Float[Tensor, "b _ _ _"], ...]
     """The five taps, fine to coarse, strides 2, 4, 8, 16, 32."""
 
@@ -120,8 +121,9 @@ class GradingSubnet(nn.Module):
         stage3 = self.layer3(stage2)
         stage4 = self.layer4(stage3)
         hidden = F.relu(self.spp_fc(spatial_pyramid_pooling(stage4)))
-        logits = self.classifier(self.dropout(hidden))
-        return Grading(logits.float(), (stem, stage1, stage2, stage3, stage4))
+        logits = self.classifier(self.dropout(hidden)).float()
+        logits = logits - logits.mean(dim=1, keepdim=True)  # y_DR, a sum of them, must not hang on a free constant (R5)
+        return Grading(logits, (stem, stage1, stage2, stage3, stage4))
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over a published ResNet-18's weights; the stem's RGB part takes `conv1`, its lesion part stays.
