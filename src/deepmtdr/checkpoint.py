@@ -88,7 +88,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) ->
 
 
 def _in_order(file: bytes) -> bytes:
-    """The same safetensors file with its header's keys sorted: as they come, they differ from one writing to the next."""
+    """The same safetensors file with its header's keys sorted: else each writing has an order of its own."""
     end = 8 + int.from_bytes(file[:8], "little")
     header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
