@@ -34,7 +34,7 @@ def model() -> DeepMTDR:
     model = DeepMTDR(config).eval()
     with torch.no_grad():
         model.grading.spp_fc.weight.abs_()
-        model.grading.classifier.weight.abs_()
+        model.grading.classifier.weight.abs_()[0].neg_()
     return model
 
 

@@ -27,7 +27,7 @@ def model() -> DeepMTDR:
     model = DeepMTDR(SMALL).eval()
     with torch.no_grad():
         model.grading.spp_fc.weight.abs_()
-        model.grading.classifier.weight.abs_()
+        model.grading.classifier.weight.abs_()[0].neg_()
     return model
 
 
