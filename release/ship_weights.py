@@ -27,12 +27,13 @@ ABOUT: dict[str, Any] = {
     ],
     "licence": "The weights saw EyePACS and DIARETDB0: for research, under those sets' terms. The code is Apache-2.0.",
     "split": "recipes/v0.split.csv, by patient; the side `test` was seen by no training step and chose no checkpoint. "
-    "What it said of the first part was known when the second was planned.",
+    "Its scores of the first part were known when the second was planned, and ten of its photographs were looked at "
+    "once within it, after stage 1a.",
     "recipe_name": "shipped, then shipped-on from its weights",
     "made": "Two CPU cores, bfloat16, at 256 -> 1024 px. First the recipe `shipped`, about two hours, with blurred, "
-    "grainy and compressed photographs as the truth of super-resolution too; then `shipped-on` from its weights, about "
-    "an hour and a half, with sharp truth (reading R24). IDRiD 26, 038 and 397 were found to be eyes of the training "
-    "side after the first stage 1a and moved there: they are in no score.",
+    "grainy and compressed photographs as the truth of super-resolution too (weights c1df58bbc062); then `shipped-on` "
+    "from them, about an hour and a half, with sharp truth (reading R24). IDRiD 26, 038 and 397 were found to be eyes "
+    "of the training side after the first stage 1a and moved there: they are in no score.",
     "limits": [
         "Lesion masks of one camera in one clinic (IDRiD) are all that the lesions were learned from.",
         "One held-out photograph has soft exudates: their score says little.",

@@ -207,3 +207,9 @@ def test_a_split_is_a_shipped_name_or_a_file(tmp_path: Path, root: Path) -> None
     assert split_file("v0") == root / "src/deepmtdr/recipes/v0.split.csv"
     with pytest.raises(RecipeError, match=r"v00.*no such file.*shipped"):
         split_file("v00")
+
+
+def test_small_frames_need_a_frame_to_be_reduced_from() -> None:
+    with pytest.raises(RecipeError, match=r"grading\.small = 0\.5 in a frame of 112 px, expected at least 128"):
+        load_recipe("smoke", ["grading.small=0.5", "data.frame=112"])
+    assert load_recipe("smoke", ["grading.small=0.5", "data.frame=128"]).grading.small == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -143,3 +144,13 @@ def test_grading_step_teaches_grading_only_and_from_the_image_and_the_lesions(mo
     assert learners(step(1.0, 0.8), model) == {"grading"}
     terms = [step(image, lesions).terms["grading"] for image, lesions in ((1.0, 0.8), (0.0, 0.8), (1.0, 0.4))]
     assert len(set(terms)) == 3
+
+
+@pytest.mark.parametrize("compute", [restoration_losses, joint_losses])
+def test_lr_comes_from_what_was_taken_and_sr_is_held_against_the_sharp_one(
+    model: DeepMTDR, batch: Batch, compute: Callable[..., StepLosses]
+) -> None:
+    # Reading R24. The untrained ISR subnet is bicubic: grey stays grey, and misses the sharp image by |hr - 0.5|.
+    grey = batch._replace(taken=torch.full_like(batch.hr, 0.5))
+    image = compute(model, grey, 4, EVERYTHING).terms["image"]
+    assert image == pytest.approx((batch.hr - 0.5).abs().mean().item(), abs=1e-5)

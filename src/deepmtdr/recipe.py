@@ -254,6 +254,8 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
             yield f"{name}: {stage.steps} steps of {stage.batch} photographs, expected at least 0 of 1"
         if stage.crop < 0 or stage.crop % 16:
             yield f"{name}.crop = {stage.crop}, expected a multiple of 16, or 0 for whole frames"
+        if stage.small and recipe.data.frame < 128:
+            yield f"{name}.small = {stage.small} in a frame of {recipe.data.frame} px, expected at least 128 px"
         odds = stage.scales.values()
         if not any(odds) or min(odds) < 0 or not set(known).issuperset(stage.scales):
             yield f"{name}.scales = {stage.scales}, expected shares of {', '.join(known)}"

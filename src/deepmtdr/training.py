@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from deepmtdr import checkpoint
@@ -34,9 +33,10 @@ from deepmtdr.errors import CheckpointError, DataError, PhotographError, Trainin
 from deepmtdr.model.contrast import local_contrast
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
+from deepmtdr.optimiser import build_optimiser, load_moments, moments, one_cycle
 from deepmtdr.progress import Progress
 from deepmtdr.recipe import STAGES, Recipe, Stage, differences, split_file, to_dict
-from deepmtdr.stages import SUBNETS, StepLosses, grading_losses, joint_losses, restoration_losses, route
+from deepmtdr.stages import StepLosses, grading_losses, joint_losses, restoration_losses, route
 
 SMALLER = 4
 """The first steps of the grading stage see frames so many times smaller, in batches so many times larger."""
@@ -252,11 +252,11 @@ class _Run:
 
     def fit(self, name: str, stage: Stage, step: Step, first: int) -> None:
         """Train one stage from step `first` on; the averaged weights take the place of the last ones at its end."""
-        optimiser = _optimiser(self.model, name, stage)
+        optimiser = build_optimiser(self.model, name, stage)
         if first == 0:
             self.average = {key: t.detach().clone() for key, t in self.model.state_dict().items()}
         else:
-            _load_moments(optimiser, self.moments)
+            load_moments(optimiser, self.moments)
         self.model.train(name != "joint")  # a batch of one has no statistics of its own
         saved = time.monotonic()
         with Progress(name, stage.steps, first) as progress:
@@ -301,7 +301,7 @@ class _Run:
         """Write everything needed to go on, atomically."""
         tensors = {f"model/{key}": t for key, t in self.model.state_dict().items()}
         tensors |= {f"average/{key}": t for key, t in self.average.items()}
-        tensors |= {f"moments/{key}": t for key, t in _moments(optimiser)}
+        tensors |= {f"moments/{key}": t for key, t in moments(optimiser)}
         card = {"stage": stage, "step": step, "data": self.fingerprint, "recipe": to_dict(self.recipe)}
         checkpoint.write(self.state, tensors, card)
 
@@ -364,43 +364,3 @@ def _begun(recipe: dict[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
 def _next_stage(recipe: Recipe, name: str) -> str:
     to_come = STAGES[STAGES.index(name) + 1 :]
     return next((stage for stage in to_come if getattr(recipe, stage).steps), "done")
-
-
-def one_cycle(progress: float, warm_up: float) -> float:
-    """Share of the largest learning rate: up linearly, down by a cosine to 1 %."""
-    if progress < warm_up:
-        return max(progress / warm_up, 0.01)
-    fall = (progress - warm_up) / max(1 - warm_up, 1e-9)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall))
-
-
-def _optimiser(model: DeepMTDR, name: str, stage: Stage) -> torch.optim.AdamW:
-    """AdamW over the subnets of the stage, each with its own learning rate; the others stand still."""
-    trained = {"restoration": ("isr", "segmentation"), "grading": ("grading",), "joint": SUBNETS}[name]
-    model.requires_grad_(False)
-    groups = []
-    for subnet in trained:
-        highest = getattr(stage, f"lr_{subnet}")
-        parameters = list(getattr(model, subnet).parameters())
-        if highest:
-            groups.append({"params": parameters, "highest": highest})
-    if "grading" in trained:
-        groups.append({"params": list(model.gmsv.parameters()), "highest": 1e-2, "weight_decay": 0.0})
-    for group in groups:
-        for parameter in group["params"]:
-            parameter.requires_grad_(True)
-    return torch.optim.AdamW(groups, lr=0.0, weight_decay=stage.weight_decay)
-
-
-def _moments(optimiser: torch.optim.Optimizer | None) -> Iterable[tuple[str, Tensor]]:
-    if optimiser is not None:
-        for index, state in optimiser.state_dict()["state"].items():
-            yield from ((f"{index}/{key}", torch.as_tensor(value)) for key, value in state.items())
-
-
-def _load_moments(optimiser: torch.optim.Optimizer, moments: Mapping[str, Float[Tensor, ...]]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in moments.items():
-        index, name = key.split("/")
-        state.setdefault(int(index), {})[name] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

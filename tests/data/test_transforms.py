@@ -123,7 +123,7 @@ def test_turn_gives_all_eight_positions() -> None:
 def test_camera_stays_in_range_and_shape(seed: int) -> None:
     rng = np.random.default_rng(seed)
     strong = {"gain": 1.0, "gamma": 1.0, "blur": 3.0, "noise": 0.3, "jpeg": 5}
-    seen = camera(torch.rand(3, 32, 32), rng, **strong)  # type: ignore[arg-type]
+    seen = camera(torch.rand(3, 32, 32), rng, **strong)[1]  # type: ignore[arg-type]
     assert seen.shape == (3, 32, 32) and seen.dtype == torch.float32
     assert seen.min() >= 0 and seen.max() <= 1
 
@@ -132,29 +132,38 @@ def test_camera_stays_in_range_and_shape(seed: int) -> None:
 def test_camera_keeps_the_ground_black(seed: int) -> None:
     outside = disc(96).amax(0) == 0
     tone_and_noise = {**CAMERA, "gain": 0.8, "noise": 0.2, "blur": 0.0, "jpeg": 100}
-    assert not camera(disc(96), np.random.default_rng(seed), **tone_and_noise)[:, outside].any()  # type: ignore[arg-type]
+    assert not camera(disc(96), np.random.default_rng(seed), **tone_and_noise)[1][:, outside].any()  # type: ignore[arg-type]
     far = torch.nn.functional.max_pool2d((~outside).float()[None], 37, 1, 18)[0] == 0  # beyond a block of JPEG
-    assert camera(disc(96), np.random.default_rng(seed), **CAMERA)[:, far].max() < 0.01  # type: ignore[arg-type]
+    assert camera(disc(96), np.random.default_rng(seed), **CAMERA)[1][:, far].max() < 0.01  # type: ignore[arg-type]
+
+
+def test_a_camera_loses_detail_only_in_what_it_takes() -> None:
+    # Reading R24: blur, noise and JPEG leave the truth of super-resolution alone; gain and tone change both alike.
+    lossy, plain = {**CAMERA, "blur": 2.0}, {**CAMERA, "blur": 0.0, "noise": 0.0, "jpeg": 100}
+    pairs = [camera(disc(), np.random.default_rng(s), **lossy) for s in range(10)]  # type: ignore[arg-type]
+    toned = [camera(disc(), np.random.default_rng(s), **plain) for s in range(10)]  # type: ignore[arg-type]
+    for (shown, taken), (tone, same) in zip(pairs, toned, strict=True):
+        assert torch.equal(shown, tone) and torch.equal(same, tone) and not torch.equal(taken, shown)
 
 
 def test_camera_of_nothing_changes_nothing(rng: np.random.Generator) -> None:
-    assert torch.equal(camera(disc(), rng, **NO_CAMERA), disc())  # type: ignore[arg-type]
+    assert torch.equal(camera(disc(), rng, **NO_CAMERA)[1], disc())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("setting", "value"), [("gain", 0.3), ("gamma", 0.3), ("noise", 0.05), ("blur", 2.0), ("jpeg", 20)]
 )
 def test_each_setting_of_the_camera_has_an_effect(setting: str, value: float) -> None:
-    seen = [camera(disc(), np.random.default_rng(s), **{**NO_CAMERA, setting: value}) for s in range(10)]  # type: ignore[arg-type]
+    seen = [camera(disc(), np.random.default_rng(s), **{**NO_CAMERA, setting: value})[1] for s in range(10)]  # type: ignore[arg-type]
     assert max((image - disc()).abs().max().item() for image in seen) > 0.01
 
 
 def test_gain_shifts_colour_and_gamma_does_not_touch_white() -> None:
     grey = torch.full((3, 8, 8), 0.5)
-    casts = [camera(grey, np.random.default_rng(s), **{**NO_CAMERA, "gain": 0.3}) for s in range(5)]  # type: ignore[arg-type]
+    casts = [camera(grey, np.random.default_rng(s), **{**NO_CAMERA, "gain": 0.3})[1] for s in range(5)]  # type: ignore[arg-type]
     assert all(image.std(dim=0).max() > 0.005 and image[0].max() == image[0].min() for image in casts)
     white = torch.ones(3, 8, 8)
-    assert torch.equal(camera(white, np.random.default_rng(0), **{**NO_CAMERA, "gamma": 0.5}), white)  # type: ignore[arg-type]
+    assert torch.equal(camera(white, np.random.default_rng(0), **{**NO_CAMERA, "gamma": 0.5})[1], white)  # type: ignore[arg-type]
 
 
 def test_everything_hangs_on_the_generator(twin: Frame) -> None:
@@ -162,7 +171,7 @@ def test_everything_hangs_on_the_generator(twin: Frame) -> None:
         rng = np.random.default_rng(seed)
         image, masks = crop(twin, 32, 1.35, rng)
         both = turn(torch.cat([image, masks]), rng)
-        return torch.cat([camera(both[:3], rng, **CAMERA), both[3:]])  # type: ignore[arg-type]
+        return torch.cat([camera(both[:3], rng, **CAMERA)[1], both[3:]])  # type: ignore[arg-type]
 
     torch.manual_seed(1)
     first = all_of_it(3)

@@ -24,8 +24,9 @@ from deepmtdr.errors import CheckpointError, DataError, TrainingError
 from deepmtdr.model.contrast import local_contrast
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
+from deepmtdr.optimiser import one_cycle
 from deepmtdr.recipe import STAGES, load_recipe, recipe_names
-from deepmtdr.training import one_cycle, run
+from deepmtdr.training import run
 from drawings import BLACK, GRADES, SMALL, TWIN
 from small_runs import FRAME, ONE_STAGE, of, rows, same, tiny, untrained, weights
 from trees import GRADING_PHOTOGRAPHS
@@ -43,9 +44,7 @@ TERMS = {
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_runs_a_step_of_each_stage(name: str, train: Callable[..., Path]) -> None:
-    recipe = tiny(
-        "data.frame=128", name=name
-    )  # small frames, a quarter the size, must leave the last stage a pixel to spare
+    recipe = tiny("data.frame=128", name=name)  # `small` reduces it to 32 px
     out = train(recipe)
     found = checkpoint.load(out / "weights.safetensors")
     assert found.recipe == recipe

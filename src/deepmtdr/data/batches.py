@@ -16,11 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepmtdr.data.frames import Frame
-from deepmtdr.data.transforms import crop, expose, tone, turn
+from deepmtdr.data.transforms import camera, crop, turn
 from deepmtdr.terms import Grade, Lesion
 
-TONE, EXPOSURE = ("gain", "gamma"), ("blur", "noise", "jpeg")
-"""What of a camera changes the truth of super-resolution, and what only the way there."""
 CONTRAST_LIMIT = 3.0
 """Local contrast is held between minus this and this."""
 CONTRAST_STEPS = 255 / (2 * CONTRAST_LIMIT)
@@ -74,19 +72,19 @@ def crop_batch(
         frames: photographs that fill the HR frame (scale 1).
         side: of the crops, px.
         zoom: see `transforms.crop`.
-        cameras: keyword arguments of `transforms.tone` and `transforms.expose`.
+        cameras: keyword arguments of `transforms.camera`.
         rng: source of every choice.
     """
-    tones, exposures = ({name: cameras[name] for name in names} for names in (TONE, EXPOSURE))
-    images, taken, masks = [], [], []
+    shown, taken, masks = [], [], []
     for frame in frames:
         image, mask = crop(frame, side or frame.pixels.shape[0], zoom if side else 1.0, rng)
         both = turn(torch.cat([image, mask]), rng)
-        images.append(tone(both[:3], rng, **tones))
-        taken.append(expose(images[-1], rng, **exposures))  # pyright: ignore[reportArgumentType]
+        hr, shot = camera(both[:3], rng, **cameras)  # pyright: ignore[reportArgumentType]
+        shown.append(hr)
+        taken.append(shot)
         masks.append(both[3:])
     return Batch(
-        torch.stack(images),
+        torch.stack(shown),
         torch.stack(taken),
         torch.stack(masks),
         torch.tensor([known_lesions(f) for f in frames]),

@@ -78,8 +78,8 @@ def camera(
     blur: float,
     noise: float,
     jpeg: int,
-) -> Float[Tensor, "3 h w"]:
-    """Another camera's view of the same retina: tone, gain, cast, focus and sensor noise.
+) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"]]:
+    """Another camera before the same retina: what it would show without loss, and what it takes (reading R24).
 
     Args:
         image: RGB in [0, 1].
@@ -91,32 +91,21 @@ def camera(
         jpeg: lowest JPEG quality; 100 compresses nothing.
 
     Returns:
-        RGB in [0, 1]; what was black stays black but for the noise within the field of view.
+        The image under the camera's gain, cast and tone curve, and the same blurred, grainy and compressed; both in
+        [0, 1], and what was black stays black but for the noise within the field of view.
     """
-    return expose(tone(image, rng, gain=gain, gamma=gamma), rng, blur=blur, noise=noise, jpeg=jpeg)
-
-
-def tone(
-    image: Float[Tensor, "3 h w"], rng: np.random.Generator, *, gain: float, gamma: float
-) -> Float[Tensor, "3 h w"]:
-    """The part of `camera` that every pixel undergoes alone: gain, cast and tone curve."""
+    inside = (image.amax(dim=0, keepdim=True) > 8 / 255).float()
     common, own = rng.normal(0, 0.7 * gain), rng.normal(0, 0.7 * gain, 3)
     factors = torch.from_numpy(np.exp(common + own)).float()[:, None, None]
-    return (image ** float(np.exp(rng.normal(0, gamma))) * factors).clamp(0, 1)
-
-
-def expose(
-    image: Float[Tensor, "3 h w"], rng: np.random.Generator, *, blur: float, noise: float, jpeg: int
-) -> Float[Tensor, "3 h w"]:
-    """The part of `camera` that loses detail: focus, sensor noise and compression."""
-    inside = (image.amax(dim=0, keepdim=True) > 8 / 255).float()
+    shown = (image ** float(np.exp(rng.normal(0, gamma))) * factors).clamp(0, 1)
+    taken = shown
     if blur and rng.random() < 0.5:
-        image = gaussian_blur(image, rng.uniform(0.3, max(blur, 0.3)))
+        taken = gaussian_blur(taken, rng.uniform(0.3, max(blur, 0.3)))
     if noise:
         grain = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
-        image = image + inside * grain * rng.uniform(0, noise)
-    image = image.clamp(0, 1)
-    return compressed(image, int(rng.integers(jpeg, 96))) if jpeg < 95 and rng.random() < 0.5 else image
+        taken = taken + inside * grain * rng.uniform(0, noise)
+    taken = taken.clamp(0, 1)
+    return shown, compressed(taken, int(rng.integers(jpeg, 96))) if jpeg < 95 and rng.random() < 0.5 else taken
 
 
 def compressed(image: Float[Tensor, "3 h w"], quality: int) -> Float[Tensor, "3 h w"]:

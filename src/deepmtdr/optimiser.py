@@ -1,0 +1,56 @@
+"""Who learns how fast: AdamW over the subnets of a stage, one cycle of the learning rate (Sec. IV-C)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.recipe import Stage
+from deepmtdr.stages import SUBNETS
+
+
+def one_cycle(progress: float, warm_up: float) -> float:
+    """Share of the largest learning rate: up linearly, down by a cosine to 1 %."""
+    if progress < warm_up:
+        return max(progress / warm_up, 0.01)
+    fall = (progress - warm_up) / max(1 - warm_up, 1e-9)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def build_optimiser(model: DeepMTDR, name: str, stage: Stage) -> torch.optim.AdamW:
+    """AdamW over the subnets of the stage, each with its own learning rate; the others stand still."""
+    trained = {"restoration": ("isr", "segmentation"), "grading": ("grading",), "joint": SUBNETS}[name]
+    model.requires_grad_(False)
+    groups = []
+    for subnet in trained:
+        highest = getattr(stage, f"lr_{subnet}")
+        parameters = list(getattr(model, subnet).parameters())
+        if highest:
+            groups.append({"params": parameters, "highest": highest})
+    if "grading" in trained:
+        groups.append({"params": list(model.gmsv.parameters()), "highest": 1e-2, "weight_decay": 0.0})
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=stage.weight_decay)
+
+
+def moments(optimiser: torch.optim.Optimizer | None) -> Iterable[tuple[str, Tensor]]:
+    """What the optimiser remembers, under the names by which `load_moments` gives it back; None remembers nothing."""
+    if optimiser is not None:
+        for index, state in optimiser.state_dict()["state"].items():
+            yield from ((f"{index}/{key}", torch.as_tensor(value)) for key, value in state.items())
+
+
+def load_moments(optimiser: torch.optim.Optimizer, kept: Mapping[str, Float[Tensor, ...]]) -> None:
+    """Give an optimiser the memory that `moments` took."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in kept.items():
+        index, name = key.split("/")
+        state.setdefault(int(index), {})[name] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
