@@ -9,8 +9,8 @@ from PIL import Image
 
 import deepmtdr
 from deepmtdr.errors import CheckpointError
+from deepmtdr.files import readable
 from deepmtdr.screening.engine import ScreeningEngine, measure_lesions
-from deepmtdr.screening.report import readable
 from deepmtdr.terms import Lesion
 from tiny import FRAME, save_bad_inputs, save_photograph, save_tiny_weights
 

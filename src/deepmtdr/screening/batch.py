@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deepmtdr.files import write_atomically
 from deepmtdr.screening.engine import ScreeningEngine
-from deepmtdr.screening.report import COLUMNS, ScreeningReport, write_atomically, write_report
+from deepmtdr.screening.report import COLUMNS, ScreeningReport, write_report
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".bmp", ".dcm", ".dicom"}
 """A file in a folder with one of these names is taken for a photograph, whatever is in it."""

@@ -26,8 +26,9 @@ from deepmtdr.data.photograph import (
     way_into_frame,
 )
 from deepmtdr.errors import PhotographError, Ungradable
+from deepmtdr.files import readable
 from deepmtdr.screening.quality import MEASURED_AT, assess
-from deepmtdr.screening.report import PRESENT, Pictures, ScreeningReport, Status, readable
+from deepmtdr.screening.report import PRESENT, Pictures, ScreeningReport, Status
 from deepmtdr.terms import FRAME, Grade, Lesion
 
 __all__ = ["PRECISIONS", "ScreeningEngine", "ScreeningReport"]

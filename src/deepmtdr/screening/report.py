@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from deepmtdr.data.photograph import FieldOfView, Way
+from deepmtdr.files import readable, write_atomically
 from deepmtdr.terms import Grade, Lesion
 
 Status = Literal["ok", "ungradable", "error"]
@@ -147,24 +146,6 @@ def write_report(report: ScreeningReport, folder: Path) -> None:
 
 PICTURES = ("sr.png", *(f"lesion_{lesion.name}.png" for lesion in Lesion), "evidence.png", "summary.png")
 """Names of the pictures that are written for a photograph."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the place and move over it: at no time is there half a file under the name."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-
-
-def readable(path: Path | str) -> str:
-    r"""A path for people and UTF-8 files: bytes that are no UTF-8 are written as \xff, and it stays on one line."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _maps(pictures: Pictures) -> dict[str, Image.Image]:

@@ -9,8 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from deepmtdr.files import readable
 from deepmtdr.model.cost import Cost
-from deepmtdr.screening.report import ScreeningReport, readable
+from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.terms import Lesion
 
 SHOWN = 40

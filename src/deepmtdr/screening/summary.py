@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from deepmtdr.screening.report import PRESENT, Pictures, ScreeningReport, readable
+from deepmtdr.files import readable
+from deepmtdr.screening.report import PRESENT, Pictures, ScreeningReport
 from deepmtdr.terms import Grade, Lesion
 
 COLOURS = {
