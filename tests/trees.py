@@ -8,6 +8,7 @@ from pathlib import Path
 MASKS = "A. Segmentation/2. All Segmentation Groundtruths/a. Training Set"
 GRADING_PHOTOGRAPHS = "B. Disease Grading/1. Original Images/a. Training Set"
 GRADING_TABLE = "B. Disease Grading/2. Groundtruths/a. IDRiD_Disease Grading_Training Labels.csv"
+TESTING_TABLE = "B. Disease Grading/2. Groundtruths/b. IDRiD_Disease Grading_Testing Labels.csv"
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -36,9 +37,36 @@ def idrid(root: Path) -> Path:
     return root
 
 
+def idrid_testing_segmentation(root: Path) -> Path:
+    """A's testing part: 55 with all types but soft exudates."""
+    touch(root / "A. Segmentation/1. Original Images/b. Testing Set", "IDRiD_55.jpg")
+    masks = root / MASKS.replace("a. Training Set", "b. Testing Set")
+    touch(masks / "1. Microaneurysms", "IDRiD_55_MA.tif")
+    touch(masks / "2. Haemorrhages", "IDRiD_55_HE.tif")
+    touch(masks / "3. Hard Exudates", "IDRiD_55_EX.tif")
+    touch(masks / "4. Soft Exudates")
+    return root
+
+
+def idrid_testing_grading(root: Path) -> Path:
+    """B's testing part: 021 and 055, numbers that the other parts have too."""
+    touch(root / GRADING_PHOTOGRAPHS.replace("a. Training Set", "b. Testing Set"), "IDRiD_021.jpg", "IDRiD_055.jpg")
+    rows = ("IDRiD_021,4,0,", "IDRiD_055,0,0,")
+    write_table(root / TESTING_TABLE, "Image name,Retinopathy grade,Risk of macular edema ,", *rows)
+    return root
+
+
 def eyepacs(root: Path, grades: dict[str, int]) -> Path:
     touch(root / "train", *(f"{name}.jpeg" for name in grades))
     write_table(root / "trainLabels.csv", "image,level", *(f"{name},{grade}" for name, grade in grades.items()))
+    return root
+
+
+def eyepacs_testing(root: Path, rows: Iterable[str]) -> Path:
+    """Rows such as "2_left,0,Public"."""
+    rows = list(rows)
+    touch(root / "test", *(f"{row.split(',')[0]}.jpeg" for row in rows))
+    write_table(root / "retinopathy_solution.csv", "image,level,Usage", *rows)
     return root
 
 
@@ -60,4 +88,90 @@ def drive(root: Path) -> Path:
     touch(root / "training/images", "21_training.tif", "25_training.tif", "26_training.tif")
     touch(root / "training/mask", "21_training_mask.gif", "25_training_mask.gif")
     touch(root / "test/images", "01_test.tif")
+    return root
+
+
+def ddr_grading(root: Path, **lists: Iterable[str]) -> Path:
+    """Lists such as train=["007-0004-000.jpg 0"]; all three parts are there, the others empty."""
+    for folder in ("train", "valid", "test"):
+        lines = list(lists.get(folder, ()))
+        touch(root / "DR_grading" / folder, *(line.split()[0] for line in lines))
+        write_table(root / "DR_grading" / f"{folder}.txt", *lines)
+    return root
+
+
+def ddr_segmentation(root: Path, **names: Iterable[str]) -> Path:
+    """Names such as train=["007-1782-100"], each with the four masks, in the folders as the makers call them."""
+    for folder in ("train", "valid", "test"):
+        base = root / "lesion_segmentation" / folder
+        labels = base / ("segmentation label" if folder == "valid" else "label")
+        touch(base / "image", *(f"{name}.jpg" for name in names.get(folder, ())))
+        for lesion in ("EX", "HE", "MA", "SE"):
+            touch(labels / lesion, *(f"{name}.tif" for name in names.get(folder, ())))
+    return root
+
+
+def ddr(root: Path) -> Path:
+    """Five graded photographs, one of them ungradable; three annotated ones, two of them graded on another side."""
+    ddr_grading(
+        root,
+        train=["007-0004-000.jpg 0", "007-0033-000.jpg 5", "20170413102628830.jpg 3"],
+        valid=["007-2489-100.jpg 1"],
+        test=["007-1789-100.jpg 4"],
+    )
+    return ddr_segmentation(root, train=["007-1789-100"], valid=["007-2846-100"], test=["20170413102628830"])
+
+
+MESSIDOR2 = (
+    "20051020_43808_0100_PP.png,0,0,1",
+    "20051020_43832_0100_PP.png,2,1,1",
+    "IM000012.jpg,4,0,1",
+    "IM000013.jpg,,,0",
+)
+
+
+def messidor2(root: Path, rows: Iterable[str] = MESSIDOR2) -> Path:
+    """Photographs whose suffix has other capitals than in the table, as in the real set."""
+    rows = list(rows)
+    touch(root / "IMAGES", *(row.split(",")[0].replace(".jpg", ".JPG") for row in rows))
+    write_table(root / "messidor_data.csv", "image_id,adjudicated_dr_grade,adjudicated_dme,adjudicated_gradable", *rows)
+    return root
+
+
+def messidor2_pairs(root: Path) -> Path:
+    pairs = ("20051020_43808_0100_PP.png;20051020_43832_0100_PP.png", "IM000013.JPG;IM000012.JPG")
+    write_table(root / "messidor-2.csv", "left;right", *pairs)
+    return root
+
+
+def diaretdb1(root: Path) -> Path:
+    """image001 and image002 for training, image003 for testing; each has the four masks."""
+    names = ("image001.png", "image002.png", "image003.png")
+    touch(root / "resources/images/ddb1_fundusimages", *names)
+    for finding in ("redsmalldots", "hemorrhages", "hardexudates", "softexudates"):
+        touch(root / "resources/images/ddb1_groundtruth" / finding, *names)
+    write_table(root / "resources/traindatasets/trainset.txt", *names[:2])
+    write_table(root / "resources/testdatasets/testset.txt", *names[2:])
+    return root
+
+
+def e_ophtha(root: Path) -> Path:
+    """C1 in both parts, with exudates and microaneurysms; C2 healthy in EX, not in MA; C3 and C4 in one part each."""
+    ex, ma = root / "e_optha_EX", root / "e_optha_MA"
+    touch(ex / "EX/E0000404", "C1.jpg", "Thumbs.db")
+    touch(ex / "Annotation_EX/E0000404", "C1_EX.png")
+    touch(ex / "healthy/E0000405", "C2.jpg")
+    touch(ma / "MA/E0000404", "C1.JPG")
+    touch(ma / "MA/E0000405", "C2.jpg", "C3.jpg")
+    touch(ma / "Annotation_MA/E0000404", "C1.png")
+    touch(ma / "Annotation_MA/E0000405", "C2.png", "C3.png")
+    touch(ma / "healthy/E0000406", "C3.jpg")
+    return root
+
+
+def real_lr(root: Path) -> Path:
+    """Four photographs of DRIVE; two of the hospital's, one of each label."""
+    drive(root / "drive")
+    touch(root / "hospital/images", "a.jpg", "b.png")
+    write_table(root / "hospital/labels.csv", "image,label,patient,eye", "a.jpg,negative,7,L", "b,positive,,")
     return root

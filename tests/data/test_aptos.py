@@ -20,6 +20,13 @@ def test_photograph_is_its_own_patient(tmp_path: Path) -> None:
     assert (second.dataset, second.grade, second.laterality) == ("aptos", 2, None)
 
 
+def test_set_has_no_official_sides_and_its_unlabelled_testing_photographs_are_not_read(tmp_path: Path) -> None:
+    root = trees.aptos(tmp_path, {"0a61bddab956": 2})
+    trees.touch(root / "test_images", "000c1434d8d7.png")
+    (sample,) = read_aptos(root)
+    assert (sample.name, sample.side) == ("0a61bddab956", None)
+
+
 def test_contradictions_are_errors_that_name_the_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train_images: expected a folder"):
         read_aptos(tmp_path)

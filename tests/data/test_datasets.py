@@ -7,29 +7,78 @@ from pathlib import Path
 import pytest
 
 import trees
-from deepmtdr.data.datasets import DATASETS, EXPECTED, read_datasets
+from deepmtdr.data.datasets import DATASETS, DataSet, found_beside_expected, read_datasets
+from deepmtdr.data.layout import Counts
 from deepmtdr.errors import DataError
 
 
-def test_several_data_sets_are_read_together_and_carry_their_keys(tmp_path: Path) -> None:
-    roots = {
+@pytest.fixture
+def roots(tmp_path: Path) -> dict[str, Path]:
+    """Every data set, in another order than the dictionary's."""
+    trees.touch(tmp_path / "f", "a.png")
+    return {
         "drive": trees.drive(tmp_path / "d"),
         "idrid": trees.idrid(tmp_path / "i"),
         "eyepacs": trees.eyepacs(tmp_path / "e", {"1_left": 0}),
         "eyepacs256_equalised": trees.eyepacs(tmp_path / "q", {"1_left": 0}),
         "aptos": trees.aptos(tmp_path / "a", {"a": 1}),
         "diaretdb0": trees.diaretdb0(tmp_path / "z", ["image001,0,0,0,0,0"]),
+        "ddr": trees.ddr(tmp_path / "ddr"),
+        "messidor2": trees.messidor2(tmp_path / "m"),
+        "diaretdb1": trees.diaretdb1(tmp_path / "o"),
+        "e_ophtha": trees.e_ophtha(tmp_path / "h"),
+        "real_lr": trees.real_lr(tmp_path / "r"),
+        "folder": tmp_path / "f",
     }
+
+
+def test_several_data_sets_are_read_together_and_carry_their_keys(roots: dict[str, Path]) -> None:
     samples = read_datasets(roots)
     assert list(dict.fromkeys(sample.dataset for sample in samples)) == list(roots)
     assert set(roots) == set(DATASETS)
-    assert len({(sample.dataset, sample.name) for sample in samples}) == len(samples) == 3 + 6 + 1 + 1 + 1 + 1
+    assert len({(sample.dataset, sample.name) for sample in samples}) == len(samples)
+    assert len(samples) == 4 + 6 + 1 + 1 + 1 + 1 + 6 + 4 + 3 + 4 + 6 + 1
 
 
 def test_unknown_data_set_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no data set is known as 'kaggle'; known are idrid, eyepacs"):
-        read_datasets({"kaggle": tmp_path})
+    for ask in (lambda: read_datasets({"kaggle": tmp_path}), lambda: found_beside_expected("kaggle", tmp_path)):
+        with pytest.raises(DataError, match="no data set is known as 'kaggle'; known are idrid, eyepacs"):
+            ask()
 
 
-def test_expected_counts_speak_of_known_data_sets() -> None:
-    assert set(EXPECTED) < set(DATASETS)
+def test_what_is_found_stands_beside_the_official_counts(roots: dict[str, Path]) -> None:
+    found = {part.title: (counts, part.expected) for part, counts in found_beside_expected("idrid", roots["idrid"])}
+    assert found["A. Segmentation, training"] == (Counts(3, None, (3, 2, 3, 1)), Counts(54, None, (54, 53, 54, 26)))
+    assert found["B. Disease Grading, training"][0] == Counts(5, (0, 1, 2, 2, 0))
+    assert found["B. Disease Grading, testing"] == (None, Counts(103, (34, 5, 32, 19, 13)))
+    eyepacs = trees.eyepacs_testing(roots["eyepacs"], ["2_left,0,Public", "3_left,1,Private", "3_right,2,Private"])
+    assert [counts for _, counts in found_beside_expected("eyepacs", eyepacs)] == [
+        Counts(1, (1, 0, 0, 0, 0)),
+        Counts(1, (1, 0, 0, 0, 0)),
+        Counts(2, (0, 1, 1, 0, 0)),
+    ]
+    ddr = dict(zip(("train", "valid", "test"), found_beside_expected("ddr", roots["ddr"]), strict=False))
+    assert ddr["train"][1] == Counts(3, (1, 0, 0, 1, 0), ungradable=1)
+
+
+def test_part_that_is_half_there_is_an_error_and_not_absent(roots: dict[str, Path]) -> None:
+    (roots["aptos"] / "train.csv").unlink()
+    with pytest.raises(DataError, match=r"train\.csv: expected a label table"):
+        found_beside_expected("aptos", roots["aptos"])
+
+
+@pytest.mark.parametrize("name", [name for name, dataset in DATASETS.items() if dataset.parts])
+def test_parts_have_titles_of_their_own_and_are_read_or_absent(
+    name: str, roots: dict[str, Path], tmp_path: Path
+) -> None:
+    parts = DATASETS[name].parts
+    assert len({part.title for part in parts}) == len(parts)
+    for part, counts in found_beside_expected(name, roots[name]):
+        assert counts is None or 0 < counts.photographs < part.expected.photographs or counts.photographs == 0
+    assert all(counts is None for _, counts in found_beside_expected(name, tmp_path / "nowhere"))
+
+
+def test_a_new_data_set_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, "mine", DataSet(lambda root: [], ()))
+    assert read_datasets({"mine": tmp_path}) == []
+    assert found_beside_expected("mine", tmp_path) == []

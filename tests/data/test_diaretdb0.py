@@ -19,6 +19,7 @@ def test_photographs_are_neither_graded_nor_annotated(tmp_path: Path) -> None:
         ("image001", "diaretdb0/image001", None),
         ("image002", "diaretdb0/image002", None),
     ]
+    assert {(s.side, s.has_dr, s.ungradable) for s in samples} == {(None, None, False)}
     assert not any(s.lesion_masks for s in samples), "presence in the photograph is no annotation of pixels"
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 import trees
-from deepmtdr.data.eyepacs import EXPECTED, read_eyepacs, read_eyepacs256_equalised
+from deepmtdr.data.eyepacs import (
+    EXPECTED,
+    EXPECTED_PRIVATE,
+    EXPECTED_PUBLIC,
+    read_eyepacs,
+    read_eyepacs256_equalised,
+    read_eyepacs_testing,
+)
 from deepmtdr.data.layout import Counts, count
 from deepmtdr.errors import DataError
 
@@ -21,8 +28,47 @@ def test_patient_eye_and_grade_are_read(tmp_path: Path) -> None:
         "1000_right": ("eyepacs/1000", "R", 3),
         "99_left": ("eyepacs/99", "L", 4),
     }
-    assert {s.dataset for s in samples.values()} == {"eyepacs"}
+    assert {(s.dataset, s.side) for s in samples.values()} == {("eyepacs", "train")}
     assert not any(s.lesion_masks for s in samples.values())
+
+
+def test_testing_part_is_validation_where_public_and_test_where_private(tmp_path: Path) -> None:
+    root = trees.eyepacs(tmp_path, {"10_left": 0})
+    trees.eyepacs_testing(root, ["1_left,0,Private", "1_right,2,Private", "2_left,4,Public"])
+    assert [(s.name, s.patient, s.grade, s.side) for s in read_eyepacs(root)] == [
+        ("10_left", "eyepacs/10", 0, "train"),
+        ("1_left", "eyepacs/1", 0, "test"),
+        ("1_right", "eyepacs/1", 2, "test"),
+        ("2_left", "eyepacs/2", 4, "validation"),
+    ]
+    assert [s.name for s in read_eyepacs_testing(root, usage="Public")] == ["2_left"]
+    assert {s.dataset for s in read_eyepacs256_equalised(root)} == {"eyepacs256_equalised"}
+
+
+def test_one_half_of_the_testing_part_without_the_other_is_an_error(tmp_path: Path) -> None:
+    root = trees.eyepacs_testing(trees.eyepacs(tmp_path, {"10_left": 0}), ["1_left,0,Public"])
+    (root / "retinopathy_solution.csv").unlink()
+    with pytest.raises(DataError, match=r"retinopathy_solution\.csv: expected a label table"):
+        read_eyepacs(root)
+    trees.eyepacs_testing(root, ["1_left,0,Public"])
+    (root / "test/1_left.jpeg").unlink()
+    (root / "test").rmdir()
+    with pytest.raises(DataError, match="test: expected a folder"):
+        read_eyepacs(root)
+
+
+def test_contradictions_of_the_testing_part_name_file_and_row(tmp_path: Path) -> None:
+    root = trees.eyepacs(tmp_path, {"10_left": 0})
+    with pytest.raises(DataError, match=r"solution\.csv, row 3: expected Public or Private in Usage, found 'public'"):
+        read_eyepacs(trees.eyepacs_testing(root, ["1_left,0,Private", "1_right,0,public"]))
+    with pytest.raises(DataError, match=r"solution\.csv, row 2: expected a grade 0-4, found '5'"):
+        read_eyepacs(trees.eyepacs_testing(root, ["1_left,5,Private"]))
+    trees.eyepacs_testing(root, ["1_left,0,Public", "1_right,0,Public", "10_left,0,Public"])
+    with pytest.raises(DataError, match=r"train/10_left\.jpeg and .*test/10_left\.jpeg: two photographs named 10_left"):
+        read_eyepacs(root)
+    trees.touch(root / "test", "3_left.jpeg")
+    with pytest.raises(DataError, match=r"solution\.csv: no row for 1 photographs, the first is .*3_left\.jpeg"):
+        read_eyepacs(root)
 
 
 def test_equalised_copy_has_its_own_name_and_the_same_patients(tmp_path: Path) -> None:
@@ -69,3 +115,6 @@ def test_real_copies_have_the_counts_they_were_described_with(real_data: Path) -
 
 def test_official_counts_sum_up() -> None:
     assert sum(EXPECTED.grades or ()) == EXPECTED.photographs == 35126
+    testing = EXPECTED_PUBLIC, EXPECTED_PRIVATE
+    assert [sum(counts.grades or ()) for counts in testing] == [counts.photographs for counts in testing]
+    assert sum(counts.photographs for counts in (EXPECTED, *testing)) == 88702, "as the paper says"

@@ -10,7 +10,9 @@ import trees
 from deepmtdr.data.idrid import (
     ALSO_GRADED,
     EXPECTED_GRADING,
+    EXPECTED_GRADING_TESTING,
     EXPECTED_SEGMENTATION,
+    EXPECTED_SEGMENTATION_TESTING,
     SAME_EYE,
     SAME_EYE_ACROSS,
     SAME_PHOTOGRAPH,
@@ -110,6 +112,45 @@ def test_testing_part_does_not_mix_its_numbers_with_the_training_part(tmp_path: 
     assert (sample.name, sample.patient, sample.grade) == ("test_IDRiD_021", "idrid/test_021", 4)
 
 
+def test_testing_parts_are_joined_where_they_are(root: Path) -> None:
+    alone = read_idrid(root)
+    assert {sample.side for sample in alone} == {"train"}
+    trees.idrid_testing_grading(trees.idrid_testing_segmentation(root))
+    samples = read_idrid(root)
+    assert samples[: len(alone)] == alone, "the training part does not change"
+    testing = {sample.name: (sample.patient, sample.grade, sample.side) for sample in samples[len(alone) :]}
+    assert testing == {
+        "IDRiD_55": ("idrid/A55", None, "test"),
+        "test_IDRiD_021": ("idrid/test_021", 4, "test"),
+        "test_IDRiD_055": ("idrid/test_055", 0, "test"),
+    }
+    assert not {sample.patient for sample in alone} & {patient for patient, _, _ in testing.values()}
+    assert _by_name(samples)["IDRiD_55"].lesion_masks[Lesion.SE] is None
+    assert read_idrid(root, "training") == alone
+    assert read_idrid(root, "testing") == samples[len(alone) :]
+
+
+def test_testing_part_of_one_layout_is_read_without_the_other(root: Path, tmp_path: Path) -> None:
+    trees.idrid_testing_grading(root)
+    assert [s.name for s in read_idrid(root) if s.side == "test"] == ["test_IDRiD_021", "test_IDRiD_055"]
+    other = trees.idrid_testing_segmentation(trees.idrid(tmp_path / "other"))
+    assert [s.name for s in read_idrid(other) if s.side == "test"] == ["IDRiD_55"]
+
+
+def test_contradiction_in_the_testing_part_is_an_error(root: Path) -> None:
+    trees.idrid_testing_grading(root)
+    (root / trees.TESTING_TABLE).unlink()
+    with pytest.raises(DataError, match=r"Testing Labels\.csv: expected a label table"):
+        read_idrid(root)
+
+
+def test_testing_photograph_with_a_training_number_is_an_error(root: Path) -> None:
+    trees.idrid_testing_segmentation(root)
+    trees.touch(root / "A. Segmentation/1. Original Images/b. Testing Set", "IDRiD_53.jpg")
+    with pytest.raises(DataError, match=r"two photographs named IDRiD_53"):
+        read_idrid(root)
+
+
 def test_mask_without_photograph_is_an_error(root: Path) -> None:
     trees.touch(root / trees.MASKS / "2. Haemorrhages", "IDRiD_06_HE.tif")
     with pytest.raises(DataError, match=r"IDRiD_06_HE\.tif: a mask without a photograph"):
@@ -152,7 +193,7 @@ def test_photograph_of_another_name_is_an_error(root: Path) -> None:
 def test_real_idrid_has_the_official_masks_and_no_photograph_twice(real_data: Path) -> None:
     root = real_data / "idrid"
     assert count(read_idrid_segmentation(root))._replace(grades=None) == EXPECTED_SEGMENTATION
-    graded, joined = read_idrid_grading(root), read_idrid(root)
+    graded, joined = read_idrid_grading(root), read_idrid(root, "training")
     assert len(graded) <= EXPECTED_GRADING.photographs
     assert len(joined) == 54 + len(graded) - len(ALSO_GRADED)
     eyes_taken_twice = len(SAME_EYE) + len(SAME_EYE_ACROSS)
@@ -170,4 +211,6 @@ def test_known_twins_are_those_of_the_table(real_data: Path) -> None:
 
 def test_official_counts_sum_up() -> None:
     assert Counts(413, (134, 20, 136, 74, 49)) == EXPECTED_GRADING
-    assert sum(EXPECTED_GRADING.grades or ()) == EXPECTED_GRADING.photographs
+    for counts in (EXPECTED_GRADING, EXPECTED_GRADING_TESTING):
+        assert sum(counts.grades or ()) == counts.photographs
+    assert EXPECTED_SEGMENTATION.photographs + EXPECTED_SEGMENTATION_TESTING.photographs == 81

@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from deepmtdr.data.layout import Counts, check_pairs, count, find_files, parse_grade, read_grades, read_table
+from deepmtdr.data.layout import (
+    Counts,
+    check_pairs,
+    count,
+    find_files,
+    find_masks,
+    name_of,
+    parse_grade,
+    read_columns,
+    read_grades,
+    read_table,
+    refuse_names_twice,
+)
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import DataError
 from deepmtdr.terms import Grade, Lesion
@@ -29,11 +41,49 @@ def test_two_photographs_of_one_name_are_an_error(tmp_path: Path) -> None:
         find_files(tmp_path)
 
 
+def test_name_loses_the_suffix_of_a_photograph_and_no_other() -> None:
+    assert [name_of(file) for file in ("a.JPG", " b.tif ", "c", "d.1", "e.1.png")] == ["a", "b", "c", "d.1", "e.1"]
+
+
+def test_photographs_of_one_name_in_two_parts_are_an_error() -> None:
+    def sample(path: str) -> Sample:
+        return Sample(photograph=Path(path), name=Path(path).stem, patient="p", dataset="d")
+
+    refuse_names_twice([sample("train/a.png"), sample("test/b.png")])
+    with pytest.raises(DataError, match=r"train/a\.png and test/a\.png: two photographs named a"):
+        refuse_names_twice([sample("train/a.png"), sample("test/b.png"), sample("test/a.png")])
+
+
+def test_masks_are_found_by_the_photographs_name_with_the_ending_they_may_have(tmp_path: Path) -> None:
+    touch(tmp_path, "a_EX.png", "b.png")
+    photographs = {"a": Path("a.jpg"), "b": Path("b.jpg")}
+    found = find_masks(tmp_path, Lesion.EX, photographs, ("_EX", ""))
+    assert found == {"a": tmp_path / "a_EX.png", "b": tmp_path / "b.png"}
+    with pytest.raises(DataError, match=r"b\.png: expected a mask of hard exudates, whose name ends in _EX"):
+        find_masks(tmp_path, Lesion.EX, photographs, ("_EX",))
+    with pytest.raises(DataError, match=r"b\.png: a mask without a photograph; expected one named b"):
+        find_masks(tmp_path, Lesion.EX, {"a": Path("a.jpg")}, ("_EX", ""))
+
+
 def test_table_loses_byte_order_mark_spaces_empty_columns_and_blank_lines(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"\xef\xbb\xbfname , grade,,\r\n a, 1,,\r\n,,,\r\nb,2,,\r\n")
     rows = list(read_table(path, ("name", "grade")))
     assert rows == [(f"{path}, row 2", {"name": "a", "grade": "1"}), (f"{path}, row 4", {"name": "b", "grade": "2"})]
+
+
+def test_semicolons_part_cells_where_the_header_has_no_comma(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", "left;right", "a,1.png;b.png")
+    assert [row for _, row in read_table(tmp_path / "t.csv", ("right", "left"))] == [
+        {"right": "b.png", "left": "a,1.png"}
+    ]
+    write_table(tmp_path / "t.csv", "name,note", "a,b;c")
+    assert [row for _, row in read_table(tmp_path / "t.csv", ("note",))] == [{"note": "b;c"}]
+
+
+def test_columns_are_those_that_have_a_name(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", " name , grade,,", "a,1,,")
+    assert read_columns(tmp_path / "t.csv") == ["name", "grade"]
 
 
 def test_missing_table_is_named(tmp_path: Path) -> None:
@@ -90,3 +140,4 @@ def test_count_tells_absent_from_zero() -> None:
     masks = {Lesion.MA: Path("m"), Lesion.HE: None}
     graded = [sample("a", grade=Grade.MODERATE, lesion_masks=masks), sample("b", grade=Grade.NEGATIVE)]
     assert count(graded) == Counts(2, (1, 0, 1, 0, 0), (1, 0, 0, 0))
+    assert count([*graded, sample("c", ungradable=True)]) == Counts(3, (1, 0, 1, 0, 0), (1, 0, 0, 0), 1)

@@ -7,6 +7,9 @@ How to get it: https://www.kaggle.com/c/aptos2019-blindness-detection/data (acco
     train_images/ into ROOT.
 Counts: 3,662 training photographs: 1805, 370, 999, 193, 295 of grades 0-4.
 
+The sides: None. Kaggle kept the grades of its 1,928 testing photographs, so there is no official split with labels, and
+test_images/ is not read.
+
 Known dirt:
     * No patient numbers and no eye: the photograph is the patient, so two eyes of one person may stand on two sides of
       a split.
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepmtdr.data.layout import Counts, check_pairs, find_files, read_grades
+from deepmtdr.data.layout import Counts, Part, check_pairs, find_files, read_grades
 from deepmtdr.data.sample import Sample
 
 EXPECTED = Counts(3662, (1805, 370, 999, 193, 295))
@@ -37,3 +40,7 @@ def read_aptos(root: Path) -> list[Sample]:
         Sample(photograph=path, name=name, patient=f"aptos/{name}", dataset="aptos", grade=grades[name])
         for name, path in photographs.items()
     ]
+
+
+PARTS = (Part("training", read_aptos, EXPECTED, "train_images"),)
+"""The official part that has labels."""

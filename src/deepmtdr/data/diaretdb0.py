@@ -20,7 +20,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from deepmtdr.data.layout import Counts, check_pairs, find_files, read_table
+from deepmtdr.data.layout import Counts, Part, check_pairs, find_files, read_table
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import DataError
 from deepmtdr.terms import Lesion
@@ -58,6 +58,10 @@ def read_diaretdb0(root: Path) -> list[Sample]:
         Sample(photograph=path, name=name, patient=f"diaretdb0/{SAME_PHOTOGRAPH.get(name, name)}", dataset="diaretdb0")
         for name, path in photographs.items()
     ]
+
+
+PARTS = (Part("all", read_diaretdb0, EXPECTED, "images"),)
+"""The makers made no split."""
 
 
 def read_presence(root: Path) -> dict[str, Presence]:

@@ -9,42 +9,71 @@ How to get it: https://drive.grand-challenge.org (account); unpack training.zip 
 Counts: 20 + 20 photographs, each with a mask of the field of view.
 
 Known dirt:
-    * No grades. Of the training half its notes say: background diabetic retinopathy in 26 and 32 (`SHOWS_DR`), pigment
-      changes without it in 25, none in the others. "Background" is no grade of the five: these two have the grade None,
-      the other eighteen 0. Of the test half nothing is stated here: None.
+    * No grades. The makers' notes say: background diabetic retinopathy in 26 and 32 of the training half and in 03, 14
+      and 17 of the test half (`SHOWS_DR`); pigment changes without it in 25 and 08; no sign of it in the others.
+      "Background" is no grade of the five: these five have the grade None and `dr_present`, the others the grade 0.
     * No patient numbers: the photograph is the patient. Vessels are annotated, lesions are not.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from deepmtdr.data.layout import Counts, find_files
-from deepmtdr.data.sample import Sample
+from deepmtdr.data.layout import Counts, Part, find_files
+from deepmtdr.data.sample import Sample, Side
 from deepmtdr.errors import DataError
 from deepmtdr.terms import Grade
 
 EXPECTED = Counts(20, (18, 0, 0, 0, 0))
+EXPECTED_TEST = Counts(20, (17, 0, 0, 0, 0))
 
-SHOWS_DR = frozenset({"26_training", "32_training"})
-"""Training photographs with background diabetic retinopathy, of no stated grade."""
+SHOWS_DR = frozenset({"26_training", "32_training", "03_test", "14_test", "17_test"})
+"""Photographs with background diabetic retinopathy, of no stated grade."""
+
+Half = Literal["training", "test"]
+
+_SIDES: dict[Half, Side] = {"training": "train", "test": "test"}
 
 
-def read_drive(root: Path, part: Literal["training", "test"] = "training") -> list[Sample]:
-    """One half: ROOT/training/images/21_training.tif and so on.
+def read_drive(root: Path, part: Half | None = None) -> list[Sample]:
+    """ROOT/training/images/21_training.tif and so on, ROOT/test/images/01_test.tif and so on.
+
+    Args:
+        root: folder with `training` and perhaps `test`.
+        part: only this half. None: the training half, and the test half where it is there.
 
     Raises:
         DataError: if the folder is missing, or holds a photograph of another name.
     """
+    if part is None:
+        test = read_drive(root, "test") if (root / "test").exists() else []
+        return read_drive(root, "training") + test
     samples = []
     for name, path in find_files(root / part / "images").items():
         number = name.removesuffix(f"_{part}")
-        if not number.isdecimal():
+        if number == name or not number.isdecimal():
             raise DataError(f"{path}: expected a name such as 21_{part}, found {name!r}")
-        grade = Grade.NEGATIVE if part == "training" and name not in SHOWS_DR else None
-        samples.append(Sample(photograph=path, name=name, patient=f"drive/{number}", dataset="drive", grade=grade))
+        samples.append(
+            Sample(
+                photograph=path,
+                name=name,
+                patient=f"drive/{number}",
+                dataset="drive",
+                grade=None if name in SHOWS_DR else Grade.NEGATIVE,
+                dr_present=True if name in SHOWS_DR else None,
+                side=_SIDES[part],
+            )
+        )
     return samples
+
+
+PARTS = (
+    Part("training", partial(read_drive, part="training"), EXPECTED, "training/images"),
+    Part("test", partial(read_drive, part="test"), EXPECTED_TEST, "test/images"),
+)
+"""The two official halves."""
 
 
 def fov_mask_path(sample: Sample) -> Path:

@@ -6,8 +6,8 @@ Citation: P. Porwal et al., "Indian Diabetic Retinopathy Image Dataset (IDRiD): 
     Screening Research", Data 3(3):25, 2018, doi:10.3390/data3030025.
 How to get it: https://ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid (free account);
     unpack "A. Segmentation.zip" and "B. Disease Grading.zip" side by side into ROOT.
-Counts: segmentation 54 + 27 photographs (training: masks of MA 54, HE 53, EX 54, SE 26), grading 413 + 103
-    (training: 134, 20, 136, 74, 49 of grades 0-4).
+Counts: segmentation 54 + 27 photographs (masks of MA 54 + 27, HE 53 + 27, EX 54 + 27, SE 26 + 14), grading 413 + 103
+    (training: 134, 20, 136, 74, 49 of grades 0-4; testing: 34, 5, 32, 19, 13).
 
 Known dirt:
     * No patient numbers: the eye is the patient, so two eyes of one person may stand on two sides of a split.
@@ -17,7 +17,8 @@ Known dirt:
       training photographs over each other and then looked at). These are two photographs, but one `patient`.
     * B has photographs twice (`SAME_PHOTOGRAPH`): 021 = 391 and 028 = 327 with different grades, 045 = 333, 073 = 375
       and 079 = 279 with equal ones. Each pair has one `patient`; the grades stay as they were given.
-    * The two parts of B use the same numbers: names of the testing part begin with "test_".
+    * The two parts of B use the same numbers: names of the testing part begin with "test_". A goes on counting from 55.
+      No photograph of the testing parts is known to be in A and in B; they could not be seen.
     * The grading table has a trailing space in a header and empty columns. Its oedema risk is not read.
     * A lesion type without a file is one that was looked for and not found: None in `lesion_masks`.
 """
@@ -27,18 +28,31 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from deepmtdr.data.layout import Counts, check_pairs, find_files, parse_grade, read_grades, read_table
-from deepmtdr.data.sample import Sample
+from deepmtdr.data.layout import (
+    Counts,
+    Part,
+    check_pairs,
+    find_files,
+    find_masks,
+    parse_grade,
+    read_grades,
+    read_table,
+    refuse_names_twice,
+)
+from deepmtdr.data.sample import Sample, Side
 from deepmtdr.errors import DataError
 from deepmtdr.terms import Grade, Lesion
 
-Part = Literal["training", "testing"]
+Half = Literal["training", "testing"]
 
 EXPECTED_SEGMENTATION = Counts(54, None, (54, 53, 54, 26))
+EXPECTED_SEGMENTATION_TESTING = Counts(27, None, (27, 27, 27, 14))
 EXPECTED_GRADING = Counts(413, (134, 20, 136, 74, 49))
+EXPECTED_GRADING_TESTING = Counts(103, (34, 5, 32, 19, 13))
 
 # fmt: off
 ALSO_GRADED = {
@@ -59,7 +73,10 @@ SAME_EYE = {397: 13, 401: 43, 354: 339, 126: 38, 338: 319, 404: 46}
 SAME_EYE_ACROSS = {11: 83, 25: 347, 26: 299, 39: 271}
 """Training photographs of A -> a photograph of B that shows the same eye in another exposure."""
 
-_PART_FOLDERS = {"training": "a. Training Set", "testing": "b. Testing Set"}
+_A = "A. Segmentation/1. Original Images"
+_B = "B. Disease Grading/1. Original Images"
+_FOLDERS: dict[Half, str] = {"training": "a. Training Set", "testing": "b. Testing Set"}
+_SIDES: dict[Half, Side] = {"training": "train", "testing": "test"}
 _MASK_FOLDERS = {
     Lesion.MA: "1. Microaneurysms",
     Lesion.HE: "2. Haemorrhages",
@@ -68,34 +85,39 @@ _MASK_FOLDERS = {
 }
 
 
-def read_idrid(root: Path, part: Part = "training") -> list[Sample]:
+def read_idrid(root: Path, part: Half | None = None) -> list[Sample]:
     """Every photograph of A and B once: A's with masks and, where known, the grade; then those of B that A lacks.
 
     Of a photograph in both, A's copy is kept. It has the grade of its twin in B, or None if several grades conflict.
 
+    Args:
+        root: folder with "A. Segmentation" and "B. Disease Grading".
+        part: only this part. None: the training part, and what of A and B has a testing part.
+
     Raises:
         DataError: as `read_idrid_segmentation` and `read_idrid_grading`.
     """
-    annotated, graded = read_idrid_segmentation(root, part), read_idrid_grading(root, part)
-    twins = _twins(root, {sample.name for sample in annotated}, part)
-    grades: dict[int | None, set[Grade]] = defaultdict(set)
-    for number, grade in [*twins.values(), *((_number_in_b(sample), sample.grade) for sample in graded)]:
-        if grade is not None:
-            grades[number].add(grade)
-    agreed = {name: _agreed(grades[number]) for name, (number, _) in twins.items()}
-    in_a = {number for number, _ in twins.values()}
-    joined = [replace(sample, grade=agreed.get(sample.name)) for sample in annotated]
-    return joined + [sample for sample in graded if _number_in_b(sample) not in in_a]
+    if part is not None:
+        return _join(root, read_idrid_segmentation(root, part), read_idrid_grading(root, part), part)
+    annotated = read_idrid_segmentation(root, "testing") if (root / _A / _FOLDERS["testing"]).exists() else []
+    graded = read_idrid_grading(root, "testing") if (root / _B / _FOLDERS["testing"]).exists() else []
+    samples = read_idrid(root, "training") + _join(root, annotated, graded, "testing")
+    refuse_names_twice(samples)
+    return samples
 
 
-def read_idrid_segmentation(root: Path, part: Part = "training") -> list[Sample]:
+def read_idrid_segmentation(root: Path, part: Half = "training") -> list[Sample]:
     """Layout "A. Segmentation": photographs with masks of the four lesion types; graded where same_photograph.csv says.
 
     Raises:
         DataError: if a folder is missing, a mask has no photograph, or same_photograph.csv has a wrong row.
     """
-    photographs = find_files(root / "A. Segmentation" / "1. Original Images" / _PART_FOLDERS[part])
-    masks = {lesion: _find_masks(root, part, lesion, photographs) for lesion in Lesion}
+    photographs = find_files(root / _A / _FOLDERS[part])
+    folder = root / "A. Segmentation" / "2. All Segmentation Groundtruths" / _FOLDERS[part]
+    masks = {
+        lesion: find_masks(folder / _MASK_FOLDERS[lesion], lesion, photographs, (f"_{lesion.name}",))
+        for lesion in Lesion
+    }
     twins = _twins(root, photographs.keys(), part)
     return [
         Sample(
@@ -104,20 +126,21 @@ def read_idrid_segmentation(root: Path, part: Part = "training") -> list[Sample]
             patient=_patient_in_a(_number(name, path), twins.get(name, (None, None))[0]),
             dataset="idrid",
             grade=twins.get(name, (None, None))[1],
+            side=_SIDES[part],
             lesion_masks={lesion: masks[lesion].get(name) for lesion in Lesion},
         )
         for name, path in photographs.items()
     ]
 
 
-def read_idrid_grading(root: Path, part: Part = "training") -> list[Sample]:
+def read_idrid_grading(root: Path, part: Half = "training") -> list[Sample]:
     """Layout "B. Disease Grading": photographs with grades; names of the testing part begin with "test_".
 
     Raises:
         DataError: if folder or table is missing, a grade is none of 0-4, or photographs and rows do not match.
     """
-    letter, title = _PART_FOLDERS[part].split()[0], part.capitalize()
-    folder = root / "B. Disease Grading" / "1. Original Images" / _PART_FOLDERS[part]
+    letter, title = _FOLDERS[part].split()[0], part.capitalize()
+    folder = root / _B / _FOLDERS[part]
     table = root / "B. Disease Grading" / "2. Groundtruths" / f"{letter} IDRiD_Disease Grading_{title} Labels.csv"
     photographs = find_files(folder)
     grades = read_grades(table, "Image name", "Retinopathy grade")
@@ -131,26 +154,45 @@ def read_idrid_grading(root: Path, part: Part = "training") -> list[Sample]:
             else f"idrid/test_{_number(name, path):03d}",
             dataset="idrid",
             grade=grades[name],
+            side=_SIDES[part],
         )
         for name, path in photographs.items()
     ]
 
 
-def _find_masks(root: Path, part: Part, lesion: Lesion, photographs: dict[str, Path]) -> dict[str, Path]:
-    """Mask files of one lesion type by the name of their photograph."""
-    folder = root / "A. Segmentation" / "2. All Segmentation Groundtruths" / _PART_FOLDERS[part] / _MASK_FOLDERS[lesion]
-    masks = {}
-    for stem, path in find_files(folder).items():
-        name = stem.removesuffix(f"_{lesion.name}")
-        if name == stem:
-            raise DataError(f"{path}: expected a mask of {lesion.full_name}, whose name ends in _{lesion.name}")
-        if name not in photographs:
-            raise DataError(f"{path}: a mask without a photograph; expected one named {name}")
-        masks[name] = path
-    return masks
+PARTS = (
+    Part("A. Segmentation, training", read_idrid_segmentation, EXPECTED_SEGMENTATION, f"{_A}/a. Training Set"),
+    Part(
+        "A. Segmentation, testing",
+        partial(read_idrid_segmentation, part="testing"),
+        EXPECTED_SEGMENTATION_TESTING,
+        f"{_A}/b. Testing Set",
+    ),
+    Part("B. Disease Grading, training", read_idrid_grading, EXPECTED_GRADING, f"{_B}/a. Training Set"),
+    Part(
+        "B. Disease Grading, testing",
+        partial(read_idrid_grading, part="testing"),
+        EXPECTED_GRADING_TESTING,
+        f"{_B}/b. Testing Set",
+    ),
+)
+"""The official parts, each of its own side."""
 
 
-def _twins(root: Path, names: Collection[str], part: Part) -> dict[str, tuple[int, Grade | None]]:
+def _join(root: Path, annotated: list[Sample], graded: list[Sample], part: Half) -> list[Sample]:
+    """One part of A and B as one list, each photograph once."""
+    twins = _twins(root, {sample.name for sample in annotated}, part)
+    grades: dict[int | None, set[Grade]] = defaultdict(set)
+    for number, grade in [*twins.values(), *((_number_in_b(sample), sample.grade) for sample in graded)]:
+        if grade is not None:
+            grades[number].add(grade)
+    agreed = {name: _agreed(grades[number]) for name, (number, _) in twins.items()}
+    in_a = {number for number, _ in twins.values()}
+    joined = [replace(sample, grade=agreed.get(sample.name)) for sample in annotated]
+    return joined + [sample for sample in graded if _number_in_b(sample) not in in_a]
+
+
+def _twins(root: Path, names: Collection[str], part: Half) -> dict[str, tuple[int, Grade | None]]:
     """A's name -> number in B and grade, as known and as same_photograph.csv says; both speak of the training parts."""
     if part == "testing":
         return {}

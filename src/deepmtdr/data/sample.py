@@ -10,6 +10,7 @@ from typing import Literal
 from deepmtdr.terms import Grade, Lesion
 
 Laterality = Literal["L", "R"]
+Side = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,21 @@ class Sample:
     laterality: Laterality | None = None
     grade: Grade | None = None
     """Grade 0-4, or None where nobody graded it."""
+    dr_present: bool | None = None
+    """Whether there is any retinopathy, where somebody said that but no grade; a grade says it too (`has_dr`)."""
+    ungradable: bool = False
+    """Somebody judged the photograph too poor to be graded (reading R17); its grade is None."""
+    side: Side | None = None
+    """Where the set's own makers put it; None where they made no split."""
     lesion_masks: Mapping[Lesion, Path | None] = field(default_factory=dict)
-    """A type that is no key was not annotated. None: annotated, and none is there. A path: non-zero is lesion."""
+    """A type that is no key was not annotated. None: annotated, and none is there. A path: see `mask_threshold`."""
+    mask_threshold: int = 0
+    """A pixel of a mask file above this is lesion; above 0 where masks are grey levels, of agreement or coverage."""
+
+    @property
+    def has_dr(self) -> bool | None:
+        """Whether there is any retinopathy (grade >= 1), by grade or by `dr_present`; None where nobody said."""
+        return self.dr_present if self.grade is None else self.grade > 0
 
     @property
     def annotated(self) -> tuple[bool, bool, bool, bool]:
