@@ -13,7 +13,7 @@ import pytest
 import trees
 from deepmtdr.data.datasets import read_datasets
 from deepmtdr.data.sample import Sample
-from deepmtdr.data.split import SplitRow, apply_split, read_split, split, write_split
+from deepmtdr.data.split import SplitRow, apply_split, folds, read_split, split, supervise, write_split
 from deepmtdr.errors import DataError, RecipeError
 from deepmtdr.terms import Grade, Lesion
 
@@ -185,6 +185,109 @@ def test_damaged_split_names_the_row(tmp_path: Path, row: str, reason: str) -> N
 def test_split_into_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"split\.csv: the split cannot be written"):
         write_split(tmp_path / "nowhere" / "split.csv", {"train": []})
+
+
+# What the makers divided
+
+
+def _official(side: str | None, patients: range, dataset: str = "a") -> list[Sample]:
+    return [replace(sample, side=side) for sample in _cohort(dataset, patients)]
+
+
+def test_official_sides_are_kept_and_the_others_cut_out_of_the_training_side() -> None:
+    training, testing = _official("train", range(80)), _official("test", range(80, 100))
+    parts = split([*testing, *training, *_cohort("b", range(40))], FRACTIONS, seed=0)
+    assert {s.name for s in parts["test"] if s.dataset == "a"} == {s.name for s in testing}
+    shares = Counter(side for side, part in parts.items() for s in part if s.dataset == "a" and s.side == "train")
+    assert shares["validation"] == pytest.approx(160 * 0.15 / 0.85, abs=2) and not shares["test"]
+    assert Counter(side for side, part in parts.items() for s in part if s.dataset == "b")["test"] == 12
+
+
+def test_a_set_with_three_official_sides_stays_as_it_is() -> None:
+    samples = [s for n, side in enumerate(FRACTIONS) for s in _official(side, range(10 * n, 10 * n + 10))]
+    assert {s.name: side for side, part in split(samples, FRACTIONS, 0).items() for s in part} == {
+        s.name: s.side for s in samples
+    }
+
+
+def test_a_copy_with_the_training_side_alone_counts_as_undivided() -> None:
+    training = _official("train", range(50))
+    parts = split(training, FRACTIONS, seed=0)
+    assert _sides(parts) == _sides(split(_cohort("a", range(50)), FRACTIONS, seed=0))
+    assert len(parts["test"]) in (14, 16)
+
+
+def test_an_official_split_that_leaks_is_an_error() -> None:
+    leaking = [*_official("train", range(5)), *(replace(s, name=f"t{s.name}") for s in _official("test", range(4, 9)))]
+    with pytest.raises(DataError, match="patient a/4 stands on two sides, train and test"):
+        split(leaking, FRACTIONS, seed=0)
+
+
+def test_an_official_test_photograph_that_a_written_split_does_not_name_stays_apart(tmp_path: Path) -> None:
+    training, testing = _official("train", range(20)), _official("test", range(20, 25))
+    write_split(tmp_path / "split.csv", split(training, {"train": 0.8, "test": 0.2}, seed=0))
+    parts = apply_split([*training, *testing], read_split(tmp_path / "split.csv"))
+    assert {s.name for s in testing} < {s.name for s in parts["test"]}
+    with pytest.raises(DataError, match="does not stand in the split"):
+        apply_split([*training, *_official("train", range(20, 25))], read_split(tmp_path / "split.csv"))
+
+
+# Folds
+
+
+def test_every_patient_is_tested_in_one_fold_and_trained_on_in_the_others() -> None:
+    samples = _cohort("a", range(60)) + _cohort("b", range(30, 60), people="a")
+    found = folds(samples, 5, seed=1)
+    assert len(found) == 5
+    tested = Counter(s.patient for fold in found for s in fold["test"] if s.dataset == "a" and s.name.endswith("left"))
+    assert tested == dict.fromkeys((f"a/{p}" for p in range(60)), 1)
+    for fold in found:
+        assert not _patients(fold["train"]) & _patients(fold["test"])
+        assert len(fold["train"]) + len(fold["test"]) == len(samples)
+        grades = Counter(s.grade for s in fold["test"] if s.dataset == "a")
+        assert grades[Grade.PROLIFERATIVE] in (2, 3) and len(_patients(fold["test"])) == pytest.approx(12, abs=1)
+
+
+def test_folds_leave_the_official_test_side_apart() -> None:
+    found = folds([*_official("train", range(30)), *_official("test", range(30, 40))], 3, seed=0)
+    assert {s.side for fold in found for side in fold.values() for s in side} == {"train"}
+
+
+def test_folds_are_the_same_by_seed_whatever_the_order() -> None:
+    samples = _cohort("a", range(40))
+    shuffled = random.Random(0).sample(samples, len(samples))
+    assert [_sides(fold) for fold in folds(samples, 4, 7)] == [_sides(fold) for fold in folds(shuffled, 4, 7)]
+    assert [_sides(fold) for fold in folds(samples, 4, 7)] != [_sides(fold) for fold in folds(samples, 4, 8)]
+    with pytest.raises(RecipeError, match="1 folds, expected at least 2"):
+        folds(samples, 1, 0)
+
+
+# Pixel-wise supervision (Sec. V-D)
+
+
+def _annotated(patients: range) -> list[Sample]:
+    """Every second one shows soft exudates."""
+    masks = {Lesion.MA: Path("m.png"), Lesion.SE: None}
+    samples = [replace(_sample("a", str(p), f"a/{p}", 2), lesion_masks=masks) for p in patients]
+    return [replace(s, lesion_masks={**masks, Lesion.SE: Path("s.png")}) if int(s.name) % 2 else s for s in samples]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.75, 0.5, 0.25, 0.0])
+def test_a_share_of_the_masks_is_kept_with_every_grade(share: float) -> None:
+    samples = _annotated(range(40)) + _cohort("b", range(5))
+    left = supervise(samples, share, seed=3)
+    kept = [s for s in left if s.dataset == "a" and s.lesion_masks]
+    assert [(s.name, s.grade) for s in left] == [(s.name, s.grade) for s in samples]
+    assert len(kept) == 40 * share
+    assert sum(s.lesion_masks[Lesion.SE] is not None for s in kept) == pytest.approx(20 * share, abs=1)
+
+
+def test_less_supervision_is_a_part_of_more() -> None:
+    parts = (supervise(_annotated(range(40)), share, 3) for share in (0.25, 0.5, 1.0))
+    kept = [{sample.name for sample in part if sample.lesion_masks} for part in parts]
+    assert kept[0] < kept[1] < kept[2]
+    with pytest.raises(RecipeError, match=r"1\.5, expected a share"):
+        supervise([], 1.5, 0)
 
 
 @pytest.mark.data

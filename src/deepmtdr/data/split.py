@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import itertools
 import math
-import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from deepmtdr.data.layout import parse_grade, read_table
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import DataError, RecipeError
-from deepmtdr.terms import Grade
+from deepmtdr.files import write_atomically
+from deepmtdr.terms import Grade, Lesion
 
 COLUMNS = ("dataset", "name", "patient", "grade", "split")
 
@@ -44,8 +46,10 @@ def split(
 ) -> dict[str, list[Sample]]:
     """Divide photographs into sides such as "train", "validation" and "test", whole patients at a time.
 
-    Within a data set every stratum (annotated or not, the patient's highest grade) is divided in the given proportions
-    to within one patient or so. Who goes where hangs on a hash of seed and patient, not on the order of `samples`.
+    Where the makers of a set divided it (`Sample.side`), their sides stay as they are, and the other sides are cut out
+    of their training side; a set of which only one side is there counts as undivided. Within a data set every stratum
+    (annotated or not, the lesion types shown, the patient's highest grade) is divided in the given proportions, to
+    within one patient or so. Who goes where hangs on a hash of seed and patient, not on the order of `samples`.
 
     Args:
         samples: photographs of one or several data sets.
@@ -58,22 +62,69 @@ def split(
 
     Raises:
         RecipeError: if the fractions are negative or do not sum to 1.
-        DataError: if a photograph is given twice, or `keep` has a patient on two sides.
+        DataError: if a photograph is given twice, or a patient stands on two sides of `keep` or of an official split.
     """
     _check_fractions(fractions)
     samples = _sorted_once(samples)
     side_of = _sides_by_patient((row.patient, row.side) for row in (keep or {}).values())
-    by_dataset: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        by_dataset[sample.dataset].append(sample)
-    for dataset in sorted(by_dataset):
-        side_of |= _divide(_strata(s for s in by_dataset[dataset] if s.patient not in side_of), fractions, seed)
-    sides: dict[str, list[Sample]] = {
-        side: [] for side in [*fractions, *sorted(set(side_of.values()) - set(fractions))]
-    }
-    for sample in samples:
-        sides[side_of[sample.patient]].append(sample)
-    return sides
+    for own in _by_dataset(samples):
+        official = _official_sides(s for s in own if s.patient not in side_of)
+        free = {side: share for side, share in fractions.items() if side not in official.values()}
+        whole = sum(free.values())
+        shares = {side: share / whole for side, share in free.items()} if whole else {"train": 1.0}
+        side_of |= official
+        side_of |= _divide(_strata(s for s in own if s.patient not in side_of), shares, seed)
+    return _sides(samples, side_of, fractions)
+
+
+def folds(samples: Iterable[Sample], count: int, seed: int) -> list[dict[str, list[Sample]]]:
+    """k-fold cross-validation by patient, stratified as `split`: each patient is in "test" once, in "train" otherwise.
+
+    The folds are cut out of what is not the makers' own validation or test side; those photographs are in no fold.
+
+    Args:
+        samples: photographs of one or several data sets.
+        count: how many folds, at least 2.
+        seed: another seed, other folds.
+
+    Returns:
+        For each fold "train" and "test", sorted by data set and name.
+
+    Raises:
+        RecipeError: if there are fewer than two folds.
+        DataError: as `split`.
+    """
+    if count < 2:
+        raise RecipeError(f"{count} folds, expected at least 2")
+    samples = _sorted_once(samples)
+    fold_of: dict[str, str] = {}
+    apart: set[str] = set()
+    for own in _by_dataset(samples):
+        apart |= _official_sides(own).keys() - fold_of.keys()
+        strata = _strata(s for s in own if s.patient not in fold_of and s.patient not in apart)
+        fold_of |= _divide(strata, {str(fold): 1 / count for fold in range(count)}, seed)
+    folded = [sample for sample in samples if sample.patient in fold_of]
+    return [
+        _sides(folded, {p: "test" if own == str(fold) else "train" for p, own in fold_of.items()}, ("train", "test"))
+        for fold in range(count)
+    ]
+
+
+def supervise(samples: Iterable[Sample], share: float, seed: int) -> list[Sample]:
+    """Keep the masks of a share of the annotated photographs, forget the others' (Sec. V-D: 100, 75, 50 and 25 %).
+
+    Whole patients keep or lose their masks, along the strata of `split`; with one seed a smaller share is part of a
+    larger one. Grades stay.
+
+    Raises:
+        RecipeError: if the share is not in [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise RecipeError(f"pixel-wise supervision of {share}, expected a share from 0 to 1")
+    samples = list(samples)
+    order = _interleaved(_strata(sample for sample in samples if sample.lesion_masks), seed)
+    kept = set(order[: round(share * len(order))])
+    return [s if not s.lesion_masks or s.patient in kept else replace(s, lesion_masks={}) for s in samples]
 
 
 def write_split(path: Path, sides: Mapping[str, Iterable[Sample]]) -> None:
@@ -84,17 +135,14 @@ def write_split(path: Path, sides: Mapping[str, Iterable[Sample]]) -> None:
     """
     side_of = _sides_by_patient((sample.patient, side) for side, samples in sides.items() for sample in samples)
     samples = _sorted_once(sample for samples in sides.values() for sample in samples)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for s in samples:
+        rows.writerow((s.dataset, s.name, s.patient, "" if s.grade is None else int(s.grade), side_of[s.patient]))
     try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(COLUMNS)
-            for s in samples:
-                grade = "" if s.grade is None else int(s.grade)
-                rows.writerow((s.dataset, s.name, s.patient, grade, side_of[s.patient]))
-        partial.replace(path)
+        write_atomically(path, text.getvalue().encode())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DataError(f"{path}: the split cannot be written ({error.strerror})") from error
 
 
@@ -120,6 +168,8 @@ def read_split(path: Path) -> SplitTable:
 def apply_split(samples: Iterable[Sample], table: Mapping[tuple[str, str], SplitRow]) -> dict[str, list[Sample]]:
     """Divide photographs exactly as written down; rows of data sets that are not given are left out.
 
+    A photograph of the makers' own validation or test side that the table does not name stays on that side.
+
     To keep a written split and place further photographs too, give it to `split` as `keep`.
 
     Raises:
@@ -130,8 +180,12 @@ def apply_split(samples: Iterable[Sample], table: Mapping[tuple[str, str], Split
     samples = _sorted_once(samples)
     datasets = {sample.dataset for sample in samples}
     sides: dict[str, list[Sample]] = {row.side: [] for row in table.values()}
+    apart: list[Sample] = []
     for sample in samples:
         row = table.get((sample.dataset, sample.name))
+        if row is None and sample.side in ("validation", "test"):
+            apart.append(sample)
+            continue
         if row is None:
             raise DataError(f"{sample.photograph}: {sample.dataset}/{sample.name} does not stand in the split")
         if (row.patient, row.grade) != (sample.patient, sample.grade):
@@ -143,20 +197,47 @@ def apply_split(samples: Iterable[Sample], table: Mapping[tuple[str, str], Split
     if absent := sorted(listed - {(sample.dataset, sample.name) for sample in samples}):
         first = "/".join(absent[0])
         raise DataError(f"the split names {len(absent)} photographs that were not given, the first is {first}")
+    for sample in apart:
+        sides.setdefault(str(sample.side), []).append(sample)
+    _sides_by_patient((sample.patient, side) for side, own in sides.items() for sample in own)
     return sides
 
 
-def _strata(samples: Iterable[Sample]) -> dict[str, tuple[bool, int]]:
-    """Patient -> stratum: any photograph without annotation comes after those with; highest grade, -1 without one."""
-    strata: dict[str, tuple[bool, int]] = {}
+def _by_dataset(samples: Iterable[Sample]) -> list[list[Sample]]:
+    return [list(own) for _, own in itertools.groupby(samples, key=lambda sample: sample.dataset)]
+
+
+def _official_sides(samples: Iterable[Sample]) -> dict[str, str]:
+    """Patient -> validation or test side, of a data set that its makers divided: where more than one side is there."""
+    side_of = _sides_by_patient((sample.patient, sample.side) for sample in samples if sample.side is not None)
+    divided = len(set(side_of.values())) > 1
+    return {patient: side for patient, side in side_of.items() if divided and side != "train"}
+
+
+def _sides(samples: Iterable[Sample], side_of: Mapping[str, str], first: Iterable[str]) -> dict[str, list[Sample]]:
+    """Side -> its photographs, the sides in `first` before any others."""
+    sides: dict[str, list[Sample]] = {side: [] for side in (*first, *sorted(set(side_of.values())))}
     for sample in samples:
-        unannotated, grade = strata.get(sample.patient, (True, -1))
+        sides[side_of[sample.patient]].append(sample)
+    return sides
+
+
+Stratum = tuple[bool, tuple[bool, ...], int]
+"""Without annotation or with; which lesion types a mask shows; the highest grade, -1 without one."""
+
+
+def _strata(samples: Iterable[Sample]) -> dict[str, Stratum]:
+    """Patient -> stratum, over all photographs of the patient."""
+    strata: dict[str, Stratum] = {}
+    for sample in samples:
+        bare, shown, grade = strata.get(sample.patient, (True, (False,) * len(Lesion), -1))
+        shown = tuple(shown[lesion] or sample.lesion_masks.get(lesion) is not None for lesion in Lesion)
         grade = max(grade, -1 if sample.grade is None else int(sample.grade))
-        strata[sample.patient] = (unannotated and not any(sample.annotated), grade)
+        strata[sample.patient] = (bare and not any(sample.annotated), shown, grade)
     return strata
 
 
-def _divide(strata: Mapping[str, tuple[bool, int]], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
+def _divide(strata: Mapping[str, Stratum], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
     """Patient -> side: along the strata, shuffled inside each, every patient goes to the side that is most in want."""
     side_of: dict[str, str] = {}
     filled: Counter[str] = Counter()
@@ -166,6 +247,16 @@ def _divide(strata: Mapping[str, tuple[bool, int]], fractions: Mapping[str, floa
         side_of[patient] = side
         filled[side] += 1
     return side_of
+
+
+def _interleaved(strata: Mapping[str, Stratum], seed: int) -> list[str]:
+    """Patients in an order of which every beginning has the strata in about their proportions."""
+    sizes, seen = Counter(strata.values()), Counter[Stratum]()
+    at: dict[str, float] = {}
+    for patient in sorted(strata, key=lambda patient: _draw(seed, patient)):
+        seen[strata[patient]] += 1
+        at[patient] = (seen[strata[patient]] - 0.5) / sizes[strata[patient]]
+    return sorted(at, key=lambda patient: (at[patient], _draw(seed, patient)))
 
 
 def _draw(seed: int, patient: str) -> bytes:
