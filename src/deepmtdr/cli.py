@@ -110,6 +110,45 @@ def info(weights: Weights = None, as_lr: AsLR = 256) -> None:
     console.print(cost_table(cost(loaded.recipe.model, scale, frame), f"{frame // scale} px into {frame} px"))
 
 
+def _shares(text: str) -> dict[str, float]:
+    try:
+        return {side.strip(): float(share) for side, _, share in (part.partition("=") for part in text.split(","))}
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}, expected shares such as train=0.7,validation=0.1,test=0.2") from None
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="Data set by name: ddr, idrid, eyepacs, ...; folder for one's own.")],
+    root: Annotated[Path, typer.Argument(help="Folder in which it lies, as its makers give it.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the prepared set.")],
+    size: Annotated[int, typer.Option(help="Side of the HR frame, px.")] = 1024,
+    scale: Annotated[int, typer.Option(help="From the LR files to the frame: 2, 4 or 8.")] = 4,
+    split: Annotated[
+        str, typer.Option(help="Shares of the patients, where the set's makers made no such side.")
+    ] = "train=0.7,validation=0.1,test=0.2",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another split.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one for each core if not given.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if there is any finding.")] = False,
+) -> None:
+    """Prepare a data set once: HR and LR files, masks, a manifest with a split, and a report of every doubt.
+
+    A run that was stopped goes on where it stood.
+
+    Example: deepmtdr prepare idrid data/idrid out/prepared/idrid
+    """
+    from deepmtdr.data.report import prepare_and_report
+    from deepmtdr.screening.screen import plain_table
+
+    with one_line_errors():
+        settings = {"size": size, "scale": scale, "shares": _shares(split), "seed": seed, "workers": workers}
+        done = prepare_and_report(name, root, out, **settings)
+    for table in done.tables:
+        Console().print(plain_table(*table))
+    typer.echo(f"report: {done.page}")
+    raise typer.Exit(FAILED if strict and done.findings else 0)
+
+
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe by name, or a .toml file.")],
@@ -123,6 +162,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     init: Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors) to start from.")] = None,
     init_grading: Annotated[Path | None, typer.Option(help="ImageNet ResNet-18 weights (.safetensors).")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make batches ahead; 0: none.")] = 0,
 ) -> None:
     """Train by a recipe: ISR and segmentation, grading, then all three jointly.
 
@@ -133,7 +173,7 @@ def train(
 
     with one_line_errors():
         chosen = load_recipe(recipe, settings or ())
-        written = training.run(chosen, data, out, resume=resume, init=init, init_grading=init_grading)
+        written = training.run(chosen, data, out, resume=resume, init=init, init_grading=init_grading, workers=workers)
     typer.echo(f"weights: {written}")
 
 
@@ -196,7 +236,7 @@ def _watched(items: Iterator[Any], total: int, name: str) -> list[Any]:
 
 def _show_reports(reports: list[Any], left_out: list[Path], as_json: bool) -> None:
     """The table or JSON on stdout; on stderr one line for each photograph that was not graded."""
-    from deepmtdr.screening.report import readable
+    from deepmtdr.files import readable
     from deepmtdr.screening.screen import report_table
 
     if as_json:

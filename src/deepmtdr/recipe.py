@@ -32,6 +32,12 @@ class DataRecipe:
     split_seed: int = 0
     split: str = ""
     """A split that is written down: the name of a shipped one, or the path of its CSV; "" draws one by the seed."""
+    folds: int = 0
+    """k of a k-fold cross-validation, in place of `held_out`; 0: none."""
+    fold: int = 0
+    """The fold that is held out, from 0."""
+    supervision: float = 1.0
+    """Share of the annotated photographs whose masks are used; the others count as unannotated (Sec. V-D)."""
     frame: int = FRAME
     """Side of the HR frame, px. Another size than 1024 is for studies and tests (reading R19)."""
 
@@ -52,6 +58,12 @@ class Augmentation:
     """Largest standard deviation of the sensor noise."""
     jpeg: int = 45
     """Lowest JPEG quality; half of the crops are not compressed; 100 compresses none."""
+    vignetting: float = 0.0
+    """Largest loss of light at a crop's corners, as a share."""
+    rotation: float = 0.0
+    """Largest angle by which a crop is turned, degrees, beside the eight flips and quarter turns."""
+    seed: int = 0
+    """Of the camera alone: another one, and the same crops are taken by other cameras."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +260,10 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
         yield f"data.frame = {recipe.data.frame}, expected a multiple of 16"
     if not 0 <= recipe.data.held_out < 1:
         yield f"data.held_out = {recipe.data.held_out}, expected a share from 0 to below 1"
+    if not 0 <= recipe.data.supervision <= 1:
+        yield f"data.supervision = {recipe.data.supervision}, expected a share from 0 to 1"
+    if recipe.data.folds and not (recipe.data.folds > 1 and 0 <= recipe.data.fold < recipe.data.folds):
+        yield f"data.fold = {recipe.data.fold} of {recipe.data.folds}, expected one from 0 of at least 2"
     for name in STAGES:
         stage: Stage = getattr(recipe, name)
         if stage.steps < 0 or stage.batch < 1:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,16 @@ import torch
 from torch import Tensor
 
 from deepmtdr import checkpoint
-from deepmtdr.data.batches import CONTRAST_LIMIT, CONTRAST_STEPS, Reading, crop_batch, draw_frames, grading_batch
+from deepmtdr.data.batches import CONTRAST_LIMIT, CONTRAST_STEPS, Mixture, Reading
 from deepmtdr.data.datasets import read_datasets
-from deepmtdr.data.frames import Frame, FrameCache
+from deepmtdr.data.frames import Frame
+from deepmtdr.data.prepare import prepare
+from deepmtdr.data.prepared import PreparedSet, is_prepared, read_prepared
 from deepmtdr.data.sample import Sample
-from deepmtdr.data.split import apply_split, read_split, split, write_split
+from deepmtdr.data.split import apply_split, folds, read_split, split, supervise, write_split
 from deepmtdr.data.transforms import to_image
-from deepmtdr.errors import CheckpointError, DataError, PhotographError, TrainingError
+from deepmtdr.errors import CheckpointError, DataError, TrainingError
+from deepmtdr.feed import SMALLER, GradingSteps, ImageSteps, draw_scale, feed, seed_torch, small_steps
 from deepmtdr.model.contrast import local_contrast
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
@@ -38,11 +41,11 @@ from deepmtdr.progress import Progress
 from deepmtdr.recipe import STAGES, Recipe, Stage, differences, split_file, to_dict
 from deepmtdr.stages import StepLosses, grading_losses, joint_losses, restoration_losses, route
 
-SMALLER = 4
-"""The first steps of the grading stage see frames so many times smaller, in batches so many times larger."""
+Make = Callable[[int], tuple[Any, ...]]
+"""The batch of a step by its number alone."""
 
-Step = Callable[[int], StepLosses]
-"""The losses of step n, with everything random about it drawn from n."""
+Losses = Callable[..., StepLosses]
+"""The losses of the model on what `Make` made, by the stage's weights."""
 
 
 def run(
@@ -54,6 +57,7 @@ def run(
     init: Path | None = None,
     init_grading: Path | None = None,
     cache: Path | None = None,
+    workers: int = 0,
 ) -> Path:
     """Train by a recipe, all stages.
 
@@ -64,7 +68,9 @@ def run(
         resume: go on from the last checkpoint in `out`.
         init: a checkpoint of deepmtdr, of the same architecture, whose weights the run starts from.
         init_grading: safetensors file of a published ImageNet ResNet-18 for the grading subnet.
-        cache: folder of prepared frames, which several runs may share; `out / "frames"` if None.
+        cache: folder of prepared sets, which several runs may share; `out / "prepared"` if None.
+
+        workers: processes that make batches ahead; any number gives the same weights.
 
     Returns:
         Path of the weights.
@@ -85,14 +91,15 @@ def run(
     run_ = _Run(model, recipe, out, fingerprint)
     at, step_at = run_.restore() if resume else run_.start()
     write_split(out / "split.csv", sides)
-    frames = list(_prepared(FrameCache(cache or out / "frames", recipe.data.frame), sides["train"], out / "failed.csv"))
+    learned_from = supervise(sides["train"], recipe.data.supervision, recipe.data.split_seed)
+    frames = _frames(recipe, data, cache or out / "prepared", learned_from, out / "failed.csv")
     for name in STAGES[STAGES.index(at) if at in STAGES else len(STAGES) :]:
         stage: Stage = getattr(recipe, name)
         if not stage.steps:
             continue
         first = step_at if name == at else 0
-        step = _stage_step(name, model, recipe, frames, out)
-        run_.fit(name, stage, step, first)
+        make, losses = _stage(name, model, recipe, frames, out)
+        run_.fit(name, stage, feed(make, range(first, stage.steps), workers), losses, first)
     weights = out / "weights.safetensors"
     checkpoint.save(weights, model, recipe, half=True, stage="joint", data=fingerprint, weights=recipe.name)
     return weights
@@ -103,6 +110,8 @@ def _sides(recipe: Recipe, data: Path) -> dict[str, list[Sample]]:
     samples = read_datasets({name: data / name for name in recipe.data.datasets})
     if recipe.data.split:
         return {"train": [], **apply_split(samples, read_split(split_file(recipe.data.split)))}
+    if recipe.data.folds:
+        return folds(samples, recipe.data.folds, recipe.data.split_seed)[recipe.data.fold]
     shares = {"train": 1 - recipe.data.held_out, "test": recipe.data.held_out}
     return split(samples, shares, recipe.data.split_seed)
 
@@ -129,48 +138,41 @@ def _init_grading(model: DeepMTDR, path: Path) -> None:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _prepared(cache: FrameCache, samples: Sequence[Sample], failures: Path) -> Iterator[Frame]:
-    """The frames of the samples; one that cannot be used is written down with the reason, not skipped silently."""
-    failed = []
-    with Progress("frames", len(samples)) as progress:
-        for sample in samples:
-            try:
-                yield cache(sample)
-            except PhotographError as error:
-                failed.append((sample.dataset, sample.name, error))
-            progress.advance()
+def _frames(recipe: Recipe, data: Path, cache: Path, samples: Sequence[Sample], failures: Path) -> list[Frame]:
+    """The samples' frames; one that cannot be used is written down with the reason, not skipped silently."""
+    sets = [_prepared(recipe, data / name, name, cache) for name in recipe.data.datasets]
+    rows = {(row.dataset, row.name): row for prepared in sets for row in prepared.rows}
+    failed = [(s.dataset, s.name, rows[s.dataset, s.name].problem) for s in samples]
     with failures.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("dataset", "name", "reason"), *failed])
+        table = csv.writer(file, lineterminator="\n")
+        table.writerows([("dataset", "name", "reason"), *(row for row in failed if row[2])])
+    frames = {(frame.sample.dataset, frame.sample.name): frame for prepared in sets for frame in prepared.frames()}
+    used = ((sample, frames.get((sample.dataset, sample.name))) for sample in samples)
+    return [frame if s.lesion_masks else frame.unannotated() for s, frame in used if frame is not None]
 
 
-def _stage_step(name: str, model: DeepMTDR, recipe: Recipe, frames: list[Frame], out: Path) -> Step:
+def _prepared(recipe: Recipe, root: Path, name: str, cache: Path) -> PreparedSet:
+    """A data set in the recipe's frame: as it lies there, or prepared now."""
+    if not is_prepared(root):
+        out = cache / f"{name}_{recipe.data.frame}"
+        return prepare(read_datasets({name: root}), root, out, size=recipe.data.frame)
+    prepared = read_prepared(root)
+    if prepared.size != recipe.data.frame:
+        raise DataError(f"{root}: prepared for a frame of {prepared.size} px, the recipe has {recipe.data.frame}")
+    return prepared
+
+
+def _stage(name: str, model: DeepMTDR, recipe: Recipe, frames: list[Frame], out: Path) -> tuple[Make, Losses]:
+    """What makes a stage's batches, and what computes the losses of one."""
     stage: Stage = getattr(recipe, name)
     if name == "grading":
         graded = _some((f for f in frames if f.sample.grade is not None), "has a grade", name)
         readings = read_frames(model, _at_most(stage.per_grade, graded), stage, out / "readings", recipe)
-
-        few = round(stage.small * stage.steps)
-        small = [reading.reduced(SMALLER) for reading in readings] if few else []
-
-        def grading_step(n: int) -> StepLosses:
-            rng = _rng(recipe, name, n)
-            pool, count = (small, SMALLER * stage.batch) if n < few else (readings, stage.batch)
-            batch = grading_batch(pool, count, stage.balance, stage.hide_image, rng)
-            return grading_losses(model, batch, stage.loss)
-
-        return grading_step
-
-    compute = restoration_losses if name == "restoration" else joint_losses
+        small = [reading.reduced(SMALLER) for reading in readings] if small_steps(stage) else []
+        return GradingSteps(recipe, readings, small), grading_losses
     sharp = _some((f for f in frames if f.scale == 1), f"fills the frame of {recipe.data.frame} px", name)
-
-    def image_step(n: int) -> StepLosses:
-        rng = _rng(recipe, name, n)
-        scale = _draw_scale(stage.scales, rng)
-        drawn = draw_frames(sharp, stage.batch, stage.annotated, rng)
-        batch = crop_batch(drawn, stage.crop, stage.augmentation.zoom, _camera(stage), rng)
-        return compute(model, batch, scale, stage.loss)
-
-    return image_step
+    losses = restoration_losses if name == "restoration" else joint_losses
+    return ImageSteps(recipe, name, Mixture(sharp)), losses
 
 
 def _some(frames: Iterable[Frame], claim: str, stage: str) -> list[Frame]:
@@ -191,22 +193,6 @@ def _at_most(count: int, graded: list[Frame]) -> list[Frame]:
     return kept
 
 
-def _camera(stage: Stage) -> dict[str, float]:
-    return {name: value for name, value in asdict(stage.augmentation).items() if name != "zoom"}
-
-
-def _draw_scale(scales: Mapping[str, float], rng: np.random.Generator) -> int:
-    odds = np.array(list(scales.values()), float)
-    return int(list(scales)[rng.choice(len(odds), p=odds / odds.sum())])
-
-
-def _rng(recipe: Recipe, stage: str, step: int) -> np.random.Generator:
-    """The step's own source of randomness; torch's (dropout) is set from it too."""
-    seed = [recipe.seed, STAGES.index(stage), step]
-    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    return np.random.default_rng(seed)
-
-
 def read_frames(model: DeepMTDR, frames: Sequence[Frame], stage: Stage, folder: Path, recipe: Recipe) -> list[Reading]:
     """Let the standing ISR and segmentation subnets read each photograph once, and keep what they say on disk.
 
@@ -219,7 +205,7 @@ def read_frames(model: DeepMTDR, frames: Sequence[Frame], stage: Stage, folder: 
         for n, frame in enumerate(frames):
             file = folder / frame.sample.dataset / f"{frame.sample.name}.npy"
             if not file.exists():
-                scale = frame.scale if frame.scale > 1 else _draw_scale(stage.scales, np.random.default_rng([n, 7]))
+                scale = frame.scale if frame.scale > 1 else draw_scale(stage.scales, np.random.default_rng([n, 7]))
                 lr = to_image(frame.pixels)[None]
                 if frame.scale == 1:
                     lr = bicubic(lr, 1 / scale).clamp(0, 1)
@@ -250,7 +236,7 @@ class _Run:
         self.average = {name: t.detach().clone() for name, t in model.state_dict().items()}
         self.moments: dict[str, Tensor] = {}
 
-    def fit(self, name: str, stage: Stage, step: Step, first: int) -> None:
+    def fit(self, name: str, stage: Stage, batches: Iterator[tuple[Any, ...]], losses: Losses, first: int) -> None:
         """Train one stage from step `first` on; the averaged weights take the place of the last ones at its end."""
         optimiser = build_optimiser(self.model, name, stage)
         if first == 0:
@@ -260,8 +246,8 @@ class _Run:
         self.model.train(name != "joint")  # a batch of one has no statistics of its own
         saved = time.monotonic()
         with Progress(name, stage.steps, first) as progress:
-            for n in range(first, stage.steps):
-                terms = self._step(optimiser, name, stage, step, n)
+            for n, batch in enumerate(batches, first):
+                terms = self._step(optimiser, name, stage, partial(losses, self.model, *batch, stage.loss), n)
                 progress.advance(terms)
                 self._write_terms(name, n, terms)
                 if time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes:
@@ -270,12 +256,15 @@ class _Run:
         self.model.load_state_dict(self.average)
         self.save(_next_stage(self.recipe, name), 0, None)
 
-    def _step(self, optimiser: torch.optim.Optimizer, name: str, stage: Stage, step: Step, n: int) -> dict[str, float]:
+    def _step(
+        self, optimiser: torch.optim.Optimizer, name: str, stage: Stage, losses: Callable[[], StepLosses], n: int
+    ) -> dict[str, float]:
         for group in optimiser.param_groups:
             group["lr"] = group["highest"] * one_cycle(n / stage.steps, stage.warm_up)
         optimiser.zero_grad(set_to_none=True)
+        seed_torch(self.recipe, name, n)
         with _autocast(self.recipe):
-            result = step(n)
+            result = losses()
         if not all(math.isfinite(value) for value in result.terms.values()):
             raise TrainingError(f"{name} step {n}: a loss is not finite: {result.terms}")
         route(result, self.model, end_to_end=stage.end_to_end)

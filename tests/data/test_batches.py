@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from deepmtdr.data.batches import Reading, crop_batch, draw_frames, grading_batch, known_lesions
+from deepmtdr.data.batches import Mixture, Reading, crop_batch, grading_batch, known_lesions
 from deepmtdr.data.frames import Frame
 from deepmtdr.data.sample import Sample
 from deepmtdr.terms import Grade, Lesion
+from framed import Framed
 
 CAMERA = {"gain": 0.2, "gamma": 0.2, "blur": 0.6, "noise": 0.01, "jpeg": 45}
 NO_CAMERA = {"gain": 0.0, "gamma": 0.0, "blur": 0.0, "noise": 0.0, "jpeg": 100}
@@ -33,7 +34,7 @@ def frame(
     )
     masks = np.zeros((4, side, side), np.uint8)
     masks[Lesion.MA] = 255 * (Lesion.MA in types)
-    return Frame(sample, np.full((side, side, 3), value, np.uint8), 1, masks if types else None)
+    return Framed(sample, np.full((side, side, 3), value, np.uint8), masks if types else None)
 
 
 def reading(dataset: str, grade: int, value: int = 100) -> Reading:
@@ -47,21 +48,21 @@ def reading(dataset: str, grade: int, value: int = 100) -> Reading:
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 1.0])
 def test_share_of_annotated_photographs_is_as_said(share: float, rng: np.random.Generator) -> None:
     frames = [frame(types=(Lesion.MA,)), *(frame() for _ in range(9))]
-    drawn = draw_frames(frames, 500, share, rng)
+    drawn = Mixture(frames).draw(500, share, rng)
     assert np.mean([f.lesion_masks is not None for f in drawn]) == pytest.approx(share, abs=0.06 * (0 < share < 1))
 
 
 def test_unannotated_photographs_come_evenly_from_each_data_set(rng: np.random.Generator) -> None:
     frames = [frame("a", types=(Lesion.MA,)), frame("b"), *(frame("c") for _ in range(50))]
-    drawn = [f.sample.dataset for f in draw_frames(frames, 600, 0.0, rng)]
+    drawn = [f.sample.dataset for f in Mixture(frames).draw(600, 0.0, rng)]
     assert set(drawn) == {"b", "c"}
     assert drawn.count("b") == pytest.approx(300, abs=50)
 
 
 def test_where_one_kind_is_missing_the_other_fills_the_batch(rng: np.random.Generator) -> None:
     annotated, other = frame(types=(Lesion.MA,)), frame()
-    assert draw_frames([annotated], 3, 0.0, rng) == [annotated] * 3
-    assert draw_frames([other], 3, 1.0, rng) == [other] * 3
+    assert Mixture([annotated]).draw(3, 0.0, rng) == [annotated] * 3
+    assert Mixture([other]).draw(3, 1.0, rng) == [other] * 3
 
 
 # What is known
@@ -98,7 +99,7 @@ def test_crop_batch_says_what_is_known_of_each_photograph(rng: np.random.Generat
 
 def test_side_0_takes_whole_frames_without_zoom(rng: np.random.Generator) -> None:
     pixels = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
-    whole = Frame(frame().sample, pixels, 1, None)
+    whole = Framed(frame().sample, pixels)
     hr = crop_batch([whole], 0, 3.0, NO_CAMERA, rng).hr
     assert hr.shape == (1, 3, 32, 32)
     assert sorted((255 * hr).round().flatten().tolist()) == sorted(pixels.flatten().tolist())
@@ -109,16 +110,41 @@ def test_masks_and_images_stay_in_range() -> None:
         noisy = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)
         masked = frame(types=tuple(Lesion), side=64)
         batch = crop_batch(
-            [Frame(masked.sample, noisy, 1, masked.lesion_masks)], 32, 1.5, CAMERA, np.random.default_rng(seed)
+            [Framed(masked.sample, noisy, masked.lesion_masks)], 32, 1.5, CAMERA, np.random.default_rng(seed)
         )
         for values in (batch.hr, batch.lesion_masks):
             assert values.min() >= 0 and values.max() <= 1 + 1e-6
 
 
+def test_rotated_crops_turn_masks_with_the_image(rng: np.random.Generator) -> None:
+    masks = rng.integers(0, 256, (4, 64, 64), np.uint8)
+    twin = Framed(frame(types=tuple(Lesion)).sample, np.ascontiguousarray(masks[:3].transpose(1, 2, 0)), masks)
+    for seed in range(6):
+        batch = crop_batch([twin], 16, 1.0, NO_CAMERA, np.random.default_rng(seed), rotation=40.0)
+        assert torch.allclose(batch.hr[0], batch.lesion_masks[0, :3], atol=1e-6)
+        straight = crop_batch([twin], 16, 1.0, NO_CAMERA, np.random.default_rng(seed))
+        assert not torch.allclose(batch.hr, straight.hr)
+
+
+def test_another_camera_takes_the_same_crops(rng: np.random.Generator) -> None:
+    noisy = Framed(frame().sample, rng.integers(0, 256, (64, 64, 3), np.uint8))
+    one, other, again = (
+        crop_batch([noisy], 32, 1.0, CAMERA, np.random.default_rng(1), camera_rng=np.random.default_rng(lens))
+        for lens in (5, 6, 5)
+    )
+    assert torch.equal(one.taken, again.taken) and not torch.allclose(one.taken, other.taken)
+    still = {**NO_CAMERA, "noise": 0.001}
+    one, other = (
+        crop_batch([noisy], 32, 1.0, still, np.random.default_rng(1), camera_rng=np.random.default_rng(lens))
+        for lens in (5, 6)
+    )
+    assert torch.equal(one.hr, other.hr)
+
+
 def crops(seed: int) -> Sequence[torch.Tensor]:
     rng = np.random.default_rng(seed)
     frames = [frame(value=v, grade=2, types=tuple(Lesion)) for v in (50, 100)] + [frame(value=v) for v in (150, 200)]
-    return crop_batch(draw_frames(frames, 6, 0.5, rng), 16, 1.4, CAMERA, rng)
+    return crop_batch(Mixture(frames).draw(6, 0.5, rng), 16, 1.4, CAMERA, rng)
 
 
 def grades(seed: int) -> Sequence[torch.Tensor]:

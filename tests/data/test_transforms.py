@@ -11,8 +11,19 @@ from torch import Tensor
 
 from deepmtdr.data.frames import Frame
 from deepmtdr.data.sample import Sample
-from deepmtdr.data.transforms import camera, compressed, crop, gaussian_blur, to_image, turn
+from deepmtdr.data.transforms import (
+    camera,
+    compressed,
+    crop,
+    gaussian_blur,
+    rotate,
+    rotation_margin,
+    to_image,
+    turn,
+    vignette,
+)
 from deepmtdr.terms import Lesion
+from framed import Framed
 
 CAMERA = {"gain": 0.25, "gamma": 0.25, "blur": 0.6, "noise": 0.01, "jpeg": 45}
 NO_CAMERA = {"gain": 0.0, "gamma": 0.0, "blur": 0.0, "noise": 0.0, "jpeg": 100}
@@ -21,7 +32,7 @@ SEEDS = range(12)
 
 def frame(masks: np.ndarray | None, pixels: np.ndarray | None = None, side: int = 64) -> Frame:
     sample = Sample(photograph=Path("x.png"), name="x", patient="p", dataset="d")
-    return Frame(sample, np.zeros((side, side, 3), np.uint8) if pixels is None else pixels, 1, masks)
+    return Framed(sample, np.zeros((side, side, 3), np.uint8) if pixels is None else pixels, masks)
 
 
 @pytest.fixture
@@ -195,3 +206,38 @@ def test_jpeg_of_lower_quality_is_further_from_the_image() -> None:
     image = torch.rand(3, 32, 32)
     errors = [(compressed(image, quality) - image).abs().mean().item() for quality in (95, 60, 20)]
     assert 0 < errors[0] < errors[1] < errors[2]
+
+
+# Rotation and vignetting
+
+
+@pytest.mark.parametrize("quarter", [0, 1, 2, 3])
+@pytest.mark.parametrize("side", [8, 7])
+def test_rotation_by_quarters_is_a_turn_of_the_middle(quarter: int, side: int) -> None:
+    images = torch.rand(2, side + 4, side + 4)
+    middle = images[:, 2:-2, 2:-2]
+    assert torch.allclose(rotate(images, 90.0 * quarter, side), torch.rot90(middle, quarter, (1, 2)), atol=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [-170.0, -45.0, 12.5, 30.0, 90.0])
+def test_the_margin_leaves_no_corner_black(degrees: float) -> None:
+    side = 32
+    square = torch.ones(
+        1, int(np.ceil(side * rotation_margin(degrees))) + 1, int(np.ceil(side * rotation_margin(degrees))) + 1
+    )
+    assert rotate(square, degrees, side).min() > 0.999
+    smaller = torch.ones(1, side, side)
+    assert degrees % 90 == 0 or rotate(smaller, degrees, side).min() == 0
+
+
+def test_vignetting_by_hand() -> None:
+    light = vignette((3, 5), 0.4)
+    assert light[1, 2] == 1 and light[1, 0] == pytest.approx(0.8)
+    assert light[[0, 0, 2, 2], [0, 4, 0, 4]].tolist() == pytest.approx([0.6] * 4)
+
+
+def test_vignetting_darkens_what_the_camera_takes_and_not_what_it_shows(rng: np.random.Generator) -> None:
+    image = torch.full((3, 16, 16), 0.5)
+    shown, taken = camera(image, rng, **NO_CAMERA, vignetting=0.5)
+    assert torch.equal(shown, image)
+    assert (taken <= shown).all() and taken[:, 0, 0].max() < taken[:, 8, 8].min()

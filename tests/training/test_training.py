@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deepmtdr import checkpoint, training
+from deepmtdr.data.batches import Mixture
 from deepmtdr.data.datasets import read_datasets
-from deepmtdr.data.frames import FrameCache
-from deepmtdr.data.sample import Sample
+from deepmtdr.data.frames import Frame
+from deepmtdr.data.prepare import prepare
+from deepmtdr.data.prepared import read_prepared
 from deepmtdr.errors import CheckpointError, DataError, TrainingError
 from deepmtdr.model.contrast import local_contrast
 from deepmtdr.model.deepmtdr import DeepMTDR
@@ -137,13 +139,15 @@ def test_photographs_that_cannot_be_used_are_written_down_with_the_reason(data: 
     assert read == {"IDRiD_05", "IDRiD_001", "IDRiD_002", "IDRiD_004", f"IDRiD_{SMALL}"}
 
 
-def test_a_mask_that_does_not_fit_ends_the_run(data: Path, tmp_path: Path) -> None:
+def test_a_mask_that_does_not_fit_leaves_its_photograph_out(data: Path, tmp_path: Path) -> None:
     broken = tmp_path / "data"
     shutil.copytree(data, broken)
     mask = next((broken / "idrid").rglob("IDRiD_04_MA.tif"))
     Image.new("1", (10, 10)).save(mask)
-    with pytest.raises(DataError, match=r"IDRiD_04_MA\.tif: mask of \(10, 10\) px"):
-        run(tiny(), broken, tmp_path / "out")
+    run(tiny(*ONE_STAGE["joint"]), broken, tmp_path / "out")
+    (black, failed) = rows(tmp_path / "out/failed.csv")
+    assert failed["name"] == "IDRiD_04" and "IDRiD_04_MA.tif: mask of (10, 10) px" in failed["reason"]
+    assert black["name"] == f"IDRiD_{BLACK}"
 
 
 def test_a_stage_without_photographs_to_learn_from_is_refused(train: Callable[..., Path], data: Path) -> None:
@@ -151,15 +155,63 @@ def test_a_stage_without_photographs_to_learn_from_is_refused(train: Callable[..
         train(tiny("data.frame=256", *ONE_STAGE["joint"]))
 
 
-def test_no_held_out_patient_is_seen(data: Path, tmp_path: Path) -> None:
+def test_no_held_out_patient_is_seen(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = watched(monkeypatch)
     run(tiny("data.held_out=0.4", *ONE_STAGE["joint"]), data, tmp_path)
+    seen = {frame.sample.name for frame in frames}
     sides = {
         side: {r["name"] for r in rows(tmp_path / "split.csv") if r["split"] == side} for side in ("train", "test")
     }
-    seen = {path.name.split(".")[0] for path in (tmp_path / "frames/idrid").iterdir()}
-    seen |= {row["name"] for row in rows(tmp_path / "failed.csv")}
     assert len(sides["test"]) >= 3
-    assert seen == sides["train"]
+    assert seen and seen < sides["train"]
+    assert sides["train"] - seen <= {f"IDRiD_{BLACK}", f"IDRiD_{SMALL}"}  # the small one fills no frame
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[Frame]:
+    """The frames that a stage on images may draw."""
+    seen: list[Frame] = []
+
+    def watching(frames: Iterable[Frame]) -> Mixture:
+        seen.extend(frames)
+        return Mixture(seen)
+
+    monkeypatch.setattr(training, "Mixture", watching)
+    return seen
+
+
+def test_less_pixel_wise_supervision_leaves_the_photographs(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watched(monkeypatch)
+    train(tiny("data.supervision=0.67", *ONE_STAGE["joint"]))
+    annotated = {frame.sample.name for frame in seen if frame.sample.lesion_masks}
+    assert annotated < {"IDRiD_04", "IDRiD_05", "IDRiD_09"} and len(annotated) == 2
+    assert {"IDRiD_04", "IDRiD_05", "IDRiD_09"} < {frame.sample.name for frame in seen}
+
+
+def test_each_fold_holds_out_its_own(train: Callable[..., Path], tmp_path: Path) -> None:
+    tested: list[str] = []
+    for fold in range(3):
+        train(tiny("data.folds=3", f"data.fold={fold}", *ONE_STAGE["joint"]), f"fold{fold}")
+        tested += [row["name"] for row in rows(tmp_path / f"fold{fold}/split.csv") if row["split"] == "test"]
+    assert len(tested) == len(set(tested)) == 3 + len(GRADES) - 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_made_ahead_give_the_same_weights(train: Callable[..., Path], workers: int) -> None:
+    recipe = tiny("precision=fp32", steps=2)
+    alone = weights(train(recipe, "alone"))
+    assert same(weights(train(recipe, "ahead", workers=workers)), alone)
+
+
+def test_a_prepared_set_is_trained_on_as_it_lies(data: Path, train: Callable[..., Path], tmp_path: Path) -> None:
+    raw = weights(train(tiny("precision=fp32")))
+    prepare(read_datasets({"idrid": data / "idrid"}), data / "idrid", tmp_path / "sets/idrid", size=FRAME)
+    run(tiny("precision=fp32"), tmp_path / "sets", tmp_path / "again")
+    assert same(weights(tmp_path / "again"), raw)
+    assert not (tmp_path / "again/prepared").exists()
+    with pytest.raises(DataError, match="prepared for a frame of 64 px, the recipe has 96"):
+        run(tiny("data.frame=96"), tmp_path / "sets", tmp_path / "other")
 
 
 def test_a_written_split_is_followed(train: Callable[..., Path], tmp_path: Path) -> None:
@@ -237,11 +289,10 @@ def test_a_learning_rate_of_0_freezes_a_subnet(train: Callable[..., Path], froze
     assert still == set(frozen)
 
 
-def test_grading_reads_a_low_resolution_photograph_by_its_own_scale(
-    train: Callable[..., Path], data: Path, cache: Path
-) -> None:
+def test_grading_reads_a_low_resolution_photograph_by_its_own_scale(train: Callable[..., Path], cache: Path) -> None:
     out = train(tiny("precision=fp32", *ONE_STAGE["grading"]))
-    lr = np.asarray(FrameCache(cache, FRAME)(_sample(data, SMALL)).pixels)
+    frames = {frame.sample.name: frame for frame in read_prepared(cache / f"idrid_{FRAME}").frames()}
+    lr = np.asarray(frames[f"IDRiD_{SMALL}"].pixels)
     assert lr.shape == (FRAME // 2, FRAME // 2, 3)
     image = torch.from_numpy(lr.transpose(2, 0, 1).copy())[None].float() / 255
     contrast = local_contrast(bicubic(image, 2).clamp(0, 1))[0]  # an untrained ISR subnet is bicubic
@@ -272,11 +323,6 @@ def test_grading_reads_at_most_so_many_photographs_of_a_grade(
     read = {path.stem for path in (out / "readings").rglob("*.npy")}
     assert len(read) == expected  # of the grades 0, 0, 2, 2, 3, 4
     assert ("IDRiD_003" in read) == (most == 0)
-
-
-def _sample(data: Path, number: str) -> Sample:
-    samples = read_datasets({"idrid": data / "idrid"})
-    return next(sample for sample in samples if sample.name == f"IDRiD_{number}")
 
 
 def test_the_tiny_idrid_has_every_kind_of_photograph(data: Path) -> None:

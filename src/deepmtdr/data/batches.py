@@ -6,7 +6,7 @@ photograph graded 0 has no lesions: where its pixels were not annotated it count
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepmtdr.data.frames import Frame
-from deepmtdr.data.transforms import camera, crop, turn
+from deepmtdr.data.transforms import camera, crop, rotate, rotation_margin, turn
 from deepmtdr.terms import Grade, Lesion
 
 CONTRAST_LIMIT = 3.0
@@ -42,29 +42,41 @@ class Batch(NamedTuple):
 
 def known_lesions(frame: Frame) -> tuple[bool, ...]:
     """Which types are known for a frame: by annotation, or all of them by a grade of 0 (reading R22)."""
-    if frame.sample.grade is Grade.NEGATIVE and frame.lesion_masks is None:
+    if frame.sample.grade is Grade.NEGATIVE and not frame.sample.lesion_masks:
         return (True,) * len(Lesion)
     return frame.sample.annotated
 
 
-def draw_frames(frames: Sequence[Frame], count: int, annotated_share: float, rng: np.random.Generator) -> list[Frame]:
-    """Draw photographs: the stated share annotated pixel-wise, the others evenly from each data set."""
-    annotated = [f for f in frames if f.lesion_masks is not None]
-    others: dict[str, list[Frame]] = {}
-    for f in frames:
-        if f.lesion_masks is None:
-            others.setdefault(f.sample.dataset, []).append(f)
-    drawn = []
-    for _ in range(count):
-        pool = annotated
-        if not annotated or (others and rng.random() >= annotated_share):
-            pool = others[sorted(others)[rng.integers(len(others))]]
-        drawn.append(pool[rng.integers(len(pool))])
-    return drawn
+class Mixture:
+    """Photographs to be drawn from: those with pixel-wise annotation, and the others by data set."""
+
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        self.annotated: list[Frame] = []
+        self.others: dict[str, list[Frame]] = {}
+        for frame in sorted(frames, key=lambda frame: frame.sample.dataset):
+            pool = self.annotated if frame.sample.lesion_masks else self.others.setdefault(frame.sample.dataset, [])
+            pool.append(frame)
+
+    def draw(self, count: int, annotated_share: float, rng: np.random.Generator) -> list[Frame]:
+        """Draw photographs: the stated share annotated pixel-wise, the others evenly from each data set."""
+        names, drawn = list(self.others), []
+        for _ in range(count):
+            pool = self.annotated
+            if not pool or (names and rng.random() >= annotated_share):
+                pool = self.others[names[rng.integers(len(names))]]
+            drawn.append(pool[rng.integers(len(pool))])
+        return drawn
 
 
 def crop_batch(
-    frames: Sequence[Frame], side: int, zoom: float, cameras: dict[str, float], rng: np.random.Generator
+    frames: Sequence[Frame],
+    side: int,
+    zoom: float,
+    cameras: dict[str, float],
+    rng: np.random.Generator,
+    *,
+    rotation: float = 0.0,
+    camera_rng: np.random.Generator | None = None,
 ) -> Batch:
     """Augmented crops of the given photographs, each of `side` px; `side` 0 takes whole frames.
 
@@ -74,22 +86,34 @@ def crop_batch(
         zoom: see `transforms.crop`.
         cameras: keyword arguments of `transforms.camera`.
         rng: source of every choice.
+        rotation: largest angle by which a crop is turned, degrees; whole frames stay as they are.
+        camera_rng: source of the camera's choices; None: `rng`.
     """
     shown, taken, masks = [], [], []
     for frame in frames:
-        image, mask = crop(frame, side or frame.pixels.shape[0], zoom if side else 1.0, rng)
-        both = turn(torch.cat([image, mask]), rng)
-        hr, shot = camera(both[:3], rng, **cameras)  # pyright: ignore[reportArgumentType]
+        both = turn(_cut(frame, side, zoom, rotation, rng), rng)
+        hr, shot = camera(both[:3], camera_rng or rng, **cameras)  # pyright: ignore[reportArgumentType]
         shown.append(hr)
         taken.append(shot)
         masks.append(both[3:])
     return Batch(
-        torch.stack(shown),
-        torch.stack(taken),
+        torch.stack(shown).contiguous(memory_format=torch.channels_last),
+        torch.stack(taken).contiguous(memory_format=torch.channels_last),
         torch.stack(masks),
         torch.tensor([known_lesions(f) for f in frames]),
         *_grades(frames),
     )
+
+
+def _cut(frame: Frame, side: int, zoom: float, rotation: float, rng: np.random.Generator) -> Float[Tensor, "7 s s"]:
+    """Image and masks of one crop, or of the whole frame."""
+    if not side:
+        return torch.cat(crop(frame, frame.pixels.shape[0], 1.0, rng))
+    if not rotation:
+        return torch.cat(crop(frame, side, zoom, rng))
+    degrees = rng.uniform(-rotation, rotation)
+    margin = int(np.ceil(side * rotation_margin(degrees)))
+    return rotate(torch.cat(crop(frame, margin, zoom, rng)), degrees, side)
 
 
 class Reading(NamedTuple):

@@ -37,16 +37,17 @@ def crop(
     Returns:
         Image in [0, 1] and coverage in [0, 1] (zeros where nothing was annotated).
     """
-    size = frame.pixels.shape[0]
+    pixels, coverage = frame.pixels, frame.lesion_masks
+    size = pixels.shape[0]
     own = min(round(side * zoom ** rng.uniform(-1, 1)), size)
     centre = rng.uniform(0.1 * size, 0.9 * size, 2)
-    if frame.lesion_masks is not None and rng.random() < lesion_share:
-        centre = _near_a_lesion(frame.lesion_masks, own, rng, centre)
+    if coverage is not None and rng.random() < lesion_share:
+        centre = _near_a_lesion(coverage, own, rng, centre)
     y, x = (int(np.clip(c - own / 2, 0, size - own)) for c in centre)
-    image = to_image(frame.pixels[y : y + own, x : x + own])
+    image = to_image(pixels[y : y + own, x : x + own])
     masks = torch.zeros(len(Lesion), own, own)
-    if frame.lesion_masks is not None:
-        masks = torch.from_numpy(np.array(frame.lesion_masks[:, y : y + own, x : x + own])).float() / 255
+    if coverage is not None:
+        masks = torch.from_numpy(coverage[:, y : y + own, x : x + own].copy()).float() / 255
     if own == side:
         return image, masks
     both = F.interpolate(torch.cat([image, masks])[None], (side, side), mode="bilinear", antialias=True)[0]
@@ -69,6 +70,29 @@ def turn(images: Tensor, rng: np.random.Generator) -> Tensor:
     return images.flip(-1) if rng.random() < 0.5 else images
 
 
+def rotate(images: Float[Tensor, "c h w"], degrees: float, side: int) -> Float[Tensor, "c s s"]:
+    """The middle of some channels, turned by an angle, bilinear; black where nothing is.
+
+    Args:
+        images: large enough (`rotation_margin`) that no corner is black.
+        degrees: counter-clockwise.
+        side: of the result, px.
+    """
+    angle = np.deg2rad(degrees)
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    places = torch.arange(side) - (side - 1) / 2
+    y, x = torch.meshgrid(places, places, indexing="ij")
+    height, width = images.shape[-2:]
+    grid = torch.stack([(cos * x - sin * y) * 2 / width, (sin * x + cos * y) * 2 / height], dim=-1)
+    return F.grid_sample(images[None], grid[None], mode="bilinear", align_corners=False)[0]
+
+
+def rotation_margin(degrees: float) -> float:
+    """How many times as wide a square has to be for one within it to be turned by so much."""
+    angle = np.deg2rad(degrees)
+    return float(abs(np.cos(angle)) + abs(np.sin(angle)))
+
+
 def camera(
     image: Float[Tensor, "3 h w"],
     rng: np.random.Generator,
@@ -78,6 +102,7 @@ def camera(
     blur: float,
     noise: float,
     jpeg: int,
+    vignetting: float = 0.0,
 ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"]]:
     """Another camera before the same retina: what it would show without loss, and what it takes (reading R24).
 
@@ -89,6 +114,7 @@ def camera(
         blur: largest standard deviation of a Gaussian blur, px.
         noise: largest standard deviation of Gaussian noise.
         jpeg: lowest JPEG quality; 100 compresses nothing.
+        vignetting: largest loss of light at the corners, as a share; it falls with the square of the distance.
 
     Returns:
         The image under the camera's gain, cast and tone curve, and the same blurred, grainy and compressed; both in
@@ -99,6 +125,8 @@ def camera(
     factors = torch.from_numpy(np.exp(common + own)).float()[:, None, None]
     shown = (image ** float(np.exp(rng.normal(0, gamma))) * factors).clamp(0, 1)
     taken = shown
+    if vignetting:
+        taken = taken * vignette(image.shape[-2:], rng.uniform(0, vignetting))
     if blur and rng.random() < 0.5:
         taken = gaussian_blur(taken, rng.uniform(0.3, max(blur, 0.3)))
     if noise:
@@ -106,6 +134,12 @@ def camera(
         taken = taken + inside * grain * rng.uniform(0, noise)
     taken = taken.clamp(0, 1)
     return shown, compressed(taken, int(rng.integers(jpeg, 96))) if jpeg < 95 and rng.random() < 0.5 else taken
+
+
+def vignette(shape: tuple[int, int] | torch.Size, loss: float) -> Float[Tensor, "h w"]:
+    """Share of the light that reaches each pixel: 1 in the middle, 1 - loss in the corners."""
+    y, x = (torch.linspace(-1, 1, size) for size in shape)
+    return 1 - loss * (y[:, None] ** 2 + x**2) / 2
 
 
 def compressed(image: Float[Tensor, "3 h w"], quality: int) -> Float[Tensor, "3 h w"]:

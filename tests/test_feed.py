@@ -1,0 +1,148 @@
+"""The feed: the same batches in the same order by any number of workers, in memory that does not grow with the set."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from deepmtdr.data.batches import Mixture
+from deepmtdr.data.frames import write_tiff
+from deepmtdr.data.prepared import PreparedSet, Row
+from deepmtdr.errors import DataError
+from deepmtdr.feed import GradingSteps, ImageSteps, draw_scale, feed, seed_torch, step_rng
+from deepmtdr.recipe import Recipe
+from deepmtdr.terms import Grade, Lesion
+from small_runs import tiny
+
+SIZE = 64
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """Files of three photographs, "0" to "2"."""
+    for kind in ("hr", *(lesion.name for lesion in Lesion)):
+        (tmp_path / kind).mkdir()
+        for n in range(3):
+            shape = (SIZE, SIZE, 3) if kind == "hr" else (SIZE, SIZE)
+            write_tiff(tmp_path / kind / f"{n}.tif", rng.integers(0, 256, shape, np.uint8))
+    return tmp_path
+
+
+def prepared(folder: Path, count: int) -> PreparedSet:
+    """So many rows over the same three photographs; one in four is annotated."""
+    rows = [
+        Row(
+            name=f"{n}",
+            dataset="ab"[n % 2],
+            status="ok",
+            source=f"{n}.jpg",
+            patient=f"p{n}",
+            grade=Grade(n % 5),
+            scale=1,
+            file=f"{n % 3}",
+            **({"ma": 5.0, "he": 2.0, "ex": 0.0, "se": 1.0} if n % 4 == 0 else {}),
+        )
+        for n in range(count)
+    ]
+    return PreparedSet(folder, SIZE, 4, rows)
+
+
+def steps(folder: Path, recipe: Recipe, stage: str = "restoration", count: int = 20) -> ImageSteps:
+    return ImageSteps(recipe, stage, Mixture(prepared(folder, count).frames()))
+
+
+def tensors(batches: Iterator[tuple[tuple[Tensor, ...], int]]) -> list[tuple[list[Tensor], int]]:
+    return [(list(batch), scale) for batch, scale in batches]
+
+
+def alike(one: list[tuple[list[Tensor], int]], other: list[tuple[list[Tensor], int]]) -> bool:
+    return len(one) == len(other) and all(
+        a[1] == b[1] and all(torch.equal(x, y) for x, y in zip(a[0], b[0], strict=True))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_batches(folder: Path, workers: int) -> None:
+    make = steps(folder, tiny("restoration.augmentation.rotation=20"))
+    expected = tensors(feed(make, range(2, 9)))
+    assert len(expected) == 7 and not alike(expected[:1], expected[1:2])
+    assert alike(tensors(feed(make, range(2, 9), workers)), expected)
+
+
+def test_a_feed_begun_later_is_the_end_of_the_whole(folder: Path) -> None:
+    make = steps(folder, tiny(), "joint")
+    assert alike(tensors(feed(make, range(4, 6))), tensors(feed(make, range(6)))[4:])
+
+
+def test_batches_are_channels_last_also_out_of_a_worker(folder: Path) -> None:
+    for workers in (0, 1):
+        ((batch, _),) = feed(steps(folder, tiny()), range(1), workers)
+        assert batch.hr.is_contiguous(memory_format=torch.channels_last) and batch.hr.shape[1] == 3
+        assert batch.taken.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_is_gone_is_named_from_a_worker_too(folder: Path, workers: int) -> None:
+    for n in range(3):
+        (folder / f"hr/{n}.tif").unlink()
+    with pytest.raises(DataError, match=r"hr/[012]\.tif: expected a prepared file"):
+        list(feed(steps(folder, tiny()), range(2), workers))
+
+
+def test_the_stated_ratio_of_annotated_photographs_is_fed(folder: Path) -> None:
+    make = steps(folder, tiny("restoration.annotated=0.7", "restoration.batch=50"))
+    known = torch.cat([batch.annotated.all(1) & (batch.grade != 0) for batch, _ in feed(make, range(8))])
+    graded_0 = 0.2  # those count as annotated without lesions (R22)
+    assert known.float().mean() == pytest.approx(0.7 * (1 - graded_0), abs=0.08)
+
+
+def test_memory_does_not_grow_with_the_set(folder: Path) -> None:
+    def peak(count: int) -> tuple[int, int]:
+        tracemalloc.start()
+        make = steps(folder, tiny(), count=count)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for _ in feed(make, range(30)):
+            pass
+        most = tracemalloc.get_traced_memory()[1] - held
+        tracemalloc.stop()
+        return held, most
+
+    _, few = peak(50)
+    held, many = peak(50_000)
+    assert many < few + 1_000_000
+    assert held < 50_000 * 3_000  # bytes a row, not pixels: a frame of 64 px alone has 12,288
+
+
+def test_grading_steps_begin_with_small_frames(folder: Path) -> None:
+    from deepmtdr.data.batches import Reading
+
+    frames = prepared(folder, 10).frames()
+    readings = [Reading(f, np.full((3, 8, 8), 9, np.uint8), np.full((4, 8, 8), 9, np.uint8)) for f in frames]
+    recipe = tiny("grading.small=0.5", "data.frame=128", steps=4)
+    make = GradingSteps(recipe, readings, [reading.reduced(4) for reading in readings])
+    assert [tuple(batch.seen.shape) for (batch,) in feed(make, range(4))] == [(8, 3, 2, 2)] * 2 + [(2, 3, 8, 8)] * 2
+
+
+def test_every_step_has_its_own_randomness() -> None:
+    recipe, other = tiny(), tiny("seed=1")
+    places = itertools.product((recipe, other), ("restoration", "joint"), (0, 1))
+    assert len({step_rng(*place).random() for place in places}) == 8
+    for n, again in itertools.product(range(2), range(2)):
+        seed_torch(recipe, "grading", n)
+        first = torch.rand(3)
+        seed_torch(recipe, "grading", again)
+        assert torch.equal(torch.rand(3), first) == (n == again)
+
+
+def test_scales_are_drawn_as_often_as_said(rng: np.random.Generator) -> None:
+    drawn = [draw_scale({"1": 0.2, "4": 0.8, "8": 0.0}, rng) for _ in range(500)]
+    assert drawn.count(4) == pytest.approx(400, abs=40) and set(drawn) == {1, 4}
