@@ -217,6 +217,11 @@ def test_a_copy_with_the_training_side_alone_counts_as_undivided() -> None:
     assert len(parts["test"]) in (14, 16)
 
 
+def test_a_set_that_is_for_testing_alone_is_not_divided() -> None:
+    parts = split(_official("test", range(20)), FRACTIONS, seed=0)
+    assert [len(part) for part in parts.values()] == [0, 0, 40]
+
+
 def test_an_official_split_that_leaks_is_an_error() -> None:
     leaking = [*_official("train", range(5)), *(replace(s, name=f"t{s.name}") for s in _official("test", range(4, 9)))]
     with pytest.raises(DataError, match="patient a/4 stands on two sides, train and test"):

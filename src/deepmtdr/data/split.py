@@ -47,7 +47,7 @@ def split(
     """Divide photographs into sides such as "train", "validation" and "test", whole patients at a time.
 
     Where the makers of a set divided it (`Sample.side`), their sides stay as they are, and the other sides are cut out
-    of their training side; a set of which only one side is there counts as undivided. Within a data set every stratum
+    of their training side; so a copy with the training side alone counts as undivided. Within a data set every stratum
     (annotated or not, the lesion types shown, the patient's highest grade) is divided in the given proportions, to
     within one patient or so. Who goes where hangs on a hash of seed and patient, not on the order of `samples`.
 
@@ -208,10 +208,9 @@ def _by_dataset(samples: Iterable[Sample]) -> list[list[Sample]]:
 
 
 def _official_sides(samples: Iterable[Sample]) -> dict[str, str]:
-    """Patient -> validation or test side, of a data set that its makers divided: where more than one side is there."""
+    """Patient -> validation or test side, where the makers of the data set put the patient there."""
     side_of = _sides_by_patient((sample.patient, sample.side) for sample in samples if sample.side is not None)
-    divided = len(set(side_of.values())) > 1
-    return {patient: side for patient, side in side_of.items() if divided and side != "train"}
+    return {patient: side for patient, side in side_of.items() if side != "train"}
 
 
 def _sides(samples: Iterable[Sample], side_of: Mapping[str, str], first: Iterable[str]) -> dict[str, list[Sample]]:
