@@ -154,3 +154,17 @@ def test_lr_comes_from_what_was_taken_and_sr_is_held_against_the_sharp_one(
     grey = batch._replace(taken=torch.full_like(batch.hr, 0.5))
     image = compute(model, grey, 4, EVERYTHING).terms["image"]
     assert image == pytest.approx((batch.hr - 0.5).abs().mean().item(), abs=1e-5)
+
+
+def test_a_standing_segmentation_subnet_that_eq4_does_not_need_is_not_asked(
+    model: DeepMTDR, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = replace(EVERYTHING, lambda_sa=0.0)
+    whole = restoration_losses(model, batch, 4, weights)
+    model.segmentation.requires_grad_(False)
+    monkeypatch.setattr(model.segmentation, "forward", lambda *_: pytest.fail("asked"))
+    alone = restoration_losses(model, batch, 4, weights)
+    assert torch.equal(alone.isr, whole.isr) and alone.terms == {key: whole.terms[key] for key in ("image", "tv")}
+    assert learners(alone, model) == {"isr"}
+    monkeypatch.undo()
+    assert "seg_aware" in restoration_losses(model, batch, 4, EVERYTHING).terms

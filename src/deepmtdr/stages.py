@@ -53,8 +53,13 @@ def _backward(loss: Tensor, inputs: Sequence[Tensor]) -> None:
 
 
 def restoration_losses(model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights) -> StepLosses:
-    """Stage 1a: Eqs. (4), (6), (7) for the ISR subnet, Eq. (8) for the segmentation subnet, on crops."""
+    """Stage 1a: Eqs. (4), (6), (7) for the ISR subnet, Eq. (8) for the segmentation subnet, on crops.
+
+    Where the segmentation subnet stands still and Eq. (4) has no weight, it is not asked: the ISR subnet learns alone.
+    """
     sr = model.super_resolve(bicubic(batch.taken, 1 / scale).clamp(0, 1), scale)
+    if not (weights.lambda_sa or any(p.requires_grad for p in model.segmentation.parameters())):
+        return _isr_losses(sr, batch.hr, scale, weights)
     classes = model.segmentation(local_contrast(sr))
     image, variation, seg_aware = _image_losses(model, sr, classes, batch.hr, scale, weights)
     dice = losses.dice_loss(classes[:, :4], batch.lesion_masks, batch.annotated)
@@ -67,6 +72,13 @@ def restoration_losses(model: DeepMTDR, batch: Batch, scale: int, weights: LossW
         nothing,
         _values(image=image, tv=variation, seg_aware=seg_aware, dice=dice, cross_entropy=entropy),
     )
+
+
+def _isr_losses(sr: Tensor, hr: Tensor, scale: int, weights: LossWeights) -> StepLosses:
+    """Eqs. (6) and (7) alone."""
+    image, variation, nothing = losses.image_loss(sr, hr), losses.total_variation_loss(sr), sr.new_zeros(())
+    isr = losses.isr_loss(image, variation, nothing, nothing, weights) if scale > 1 else nothing
+    return StepLosses(isr, nothing, nothing, nothing, _values(image=image, tv=variation))
 
 
 def _image_losses(
