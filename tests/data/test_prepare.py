@@ -19,7 +19,9 @@ import pytest
 from PIL import Image
 
 from deepmtdr.data import prepare as preparing
-from deepmtdr.data.frames import map_tiff
+from deepmtdr.data.datasets import read_datasets
+from deepmtdr.data.frames import map_tiff, read_lesion_masks
+from deepmtdr.data.photograph import read_photograph
 from deepmtdr.data.prepare import JOURNAL, prepare
 from deepmtdr.data.prepared import MANIFEST, PreparedSet, Row, read_prepared
 from deepmtdr.data.sample import Sample
@@ -145,6 +147,15 @@ def test_a_damaged_manifest_names_file_and_row(tmp_path: Path, sample: Sample) -
         path.write_text(text.replace(old, new), encoding="utf-8")
         with pytest.raises(DataError, match=r"manifest\.csv, row 2"):
             read_prepared(path.parent)
+
+
+def test_a_prepared_set_is_read_as_a_data_set_with_masks_that_fit(tmp_path: Path, sample: Sample) -> None:
+    done = prepared(tmp_path, sample)
+    (read,) = read_datasets({"folder": done.folder})
+    assert read == done.samples()[0] and (read.grade, read.laterality) == (1, "L")
+    masks = read_lesion_masks(read, read_photograph(read.photograph).pixels.shape[:2])
+    assert masks[Lesion.MA].sum() == pytest.approx(done.rows[0].ma, rel=0.15)
+    assert not masks[Lesion.HE].any() and len(masks) == 2
 
 
 # What cannot be used

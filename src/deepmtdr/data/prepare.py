@@ -33,6 +33,7 @@ from deepmtdr.data.prepared import (
     SETTINGS,
     PreparedSet,
     Row,
+    labels_of,
     read_rows,
     read_settings,
     rows_as_csv,
@@ -169,20 +170,7 @@ def _end_with_parent() -> None:
 def _prepared(job: _Job) -> Row:
     """Write the files of one photograph; whatever is wrong with it stands in its row."""
     sample = job.sample
-    row = Row(
-        name=sample.name,
-        dataset=sample.dataset,
-        status="ok",
-        source=job.source,
-        patient=sample.patient,
-        laterality=sample.laterality,
-        grade=sample.grade,
-        dr_present=sample.dr_present,
-        ungradable=sample.ungradable,
-        side=sample.side,
-        split=job.split,
-        file=job.file,
-    )
+    row = Row(**labels_of(sample), status="ok", source=job.source, side=sample.side, split=job.split, file=job.file)
     try:
         row = replace(row, sha256=_sha256(sample.photograph), masks_sha256=_masks_sha256(sample))
         return _kept(job, row) or _written(job, row)
@@ -204,8 +192,7 @@ def _kept(job: _Job, row: Row) -> Row | None:
     folders = ["lr", *(["hr"] if was.scale == 1 else []), *(lesion.name for lesion in Lesion if was.areas[lesion])]
     if not all((job.out / folder / f"{row.file}.tif").exists() for folder in folders):
         return None
-    labels = ("source", "patient", "laterality", "grade", "dr_present", "ungradable", "side", "split")
-    return replace(was, **{label: getattr(row, label) for label in labels})
+    return replace(was, **labels_of(row), source=row.source, side=row.side, split=row.split)
 
 
 def _written(job: _Job, row: Row) -> Row:

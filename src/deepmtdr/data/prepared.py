@@ -30,6 +30,8 @@ FORM = 1
 """Version of the folder's form."""
 HALF_COVERED = 127
 """A pixel of the HR frame is lesion where the mask covers more than half of it."""
+LABELS = ("name", "dataset", "patient", "laterality", "grade", "dr_present", "ungradable")
+"""Fields that a sample and its row share."""
 STATUSES = ("ok", "unreadable", "no_fov", "bad_mask")
 
 
@@ -117,13 +119,7 @@ class PreparedSet(NamedTuple):
         areas = zip(Lesion, row.areas, strict=True)
         return Sample(
             photograph=photograph,
-            name=row.name,
-            patient=row.patient,
-            dataset=row.dataset,
-            laterality=row.laterality,
-            grade=row.grade,
-            dr_present=row.dr_present,
-            ungradable=row.ungradable,
+            **labels_of(row),
             side=cast("Side", row.split) if row.split in ("train", "validation", "test") else None,
             lesion_masks={
                 lesion: self.folder / lesion.name / f"{row.file}.tif" if area else None
@@ -132,6 +128,11 @@ class PreparedSet(NamedTuple):
             },
             mask_threshold=HALF_COVERED,
         )
+
+
+def labels_of(known: Sample | Row) -> dict[str, Any]:
+    """What a sample and its row both know."""
+    return {label: getattr(known, label) for label in LABELS}
 
 
 def is_prepared(folder: Path) -> bool:

@@ -12,12 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deepmtdr.data.folder import SUFFIXES
 from deepmtdr.files import write_atomically
 from deepmtdr.screening.engine import ScreeningEngine
 from deepmtdr.screening.report import COLUMNS, ScreeningReport, write_report
-
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".bmp", ".dcm", ".dicom"}
-"""A file in a folder with one of these names is taken for a photograph, whatever is in it."""
 
 OPENINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\x00", b"MM\x00*", b"BM", b"P5", b"P6")
 """First bytes of JPEG, PNG, TIFF, BMP and PNM: photographs under any other name."""
