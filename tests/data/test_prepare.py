@@ -69,7 +69,8 @@ def test_lr_is_pillows_bicubic_of_hr(tmp_path: Path, sample: Sample, scale: int)
     folder = prepared(tmp_path, sample, scale=scale).folder
     hr, lr = (Image.open(folder / kind / "x.tif") for kind in ("hr", "lr"))
     assert lr.size == (SIZE // scale,) * 2
-    assert np.array_equal(np.asarray(hr.resize(lr.size, Image.Resampling.BICUBIC)), np.asarray(lr))
+    theirs = np.asarray(hr.resize(lr.size, Image.Resampling.BICUBIC), int)
+    assert abs(theirs - np.asarray(lr)).max() <= 1
 
 
 def test_masks_lie_where_the_lesion_lies_and_keep_its_area(tmp_path: Path, sample: Sample) -> None:

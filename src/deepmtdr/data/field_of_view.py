@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
+from deepmtdr.data.resize import resize
 from deepmtdr.data.rim import fit_circle
 from deepmtdr.errors import NoFieldOfView
 from deepmtdr.terms import FRAME, SCALES
@@ -61,7 +61,7 @@ def find_fov(pixels: UInt8[np.ndarray, "h w 3"]) -> FieldOfView:
     height, width = pixels.shape[:2]
     factor = max(1.0, max(height, width) / REDUCED)
     small = _reduced(pixels, factor)
-    light = ndimage.median_filter(small.max(axis=2).astype(np.float32), 3)
+    light = _median_of_nine(np.maximum(np.maximum(small[..., 0], small[..., 1]), small[..., 2])).astype(np.float32)
     dark, lit = (float(level) for level in np.percentile(light, (1, 75)))
     if lit - dark < 6 and float(light.max()) - dark < 12:
         raise NoFieldOfView(
@@ -91,7 +91,7 @@ def retina_colours(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
 
 
 def crop_to_frame(pixels: UInt8[np.ndarray, "h w 3"], fov: FieldOfView, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """The field of view as a square of `size` px, antialiased bicubic (the kernel of `model.isr.bicubic`).
+    """The field of view as a square of `size` px, antialiased bicubic.
 
     Args:
         pixels: the photograph, RGB.
@@ -101,8 +101,7 @@ def crop_to_frame(pixels: UInt8[np.ndarray, "h w 3"], fov: FieldOfView, size: in
     Returns:
         RGB; black where the square reaches outside the photograph.
     """
-    square = Image.fromarray(_cut_out(pixels, fov))
-    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
+    return resize(_cut_out(pixels, fov), size)
 
 
 def crop_mask(mask: Bool[np.ndarray, "h w"], fov: FieldOfView, size: int) -> Float[np.ndarray, "size size"]:
@@ -216,6 +215,24 @@ def _sums_between(values: NDArray, edges: NDArray) -> NDArray:
     share = (edges - whole).astype(np.float32)[:, None]
     at_edges = (1 - share) * sums[whole] + share * sums[np.minimum(whole + 1, len(values))]
     return np.diff(at_edges, axis=0)
+
+
+def _median_of_nine(values: NDArray) -> NDArray:
+    """The median of each pixel and its neighbours; the libraries' take thirty times as long."""
+    columns = (part.T for part in _in_order(*_with_neighbours(values)))
+    low, middle, high = (_in_order(*_with_neighbours(part)) for part in columns)
+    return _in_order(low[2], middle[1], high[0])[1].T
+
+
+def _with_neighbours(values: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """The row above each, itself, and the row below."""
+    wide = np.pad(values, ((1, 1), (0, 0)), mode="edge")
+    return wide[:-2], wide[1:-1], wide[2:]
+
+
+def _in_order(a: NDArray, b: NDArray, c: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    return np.minimum(low, c), np.maximum(low, np.minimum(high, c)), np.maximum(high, c)
 
 
 def _reduced(pixels: NDArray, factor: float) -> NDArray:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from deepmtdr.data.field_of_view import FieldOfView, crop_mask, crop_to_frame, find_fov, way_into_frame
 from deepmtdr.data.frames import read_lesion_masks, write_tiff
@@ -38,6 +37,7 @@ from deepmtdr.data.prepared import (
     read_settings,
     rows_as_csv,
 )
+from deepmtdr.data.resize import resize
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import DataError, NoFieldOfView, PhotographError
 from deepmtdr.files import readable, write_atomically
@@ -204,7 +204,7 @@ def _written(job: _Job, row: Row) -> Row:
     lr = pixels
     if way.scale == 1:
         side = job.size // job.scale
-        lr = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+        lr = resize(pixels, side)
         write_tiff(job.out / "hr" / f"{job.file}.tif", pixels)
     write_tiff(job.out / "lr" / f"{job.file}.tif", lr)
     for lesion, mask in masks.items():

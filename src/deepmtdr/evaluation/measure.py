@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
 from torch import Tensor
 
 from deepmtdr.data.frames import read_lesion_masks
 from deepmtdr.data.photograph import crop_mask, crop_to_frame, find_fov, fov_mask, read_photograph, way_into_frame
+from deepmtdr.data.resize import resize
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import DeepMTDRError
 from deepmtdr.metrics import PooledCurve, mean_ssim, psnr, ssim_map
@@ -130,10 +130,7 @@ def _see(sample: Sample, frame: int, as_lr: int | None) -> _Seen:
     in_frame = crop_to_frame(pixels, fov, frame)
     hr = in_frame if fov.side >= frame else None
     lr_size = frame // scale
-    if hr is None:
-        lr = crop_to_frame(pixels, fov, lr_size)
-    else:  # 8 bits, as a camera would have written it; the kernel of `model.isr.bicubic`
-        lr = np.asarray(Image.fromarray(hr).resize((lr_size, lr_size), Image.Resampling.BICUBIC))
+    lr = crop_to_frame(pixels, fov, lr_size) if hr is None else resize(hr, lr_size)
     masks = read_lesion_masks(sample, pixels.shape[:2]) if sample.lesion_masks else {}
     in_masks = {lesion: crop_mask(mask, fov, frame) >= COVERAGE for lesion, mask in masks.items()}
     return _Seen(lr, hr, fov_mask(in_frame), scale, fov.side, in_masks)

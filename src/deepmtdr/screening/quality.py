@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
 from deepmtdr.data.field_of_view import fov_mask
+from deepmtdr.data.resize import resize
 
 MEASURED_AT = 256
 """Side in pixels at which every frame is measured, so that one limit holds for all sizes."""
@@ -109,7 +109,7 @@ def measure(frame: UInt8[np.ndarray, "s s 3"], fov_side: int) -> Measured:
     Returns:
         The measured values; all 0 for a frame without any lit pixel.
     """
-    small = np.asarray(Image.fromarray(frame).resize((MEASURED_AT, MEASURED_AT), Image.Resampling.BICUBIC))
+    small = resize(frame, MEASURED_AT)
     mask = fov_mask(small)
     # The rim's own blur and glare say nothing about the retina.
     inside = np.asarray(ndimage.binary_erosion(mask, iterations=10), bool)
