@@ -41,7 +41,7 @@ def differing(recipe: Recipe) -> set[str]:
 
 def test_recipe_names_are_the_shipped_files(root: Path) -> None:
     assert recipe_names() == sorted(path.stem for path in (root / "src/deepmtdr/recipes").glob("*.toml"))
-    assert {"shipped", "smoke"} <= set(recipe_names())
+    assert {"shipped", "shipped-on", "smoke"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -160,7 +160,7 @@ def test_an_unknown_key_is_answered_with_all_known_ones(tmp_path: Path) -> None:
 
 def test_a_recipe_that_is_not_there_is_answered_with_the_shipped_ones(tmp_path: Path) -> None:
     for name in ("shiped", tmp_path / "none.toml", tmp_path):
-        with pytest.raises(RecipeError, match=rf"{name}: not found.*shipped, smoke"):
+        with pytest.raises(RecipeError, match=rf"{name}: not found.*shipped, shipped-on, smoke"):
             load_recipe(name)
 
 
