@@ -55,6 +55,21 @@ def test_circle_cut_above_reaches_outside_the_photograph() -> None:
     assert found.y + found.side > 310
 
 
+@pytest.mark.parametrize(
+    ("above", "below", "left", "right"), [(60, 60, 0, 0), (5, 90, 0, 0), (0, 0, 40, 70), (60, 0, 0, 0)]
+)
+@pytest.mark.parametrize("ground", [0, 12])
+def test_dark_bars_where_the_circle_was_cut_do_not_matter(
+    above: int, below: int, left: int, right: int, ground: int
+) -> None:
+    bars = ((above, below), (left, right), (0, 0))
+    height, width = (400, 220) if left else (220, 400)  # half of the rim is cut off
+    pixels = np.pad(
+        draw_fundus(height, width, (width / 2, height / 2), 175, ground=ground), bars, constant_values=ground
+    )
+    assert miss(find_fov(pixels), width / 2 + left - 175, height / 2 + above - 175, 350) < 1.5
+
+
 @pytest.mark.parametrize("factor", [0.2, 0.5, 1.0])
 def test_dark_photograph_gives_the_same_circle(factor: float) -> None:
     pixels = (draw_fundus() * factor).astype(np.uint8)

@@ -2,6 +2,7 @@
 
 Candidates come from thresholds and a vote among random triples of rim points, so a notch or tab on the rim, text in a
 corner, a shadow or a cut above and below is outvoted; the best is refined on the steepest fall along each ray.
+Where a circle was cut and dark bars stand in place of what is missing, the photograph ends for the fit at the bars.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def fit_circle(light: NDArray, dark: float, lit: float) -> Circle | None:
         The circle in the reduced copy's pixels (centres at whole numbers), or None where most of the rim that should be
         seen does not fall into the dark.
     """
+    rows, columns = (_without_bars(part, dark, lit) for part in (light, light.T))
+    light = light[rows, columns]
     best, best_support = None, 0.0
     for share in (0.12, 0.25, 0.06, 0.45):
         circle = _most_common_circle(_rim_points(light > dark + share * (lit - dark)), light.shape)
@@ -48,7 +51,20 @@ def fit_circle(light: NDArray, dark: float, lit: float) -> Circle | None:
     best = _most_common_circle(_steepest_points(light, best, 0.05), light.shape) or best
     for _ in range(2):
         best = _fit_to(_steepest_points(light, best, 0.03), best, 0.015)
-    return best if _rim_support(light, best, lit - dark) > 0.6 else None
+    if _rim_support(light, best, lit - dark) <= 0.6:
+        return None
+    return Circle(best.x + columns.start, best.y + rows.start, best.radius)
+
+
+def _without_bars(light: NDArray, dark: float, lit: float) -> slice:
+    """The rows between dark bars: where a circle ends by itself, its first rows are short; where it was cut, long."""
+    lengths = (light > dark + 0.12 * (lit - dark)).sum(1)
+    bare = lengths < 0.02 * light.shape[1]
+    long = lengths > 0.4 * lengths.max()
+    first, last = int((~bare).argmax()), len(bare) - int((~bare)[::-1].argmax())
+    start = first + 2 if first > 0 and long[first + 1 : first + 3].all() else 0
+    stop = last - 2 if last < len(bare) and long[last - 3 : last - 1].all() else len(bare)
+    return slice(start, stop) if stop - start > len(bare) // 4 else slice(0, len(bare))
 
 
 def _rim_points(mask: NDArray) -> NDArray:
