@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from deepmtdr.data.idrid import read_idrid_segmentation
@@ -27,6 +28,7 @@ SIZE = (4288, 2848)
 
 
 def measure() -> dict[str, object]:
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         samples = _photographs(Path(folder))
         pillow = _seconds(lambda: [_decode_and_resize(sample.photograph) for sample in samples])

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from deepmtdr.data.field_of_view import FieldOfView, crop_mask, crop_to_frame, find_fov, way_into_frame
 from deepmtdr.data.frames import read_lesion_masks, write_tiff
@@ -152,7 +153,7 @@ def _done(jobs: Sequence[_Job], workers: int | None) -> Iterator[Row]:
     if workers < 2:
         yield from map(_prepared, jobs)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker) as pool:
         try:
             yield from pool.map(_prepared, jobs, chunksize=4)
         except BrokenProcessPool as error:
@@ -160,8 +161,9 @@ def _done(jobs: Sequence[_Job], workers: int | None) -> Iterator[Row]:
             raise DataError(f"{jobs[0].out}: a worker was killed, {reason}") from error
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+def _begin_worker() -> None:
+    """One core each; and a worker whose parent was killed must not wait for work for ever."""
+    torch.set_num_threads(1)
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()
