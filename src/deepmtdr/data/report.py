@@ -25,6 +25,8 @@ from deepmtdr.terms import FRAME, Grade, Lesion
 FINDINGS, PAGE = "findings.csv", "report.html"
 SHOWN = 200
 """Findings of a kind on the page; all of them stand in findings.csv."""
+AT_A_GLANCE = 12
+"""More of a kind are folded away until asked for."""
 
 
 class Table(NamedTuple):
@@ -190,7 +192,7 @@ table { border-collapse: collapse; margin: .5rem 0 2rem; font-variant-numeric: t
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #8884; }
 th { font-weight: 600; vertical-align: bottom; }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
-.words td { overflow-wrap: anywhere; }
+.words td { overflow-wrap: break-word; max-width: 60ch; }
 summary { cursor: pointer; margin: .4rem 0; }
 .none { color: #2a7a3a; }
 """
@@ -218,7 +220,8 @@ def _findings(findings: Sequence[Finding]) -> str:
             rows = [(" ".join(finding.photographs), finding.detail) for finding in own[:SHOWN]]
             more = f"<p>... and {len(own) - SHOWN:,} more in {FINDINGS}</p>" if len(own) > SHOWN else ""
             table = _html(Table("", ("photographs", "detail"), rows), "words")
-            text += f"<details open><summary>{len(own):,}: {escape(meaning)}</summary>{table}{more}</details>"
+            opened = " open" if len(own) <= AT_A_GLANCE else ""
+            text += f"<details{opened}><summary>{len(own):,}: {escape(meaning)}</summary>{table}{more}</details>"
     return text
 
 
