@@ -1,6 +1,6 @@
 """Making the batches of the restoration stage (Sec. IV-C, stage 1a) beside the training steps that they feed.
 
-Prepared drawings in the full frame; the shipped recipe's crops and network. The share is what a step waits for its
+Prepared drawings in the full frame; the `small` recipe's crops and network. The share is what a step waits for its
 batch where no worker makes it ahead.
 """
 
@@ -22,7 +22,7 @@ from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import load_recipe
 from deepmtdr.stages import restoration_losses, route
 
-RECIPE = "shipped"
+RECIPE = "small"
 DRAWINGS, BATCHES, STEPS = 12, 40, 3
 
 

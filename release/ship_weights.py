@@ -28,11 +28,11 @@ ABOUT: dict[str, Any] = {
     "licence": "The weights saw EyePACS and DIARETDB0: for research, under those sets' terms. The code is Apache-2.0.",
     "split": "recipes/v0.split.csv, by patient, drawn anew for these weights so that each lesion type is held out; the "
     "side `test` was seen by no training step and chose no checkpoint. It was scored before and after "
-    "`shipped-on`: the first told that the ISR subnet should go on. An earlier split of the same photographs, of whose "
+    "`small-on`: the first told that the ISR subnet should go on. An earlier split of the same photographs, of whose "
     "test side 49 are on this one too, had judged earlier weights and the settings used here.",
-    "recipe_name": "shipped, then shipped-on",
-    "made": "Two CPU cores, bfloat16, at 256 -> 1024 px, from nothing, by the recipe `shipped`, about two hours: 3,200 "
-    "steps of ISR and segmentation, 1,100 of grading, 60 joint ones; then by `shipped-on`, ten minutes: 2,500 of ISR.",
+    "recipe_name": "small, then small-on",
+    "made": "Two CPU cores, bfloat16, at 256 -> 1024 px, from nothing, by the recipe `small`, about two hours: 3,200 "
+    "steps of ISR and segmentation, 1,100 of grading, 60 joint ones; then by `small-on`, ten minutes: 2,500 of ISR.",
     "limits": [
         "Lesion masks of one camera in one clinic (IDRiD) are all that the lesions were learned from.",
         "Eleven held-out photographs have lesion masks, five of them soft exudates: those scores are rough.",

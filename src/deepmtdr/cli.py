@@ -163,8 +163,14 @@ def train(
     init: Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors) to start from.")] = None,
     init_grading: Annotated[Path | None, typer.Option(help="ImageNet ResNet-18 weights (.safetensors).")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make batches ahead; 0: none.")] = 0,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, ... as Lightning Fabric has them.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="How many on each machine share a batch.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines; the same command on each, by torchrun.")] = 1,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's files too.")] = False,
 ) -> None:
     """Train by a recipe: ISR and segmentation, grading, then all three jointly.
+
+    A run that was stopped goes on with --resume. The report is OUT/report.html.
 
     Example: deepmtdr train smoke --data out/data --out out/smoke --set seed=1
     """
@@ -173,7 +179,9 @@ def train(
 
     with one_line_errors():
         chosen = load_recipe(recipe, settings or ())
-        written = training.run(chosen, data, out, resume=resume, init=init, init_grading=init_grading, workers=workers)
+        machine = {"accelerator": accelerator, "devices": devices, "nodes": nodes, "workers": workers}
+        start = {"resume": resume, "init": init, "init_grading": init_grading}
+        written = training.run(chosen, data, out, **start, **machine, tensorboard=tensorboard)
     typer.echo(f"weights: {written}")
 
 

@@ -1,14 +1,14 @@
 """What each training step is fed, made ahead by worker processes (Sec. IV-C).
 
-A step's batch is a function of (recipe, stage, number of the step) and nothing else: a resumed run, and any number of
-workers, see the same batches in the same order.
+A batch is a function of (recipe, stage, its number), and each photograph in it of its place in the batch beside: a
+resumed run, any number of workers, and any number of processes that share the batch see the same photographs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,18 +23,28 @@ SMALLER = 4
 """The first steps of the grading stage see frames so many times smaller, in batches so many times larger."""
 
 
-def feed(make: Callable[[int], T], steps: range, workers: int = 0) -> Iterator[T]:
-    """Batches of the steps in their order.
+class Share(NamedTuple):
+    """Which photographs of each batch a process takes: every `of`-th from `first` on."""
+
+    first: int = 0
+    of: int = 1
+
+
+WHOLE = Share()
+
+
+def feed(make: Callable[[int], T], batches: range, workers: int = 0) -> Iterator[T]:
+    """Batches in their order.
 
     Args:
-        make: the batch of a step by its number alone.
-        steps: numbers of the steps.
+        make: a batch by its number alone.
+        batches: numbers of the batches.
         workers: processes that make batches ahead, two each; 0: this one makes them when they are asked for.
     """
     if not workers:
-        yield from map(make, steps)
+        yield from map(make, batches)
         return
-    yield from DataLoader(_Steps(make), None, sampler=steps, num_workers=workers, collate_fn=_as_it_is)
+    yield from DataLoader(_Steps(make), None, sampler=batches, num_workers=workers, collate_fn=_as_it_is)
 
 
 class _Steps(Dataset[T]):
@@ -57,20 +67,21 @@ class ImageSteps:
     name: str
     """Of the stage."""
     mixture: Mixture
+    share: Share = WHOLE
 
     def __call__(self, n: int) -> tuple[Batch, int]:
-        """The batch of step n."""
+        """Batch n."""
         stage: Stage = getattr(self.recipe, self.name)
         geometry = {name: value for name, value in asdict(stage.augmentation).items() if name in _GEOMETRY}
         cameras = {name: value for name, value in asdict(stage.augmentation).items() if name not in _GEOMETRY}
         rng = step_rng(self.recipe, self.name, n)
         scale = draw_scale(stage.scales, rng)
-        drawn = self.mixture.draw(stage.batch, stage.annotated, rng)
-        lens = np.random.default_rng([geometry["seed"], *_seed(self.recipe, self.name, n)])
-        batch = crop_batch(
-            *(drawn, stage.crop, geometry["zoom"], cameras, rng), rotation=geometry["rotation"], camera_rng=lens
-        )
-        return batch, scale
+        drawn = self.mixture.draw(stage.batch, stage.annotated, rng)[self.share.first :: self.share.of]
+        rngs = _own_rngs(_seed(self.recipe, self.name, n), stage.batch, self.share)
+        lenses = _own_rngs([*_seed(self.recipe, self.name, n), geometry["seed"]], stage.batch, self.share)
+        return crop_batch(
+            *(drawn, stage.crop, geometry["zoom"], cameras, rngs), rotation=geometry["rotation"], camera_rngs=lenses
+        ), scale
 
 
 _GEOMETRY = ("zoom", "rotation", "seed")
@@ -84,14 +95,15 @@ class GradingSteps:
     readings: Sequence[Reading]
     small: Sequence[Reading]
     """The same, `SMALLER` times smaller."""
+    share: Share = WHOLE
 
     def __call__(self, n: int) -> tuple[GradingBatch]:
-        """The batch of step n."""
+        """Batch n."""
         stage = self.recipe.grading
-        first = n < small_steps(stage)
+        first = n < small_steps(stage) * stage.accumulate
         pool, count = (self.small, SMALLER * stage.batch) if first else (self.readings, stage.batch)
-        rng = step_rng(self.recipe, "grading", n)
-        return (grading_batch(pool, count, stage.balance, stage.hide_image, rng),)
+        rngs = _own_rngs(_seed(self.recipe, "grading", n), count, self.share)
+        return (grading_batch(pool, stage.balance, stage.hide_image, rngs),)
 
 
 def small_steps(stage: Stage) -> int:
@@ -106,13 +118,19 @@ def draw_scale(scales: Mapping[str, float], rng: np.random.Generator) -> int:
 
 
 def step_rng(recipe: Recipe, stage: str, n: int) -> np.random.Generator:
-    """The step's own source of randomness."""
+    """A batch's own source of randomness."""
     return np.random.default_rng(_seed(recipe, stage, n))
 
 
-def seed_torch(recipe: Recipe, stage: str, n: int) -> None:
-    """Set torch's randomness (dropout) to the step's own."""
-    torch.manual_seed(int(np.random.SeedSequence(_seed(recipe, stage, n)).generate_state(1)[0]))
+def seed_torch(recipe: Recipe, stage: str, n: int, share: Share | None = None) -> None:
+    """Set torch's randomness (dropout) to the own one of batch n, and of a process's share in it."""
+    own = [*_seed(recipe, stage, n), *([share.first] if share and share.first else [])]
+    torch.manual_seed(int(np.random.SeedSequence(own).generate_state(1)[0]))
+
+
+def _own_rngs(seed: Sequence[int], count: int, share: Share) -> list[np.random.Generator]:
+    """Of each photograph of a share, by its place in the whole batch."""
+    return [np.random.default_rng([*seed, 1 + place]) for place in range(count)[share.first :: share.of]]
 
 
 def _seed(recipe: Recipe, stage: str, n: int) -> list[int]:

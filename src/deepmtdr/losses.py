@@ -1,10 +1,13 @@
 """Every loss of the paper as a pure function (Sec. IV-C, Eqs. 4-11): tensors in, scalar out.
 
 Means over pixels, channels and batch throughout, so that the lambdas do not depend on the image size (reading R13).
+A loss in which a batch's photographs do not all count alike takes `total`, by which its sums go over the whole batch
+where that is spread over several processes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +16,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TINY = 1e-6
+
+Total = Callable[[Tensor], Tensor]
+"""The sum of a tensor over all processes, differentiable."""
+
+
+def alone(sum_: Tensor) -> Tensor:
+    """The total of a batch that one process has by itself."""
+    return sum_
+
+
+def mean_where(values: Float[Tensor, " b"], counted: Bool[Tensor, " b"], total: Total = alone) -> Float[Tensor, ""]:
+    """Mean of the photographs' values over those that count; 0 (with a gradient of 0) if none does."""
+    known = counted.to(values.dtype)
+    return total((values * known).sum()) / total(known.sum()).clamp_min(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +52,8 @@ class LossWeights:
     """Of the unsupervised segmentation loss, Eq. (9) (the authors' 0.3)."""
     grading: float = 1.0
     """Of the grading loss, Eq. (10)."""
+    class_weights: tuple[float, ...] = ()
+    """Of the true grades 0-4 within Eq. (10) (reading R12); none: all alike."""
     phi_vis: float = 0.5
     """Threshold that makes a mask of the evidence, Eqs. (5) and (9)."""
     tau: float = 0.1
@@ -101,7 +120,10 @@ def total_variation_loss(sr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
 
 
 def dice_loss(
-    lesions: Float[Tensor, "b 4 h w"], lesion_masks: Float[Tensor, "b 4 h w"], annotated: Bool[Tensor, "b 4"]
+    lesions: Float[Tensor, "b 4 h w"],
+    lesion_masks: Float[Tensor, "b 4 h w"],
+    annotated: Bool[Tensor, "b 4"],
+    total: Total = alone,
 ) -> Float[Tensor, ""]:
     """Eq. (8): 1 - 2 |S~ o S| / (|S~| + |S|) per lesion type over the batch (reading R11).
 
@@ -109,20 +131,24 @@ def dice_loss(
         lesions: predicted probabilities S~.
         lesion_masks: annotation S in [0, 1]; what it holds where a type was not annotated does not matter.
         annotated: which types of which photograph were annotated.
+        total: see the head of this file.
 
     Returns:
         Mean over the types annotated anywhere in the batch; 0 (with a gradient of 0) if none is.
     """
     known = annotated[:, :, None, None].to(lesions.dtype)
-    overlap = (lesions * lesion_masks * known).sum(dim=(0, 2, 3))
-    total = ((lesions + lesion_masks) * known).sum(dim=(0, 2, 3))
-    losses = 1 - (2 * overlap + TINY) / (total + TINY)
-    present = annotated.any(dim=0).to(losses.dtype)
+    overlap = total((lesions * lesion_masks * known).sum(dim=(0, 2, 3)))
+    both = total(((lesions + lesion_masks) * known).sum(dim=(0, 2, 3)))
+    losses = 1 - (2 * overlap + TINY) / (both + TINY)
+    present = total(annotated.any(dim=0).to(losses.dtype)).clamp_max(1)
     return (losses * present).sum() / present.sum().clamp_min(1)
 
 
 def lesion_cross_entropy_loss(
-    lesions: Float[Tensor, "b 4 h w"], lesion_masks: Float[Tensor, "b 4 h w"], annotated: Bool[Tensor, "b 4"]
+    lesions: Float[Tensor, "b 4 h w"],
+    lesion_masks: Float[Tensor, "b 4 h w"],
+    annotated: Bool[Tensor, "b 4"],
+    total: Total = alone,
 ) -> Float[Tensor, ""]:
     """Pixel-wise cross-entropy over the four types and the background, beside Eq. (8), which sees no lone pixel.
 
@@ -130,19 +156,23 @@ def lesion_cross_entropy_loss(
         lesions: predicted probabilities S~; 1 - their sum is the background's.
         lesion_masks: annotation S in [0, 1]; shares of overlapping types are scaled to sum to 1.
         annotated: only photographs with all four types annotated count: elsewhere the background is not known.
+        total: see the head of this file.
 
     Returns:
         Mean over the pixels of those photographs; 0 (with a gradient of 0) if there is none.
     """
-    known = annotated.all(dim=1).to(lesions.dtype)
     target = lesion_masks / lesion_masks.sum(dim=1, keepdim=True).clamp_min(1)
     background = (1 - lesions.sum(dim=1)).clamp_min(TINY).log() * (1 - target.sum(dim=1))
     surprise = -(target * lesions.clamp_min(TINY).log()).sum(dim=1) - background
-    return (surprise.mean(dim=(1, 2)) * known).sum() / known.sum().clamp_min(1)
+    return mean_where(surprise.mean(dim=(1, 2)), annotated.all(dim=1), total)
 
 
 def unsupervised_segmentation_loss(
-    lesion_region: Float[Tensor, "b 1 h w"], evidence: Float[Tensor, "b 1 h w"], phi_vis: float = 0.5
+    lesion_region: Float[Tensor, "b 1 h w"],
+    evidence: Float[Tensor, "b 1 h w"],
+    phi_vis: float = 0.5,
+    unknown: Bool[Tensor, " b"] | None = None,
+    total: Total = alone,
 ) -> Float[Tensor, ""]:
     """Eq. (9): mean squared difference of the lesion region and the evidence mask, its pseudo ground truth.
 
@@ -150,8 +180,12 @@ def unsupervised_segmentation_loss(
         lesion_region: 1 - P(background), compared as one map (reading R9).
         evidence: Vis(Y) in [0, 1]: the target, detached.
         phi_vis: threshold.
+        unknown: the photographs without annotation, which this loss is for; None: all.
+        total: see the head of this file.
     """
-    return F.mse_loss(lesion_region, (evidence.detach() > phi_vis).to(lesion_region.dtype))
+    pseudo = (evidence.detach() > phi_vis).to(lesion_region.dtype)
+    each = (lesion_region - pseudo).square().mean(dim=(1, 2, 3))
+    return mean_where(each, _all(each) if unknown is None else unknown, total)
 
 
 def grading_loss(
@@ -160,6 +194,8 @@ def grading_loss(
     class_weights: Float[Tensor, " c"] | None = None,
     *,
     literal: bool = False,
+    graded: Bool[Tensor, " b"] | None = None,
+    total: Total = alone,
 ) -> Float[Tensor, ""]:
     """Eq. (10): cross-entropy, weighted by how far the predicted grade is from the true one (reading R12).
 
@@ -168,9 +204,11 @@ def grading_loss(
         grade: true grades, 0 to C-1.
         class_weights: a further weight of each true grade; None is 1 for all.
         literal: Eq. (10) as printed, whose weight |l~ - l| is 0 for every correctly graded photograph.
+        graded: the photographs whose grade is known; None: all.
+        total: see the head of this file.
 
     Returns:
-        Mean over the batch of (|l~ - l| + 1) / sum_i (|i - l| + 1) * cross-entropy.
+        Mean over the graded photographs of (|l~ - l| + 1) / sum_i (|i - l| + 1) * cross-entropy.
 
     Raises:
         ValueError: if a grade is out of range.
@@ -181,7 +219,12 @@ def grading_loss(
     distance = (grade_logits.detach().argmax(dim=1) - grade).abs().to(grade_logits.dtype)
     each = torch.arange(classes, device=grade.device)
     weight = (distance if literal else distance + 1) / ((each - grade[:, None]).abs() + 1).sum(dim=1)
-    return (weight * F.cross_entropy(grade_logits, grade.long(), class_weights, reduction="none")).mean()
+    losses = weight * F.cross_entropy(grade_logits, grade.long(), class_weights, reduction="none")
+    return mean_where(losses, _all(losses) if graded is None else graded, total)
+
+
+def _all(each: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
+    return torch.ones_like(each, dtype=torch.bool)
 
 
 def isr_loss(

@@ -1,4 +1,4 @@
-"""Who learns how fast: AdamW over the subnets of a stage, one cycle of the learning rate (Sec. IV-C)."""
+"""Who learns how fast: AdamW over the subnets of a stage, and the schedules of its learning rates (Sec. IV-C)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,26 @@ def one_cycle(progress: float, warm_up: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall))
 
 
+def rate(progress: float, subnet: str, stage: Stage) -> float:
+    """Share of a subnet's largest learning rate, by the stage's schedule.
+
+    Args:
+        progress: share of the stage's steps that are done.
+        subnet: isr, segmentation, grading or gmsv.
+        stage: whose `schedule` it is.
+    """
+    if stage.schedule == "cosine":
+        return one_cycle(progress, stage.warm_up)
+    rise = max(min(progress / stage.warm_up, 1.0), 0.01) if stage.warm_up else 1.0
+    return rise / (stage.falls_by.get(subnet, 1.0) if progress >= stage.falls_at else 1.0)
+
+
+def set_rates(optimiser: torch.optim.Optimizer, progress: float, stage: Stage) -> None:
+    """Give every subnet its learning rate of the moment."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["highest"] * rate(progress, group["subnet"], stage)
+
+
 def build_optimiser(model: DeepMTDR, name: str, stage: Stage) -> torch.optim.AdamW:
     """AdamW over the subnets of the stage, each with its own learning rate; the others stand still."""
     trained = {"restoration": ("isr", "segmentation"), "grading": ("grading",), "joint": SUBNETS}[name]
@@ -31,9 +51,10 @@ def build_optimiser(model: DeepMTDR, name: str, stage: Stage) -> torch.optim.Ada
         highest = getattr(stage, f"lr_{subnet}")
         parameters = list(getattr(model, subnet).parameters())
         if highest:
-            groups.append({"params": parameters, "highest": highest})
+            groups.append({"params": parameters, "highest": highest, "subnet": subnet})
     if "grading" in trained:
-        groups.append({"params": list(model.gmsv.parameters()), "highest": 1e-2, "weight_decay": 0.0})
+        thresholds = {"params": list(model.gmsv.parameters()), "highest": 1e-2, "weight_decay": 0.0}
+        groups.append({**thresholds, "subnet": "gmsv"})
     for group in groups:
         for parameter in group["params"]:
             parameter.requires_grad_(True)

@@ -12,13 +12,14 @@ from rich.progress import Progress as RichProgress
 class Progress:
     """`with Progress("grading", 100) as progress: ... progress.advance({"loss": 0.3})`."""
 
-    def __init__(self, name: str, total: int, done: int = 0) -> None:
+    def __init__(self, name: str, total: int, done: int = 0, *, shown: bool = True) -> None:
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[terms]}"),
+            disable=not shown,
         )
         self._task = self._bar.add_task(name, total=total, completed=done, terms="")
         self._running: dict[str, float] = {}

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from deepmtdr.errors import RecipeError
 from deepmtdr.losses import LossWeights
 from deepmtdr.model.deepmtdr import ModelConfig
-from deepmtdr.terms import FRAME, SCALES
+from deepmtdr.terms import FRAME, SCALES, Grade
 
 T = TypeVar("T")
 
@@ -29,6 +29,10 @@ class DataRecipe:
     """Names of `deepmtdr.data.datasets.DATASETS`; each lies in the folder of its name under `--data`."""
     held_out: float = 0.2
     """Share of the patients that no training step sees."""
+    validation: float = 0.0
+    """Share of the patients that are looked at while training: scores, early stopping, contact sheets."""
+    looked_at: int = 24
+    """Most validation photographs of a data set in one look, those with lesion masks first; 0 takes all."""
     split_seed: int = 0
     split: str = ""
     """A split that is written down: the name of a shipped one, or the path of its CSV; "" draws one by the seed."""
@@ -73,19 +77,36 @@ class Stage:
     steps: int = 0
     """Optimiser steps; 0 leaves the stage out."""
     batch: int = 8
+    """Photographs a pass, over all processes together."""
+    accumulate: int = 1
+    """Passes whose gradients are averaged before the optimiser steps."""
     crop: int = 256
     """Side of the HR crop in px; 0 takes whole frames."""
     lr_isr: float = 5e-4
-    """Largest learning rate of the ISR subnet (AdamW, one cycle); 0 freezes it."""
+    """Largest learning rate of the ISR subnet (AdamW; without weight decay that is Adam); 0 freezes it."""
     lr_segmentation: float = 2e-3
     lr_grading: float = 1e-3
     weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    """Of the learning rates: "cosine", down to 1 % of the largest; or "step", one fall at a given time."""
     warm_up: float = 0.1
-    """Share of the steps on the way up to the largest learning rate; cosine down to 1 % after it."""
+    """Share of the steps on the way up to the largest learning rate."""
+    falls_at: float = 0.8
+    """Share of the steps at which a "step" schedule falls."""
+    falls_by: dict[str, float] = field(default_factory=lambda: {"isr": 5.0, "segmentation": 2.0, "grading": 5.0})
+    """What each subnet's learning rate is then divided by (the authors' 5, 2 and 5)."""
     ema: float = 0.995
     """Decay of the averaged weights, which are the ones kept."""
     clip: float = 1.0
     """Largest norm of each subnet's gradient."""
+    recompute: bool = False
+    """Whether the subnets' features are computed again on the way back instead of kept: less memory, more time."""
+    epoch: int = 0
+    """Steps after which the validation side is looked at, again and again; 0: at the end of the stage alone."""
+    stop_on: str = ""
+    """A score of the looks, higher is better, by which the best weights are kept; "": the last ones are."""
+    patience: int = 0
+    """Looks without a better score after which the stage ends early; 0: it never does."""
     scales: dict[str, float] = field(default_factory=lambda: {"1": 0.25, "2": 0.15, "4": 0.5, "8": 0.1})
     """How often a step comes into the frame by x2, x4, x8; "1" is the HR frame itself (reading R19)."""
     annotated: float = 1.0
@@ -125,13 +146,16 @@ class Recipe:
 
 
 STAGES = ("restoration", "grading", "joint")
+SCHEDULES = ("cosine", "step")
+LOOK_SCORES = ("psnr_gain", "aupr_mean", "kappa_quadratic", "auc_referable")
+"""Scores of a look at the validation side: gain over bicubic in the field of view (dB), AUPR of the types, grading."""
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a shipped preset by name, or a TOML file, and apply `--set key=value` overrides.
 
     Args:
-        name_or_path: `shipped`, `smoke`, ... (see `recipe_names`), or the path of a `.toml` file.
+        name_or_path: `small`, `smoke`, ... (see `recipe_names`), or the path of a `.toml` file.
         overrides: `a.b=value` with a TOML value: `joint.loss.lambda_tv=0`, `data.datasets=["idrid"]`.
 
     Raises:
@@ -258,8 +282,12 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
         yield f"precision = {recipe.precision!r}, expected bf16 or fp32"
     if recipe.data.frame < 16 or recipe.data.frame % 16:
         yield f"data.frame = {recipe.data.frame}, expected a multiple of 16"
-    if not 0 <= recipe.data.held_out < 1:
-        yield f"data.held_out = {recipe.data.held_out}, expected a share from 0 to below 1"
+    if (
+        not 0 <= recipe.data.held_out + recipe.data.validation < 1
+        or min(recipe.data.held_out, recipe.data.validation) < 0
+    ):
+        found = f"data.held_out = {recipe.data.held_out}, data.validation = {recipe.data.validation}"
+        yield f"{found}, expected shares from 0 that leave something to learn from"
     if not 0 <= recipe.data.supervision <= 1:
         yield f"data.supervision = {recipe.data.supervision}, expected a share from 0 to 1"
     if recipe.data.folds and not (recipe.data.folds > 1 and 0 <= recipe.data.fold < recipe.data.folds):
@@ -275,6 +303,27 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
         odds = stage.scales.values()
         if not any(odds) or min(odds) < 0 or not set(known).issuperset(stage.scales):
             yield f"{name}.scales = {stage.scales}, expected shares of {', '.join(known)}"
-        for share in ("annotated", "small", "hide_image", "warm_up"):
+        yield from _wrong_course(name, stage)
+        for share in ("annotated", "small", "hide_image", "warm_up", "falls_at"):
             if not 0 <= getattr(stage, share) <= 1:
                 yield f"{name}.{share} = {getattr(stage, share)}, expected a share from 0 to 1"
+
+
+def _wrong_course(name: str, stage: Stage) -> Iterator[str]:
+    """What is wrong with how a stage goes on and ends."""
+    if stage.accumulate < 1:
+        yield f"{name}.accumulate = {stage.accumulate}, expected at least 1"
+    if stage.schedule not in SCHEDULES:
+        yield f"{name}.schedule = {stage.schedule!r}, expected one of {', '.join(SCHEDULES)}"
+    if (
+        not {"isr", "segmentation", "grading"}.issuperset(stage.falls_by)
+        or min(stage.falls_by.values(), default=1) <= 0
+    ):
+        yield f"{name}.falls_by = {stage.falls_by}, expected positive divisors of isr, segmentation, grading"
+    classes = stage.loss.class_weights
+    if classes and (len(classes) != len(Grade) or min(classes) < 0):
+        yield f"{name}.loss.class_weights = {classes}, expected {len(Grade)} weights from 0, or none"
+    if min(stage.epoch, stage.patience) < 0 or (stage.patience and not stage.stop_on):
+        yield f"{name}: epoch {stage.epoch}, patience {stage.patience}, expected from 0 on, and patience with a stop_on"
+    if stage.stop_on not in ("", *LOOK_SCORES):
+        yield f"{name}.stop_on = {stage.stop_on!r}, expected one of {', '.join(LOOK_SCORES)}, or nothing"

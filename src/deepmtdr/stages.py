@@ -10,12 +10,26 @@ from torch import Tensor
 
 from deepmtdr import losses
 from deepmtdr.data.batches import Batch, GradingBatch
-from deepmtdr.losses import LossWeights
+from deepmtdr.losses import LossWeights, Total, alone
 from deepmtdr.model.contrast import local_contrast
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
 
 SUBNETS = ("isr", "segmentation", "grading")
+
+
+class Processes(NamedTuple):
+    """The processes that share a batch, each with as many photographs as the others; one alone by default."""
+
+    number: int = 1
+    total: Total = alone
+
+    def mean(self, loss: Tensor) -> Tensor:
+        """Of a loss in which all photographs count alike."""
+        return self.total(loss) / self.number
+
+
+ALONE = Processes()
 
 
 class StepLosses(NamedTuple):
@@ -52,18 +66,21 @@ def _backward(loss: Tensor, inputs: Sequence[Tensor]) -> None:
         loss.backward(inputs=list(inputs), retain_graph=True)
 
 
-def restoration_losses(model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights) -> StepLosses:
+def restoration_losses(
+    model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights, processes: Processes = ALONE
+) -> StepLosses:
     """Stage 1a: Eqs. (4), (6), (7) for the ISR subnet, Eq. (8) for the segmentation subnet, on crops.
 
     Where the segmentation subnet stands still and Eq. (4) has no weight, it is not asked: the ISR subnet learns alone.
     """
     sr = model.super_resolve(bicubic(batch.taken, 1 / scale).clamp(0, 1), scale)
     if not (weights.lambda_sa or any(p.requires_grad for p in model.segmentation.parameters())):
-        return _isr_losses(sr, batch.hr, scale, weights)
-    classes = model.segmentation(local_contrast(sr))
-    image, variation, seg_aware = _image_losses(model, sr, classes, batch.hr, scale, weights)
-    dice = losses.dice_loss(classes[:, :4], batch.lesion_masks, batch.annotated)
-    entropy = losses.lesion_cross_entropy_loss(classes[:, :4], batch.lesion_masks, batch.annotated)
+        return _isr_losses(sr, batch.hr, scale, weights, processes)
+    classes = model.segment(local_contrast(sr))
+    image, variation, seg_aware = _image_losses(model, sr, classes, batch.hr, scale, weights, processes)
+    known = batch.lesion_masks, batch.annotated, processes.total
+    dice = losses.dice_loss(classes[:, :4], *known)
+    entropy = losses.lesion_cross_entropy_loss(classes[:, :4], *known)
     nothing = sr.new_zeros(())
     return StepLosses(
         losses.isr_loss(image, variation, seg_aware, nothing, weights) if scale > 1 else nothing,
@@ -74,59 +91,68 @@ def restoration_losses(model: DeepMTDR, batch: Batch, scale: int, weights: LossW
     )
 
 
-def _isr_losses(sr: Tensor, hr: Tensor, scale: int, weights: LossWeights) -> StepLosses:
+def _isr_losses(sr: Tensor, hr: Tensor, scale: int, weights: LossWeights, processes: Processes) -> StepLosses:
     """Eqs. (6) and (7) alone."""
-    image, variation, nothing = losses.image_loss(sr, hr), losses.total_variation_loss(sr), sr.new_zeros(())
+    image, variation = processes.mean(losses.image_loss(sr, hr)), processes.mean(losses.total_variation_loss(sr))
+    nothing = sr.new_zeros(())
     isr = losses.isr_loss(image, variation, nothing, nothing, weights) if scale > 1 else nothing
     return StepLosses(isr, nothing, nothing, nothing, _values(image=image, tv=variation))
 
 
 def _image_losses(
-    model: DeepMTDR, sr: Tensor, classes_sr: Tensor, hr: Tensor, scale: int, weights: LossWeights
+    model: DeepMTDR,
+    sr: Tensor,
+    classes_sr: Tensor,
+    hr: Tensor,
+    scale: int,
+    weights: LossWeights,
+    processes: Processes,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Eqs. (6), (7) and (4); the last only if it has a weight, since it costs another segmentation."""
     seg_aware = sr.new_zeros(())
     if weights.lambda_sa and scale > 1:
         with torch.no_grad():
-            classes_hr = model.segmentation(local_contrast(hr))
-        seg_aware = losses.segmentation_aware_loss(classes_sr[:, :4], classes_hr[:, :4])
-    return losses.image_loss(sr, hr), losses.total_variation_loss(sr), seg_aware
+            classes_hr = model.segment(local_contrast(hr))
+        seg_aware = processes.mean(losses.segmentation_aware_loss(classes_sr[:, :4], classes_hr[:, :4]))
+    image, variation = losses.image_loss(sr, hr), losses.total_variation_loss(sr)
+    return processes.mean(image), processes.mean(variation), seg_aware
 
 
-def grading_losses(model: DeepMTDR, batch: GradingBatch, weights: LossWeights) -> StepLosses:
+def grading_losses(
+    model: DeepMTDR, batch: GradingBatch, weights: LossWeights, processes: Processes = ALONE
+) -> StepLosses:
     """Stage 1b: Eq. (10) on frames that the standing subnets have read already; xi waits for the joint stage."""
     logits, _ = model.grading(batch.seen, batch.lesions)
-    loss = losses.grading_loss(logits, batch.grade)
+    loss = losses.grading_loss(logits, batch.grade, _class_weights(weights, logits), total=processes.total)
     nothing = logits.new_zeros(())
-    accuracy = (logits.argmax(dim=1) == batch.grade).float().mean()
+    accuracy = processes.mean((logits.argmax(dim=1) == batch.grade).float().mean())
     return StepLosses(nothing, nothing, weights.grading * loss, nothing, _values(grading=loss, accuracy=accuracy))
 
 
-def joint_losses(model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights) -> StepLosses:
+def joint_losses(
+    model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights, processes: Processes = ALONE
+) -> StepLosses:
     """Stage 2, Fig. 6 whole: every loss of Eqs. (4)-(11) on whole frames.
 
     Annotated photographs give Eq. (8), the others Eq. (9), whose pseudo ground truth is the HR frame's evidence mask.
     """
     sr = model.super_resolve(bicubic(batch.taken, 1 / scale).clamp(0, 1), scale)
     on_sr = model.read(sr)
-    image, variation, seg_aware = _image_losses(model, sr, on_sr.lesions, batch.hr, scale, weights)
+    image, variation, seg_aware = _image_losses(model, sr, on_sr.lesions, batch.hr, scale, weights, processes)
     _, evidence_hr = model.predict(batch.hr, scale=1)
     cls_aware = sr.new_zeros(())
     if weights.lambda_ca and sr.requires_grad:  # Eq. (5) teaches the ISR subnet alone
         evidence_sr = model.evidence(on_sr, create_graph=True)
         cls_aware = losses.classification_aware_loss(evidence_sr, evidence_hr, weights.phi_vis, weights.tau)
-    dice = losses.dice_loss(on_sr.lesions, batch.lesion_masks, batch.annotated)
-    entropy = losses.lesion_cross_entropy_loss(on_sr.lesions, batch.lesion_masks, batch.annotated)
+        cls_aware = processes.mean(cls_aware)
+    total = processes.total
+    dice = losses.dice_loss(on_sr.lesions, batch.lesion_masks, batch.annotated, total)
+    entropy = losses.lesion_cross_entropy_loss(on_sr.lesions, batch.lesion_masks, batch.annotated, total)
     unknown = ~batch.annotated.any(dim=1)
-    pseudo = sr.new_zeros(())
-    if unknown.any():
-        pseudo = losses.unsupervised_segmentation_loss(
-            on_sr.lesion_region[unknown], evidence_hr[unknown], weights.phi_vis
-        )
-    grading = sr.new_zeros(())
-    if batch.graded.any():
-        grading = losses.grading_loss(on_sr.grade_logits[batch.graded], batch.grade[batch.graded])
-    xi = model.gmsv.xi_loss(on_sr.features, on_sr.lesion_region)
+    pseudo = losses.unsupervised_segmentation_loss(on_sr.lesion_region, evidence_hr, weights.phi_vis, unknown, total)
+    logits, classes = on_sr.grade_logits, _class_weights(weights, on_sr.grade_logits)
+    grading = losses.grading_loss(logits, batch.grade, classes, graded=batch.graded, total=total)
+    xi = model.gmsv.xi_loss(on_sr.features, on_sr.lesion_region, total)
     return StepLosses(
         losses.isr_loss(image, variation, seg_aware, cls_aware, weights) if scale > 1 else sr.new_zeros(()),
         weights.dice * dice + weights.lesion_cross_entropy * entropy + weights.unsupervised * pseudo,
@@ -137,6 +163,10 @@ def joint_losses(model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights
             unsupervised=pseudo, grading=grading, xi=xi,
         ),
     )  # fmt: skip
+
+
+def _class_weights(weights: LossWeights, like: Tensor) -> Tensor | None:
+    return like.new_tensor(weights.class_weights) if weights.class_weights else None
 
 
 def _values(**terms: Tensor) -> dict[str, float]:

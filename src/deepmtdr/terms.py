@@ -31,6 +31,10 @@ _LESION_NAMES = {
 }
 
 
+PRESENT = 0.5
+"""A pixel counts as lesion from this probability on."""
+
+
 class Grade(IntEnum):
     """The five grades of diabetic retinopathy (Sec. IV-A), the international severity scale."""
 

@@ -88,7 +88,7 @@ def test_an_annotation_stands_above_a_grade_of_0() -> None:
 
 def test_crop_batch_says_what_is_known_of_each_photograph(rng: np.random.Generator) -> None:
     frames = [frame(grade=2, types=tuple(Lesion)), frame(grade=0), frame(), frame(grade=4), frame(types=(Lesion.MA,))]
-    batch = crop_batch(frames, 16, 1.2, CAMERA, rng)
+    batch = crop_batch(frames, 16, 1.2, CAMERA, rng.spawn(5))
     assert batch.hr.shape == (5, 3, 16, 16) and batch.lesion_masks.shape == (5, 4, 16, 16)
     assert batch.annotated.tolist() == [[*ALL], [*ALL], [*NONE], [*NONE], [True, False, False, False]]
     assert batch.graded.tolist() == [True, True, False, True, False]
@@ -100,7 +100,7 @@ def test_crop_batch_says_what_is_known_of_each_photograph(rng: np.random.Generat
 def test_side_0_takes_whole_frames_without_zoom(rng: np.random.Generator) -> None:
     pixels = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
     whole = Framed(frame().sample, pixels)
-    hr = crop_batch([whole], 0, 3.0, NO_CAMERA, rng).hr
+    hr = crop_batch([whole], 0, 3.0, NO_CAMERA, [rng]).hr
     assert hr.shape == (1, 3, 32, 32)
     assert sorted((255 * hr).round().flatten().tolist()) == sorted(pixels.flatten().tolist())
 
@@ -110,7 +110,7 @@ def test_masks_and_images_stay_in_range() -> None:
         noisy = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)
         masked = frame(types=tuple(Lesion), side=64)
         batch = crop_batch(
-            [Framed(masked.sample, noisy, masked.lesion_masks)], 32, 1.5, CAMERA, np.random.default_rng(seed)
+            [Framed(masked.sample, noisy, masked.lesion_masks)], 32, 1.5, CAMERA, [np.random.default_rng(seed)]
         )
         for values in (batch.hr, batch.lesion_masks):
             assert values.min() >= 0 and values.max() <= 1 + 1e-6
@@ -120,22 +120,22 @@ def test_rotated_crops_turn_masks_with_the_image(rng: np.random.Generator) -> No
     masks = rng.integers(0, 256, (4, 64, 64), np.uint8)
     twin = Framed(frame(types=tuple(Lesion)).sample, np.ascontiguousarray(masks[:3].transpose(1, 2, 0)), masks)
     for seed in range(6):
-        batch = crop_batch([twin], 16, 1.0, NO_CAMERA, np.random.default_rng(seed), rotation=40.0)
+        batch = crop_batch([twin], 16, 1.0, NO_CAMERA, [np.random.default_rng(seed)], rotation=40.0)
         assert torch.allclose(batch.hr[0], batch.lesion_masks[0, :3], atol=1e-6)
-        straight = crop_batch([twin], 16, 1.0, NO_CAMERA, np.random.default_rng(seed))
+        straight = crop_batch([twin], 16, 1.0, NO_CAMERA, [np.random.default_rng(seed)])
         assert not torch.allclose(batch.hr, straight.hr)
 
 
 def test_another_camera_takes_the_same_crops(rng: np.random.Generator) -> None:
     noisy = Framed(frame().sample, rng.integers(0, 256, (64, 64, 3), np.uint8))
     one, other, again = (
-        crop_batch([noisy], 32, 1.0, CAMERA, np.random.default_rng(1), camera_rng=np.random.default_rng(lens))
+        crop_batch([noisy], 32, 1.0, CAMERA, [np.random.default_rng(1)], camera_rngs=[np.random.default_rng(lens)])
         for lens in (5, 6, 5)
     )
     assert torch.equal(one.taken, again.taken) and not torch.allclose(one.taken, other.taken)
     still = {**NO_CAMERA, "noise": 0.001}
     one, other = (
-        crop_batch([noisy], 32, 1.0, still, np.random.default_rng(1), camera_rng=np.random.default_rng(lens))
+        crop_batch([noisy], 32, 1.0, still, [np.random.default_rng(1)], camera_rngs=[np.random.default_rng(lens)])
         for lens in (5, 6)
     )
     assert torch.equal(one.hr, other.hr)
@@ -144,12 +144,12 @@ def test_another_camera_takes_the_same_crops(rng: np.random.Generator) -> None:
 def crops(seed: int) -> Sequence[torch.Tensor]:
     rng = np.random.default_rng(seed)
     frames = [frame(value=v, grade=2, types=tuple(Lesion)) for v in (50, 100)] + [frame(value=v) for v in (150, 200)]
-    return crop_batch(Mixture(frames).draw(6, 0.5, rng), 16, 1.4, CAMERA, rng)
+    return crop_batch(Mixture(frames).draw(6, 0.5, rng), 16, 1.4, CAMERA, rng.spawn(6))
 
 
 def grades(seed: int) -> Sequence[torch.Tensor]:
     readings = [reading("ab"[v % 2], v % 5, 20 * v) for v in range(1, 10)]
-    return grading_batch(readings, 6, 0.5, 0.5, np.random.default_rng(seed))
+    return grading_batch(readings, 0.5, 0.5, np.random.default_rng(seed).spawn(6))
 
 
 @pytest.mark.parametrize("batch", [crops, grades])
@@ -168,7 +168,7 @@ def test_grades_are_drawn_as_they_are_or_all_alike() -> None:
     readings = [reading("a", 0) for _ in range(16)] + [reading("a", 2) for _ in range(4)]
 
     def share(balance: float) -> float:
-        batch = grading_batch(readings, 600, balance, 0.0, np.random.default_rng(0))
+        batch = grading_batch(readings, balance, 0.0, np.random.default_rng(0).spawn(600))
         return (batch.grade == 2).float().mean().item()
 
     assert share(0.0) == pytest.approx(0.2, abs=0.05)
@@ -178,12 +178,12 @@ def test_grades_are_drawn_as_they_are_or_all_alike() -> None:
 
 def test_data_sets_are_drawn_alike_whatever_their_size(rng: np.random.Generator) -> None:
     readings = [reading("a", 1), *(reading("b", 3) for _ in range(40))]
-    assert (grading_batch(readings, 400, 0.5, 0.0, rng).grade == 1).float().mean() == pytest.approx(0.5, abs=0.08)
+    assert (grading_batch(readings, 0.5, 0.0, rng.spawn(400)).grade == 1).float().mean() == pytest.approx(0.5, abs=0.08)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_the_image_is_hidden_as_often_as_said_and_the_lesion_maps_never(share: float, rng: np.random.Generator) -> None:
-    batch = grading_batch([reading("a", 1, 200)], 400, 0.5, share, rng)
+    batch = grading_batch([reading("a", 1, 200)], 0.5, share, rng.spawn(400))
     hidden = [not image.any() for image in batch.seen]
     assert np.mean(hidden) == pytest.approx(share, abs=0.08 * (0 < share < 1))
     assert all(maps.any() for maps in batch.lesions)
@@ -192,14 +192,16 @@ def test_the_image_is_hidden_as_often_as_said_and_the_lesion_maps_never(share: f
 def test_image_and_lesion_maps_are_turned_alike(rng: np.random.Generator) -> None:
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     whole = Reading(frame(grade=1), np.stack([ramp] * 3), np.stack([ramp] * 4))
-    batch = grading_batch([whole], 8, 0.5, 0.0, rng)
+    batch = grading_batch([whole], 0.5, 0.0, rng.spawn(8))
     assert (batch.seen.flatten(2).argsort(2)[:, :1] == batch.lesions.flatten(2).argsort(2)).all()
     assert batch.lesions.min() == 0 and batch.lesions.max() == 1  # a power keeps both ends
 
 
 def test_grading_sees_the_local_contrast_that_was_kept(rng: np.random.Generator) -> None:
     seen = np.stack([np.full((16, 16), value, np.uint8) for value in (0, 127, 255)])
-    image = grading_batch([Reading(frame(grade=1), seen, np.zeros((4, 16, 16), np.uint8))], 50, 0.5, 0.0, rng).seen
+    image = grading_batch(
+        [Reading(frame(grade=1), seen, np.zeros((4, 16, 16), np.uint8))], 0.5, 0.0, rng.spawn(50)
+    ).seen
     strength = image[:, 2, 0, 0] / 3  # another contrast each time
     assert strength.min() >= 0.7 and strength.max() <= 1.4 and strength.std() > 0.1
     assert torch.allclose(image[:, 0, 0, 0], -3 * strength)

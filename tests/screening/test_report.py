@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepmtdr.canvas import COLOURS, evidence_in_colour, lesions_in_colour
 from deepmtdr.data.photograph import FieldOfView, Way
 from deepmtdr.screening.report import (
     COLUMNS,
@@ -18,7 +19,7 @@ from deepmtdr.screening.report import (
     write_atomically,
     write_report,
 )
-from deepmtdr.screening.summary import COLOURS, LARGE, SIZE, draw_summary, evidence_in_colour, lesions_in_colour
+from deepmtdr.screening.summary import LARGE, SIZE, draw_summary
 from deepmtdr.terms import Grade, Lesion
 from fundus import draw_fundus
 
@@ -141,7 +142,7 @@ def test_the_summary_is_a_page_with_each_lesion_in_its_colour() -> None:
     report = graded()
     assert report.pictures is not None
     assert draw_summary(report).size == SIZE
-    drawn = lesions_in_colour(report.pictures, LARGE).astype(int)
+    drawn = lesions_in_colour(report.pictures.sr, report.pictures.lesions, LARGE).astype(int)
     step = LARGE / S
     for lesion, colour in COLOURS.items():
         y, x = round((43 + lesion) * step), round((33 + 21 * lesion) * step)
@@ -153,7 +154,8 @@ def test_the_summary_is_a_page_with_each_lesion_in_its_colour() -> None:
 def test_what_is_no_lesion_and_no_evidence_stays_grey() -> None:
     pictures = graded().pictures
     assert pictures is not None
-    for drawn in (lesions_in_colour(pictures, S), evidence_in_colour(pictures, S)):
+    lesions = lesions_in_colour(pictures.sr, pictures.lesions, S)
+    for drawn in (lesions, evidence_in_colour(pictures.sr, pictures.evidence, S)):
         assert (drawn[90:110, 30:100] == drawn[90:110, 30:100, :1]).all()
 
 

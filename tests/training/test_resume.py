@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 
-from deepmtdr import training
 from deepmtdr.errors import CheckpointError, TrainingError
-from deepmtdr.training import run
+from deepmtdr.training import loop, run, two_stages
 from drawings import SMALL
 from small_runs import rows, same, tiny, weights
 from trees import GRADING_TABLE
 
-CLOCK = f"checkpoint_minutes={1.5 / 60}"
-"""With a clock that goes a second at each look: a checkpoint after every second step."""
+CLOCK = f"checkpoint_minutes={4.5 / 60}"
+"""With a clock that goes a second at each of three looks a step: a checkpoint after every second step."""
 
 
 class Stopped(Exception):
@@ -28,16 +27,16 @@ class Stopped(Exception):
 
 def stop(monkeypatch: pytest.MonkeyPatch, stage: str, steps: int) -> None:
     """Have a run stopped in a stage after so many steps of it, by a clock of its own."""
-    compute, calls = getattr(training, f"{stage}_losses"), itertools.count()
+    compute, calls = getattr(two_stages, f"{stage}_losses"), itertools.count()
 
     def stopping(*args: Any) -> Any:
         if next(calls) == steps:
             raise Stopped
         return compute(*args)
 
-    monkeypatch.setattr(training, f"{stage}_losses", stopping)
+    monkeypatch.setattr(two_stages, f"{stage}_losses", stopping)
     seconds = itertools.count()
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 def test_a_run_that_has_ended_is_not_trained_again(train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     out = train(tiny())
     before, log = weights(out), (out / "metrics.csv").read_text()
-    monkeypatch.setattr(training, "route", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(loop, "route", lambda *_, **__: pytest.fail("trained again"))
     train(tiny(), resume=True)
     assert same(weights(out), before)
     assert (out / "metrics.csv").read_text() == log

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deepmtdr import checkpoint, training
+from deepmtdr import checkpoint
 from deepmtdr.data.batches import Mixture
 from deepmtdr.data.datasets import read_datasets
 from deepmtdr.data.frames import Frame
@@ -28,7 +28,7 @@ from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
 from deepmtdr.optimiser import one_cycle
 from deepmtdr.recipe import STAGES, load_recipe, recipe_names
-from deepmtdr.training import run
+from deepmtdr.training import run, two_stages
 from drawings import BLACK, GRADES, SMALL, TWIN
 from small_runs import FRAME, ONE_STAGE, of, rows, same, tiny, untrained, weights
 from trees import GRADING_PHOTOGRAPHS
@@ -101,13 +101,13 @@ def test_a_run_begun_anew_keeps_nothing_of_the_one_before(train: Callable[..., P
 def test_a_loss_that_is_not_finite_ends_the_run(
     train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    compute, calls = training.joint_losses, itertools.count()
+    compute, calls = two_stages.joint_losses, itertools.count()
 
     def broken(*args: Any) -> Any:
         step = compute(*args)
         return step._replace(terms={**step.terms, "dice": value}) if next(calls) == 1 else step
 
-    monkeypatch.setattr(training, "joint_losses", broken)
+    monkeypatch.setattr(two_stages, "joint_losses", broken)
     with pytest.raises(TrainingError, match=rf"joint step 1: a loss is not finite.*'dice': {value}"):
         train(tiny(steps=3))
 
@@ -176,7 +176,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[Frame]:
         seen.extend(frames)
         return Mixture(seen)
 
-    monkeypatch.setattr(training, "Mixture", watching)
+    monkeypatch.setattr(two_stages, "Mixture", watching)
     return seen
 
 
@@ -305,13 +305,13 @@ def test_grading_reads_a_low_resolution_photograph_by_its_own_scale(train: Calla
 def test_grading_begins_with_small_frames_in_larger_batches(
     train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn, compute = [], training.grading_losses
+    drawn, compute = [], two_stages.grading_losses
 
     def watching(model: DeepMTDR, batch: Any, *args: Any) -> Any:
         drawn.append(tuple(batch.seen.shape))
         return compute(model, batch, *args)
 
-    monkeypatch.setattr(training, "grading_losses", watching)
+    monkeypatch.setattr(two_stages, "grading_losses", watching)
     train(tiny("grading.small=0.5", "data.frame=128", *ONE_STAGE["grading"], steps=4))
     assert drawn == [(8, 3, 32, 32)] * 2 + [(2, 3, 128, 128)] * 2
 

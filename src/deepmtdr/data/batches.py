@@ -73,10 +73,10 @@ def crop_batch(
     side: int,
     zoom: float,
     cameras: dict[str, float],
-    rng: np.random.Generator,
+    rngs: Sequence[np.random.Generator],
     *,
     rotation: float = 0.0,
-    camera_rng: np.random.Generator | None = None,
+    camera_rngs: Sequence[np.random.Generator] | None = None,
 ) -> Batch:
     """Augmented crops of the given photographs, each of `side` px; `side` 0 takes whole frames.
 
@@ -85,14 +85,14 @@ def crop_batch(
         side: of the crops, px.
         zoom: see `transforms.crop`.
         cameras: keyword arguments of `transforms.camera`.
-        rng: source of every choice.
+        rngs: each photograph's source of every choice.
         rotation: largest angle by which a crop is turned, degrees; whole frames stay as they are.
-        camera_rng: source of the camera's choices; None: `rng`.
+        camera_rngs: sources of the cameras' choices; None: `rngs`.
     """
     shown, taken, masks = [], [], []
-    for frame in frames:
+    for frame, rng, lens in zip(frames, rngs, camera_rngs or rngs, strict=True):
         both = turn(_cut(frame, side, zoom, rotation, rng), rng)
-        hr, shot = camera(both[:3], camera_rng or rng, **cameras)  # pyright: ignore[reportArgumentType]
+        hr, shot = camera(both[:3], lens, **cameras)  # pyright: ignore[reportArgumentType]
         shown.append(hr)
         taken.append(shot)
         masks.append(both[3:])
@@ -142,14 +142,21 @@ class GradingBatch(NamedTuple):
 
 
 def grading_batch(
-    readings: Sequence[Reading], count: int, balance: float, hide_image: float, rng: np.random.Generator
+    readings: Sequence[Reading], balance: float, hide_image: float, rngs: Sequence[np.random.Generator]
 ) -> GradingBatch:
-    """Draw graded photographs, data sets evenly, grades with frequency ** -balance; another tone and turn each time."""
+    """Draw graded photographs, data sets evenly, grades with frequency ** -balance; another tone and turn each time.
+
+    Args:
+        readings: what is drawn from.
+        balance: 0 takes grades as they are, 1 all alike.
+        hide_image: how often the image is hidden.
+        rngs: each photograph's source of every choice, also of which one it is.
+    """
     sets: dict[str, list[Reading]] = {}
     for reading in readings:
         sets.setdefault(reading.frame.sample.dataset, []).append(reading)
     frames, lesions, drawn = [], [], []
-    for _ in range(count):
+    for rng in rngs:
         pool = sets[sorted(sets)[rng.integers(len(sets))]]
         grades = np.array([r.frame.sample.grade for r in pool], int)
         odds = np.bincount(grades, minlength=len(Grade))[grades] ** -float(balance)

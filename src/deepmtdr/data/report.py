@@ -185,7 +185,7 @@ def _span(rows: Sequence[Row], scale: int | None) -> tuple[str, str]:
     return f"{min(sides)} to {max(sides)}", ", ".join(f"{size} ({n:,})" for size, n in sizes)
 
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
 body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0 2rem; font-variant-numeric: tabular-nums; }
@@ -196,17 +196,18 @@ th:first-child, td:first-child, .words td, .words th { text-align: left; }
 summary { cursor: pointer; margin: .4rem 0; }
 .none { color: #2a7a3a; }
 """
+"""Of every page that is written: light or dark as the reader has it."""
 
 
 def _page(prepared: PreparedSet, findings: Sequence[Finding], shown: Sequence[Table]) -> str:
     name = escape(", ".join(sorted({row.dataset for row in prepared.rows})) or "an empty set")
     done = sum(row.status == "ok" for row in prepared.rows)
     head = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{_STYLE}</style>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{STYLE}</style>"
         f"<h1>{name}</h1><p>{done:,} of {len(prepared.rows):,} photographs prepared, HR frame of {prepared.size} px, "
         f"LR by x{prepared.scale}.</p>"
     )
-    tables = "".join(f"<h2>{escape(table.title)}</h2>{_html(table)}" for table in shown)
+    tables = "".join(f"<h2>{escape(table.title)}</h2>{table_html(table)}" for table in shown)
     return f"{head}{_findings(findings)}{tables}</html>\n"
 
 
@@ -219,13 +220,14 @@ def _findings(findings: Sequence[Finding]) -> str:
         if own:
             rows = [(" ".join(finding.photographs), finding.detail) for finding in own[:SHOWN]]
             more = f"<p>... and {len(own) - SHOWN:,} more in {FINDINGS}</p>" if len(own) > SHOWN else ""
-            table = _html(Table("", ("photographs", "detail"), rows), "words")
+            table = table_html(Table("", ("photographs", "detail"), rows), "words")
             opened = " open" if len(own) <= AT_A_GLANCE else ""
             text += f"<details{opened}><summary>{len(own):,}: {escape(meaning)}</summary>{table}{more}</details>"
     return text
 
 
-def _html(table: Table, kind: str = "numbers") -> str:
+def table_html(table: Table, kind: str = "numbers") -> str:
+    """A table for a page of `STYLE`; of the kind "words", text is on the left and long text is broken."""
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
     rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows)
     return f"<table class={kind}><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from deepmtdr.data.resize import resize
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import DeepMTDRError
 from deepmtdr.metrics import PooledCurve, mean_ssim, psnr, ssim_map
-from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
 from deepmtdr.model.isr import bicubic
 from deepmtdr.terms import FRAME, Lesion
 
@@ -64,17 +64,21 @@ class Measured:
     """The annotated types."""
 
 
-class _Seen(NamedTuple):
-    """A photograph brought into the frame."""
+class InFrame(NamedTuple):
+    """A photograph brought into the frame, with what is known of it there."""
 
     lr: UInt8[np.ndarray, "s s 3"]
+    """What the network is given."""
     hr: UInt8[np.ndarray, "f f 3"] | None
     """None: the photograph has fewer pixels than the frame, so nobody knows how it looks there."""
     inside: Bool[np.ndarray, "f f"]
     """The field of view."""
     scale: int
-    fov_side: int
+    """The way into the frame; 1: the ISR subnet is skipped."""
     lesion_masks: Mapping[Lesion, Bool[np.ndarray, "f f"]]
+    """Of the annotated types."""
+    fov_side: int | None = None
+    """Diameter of the field of view in the photograph's own pixels; None: not known any more."""
 
 
 Curves = Mapping[Lesion, PooledCurve]
@@ -97,32 +101,56 @@ def measure(
         The measurements, and the fine pixel counts of each annotated type, to be pooled. A photograph that cannot be
         read has its reason in `failure`, and nothing else.
     """
-    grade = None if sample.grade is None else int(sample.grade)
-    known = {"dataset": sample.dataset, "name": sample.name, "patient": sample.patient, "grade": grade}
     try:
-        seen = _see(sample, frame, as_lr)
+        seen = _bring(sample, frame, as_lr)
     except (DeepMTDRError, OSError) as error:
-        return Measured(**known, failure=str(error) or type(error).__name__), {}
-    lr = _tensor(seen.lr)
+        return Measured(**_labels(sample), failure=str(error) or type(error).__name__), {}
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        prediction = model.read(model.super_resolve(lr, seen.scale).float().clamp(0, 1))
-    lesions = prediction.lesions[0].float().numpy()
+        prediction = model.read(model.super_resolve(as_tensor(seen.lr), seen.scale).float().clamp(0, 1))
+    return measure_in_frame(sample, seen, prediction)
+
+
+def measure_in_frame(
+    sample: Sample, seen: InFrame, prediction: Prediction, *, ssim: bool = True
+) -> tuple[Measured, Curves]:
+    """Measure what the network said of one photograph: the part that a look while training and an evaluation share.
+
+    Args:
+        sample: the photograph's labels; its files are not read.
+        seen: the photograph in the frame.
+        prediction: of a batch of one, on any device; `sr` clamped to [0, 1].
+        ssim: False leaves SSIM out, which takes longer than all the rest.
+
+    Returns:
+        As `measure`.
+    """
+    lesions = prediction.lesions[0].float().cpu().numpy()
     curves = {lesion: PooledCurve() for lesion in seen.lesion_masks}
     for lesion, mask in seen.lesion_masks.items():
         curves[lesion].update(lesions[lesion], mask, seen.inside)
     measured = Measured(
-        **known,
+        **_labels(sample),
         fov_side=seen.fov_side,
         lr_size=seen.lr.shape[0],
         scale=seen.scale,
-        probs=tuple(prediction.grade_logits[0].double().softmax(dim=0).tolist()),
-        image=_image_scores(prediction.sr, bicubic(lr, seen.scale).clamp(0, 1), seen),
+        probs=tuple(prediction.grade_logits[0].cpu().double().softmax(dim=0).tolist()),
+        image=_image_scores(prediction.sr, seen, ssim),
         lesions={lesion: _lesion_pixels(curve) for lesion, curve in curves.items()},
     )
     return measured, curves
 
 
-def _see(sample: Sample, frame: int, as_lr: int | None) -> _Seen:
+def as_tensor(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
+    """An image as the network takes it: a batch of one, RGB in [0, 1]."""
+    return torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None].contiguous()
+
+
+def _labels(sample: Sample) -> dict[str, Any]:
+    grade = None if sample.grade is None else int(sample.grade)
+    return {"dataset": sample.dataset, "name": sample.name, "patient": sample.patient, "grade": grade}
+
+
+def _bring(sample: Sample, frame: int, as_lr: int | None) -> InFrame:
     """Decode, find the field of view, reduce."""
     pixels = read_photograph(sample.photograph).pixels
     fov = find_fov(pixels)
@@ -133,21 +161,22 @@ def _see(sample: Sample, frame: int, as_lr: int | None) -> _Seen:
     lr = crop_to_frame(pixels, fov, lr_size) if hr is None else resize(hr, lr_size)
     masks = read_lesion_masks(sample, pixels.shape[:2]) if sample.lesion_masks else {}
     in_masks = {lesion: crop_mask(mask, fov, frame) >= COVERAGE for lesion, mask in masks.items()}
-    return _Seen(lr, hr, fov_mask(in_frame), scale, fov.side, in_masks)
+    return InFrame(lr, hr, fov_mask(in_frame), scale, in_masks, fov.side)
 
 
-def _image_scores(sr: Float[Tensor, "1 3 f f"], by_bicubic: Float[Tensor, "1 3 f f"], seen: _Seen) -> dict[str, float]:
+def _image_scores(sr: Float[Tensor, "1 3 f f"], seen: InFrame, ssim: bool) -> dict[str, float]:
     """PSNR and SSIM of SR and of bicubic, in the field of view and whole (reading R16)."""
     if seen.hr is None or seen.scale == 1:
         return {}
     hr = seen.hr.astype(np.float32) / 255
     scores = {}
-    for name, tensor in (("sr", sr), ("bicubic", by_bicubic)):
-        image = tensor[0].permute(1, 2, 0).numpy()
-        windows = ssim_map(image, hr)
+    for name, tensor in (("sr", sr), ("bicubic", bicubic(as_tensor(seen.lr), seen.scale).clamp(0, 1))):
+        image = tensor[0].permute(1, 2, 0).float().cpu().numpy()
+        windows = ssim_map(image, hr) if ssim else None
         for place, mask in (("fov", seen.inside), ("whole", None)):
             scores[f"psnr_{place}_{name}"] = psnr(image, hr, mask)
-            scores[f"ssim_{place}_{name}"] = mean_ssim(windows, mask)
+            if windows is not None:
+                scores[f"ssim_{place}_{name}"] = mean_ssim(windows, mask)
     return scores
 
 
@@ -155,7 +184,3 @@ def _lesion_pixels(curve: PooledCurve) -> LesionPixels:
     coarse = PooledCurve(COARSE)
     coarse.merge(curve)
     return LesionPixels(curve.average_precision(), curve.prevalence, curve.dice(), coarse)
-
-
-def _tensor(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
-    return torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None].contiguous()

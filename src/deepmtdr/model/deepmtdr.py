@@ -14,6 +14,7 @@ from deepmtdr.model.gmsv import GMSV, GMSVConfig
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
 from deepmtdr.model.isr import ISRConfig, ISRSubnet
 from deepmtdr.model.segmentation import LesionSegmentationSubnet, SegmentationConfig
+from deepmtdr.terms import Lesion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class ModelConfig:
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     grading: GradingConfig = field(default_factory=GradingConfig)
     gmsv: GMSVConfig = field(default_factory=GMSVConfig)
+    segments: bool = True
+    """False removes the lesion segmentation subnet (Sec. V-C): the grading subnet is shown empty lesion maps."""
 
 
 class Prediction(NamedTuple):
@@ -51,6 +54,7 @@ class DeepMTDR(nn.Module):
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
         config = config or ModelConfig()
+        self.segments = config.segments
         self.isr = ISRSubnet(config.isr)
         self.segmentation = LesionSegmentationSubnet(config.segmentation)
         self.grading = GradingSubnet(config.grading)
@@ -75,11 +79,19 @@ class DeepMTDR(nn.Module):
     def read(self, frame: Float[Tensor, "b 3 H W"]) -> Prediction:
         """Segment and grade a frame, super-resolved or HR."""
         seen = local_contrast(frame)
-        classes = self.segmentation(seen)
+        classes = self.segment(seen)
         lesions, lesion_region = classes[:, :4], 1 - classes[:, 4:]
         # Reading R10: the grading loss trains the grading subnet, and the ISR subnet through the image; not this one.
         grade_logits, features = self.grading(seen, lesions.detach())
         return Prediction(frame, lesions, lesion_region, grade_logits, features)
+
+    def segment(self, seen: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 5 H W"]:
+        """Probabilities of the four lesion types and the background; background alone without a segmentation subnet."""
+        if self.segments:
+            return self.segmentation(seen)
+        classes = seen.new_zeros(seen.shape[0], len(Lesion) + 1, *seen.shape[2:])
+        classes[:, -1] = 1
+        return classes
 
     def evidence(self, prediction: Prediction, *, create_graph: bool = False) -> Float[Tensor, "b 1 H W"]:
         """The evidence of the grades, by GMSV; the prediction must still carry its graph."""
@@ -100,7 +112,7 @@ class DeepMTDR(nn.Module):
         with torch.no_grad():
             frame = self.super_resolve(lr, scale).clamp(0, 1)
             seen = local_contrast(frame)
-            classes = self.segmentation(seen)
+            classes = self.segment(seen)
         lesions, lesion_region = classes[:, :4], 1 - classes[:, 4:]
         with torch.enable_grad():
             grade_logits, features = self.grading(seen.requires_grad_(), lesions)

@@ -8,7 +8,7 @@ Everything is differentiable with `create_graph=True`, so that evidence can feed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -143,18 +143,26 @@ class GMSV(nn.Module):
             return F.interpolate(evidence, size=lesion_region.shape[-2:], mode="bilinear", align_corners=False)
 
     def xi_loss(
-        self, features: Sequence[Float[Tensor, "b _ _ _"]], lesion_region: Float[Tensor, "b 1 H W"]
+        self,
+        features: Sequence[Float[Tensor, "b _ _ _"]],
+        lesion_region: Float[Tensor, "b 1 H W"],
+        total: Callable[[Tensor], Tensor] = lambda sum_: sum_,
     ) -> Float[Tensor, ""]:
         """1 - mean soft IoU of every channel with the lesion region; only xi gets its gradient (reading R7).
+
+        Args:
+            features: the taps.
+            lesion_region: 1 - P(background).
+            total: sums over the processes that share the batch.
 
         Returns:
             A value in [0, 1]; 0 with zero gradient for a batch without any lesion region: it teaches nothing.
         """
         present = (lesion_region > REGION).flatten(1).any(dim=1).float()
-        if not present.any():
-            return torch.cat(list(self.xi)).sum() * 0.0
+        photographs = total(present.sum()).clamp_min(1)
         misses = []
         for feature, xi in zip(features, self.xi, strict=True):
             soft = torch.sigmoid((normalised(feature.detach()) - xi[:, None, None]) / self.config.tau)
-            misses.append(((1 - iou(soft, lesion_region.detach())).mean(dim=1) * present).sum() / present.sum())
+            missed = (1 - iou(soft, lesion_region.detach())).mean(dim=1)
+            misses.append(total((missed * present).sum()) / photographs)
         return torch.stack(misses).mean()

@@ -28,8 +28,8 @@ from deepmtdr.data.photograph import (
 from deepmtdr.errors import PhotographError, Ungradable
 from deepmtdr.files import readable
 from deepmtdr.screening.quality import MEASURED_AT, assess
-from deepmtdr.screening.report import PRESENT, Pictures, ScreeningReport, Status
-from deepmtdr.terms import FRAME, Grade, Lesion
+from deepmtdr.screening.report import Pictures, ScreeningReport, Status
+from deepmtdr.terms import FRAME, PRESENT, Grade, Lesion
 
 __all__ = ["PRECISIONS", "ScreeningEngine", "ScreeningReport"]
 

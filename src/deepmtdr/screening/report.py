@@ -19,9 +19,6 @@ from deepmtdr.terms import Grade, Lesion
 
 Status = Literal["ok", "ungradable", "error"]
 
-PRESENT = 0.5
-"""A pixel counts as lesion from this probability on."""
-
 COLUMNS = (
     *("path", "sha256", "status", "message", "grade", "grade_name"),
     *(f"p{int(grade)}" for grade in Grade),

@@ -1,0 +1,238 @@
+"""GMSV (Sec. IV-B) as the project has it, beside its straightforward form: each channel lifted to the frame in a loop.
+
+"evidence": from the grading subnet's forward to the evidence and its double backward, the gradient of Eq. (5) in the
+image; float32. "joint step": a whole step of stage 2 (Sec. IV-C), in the precision of the shipped weights' recipe. Both
+forms see the same drawing and weights. They agree closely, not to the last bit: the project selects on each tap's own
+grid (reading R6) and goes up by x2 from tap to tap; how far they agree is measured too. Each form has a process of its
+own, so that its peak memory is its own, and the two take turns, so that whatever else the machine does slows both.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from subprocess import PIPE
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from deepmtdr import checkpoint
+from deepmtdr.data.batches import Batch
+from deepmtdr.data.field_of_view import crop_mask, crop_to_frame
+from deepmtdr.data.synthetic import draw
+from deepmtdr.data.transforms import to_image
+from deepmtdr.losses import classification_aware_loss
+from deepmtdr.model.contrast import local_contrast
+from deepmtdr.model.gmsv import GMSV, REGION, TINY, select_features
+from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
+from deepmtdr.model.isr import bicubic
+from deepmtdr.stages import joint_losses, route
+from deepmtdr.terms import FRAME, Grade
+
+
+class Case(NamedTuple):
+    """What is measured, at the full frame."""
+
+    width: int
+    """Of the grading subnet: the shipped 32, the paper's 64; 0 is the shipped network whole, a joint step."""
+    lesions: bool = True
+    """Without a lesion region every channel is kept (reading R6): the most there is to sum."""
+
+
+CASES = {
+    "evidence, 512 channels": Case(32),
+    "evidence, 512 channels, all kept": Case(32, lesions=False),
+    "evidence, 1024 channels": Case(64),
+    "joint step, 512 channels": Case(0),
+}
+SCALE, REPEATS = 4, 3
+
+
+class StraightforwardGMSV(GMSV):
+    """Eqs. (2), (3) and Algorithm 1 as printed, one channel of one photograph at a time, all at the frame's size."""
+
+    def forward(
+        self, score: Tensor, features: Sequence[Tensor], lesion_region: Tensor, *, create_graph: bool = False
+    ) -> Tensor:
+        """What `GMSV` gives."""
+        with torch.autocast(score.device.type, enabled=False):
+            gradients = torch.autograd.grad(score.sum(), features, create_graph=create_graph, retain_graph=True)
+            maps = []
+            for n, region in enumerate(lesion_region[:, 0] > REGION):
+                evidence = torch.zeros(region.shape)
+                for j in reversed(range(len(features))):
+                    layer, layer_weight = torch.zeros(region.shape), torch.zeros(())
+                    for c in self.selected(features[j][n], region, self.xi[j]).nonzero().flatten():
+                        weight = gradients[j][n, c].float().mean()
+                        layer = layer + weight * _lifted(features[j][n, c], region)
+                        layer_weight = layer_weight + weight
+                    evidence = layer if j == len(features) - 1 else evidence + layer_weight * layer
+                evidence = evidence.relu()
+                maps.append(evidence / evidence.max().clamp_min(TINY))
+            return torch.stack(maps)[:, None]
+
+    @torch.no_grad()
+    def selected(self, features: Tensor, region: Tensor, xi: Tensor) -> Tensor:
+        """Eq. (2) for one tap of one photograph."""
+        overlaps = []
+        for channel, threshold in zip(features, xi, strict=True):
+            mask = _lifted(channel / channel.max().clamp_min(TINY), region) > threshold
+            overlaps.append((mask & region).sum() / (mask | region).sum().clamp_min(1))
+        overlap = torch.stack(overlaps)
+        return (overlap > self.config.theta_seg * overlap.max()) | (overlap.max() == 0)
+
+
+def _lifted(channel: Tensor, region: Tensor) -> Tensor:
+    """UP to 4H x 4W."""
+    return F.interpolate(channel[None, None].float(), size=region.shape, mode="bilinear", align_corners=False)[0, 0]
+
+
+FORMS = {"project": GMSV, "straightforward": StraightforwardGMSV}
+
+
+def measure() -> dict[str, object]:
+    """Every case in both forms, what the straightforward one takes of what the project's takes, and their agreement."""
+    return {name: _compared(name) for name in CASES}
+
+
+def _compared(name: str) -> dict[str, object]:
+    """Median seconds of a step after one to warm up, the process's peak memory, and what was found."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {form: Path(folder) / f"{form}.safetensors" for form in FORMS}
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-m", __name__, name, form, str(file)], stdin=PIPE, stdout=PIPE, text=True
+            )
+            for form, file in files.items()
+        ]
+        rounds = [[_ask(child) for child in children] for _ in range(1 + REPEATS)][1:]
+        peaks = [int(child.communicate()[0]) for child in children]
+        agreement = _agreement(*(load_file(file) for file in files.values()))
+    seconds = [round(median(taken), 2) for taken in zip(*rounds, strict=True)]
+    return {
+        "seconds": dict(zip(FORMS, seconds, strict=True)),
+        "peak_mib": dict(zip(FORMS, peaks, strict=True)),
+        "ratio of seconds": round(median(theirs / ours for ours, theirs in rounds), 2),
+        "ratio of peak memory": round(peaks[1] / peaks[0], 2),
+        "agreement": agreement,
+    }
+
+
+def _ask(child: subprocess.Popen[str]) -> float:
+    """One step of a child: its seconds."""
+    assert child.stdin and child.stdout
+    child.stdin.write("\n")
+    child.stdin.flush()
+    return float(child.stdout.readline())
+
+
+def _agreement(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
+    """Of evidence, selection, and the gradient of Eq. (5), in a joint step of all that the ISR subnet learns from."""
+    agreement = {"cosine of the gradients": F.cosine_similarity(ours["gradient"], theirs["gradient"], dim=0)}
+    if "evidence" in ours:
+        evidence = torch.stack([ours["evidence"], theirs["evidence"]])
+        agreement["correlation of the evidence"] = torch.corrcoef(evidence)[0, 1]
+        agreement["largest difference of the evidence"] = evidence.diff(dim=0).abs().max()
+        agreement["mean difference of the evidence"] = evidence.diff(dim=0).abs().mean()
+        agreement["channels selected alike"] = (ours["selected"] == theirs["selected"]).float().mean()
+    return {name: round(value.item(), 4) for name, value in agreement.items()}
+
+
+def _answer(name: str, form: str, file: Path) -> None:
+    """Take a step and say its seconds for each line that comes in; then keep what was found and say the peak memory."""
+    case = CASES[name]
+    step, selected = _evidence(FORMS[form], case) if case.width else _joint_step(FORMS[form])
+    found = {}
+    for _ in sys.stdin:
+        begun = time.perf_counter()
+        found = step()
+        print(time.perf_counter() - begun, flush=True)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)  # KiB on Linux
+    save_file(found | selected(), file)
+
+
+Step = Callable[[], dict[str, Tensor]]
+
+
+def _evidence(form: type[GMSV], case: Case) -> tuple[Step, Step]:
+    """Eq. (5) of what x4 makes of a drawing, and the channels selected for that."""
+    grading = _grading(case.width)
+    gmsv = form(grading.channels)
+    hr, lesions = _drawing()
+    sr = bicubic(bicubic(hr, 1 / SCALE), SCALE).clamp(0, 1).requires_grad_()
+    region = lesions.amax(dim=1, keepdim=True) * case.lesions
+    logits, taps = grading(local_contrast(hr), lesions)
+    target = gmsv(dr_score(logits), taps, region).detach()
+    del logits, taps
+
+    def step() -> dict[str, Tensor]:
+        logits, taps = grading(local_contrast(sr), lesions)
+        evidence = gmsv(dr_score(logits), taps, region, create_graph=True)
+        (gradient,) = torch.autograd.grad(classification_aware_loss(evidence, target), sr)
+        return {"evidence": evidence.detach().flatten(), "gradient": gradient.flatten()}
+
+    def selected() -> dict[str, Tensor]:
+        with torch.no_grad():
+            _, taps = grading(local_contrast(sr), lesions)
+        if isinstance(gmsv, StraightforwardGMSV):
+            chosen = [gmsv.selected(tap[0], region[0, 0] > REGION, xi) for tap, xi in zip(taps, gmsv.xi, strict=True)]
+        else:
+            theta_seg = gmsv.config.theta_seg
+            chosen = [select_features(tap, region, xi, theta_seg)[0] for tap, xi in zip(taps, gmsv.xi, strict=True)]
+        return {"selected": torch.cat(chosen)}
+
+    return step, selected
+
+
+def _joint_step(form: type[GMSV]) -> tuple[Step, Step]:
+    """A step of the joint stage, batch 1, as the shipped weights' recipe has it."""
+    model, recipe, *_ = checkpoint.load()
+    gmsv = form(model.grading.channels)
+    gmsv.load_state_dict(model.gmsv.state_dict())
+    model.gmsv = gmsv
+    hr, masks = _drawing()
+    known = torch.ones(1, dtype=torch.bool)
+    batch = Batch(hr, hr, masks, known.expand(1, 4), torch.tensor([int(Grade.SEVERE)]), known)
+
+    def step() -> dict[str, Tensor]:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+            losses = joint_losses(model, batch, SCALE, recipe.joint.loss)
+        route(losses, model, end_to_end=True)
+        return {"gradient": torch.cat([p.grad.flatten() for p in model.isr.parameters() if p.grad is not None])}
+
+    return step, dict
+
+
+def _grading(width: int) -> GradingSubnet:
+    """The shipped subnet if it has that width, else one that never trained, whose last stage speaks for DR."""
+    shipped = checkpoint.load().model.grading
+    if shipped.channels[0] == width:
+        return shipped
+    torch.manual_seed(0)
+    grading = GradingSubnet(GradingConfig(width=width)).eval()
+    with torch.no_grad():
+        grading.spp_fc.weight.abs_()
+        grading.classifier.weight.abs_()[Grade.NEGATIVE].neg_()
+    return grading
+
+
+def _drawing() -> tuple[Tensor, Tensor]:
+    """The field of view of a drawn photograph of grade 3, and the masks of its lesions."""
+    drawing = draw(0, Grade.SEVERE, size=FRAME)
+    hr = to_image(crop_to_frame(drawing.photograph, drawing.fov, FRAME))[None]
+    masks = [torch.from_numpy(crop_mask(mask, drawing.fov, FRAME)) for mask in drawing.lesion_masks]
+    return hr, (torch.stack(masks)[None] > REGION).float()
+
+
+if __name__ == "__main__":
+    _answer(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

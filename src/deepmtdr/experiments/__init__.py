@@ -1,0 +1,1 @@
+"""The questions of the paper, each a function (Secs. III and V)."""

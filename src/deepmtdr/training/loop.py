@@ -1,0 +1,235 @@
+"""One loop for every stage, read from the top down: `fit` -> `_step` -> losses of `stages` -> `route` (Sec. IV-C).
+
+Every random choice of a step hangs on (seed, stage, step) alone, so a resumed run goes on exactly where it stood.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from deepmtdr import checkpoint
+from deepmtdr.data.frames import Frame
+from deepmtdr.errors import TrainingError
+from deepmtdr.feed import Share, seed_torch
+from deepmtdr.files import readable
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.optimiser import build_optimiser, set_rates
+from deepmtdr.progress import Progress
+from deepmtdr.recipe import STAGES, Recipe, Stage
+from deepmtdr.stages import StepLosses, route
+from deepmtdr.training.course import STATE, Course, copied
+from deepmtdr.training.log import Log
+from deepmtdr.training.look import look
+from deepmtdr.training.recompute import recomputed
+from deepmtdr.training.sheet import draw_sheet
+from deepmtdr.training.spread import average_gradients, processes_of, shared_statistics
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Losses = Callable[..., StepLosses]
+"""The losses of the model on a batch, by the stage's weights, among the processes."""
+
+NOT_FINITE = "not_finite.safetensors"
+"""The batch that ended a run."""
+
+
+class Loop:
+    """A run's stages, one after the other."""
+
+    def __init__(
+        self, fabric: Fabric, model: DeepMTDR, recipe: Recipe, course: Course, log: Log, out: Path, data: str
+    ) -> None:
+        self.fabric, self.model, self.recipe, self.course = fabric, model, recipe, course
+        self.log, self.out, self.data = log, out, data
+        self.processes = processes_of(fabric)
+        self.validation: Sequence[Frame] = ()
+        """What is looked at after each epoch."""
+
+    def fit(self, name: str, batches: Iterator[tuple[Any, ...]], losses: Losses) -> None:
+        """Train one stage to its end; the average, or the best of the averages looked at, takes the weights' place."""
+        stage: Stage = getattr(self.recipe, name)
+        course, saved = self.course, time.monotonic()
+        optimiser = build_optimiser(self.model, name, stage)
+        course.remember(optimiser)
+        self.model.train(name != "joint")  # a batch of one has no statistics of its own
+        with self._as_the_stage_says(stage), self._progress(name, stage) as progress, asked_to_stop() as asked:
+            while course.step < stage.steps:
+                begun = time.monotonic()
+                terms = self._step(optimiser, name, stage, list(islice(batches, stage.accumulate)), losses)
+                self._count(stage, time.monotonic() - begun)
+                progress.advance(terms)
+                self._write(lambda log, terms=terms: log.losses(name, course.step - 1, terms))
+                if self._is_epoch(stage) and self._ends_early(name, stage):
+                    break
+                if stop := self._agreed(asked):
+                    self.save(optimiser)
+                    raise TrainingError(f"stopped by {stop} after {course.step} steps of {name}; go on with --resume")
+                if time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes:
+                    self.save(optimiser)
+                    saved = time.monotonic()
+        self.model.load_state_dict(course.best or course.average)
+        course.stage, course.step = next_stage(self.recipe, name), 0
+        self.save(None)
+
+    def _step(
+        self, optimiser: torch.optim.Optimizer, name: str, stage: Stage, batches: Sequence[Any], losses: Losses
+    ) -> dict[str, float]:
+        """One step of the optimiser on the batches of one step; the losses' mean values."""
+        step = self.course.step
+        set_rates(optimiser, step / stage.steps, stage)
+        optimiser.zero_grad(set_to_none=True)
+        terms: dict[str, float] = {}
+        for n, batch in enumerate(batches, step * stage.accumulate):
+            seed_torch(self.recipe, name, n, Share(self.fabric.global_rank, self.fabric.world_size))
+            with self.fabric.autocast():
+                result = losses(self.model, *self.fabric.to_device(batch), stage.loss, self.processes)
+            for term, value in result.terms.items():
+                terms[term] = terms.get(term, 0.0) + value / stage.accumulate
+            self._expect_finite(name, result.terms.values(), f"a loss is not finite: {result.terms}", batch)
+            route(result, self.model, end_to_end=stage.end_to_end)
+        self._update(optimiser, name, stage, batches, terms)
+        return terms
+
+    def _update(
+        self, optimiser: torch.optim.Optimizer, name: str, stage: Stage, batches: Sequence[Any], terms: dict[str, float]
+    ) -> None:
+        """Average the gradients, clip them by subnet, step, and follow with the running average."""
+        trained = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+        average_gradients(trained, self.processes)
+        for parameter in trained if stage.accumulate > 1 else ():
+            parameter.grad.div_(stage.accumulate)  # pyright: ignore[reportOptionalMemberAccess]
+        for group in optimiser.param_groups:
+            norm = torch.nn.utils.clip_grad_norm_(group["params"], stage.clip)
+            # The weights are still those of the step before.
+            self._expect_finite(name, [float(norm)], f"a gradient is not finite; the losses are {terms}", batches[-1])
+        optimiser.step()
+        self.course.step += 1
+        decay = min(stage.ema, self.course.step / (self.course.step + 9))
+        for key, tensor in self.model.state_dict().items():
+            if tensor.is_floating_point():
+                self.course.average[key].lerp_(tensor, 1 - decay)
+
+    def _expect_finite(self, name: str, values: Any, found: str, batch: Sequence[Any]) -> None:
+        if all(math.isfinite(value) for value in values):
+            return
+        path = self.out / NOT_FINITE
+        tensors = {f"{n}/{k}": t for n, part in enumerate(batch) for k, t in _tensors(part)}
+        if self.fabric.is_global_zero:
+            checkpoint.write(path, tensors, {"stage": name, "step": self.course.step, "found": found})
+        raise TrainingError(f"{name} step {self.course.step}: {found}; the batch is in {readable(path)}")
+
+    def _is_epoch(self, stage: Stage) -> bool:
+        done = self.course.step
+        return bool(self.validation) and (done == stage.steps or bool(stage.epoch and done % stage.epoch == 0))
+
+    def _ends_early(self, name: str, stage: Stage) -> bool:
+        """Look at the validation side with the averaged weights; whether the score has not risen for long enough."""
+        course, scores = self.course, {}
+        if self.fabric.is_global_zero:
+            scores = self._look(name)
+        scores = self.fabric.broadcast(scores)
+        if not stage.stop_on:
+            return False
+        score = scores.get(stage.stop_on, -math.inf)
+        course.looks_since += 1
+        if course.best_score is None or score > course.best_score:
+            course.best = {key: tensor.clone() for key, tensor in course.average.items()}
+            course.best_score, course.looks_since = score, 0
+            course.cost.best_step = course.step
+        if not 0 < stage.patience <= course.looks_since:
+            return False
+        course.cost.ended = "early"
+        return True
+
+    def _look(self, name: str) -> dict[str, float]:
+        now = copied(self.model)
+        self.model.load_state_dict(self.course.average)
+        seen = look(self.model, self.validation, autocast=self.fabric.autocast)
+        self.model.load_state_dict(now)
+        self.log.scores(name, self.course.step, seen.scores)
+        title = f"{self.recipe.name}, {name}, step {self.course.step}"
+        draw_sheet(self.out / "sheets" / f"{name}_{self.course.step:06d}.png", seen.seen, title)
+        return seen.scores
+
+    def _count(self, stage: Stage, seconds: float) -> None:
+        """What the step cost."""
+        cost = self.course.cost
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # KiB on Linux
+        if self.fabric.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.fabric.device) >> 20
+        cost.steps, cost.seconds, cost.peak_mib = cost.steps + 1, cost.seconds + seconds, max(cost.peak_mib, peak)
+        cost.photographs += stage.batch * stage.accumulate
+
+    def _write(self, write: Callable[[Log], None]) -> None:
+        if self.fabric.is_global_zero:
+            write(self.log)
+
+    def _progress(self, name: str, stage: Stage) -> Progress:
+        return Progress(name, stage.steps, self.course.step, shown=self.fabric.is_global_zero)
+
+    @contextmanager
+    def _as_the_stage_says(self, stage: Stage) -> Iterator[None]:
+        with shared_statistics(self.model, self.processes), recomputed(self.model, stage.recompute):
+            yield
+
+    def _agreed(self, asked: list[str]) -> str:
+        """The signal that any process got."""
+        if self.processes.number == 1:
+            return asked[0] if asked else ""
+        got = self.fabric.all_reduce(torch.tensor(float(bool(asked)), device=self.fabric.device), reduce_op="sum")
+        return (asked[0] if asked else "a signal to another process") if float(torch.as_tensor(got)) else ""
+
+    def save(self, optimiser: torch.optim.Optimizer | None) -> None:
+        """Write everything needed to go on, atomically."""
+        if self.fabric.is_global_zero:
+            self.course.save(self.out / STATE, self.model, optimiser, self.recipe, self.data)
+        self.fabric.barrier()
+
+
+def next_stage(recipe: Recipe, name: str) -> str:
+    """The stage that follows; "done" behind the last."""
+    to_come = STAGES[STAGES.index(name) + 1 :]
+    return next((stage for stage in to_come if getattr(recipe, stage).steps), "done")
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[list[str]]:
+    """Inside, SIGTERM and SIGINT are noted instead of ending the process; the same signal again ends it as ever."""
+    asked: list[str] = []
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may catch signals
+        yield asked
+        return
+
+    def note(number: int, frame: object) -> None:
+        asked.append(signal.Signals(number).name)
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tensors(part: Any) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(part, Tensor):
+        yield "", part
+    elif isinstance(part, tuple):
+        names = getattr(part, "_fields", range(len(part)))
+        yield from ((str(name), t) for name, t in zip(names, part, strict=True) if isinstance(t, Tensor))

@@ -1,0 +1,80 @@
+"""What the standing subnets say of each photograph, read once before the grading stage and kept on disk (Sec. IV-C)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from deepmtdr.data.batches import CONTRAST_LIMIT, CONTRAST_STEPS, Reading
+from deepmtdr.data.frames import Frame
+from deepmtdr.data.transforms import to_image
+from deepmtdr.feed import draw_scale
+from deepmtdr.model.contrast import local_contrast
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.isr import bicubic
+from deepmtdr.progress import Progress
+from deepmtdr.recipe import Stage
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def read_frames(fabric: Fabric, model: DeepMTDR, frames: Sequence[Frame], stage: Stage, folder: Path) -> list[Reading]:
+    """Let the standing ISR and segmentation subnets read each photograph once, or find what they said before.
+
+    A photograph that fills the frame comes in by one of the stage's scales, drawn once; a low-resolution one by its
+    own. Several processes share the work.
+
+    Args:
+        fabric: where and in which precision it is computed.
+        model: the network.
+        frames: the photographs.
+        stage: the grading stage.
+        folder: what was read is kept there.
+    """
+    model.eval()
+    files = [folder / frame.sample.dataset / f"{frame.sample.name}.npy" for frame in frames]
+    missing = [n for n, file in enumerate(files) if not file.exists()]
+    with Progress("readings", len(missing), shown=fabric.is_global_zero) as progress:
+        for n in missing[fabric.global_rank :: fabric.world_size]:
+            _write(files[n], _read(fabric, model, frames[n], stage, n))
+            progress.advance()
+    fabric.barrier()
+    arrays = (np.load(file, mmap_mode="r") for file in files)
+    return [Reading(frame, both[:3], both[3:]) for frame, both in zip(frames, arrays, strict=True)]
+
+
+def _read(fabric: Fabric, model: DeepMTDR, frame: Frame, stage: Stage, n: int) -> np.ndarray:
+    """Local contrast and lesion maps as 8 bits, 7 s s."""
+    scale = frame.scale if frame.scale > 1 else draw_scale(stage.scales, np.random.default_rng([n, 7]))
+    lr = fabric.to_device(to_image(frame.pixels)[None])
+    if frame.scale == 1:
+        lr = bicubic(lr, 1 / scale).clamp(0, 1)
+    with torch.no_grad(), fabric.autocast():
+        seen = local_contrast(model.super_resolve(lr, scale).float().clamp(0, 1))
+        lesions = model.segment(seen)[:, :4]
+    both = torch.cat([(seen + CONTRAST_LIMIT) * CONTRAST_STEPS, 255 * lesions.float()], dim=1)[0]
+    return both.round().byte().cpu().numpy()
+
+
+def _write(file: Path, both: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.save(file.with_suffix(".part.npy"), both)
+    file.with_suffix(".part.npy").replace(file)
+
+
+def at_most(count: int, graded: Iterable[Frame]) -> list[Frame]:
+    """The first `count` photographs of each grade and data set; all if 0."""
+    seen: Counter[tuple[str, int | None]] = Counter()
+    kept = []
+    for frame in graded:
+        key = (frame.sample.dataset, frame.sample.grade)
+        seen[key] += 1
+        if not count or seen[key] <= count:
+            kept.append(frame)
+    return kept

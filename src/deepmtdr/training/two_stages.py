@@ -1,0 +1,277 @@
+"""The two-stage training (Sec. IV-C): 1a ISR and segmentation on crops, 1b grading, 2 all three on whole frames."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from deepmtdr import checkpoint
+from deepmtdr.data.batches import Mixture
+from deepmtdr.data.datasets import read_datasets
+from deepmtdr.data.frames import Frame
+from deepmtdr.data.prepare import prepare
+from deepmtdr.data.prepared import PreparedSet, is_prepared, read_prepared
+from deepmtdr.data.sample import Sample
+from deepmtdr.data.split import apply_split, folds, read_split, split, supervise, write_split
+from deepmtdr.errors import CheckpointError, DataError, TrainingError
+from deepmtdr.feed import SMALLER, GradingSteps, ImageSteps, Share, feed, small_steps
+from deepmtdr.files import write_atomically
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.recipe import STAGES, Recipe, Stage, split_file, to_dict
+from deepmtdr.stages import SUBNETS, grading_losses, joint_losses, restoration_losses
+from deepmtdr.training.course import STATE, Course, read_otherwise, resumed
+from deepmtdr.training.log import Log
+from deepmtdr.training.look import looked_at
+from deepmtdr.training.loop import Loop, Losses
+from deepmtdr.training.page import write_page
+from deepmtdr.training.readings import at_most, read_frames
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Make = Callable[[int], tuple[Any, ...]]
+"""A batch by its number alone."""
+
+
+def run(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    init: Path | None = None,
+    init_grading: Path | None = None,
+    cache: Path | None = None,
+    workers: int = 0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    tensorboard: bool = False,
+) -> Path:
+    """Train by a recipe, all stages.
+
+    Args:
+        recipe: what to do.
+        data: folder that holds a folder for each data set of the recipe, under its name.
+        out: folder for `split.csv`, `metrics.csv`, `looks.csv`, `sheets/`, `failed.csv`, the checkpoint to go on from,
+            `weights.safetensors`, `run.json` and `report.html`.
+        resume: go on from the last checkpoint in `out`.
+        init: a checkpoint of deepmtdr, of the same architecture, whose weights the run starts from.
+        init_grading: safetensors file of a published ImageNet ResNet-18 for the grading subnet.
+        cache: folder of prepared sets, which several runs may share; `out / "prepared"` if None.
+        workers: processes that make batches ahead; any number gives the same weights.
+        accelerator: as Lightning Fabric has it: auto, cpu, cuda, ...
+        devices: how many of them on each node; the batch is divided among them.
+        nodes: machines; start the same command on each by torchrun.
+        tensorboard: write `out / "tensorboard"` too.
+
+    Returns:
+        Path of the weights.
+
+    Raises:
+        TrainingError: if a loss or gradient is not finite, a signal ends the run, a batch cannot be divided among the
+            processes, or `out` is to be resumed with another recipe or other data.
+        DataError: if a data set is not as its reader expects, or has no photograph that a stage could learn from.
+        CheckpointError: if there is nothing to resume, or `init` or `init_grading` is no such file.
+    """
+    fabric = _launched(recipe, accelerator, devices, nodes)
+    torch.manual_seed(recipe.seed)
+    sides = _sides(recipe, data)
+    fingerprint = _fingerprint(sides)
+    model = DeepMTDR(recipe.model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model.to(fabric.device)
+    if init is not None:
+        _init(model, init)
+    if init_grading is not None:
+        _init_grading(model, init_grading)
+    course = _resumed(model, recipe, out, fingerprint) if resume else Course()
+    if fabric.is_global_zero:
+        _make_folder(out, sides, course, keep=resume)
+    fabric.barrier()
+    loop = Loop(fabric, model, recipe, course, Log(out, tensorboard=tensorboard), out, fingerprint)
+    _learn(loop, data, cache or out / "prepared", sides, workers)
+    weights = out / "weights.safetensors"
+    if fabric.is_global_zero:
+        checkpoint.save(weights, model, recipe, half=True, stage="joint", data=fingerprint, weights=recipe.name)
+        _report(loop, weights)
+    fabric.barrier()
+    return weights
+
+
+def _learn(loop: Loop, data: Path, cache: Path, sides: Mapping[str, Sequence[Sample]], workers: int) -> None:
+    """The stages that are still to be done, one after the other."""
+    recipe, course, fabric = loop.recipe, loop.course, loop.fabric
+    learned_from = supervise(sides["train"], recipe.data.supervision, recipe.data.split_seed)
+    frames = _frames(fabric, recipe, data, cache, learned_from, loop.out / "failed.csv")
+    if sides.get("validation"):
+        found = _frames(fabric, recipe, data, cache, sides["validation"], loop.out / "failed_validation.csv")
+        loop.validation = looked_at(found, recipe.data.looked_at)
+    for name in STAGES[STAGES.index(course.stage) if course.stage in STAGES else len(STAGES) :]:
+        stage: Stage = getattr(recipe, name)
+        if not stage.steps:
+            continue
+        if name != course.stage or not course.step:
+            course.begin(name, loop.model)
+        make, losses = _stage(name, loop, frames)
+        batches = range(course.step * stage.accumulate, stage.steps * stage.accumulate)
+        loop.fit(name, feed(make, batches, workers), losses)
+
+
+def _launched(recipe: Recipe, accelerator: str, devices: int, nodes: int) -> Fabric:
+    """Fabric, with a process for each device; the recipe's batches must be divisible among them."""
+    try:
+        from lightning_fabric import Fabric  # sets variables of the environment when it is imported
+    except ImportError as error:
+        raise TrainingError(
+            f"expected lightning-fabric, found none ({error}); pip install 'deepmtdr[train]'"
+        ) from error
+    precision = {"bf16": "bf16-mixed", "fp32": "32-true"}[recipe.precision]
+    strategy = "ddp" if devices * nodes > 1 else "auto"
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=precision,  # pyright: ignore[reportArgumentType]
+    )
+    for name in STAGES:
+        stage: Stage = getattr(recipe, name)
+        if stage.steps and stage.batch % (devices * nodes):
+            raise TrainingError(
+                f"{name}.batch = {stage.batch}, expected a multiple of {devices * nodes}, one share for each process"
+            )
+    fabric.launch()
+    return fabric
+
+
+def _resumed(model: DeepMTDR, recipe: Recipe, out: Path, fingerprint: str) -> Course:
+    other_readings = (out / STATE).exists() and read_otherwise(out / STATE, recipe)
+    course = resumed(out / STATE, model, recipe, fingerprint)
+    if other_readings:  # of a stage to come: what has been read for it already was read otherwise
+        shutil.rmtree(out / "readings", ignore_errors=True)
+    return course
+
+
+def _make_folder(out: Path, sides: Mapping[str, Sequence[Sample]], course: Course, *, keep: bool) -> None:
+    """The folder of the run: what another run left there would not be of this one."""
+    out.mkdir(parents=True, exist_ok=True)
+    log = Log(out)
+    if keep:
+        log.forget_from(course.stage, course.step)
+    else:
+        log.clear()
+        for folder in ("readings", "sheets"):
+            shutil.rmtree(out / folder, ignore_errors=True)
+    write_split(out / "split.csv", sides)
+
+
+def _sides(recipe: Recipe, data: Path) -> dict[str, list[Sample]]:
+    """Read the data sets, and hold the patients of the other sides out."""
+    samples = read_datasets({name: data / name for name in recipe.data.datasets})
+    if recipe.data.split:
+        return {"train": [], **apply_split(samples, read_split(split_file(recipe.data.split)))}
+    if recipe.data.folds:
+        return folds(samples, recipe.data.folds, recipe.data.split_seed)[recipe.data.fold]
+    held = {"validation": recipe.data.validation} if recipe.data.validation else {}
+    shares = {"train": 1 - recipe.data.held_out - recipe.data.validation, **held, "test": recipe.data.held_out}
+    return split(samples, shares, recipe.data.split_seed)
+
+
+def _fingerprint(sides: Mapping[str, Sequence[Sample]]) -> str:
+    """SHA-256 of the split as it is written down."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "split.csv"
+        write_split(path, sides)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _init(model: DeepMTDR, path: Path) -> None:
+    try:
+        model.load_state_dict(checkpoint.load(path).model.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: not the architecture of the recipe: {' '.join(str(error).split())}") from error
+
+
+def _init_grading(model: DeepMTDR, path: Path) -> None:
+    try:
+        model.grading.load_imagenet(checkpoint.read_plain(path))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _frames(
+    fabric: Fabric, recipe: Recipe, data: Path, cache: Path, samples: Sequence[Sample], failures: Path
+) -> list[Frame]:
+    """The samples' frames; one that cannot be used is written down with the reason, not skipped silently."""
+    with fabric.rank_zero_first():
+        sets = [_prepared(recipe, data / name, name, cache) for name in recipe.data.datasets]
+    rows = {(row.dataset, row.name): row for prepared in sets for row in prepared.rows}
+    failed = [(s.dataset, s.name, rows[s.dataset, s.name].problem) for s in samples]
+    if fabric.is_global_zero:
+        with failures.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerows([("dataset", "name", "reason"), *(row for row in failed if row[2])])
+    frames = {(frame.sample.dataset, frame.sample.name): frame for prepared in sets for frame in prepared.frames()}
+    used = ((sample, frames.get((sample.dataset, sample.name))) for sample in samples)
+    return [frame if s.lesion_masks else frame.unannotated() for s, frame in used if frame is not None]
+
+
+def _prepared(recipe: Recipe, root: Path, name: str, cache: Path) -> PreparedSet:
+    """A data set in the recipe's frame: as it lies there, or prepared now."""
+    if not is_prepared(root):
+        out = cache / f"{name}_{recipe.data.frame}"
+        return prepare(read_datasets({name: root}), root, out, size=recipe.data.frame)
+    prepared = read_prepared(root)
+    if prepared.size != recipe.data.frame:
+        raise DataError(f"{root}: prepared for a frame of {prepared.size} px, the recipe has {recipe.data.frame}")
+    return prepared
+
+
+def _stage(name: str, loop: Loop, frames: list[Frame]) -> tuple[Make, Losses]:
+    """What makes a stage's batches, and what computes the losses of one."""
+    recipe, share = loop.recipe, Share(loop.fabric.global_rank, loop.fabric.world_size)
+    stage: Stage = getattr(recipe, name)
+    if name == "grading":
+        graded = at_most(stage.per_grade, _some((f for f in frames if f.sample.grade is not None), "has a grade", name))
+        readings = read_frames(loop.fabric, loop.model, graded, stage, loop.out / "readings")
+        small = [reading.reduced(SMALLER) for reading in readings] if small_steps(stage) else []
+        return GradingSteps(recipe, readings, small, share), grading_losses
+    sharp = _some((f for f in frames if f.scale == 1), f"fills the frame of {recipe.data.frame} px", name)
+    losses = restoration_losses if name == "restoration" else joint_losses
+    return ImageSteps(recipe, name, Mixture(sharp), share), losses
+
+
+def _some(frames: Iterable[Frame], claim: str, stage: str) -> list[Frame]:
+    if not (found := list(frames)):
+        raise DataError(f"{stage}: none of the photographs for training {claim}; expected at least one")
+    return found
+
+
+def _report(loop: Loop, weights: Path) -> None:
+    """`run.json`, and the page made from it and the logs."""
+    loop.log.close()
+    fabric, model = loop.fabric, loop.model
+    machine = {
+        "device": str(fabric.device), "processes": fabric.world_size, "threads": torch.get_num_threads(),
+        "system": platform.platform(), "torch": torch.__version__,
+    }  # fmt: skip
+    facts = {
+        "recipe": to_dict(loop.recipe),
+        "data": loop.data,
+        "machine": machine,
+        "parameters": {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in SUBNETS},
+        "stages": [asdict(cost) for cost in loop.course.costs],
+        "weights": checkpoint.read(weights)[2],
+    }
+    write_atomically(loop.out / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
+    write_page(loop.out)
