@@ -175,3 +175,10 @@ def real_lr(root: Path) -> Path:
     touch(root / "hospital/images", "a.jpg", "b.png")
     write_table(root / "hospital/labels.csv", "image,label,patient,eye", "a.jpg,negative,7,L", "b,positive,,")
     return root
+
+
+def drawings(root: Path) -> Path:
+    """One drawing."""
+    touch(root / "photographs", "drawing_00000.png")
+    write_table(root / "photographs.csv", "path,patient,eye,grade", "photographs/drawing_00000.png,00000,L,2")
+    return root

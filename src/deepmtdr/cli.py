@@ -215,7 +215,7 @@ def evaluate(
 
 @app.command()
 def draw(
-    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Gets photographs/, masks/ and labels.csv.")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Gets photographs/, masks/ and photographs.csv.")],
     count: Annotated[int, typer.Option(min=1, help="How many drawings.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of the first one; 2p and 2p + 1 are one patient's eyes.")] = 0,
     grade: Annotated[int | None, typer.Option(min=0, max=4, help="Of all of them; else as grades are met.")] = None,

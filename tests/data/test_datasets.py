@@ -28,6 +28,7 @@ def roots(tmp_path: Path) -> dict[str, Path]:
         "diaretdb1": trees.diaretdb1(tmp_path / "o"),
         "e_ophtha": trees.e_ophtha(tmp_path / "h"),
         "real_lr": trees.real_lr(tmp_path / "r"),
+        "drawings": trees.drawings(tmp_path / "w"),
         "folder": tmp_path / "f",
     }
 
@@ -37,7 +38,7 @@ def test_several_data_sets_are_read_together_and_carry_their_keys(roots: dict[st
     assert list(dict.fromkeys(sample.dataset for sample in samples)) == list(roots)
     assert set(roots) == set(DATASETS)
     assert len({(sample.dataset, sample.name) for sample in samples}) == len(samples)
-    assert len(samples) == 4 + 6 + 1 + 1 + 1 + 1 + 6 + 4 + 3 + 4 + 6 + 1
+    assert len(samples) == 4 + 6 + 1 + 1 + 1 + 1 + 6 + 4 + 3 + 4 + 6 + 1 + 1
 
 
 def test_unknown_data_set_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:

@@ -202,9 +202,9 @@ def test_writing_again_leaves_no_mask_of_an_earlier_drawing(tmp_path: Path) -> N
 
 def test_a_wrong_laterality_in_the_table_is_named_with_its_row(tmp_path: Path) -> None:
     write_data_set(tmp_path, [0], size=64)
-    table = tmp_path / "labels.csv"
-    table.write_text(table.read_text().replace(",L,", ",left,"))
-    with pytest.raises(DataError, match=r"labels\.csv, row 2: expected the laterality L or R, found 'left'"):
+    table = tmp_path / "photographs.csv"
+    table.write_text(table.read_text().replace(",L,", ",both,"))
+    with pytest.raises(DataError, match=r"photographs\.csv, row 2, column eye: expected L, left.*found 'both'"):
         read_drawings(tmp_path)
 
 

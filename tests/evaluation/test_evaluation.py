@@ -17,12 +17,11 @@ from sklearn import metrics as judge
 
 from deepmtdr import checkpoint
 from deepmtdr.checkpoint import Checkpoint
-from deepmtdr.data.datasets import DATASETS, DataSet
 from deepmtdr.data.frames import read_lesion_masks
 from deepmtdr.data.photograph import crop_mask, crop_to_frame, find_fov, fov_mask, read_photograph
 from deepmtdr.data.sample import Sample
 from deepmtdr.data.split import split, write_split
-from deepmtdr.data.synthetic import read_drawings, write_data_set
+from deepmtdr.data.synthetic import write_data_set
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation import Bootstrap, Evaluation, Score, evaluate, evaluate_folder, measure
 from deepmtdr.metrics import kappa_quadratic
@@ -236,7 +235,6 @@ def test_what_makes_no_sense_is_refused(untrained: Checkpoint, drawings: list[Sa
 def test_a_written_split_is_evaluated_from_paths(
     untrained: Checkpoint, drawings: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(DATASETS, "drawings", DataSet(read_drawings, ()))
     data, table = drawings[0].photograph.parents[2], tmp_path / "split.csv"
     sides = split(drawings, {"train": 0.67, "test": 0.33}, seed=0)
     write_split(table, sides)

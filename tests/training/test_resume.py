@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import shutil
 from collections.abc import Callable
@@ -158,3 +159,22 @@ def test_a_changed_grading_stage_reads_anew(train: Callable[..., Path], stopped:
     train(tiny("grading.scales={8 = 1}"), resume=True)
     changed = [path.stem for path, content in before.items() if path.read_bytes() != content]
     assert changed and f"IDRiD_{SMALL}" not in changed
+
+
+def test_a_full_disk_ends_the_run_and_the_checkpoint_before_is_kept(
+    train: Callable[..., Path], stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (stopped / "resume.safetensors").read_bytes()
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name.startswith("resume"):
+            write(path, content[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patch, pytest.raises(TrainingError, match=r"No space left.*the one before is kept"):
+        patch.setattr(Path, "write_bytes", full)
+        train(tiny(), resume=True)
+    assert (stopped / "resume.safetensors").read_bytes() == before
+    train(tiny(), resume=True)

@@ -18,6 +18,7 @@ from deepmtdr.data import (
     idrid,
     messidor2,
     real_lr,
+    synthetic,
 )
 from deepmtdr.data.layout import Counts, Part, count
 from deepmtdr.data.prepared import is_prepared, read_prepared
@@ -46,6 +47,7 @@ DATASETS: dict[str, DataSet] = {
     "diaretdb1": DataSet(diaretdb1.read_diaretdb1, diaretdb1.PARTS),
     "e_ophtha": DataSet(e_ophtha.read_e_ophtha, e_ophtha.PARTS),
     "real_lr": DataSet(real_lr.read_real_lr, real_lr.PARTS),
+    "drawings": DataSet(synthetic.read_drawings, ()),
     "folder": DataSet(folder.read_folder, ()),
 }
 """Name, which is also `Sample.dataset` -> how the set is read."""

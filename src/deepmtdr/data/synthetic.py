@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from scipy import ndimage
 from deepmtdr.data.drawn_eye import Eye, Point, grow_vessels, paint_fundus, paint_vessels, place_eye
 from deepmtdr.data.drawn_lesions import Lesions, draw_lesions
 from deepmtdr.data.field_of_view import FieldOfView
-from deepmtdr.data.layout import check_pairs, find_files, parse_grade, read_table
+from deepmtdr.data.folder import TABLE, read_folder
 from deepmtdr.data.sample import Laterality, Sample
 from deepmtdr.errors import DataError
 from deepmtdr.terms import FRAME, Grade, Lesion
@@ -122,7 +122,7 @@ def draw(seed: int, grade: Grade | None = None, size: int = FRAME, jpeg_quality:
 def write_data_set(
     root: Path, seeds: Iterable[int], *, grade: Grade | None = None, size: int = FRAME, jpeg_quality: int | None = None
 ) -> list[Sample]:
-    """Write drawings as a data set: ROOT/photographs, ROOT/masks (no file: no such lesion) and ROOT/labels.csv.
+    """Write drawings as a folder of one's own (`data.folder`): ROOT/photographs, ROOT/masks and the table of both.
 
     Args:
         root: folder to be made or added to; an existing table is written anew.
@@ -136,18 +136,16 @@ def write_data_set(
     """
     (root / "photographs").mkdir(parents=True, exist_ok=True)
     (root / "masks").mkdir(exist_ok=True)
-    with (root / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+    with (root / TABLE).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(_COLUMNS)
+        table.writerow(("path", "patient", "eye", "grade", *(lesion.name for lesion in Lesion)))
         for seed in sorted(set(seeds)):
             drawing, name = draw(seed, grade, size, jpeg_quality), f"drawing_{seed:05d}"
-            Image.fromarray(drawing.photograph).save(root / "photographs" / f"{name}.png")
-            for lesion, mask in zip(Lesion, drawing.lesion_masks, strict=True):
-                path = _mask_file(root, name, lesion)
-                path.unlink(missing_ok=True)  # of an earlier drawing of this name
-                if mask.any():
-                    Image.fromarray(mask).save(path)
-            table.writerow([name, f"{seed // 2:05d}", drawing.laterality, int(drawing.grade)])
+            photograph = root / "photographs" / f"{name}.png"
+            Image.fromarray(drawing.photograph).save(photograph)
+            masks = [_write_mask(root, name, lesion, drawing.lesion_masks[lesion]) for lesion in Lesion]
+            known = (f"{seed // 2:05d}", drawing.laterality, int(drawing.grade))
+            table.writerow([photograph.relative_to(root).as_posix(), *known, *masks])
     return read_drawings(root)
 
 
@@ -155,35 +153,24 @@ def read_drawings(root: Path) -> list[Sample]:
     """Read what `write_data_set` wrote: every lesion type annotated, every drawing graded.
 
     Raises:
-        DataError: if folder or table is missing, a row is wrong, or photographs and rows do not match.
+        DataError: if the table is missing, or as `read_folder`.
     """
-    photographs, table = find_files(root / "photographs"), root / "labels.csv"
-    rows = {row["name"]: (where, row) for where, row in read_table(table, _COLUMNS)}
-    check_pairs(photographs, rows, root / "photographs", table)
-    return [_sample(root, path, *rows[name]) for name, path in photographs.items()]
+    if not (root / TABLE).is_file():
+        raise DataError(f"{root / TABLE}: expected the table of drawings, found none")
+    return [
+        replace(s, name=s.photograph.stem, dataset=DATASET, patient=s.patient.replace("folder", DATASET, 1))
+        for s in read_folder(root)
+    ]
 
 
-_COLUMNS = ("name", "patient", "laterality", "grade")
-
-
-def _sample(root: Path, path: Path, where: str, row: dict[str, str]) -> Sample:
-    laterality = row["laterality"]
-    if laterality not in ("L", "R"):
-        raise DataError(f"{where}: expected the laterality L or R, found {laterality!r}")
-    masks = {lesion: _mask_file(root, path.stem, lesion) for lesion in Lesion}
-    return Sample(
-        photograph=path,
-        name=path.stem,
-        patient=f"{DATASET}/{row['patient']}",
-        dataset=DATASET,
-        laterality=laterality,
-        grade=parse_grade(row["grade"], where),
-        lesion_masks={lesion: mask if mask.exists() else None for lesion, mask in masks.items()},
-    )
-
-
-def _mask_file(root: Path, name: str, lesion: Lesion) -> Path:
-    return root / "masks" / f"{name}_{lesion.name}.png"
+def _write_mask(root: Path, name: str, lesion: Lesion, mask: Bool[np.ndarray, "h w"]) -> str:
+    """Its path in the table, or the word for an empty one, which has no file."""
+    path = root / "masks" / f"{name}_{lesion.name}.png"
+    path.unlink(missing_ok=True)  # of an earlier drawing of this name
+    if not mask.any():
+        return "none"
+    Image.fromarray(mask).save(path)
+    return path.relative_to(root).as_posix()
 
 
 def write_examples(folder: Path) -> list[Path]:

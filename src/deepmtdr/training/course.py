@@ -74,6 +74,9 @@ class Course:
             optimiser: None between two stages.
             recipe: what the run does.
             data: fingerprint of photographs, labels and sides.
+
+        Raises:
+            TrainingError: if the file cannot be written, a full disk say; the one before it is still whole.
         """
         tensors = {f"model/{key}": t for key, t in model.state_dict().items()}
         tensors |= {f"average/{key}": t for key, t in self.average.items()}
@@ -82,7 +85,11 @@ class Course:
             tensors |= {f"moments/{key}": t for key, t in moments(optimiser)}
         card = {"stage": self.stage, "step": self.step, "data": data, "recipe": to_dict(recipe)}
         looks = {"best_score": self.best_score, "looks_since": self.looks_since}
-        checkpoint.write(path, tensors, {**card, **looks, "costs": [asdict(cost) for cost in self.costs]})
+        try:
+            checkpoint.write(path, tensors, {**card, **looks, "costs": [asdict(cost) for cost in self.costs]})
+        except OSError as error:
+            kept = "the one before is kept; make room and go on with --resume" if path.exists() else "there is none yet"
+            raise TrainingError(f"{path}: the checkpoint cannot be written ({error.strerror}); {kept}") from error
 
     def remember(self, optimiser: torch.optim.Optimizer) -> None:
         """Give the optimiser the memory that was read."""

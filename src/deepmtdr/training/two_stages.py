@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import platform
 import shutil
 import tempfile
@@ -112,10 +113,13 @@ def _learn(loop: Loop, data: Path, cache: Path, sides: Mapping[str, Sequence[Sam
     """The stages that are still to be done, one after the other."""
     recipe, course, fabric = loop.recipe, loop.course, loop.fabric
     learned_from = supervise(sides["train"], recipe.data.supervision, recipe.data.split_seed)
-    frames = _frames(fabric, recipe, data, cache, learned_from, loop.out / "failed.csv")
-    if sides.get("validation"):
-        found = _frames(fabric, recipe, data, cache, sides["validation"], loop.out / "failed_validation.csv")
-        loop.validation = looked_at(found, recipe.data.looked_at)
+    used = {"train": learned_from, "validation": sides.get("validation", ())}
+    with fabric.rank_zero_first():
+        sets = [_prepared(recipe, data / name, name, cache) for name in recipe.data.datasets]
+    if fabric.is_global_zero:
+        _write_failures(loop.out / "failed.csv", sets, [sample for side in used.values() for sample in side])
+    frames, validation = (_frames(sets, side) for side in used.values())
+    loop.validation = looked_at(validation, recipe.data.looked_at)
     for name in STAGES[STAGES.index(course.stage) if course.stage in STAGES else len(STAGES) :]:
         stage: Stage = getattr(recipe, name)
         if not stage.steps:
@@ -135,6 +139,7 @@ def _launched(recipe: Recipe, accelerator: str, devices: int, nodes: int) -> Fab
         raise TrainingError(
             f"expected lightning-fabric, found none ({error}); pip install 'deepmtdr[train]'"
         ) from error
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets every run
     precision = {"bf16": "bf16-mixed", "fp32": "32-true"}[recipe.precision]
     strategy = "ddp" if devices * nodes > 1 else "auto"
     fabric = Fabric(
@@ -209,18 +214,17 @@ def _init_grading(model: DeepMTDR, path: Path) -> None:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _frames(
-    fabric: Fabric, recipe: Recipe, data: Path, cache: Path, samples: Sequence[Sample], failures: Path
-) -> list[Frame]:
-    """The samples' frames; one that cannot be used is written down with the reason, not skipped silently."""
-    with fabric.rank_zero_first():
-        sets = [_prepared(recipe, data / name, name, cache) for name in recipe.data.datasets]
+def _write_failures(path: Path, sets: Sequence[PreparedSet], samples: Iterable[Sample]) -> None:
+    """A photograph that cannot be used is written down with the reason, not skipped silently."""
     rows = {(row.dataset, row.name): row for prepared in sets for row in prepared.rows}
     failed = [(s.dataset, s.name, rows[s.dataset, s.name].problem) for s in samples]
-    if fabric.is_global_zero:
-        with failures.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerows([("dataset", "name", "reason"), *(row for row in failed if row[2])])
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerows([("dataset", "name", "reason"), *(row for row in failed if row[2])])
+
+
+def _frames(sets: Sequence[PreparedSet], samples: Iterable[Sample]) -> list[Frame]:
+    """The frames of the samples that could be prepared."""
     frames = {(frame.sample.dataset, frame.sample.name): frame for prepared in sets for frame in prepared.frames()}
     used = ((sample, frames.get((sample.dataset, sample.name))) for sample in samples)
     return [frame if s.lesion_masks else frame.unannotated() for s, frame in used if frame is not None]
