@@ -13,7 +13,8 @@ import pytest
 from deepmtdr.screening import batch
 from deepmtdr.screening.batch import Found, find_photographs, folder_names, grade_all
 from deepmtdr.screening.engine import ScreeningEngine
-from deepmtdr.screening.report import COLUMNS, PICTURES
+from deepmtdr.screening.report import COLUMNS
+from deepmtdr.screening.written import PICTURES
 from tiny import save_bad_inputs, save_photograph, save_tiny_weights
 
 

@@ -10,16 +10,10 @@ from PIL import Image
 
 from deepmtdr.canvas import COLOURS, evidence_in_colour, lesions_in_colour
 from deepmtdr.data.photograph import FieldOfView, Way
-from deepmtdr.screening.report import (
-    COLUMNS,
-    PICTURES,
-    Pictures,
-    ScreeningReport,
-    readable,
-    write_atomically,
-    write_report,
-)
+from deepmtdr.files import readable, write_atomically
+from deepmtdr.screening.report import COLUMNS, Pictures, ScreeningReport
 from deepmtdr.screening.summary import LARGE, SIZE, draw_summary
+from deepmtdr.screening.written import PICTURES, write_report
 from deepmtdr.terms import Grade, Lesion
 from fundus import draw_fundus
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from deepmtdr.data.folder import SUFFIXES
 from deepmtdr.files import write_atomically
 from deepmtdr.screening.engine import ScreeningEngine
-from deepmtdr.screening.report import COLUMNS, ScreeningReport, write_report
+from deepmtdr.screening.report import COLUMNS, ScreeningReport
+from deepmtdr.screening.written import write_report
 
 OPENINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\x00", b"MM\x00*", b"BM", b"P5", b"P6")
 """First bytes of JPEG, PNG, TIFF, BMP and PNM: photographs under any other name."""
