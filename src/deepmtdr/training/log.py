@@ -47,9 +47,9 @@ class Log:
                 _cut(path, (stage, step))
 
     def clear(self) -> None:
-        """Leave out everything."""
-        for name in (LOSSES, LOOKS):
-            (self.out / name).unlink(missing_ok=True)
+        """Leave out everything: a table of losses without a row, so that a run without a step has one too."""
+        (self.out / LOOKS).unlink(missing_ok=True)
+        (self.out / LOSSES).write_text("stage,step,term,value\n", encoding="utf-8")
 
     def close(self) -> None:
         """Write what TensorBoard holds back."""
