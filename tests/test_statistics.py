@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, ndtr, softmax
 from sklearn import metrics as judge
 
 from deepmtdr.metrics import auc, kappa_quadratic
@@ -18,6 +20,8 @@ from deepmtdr.statistics import (
     brier,
     expected_calibration_error,
     fit_temperature,
+    mean_and_sd,
+    negative_log_likelihood,
     threshold_for_sensitivity,
 )
 
@@ -58,16 +62,35 @@ def test_patients_are_drawn_with_all_their_photographs() -> None:
         assert draw.count("a") / 3 + draw.count("b") / 2 + draw.count("c") == 3  # as many patients as there are
 
 
+TWO_EYES = np.repeat(np.arange(200), 2)
+"""The patient of each of 400 photographs."""
+
+
+def patients_with_a_mean(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    return ((rng.normal(size=200)[TWO_EYES] + rng.normal(size=400)) * math.sqrt(0.5),)
+
+
+def patients_with_a_disease(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Both eyes are ill or none; ill ones score 1 higher, with a deviation of 1."""
+    positive = (rng.random(200) < 0.4)[TWO_EYES]
+    return positive + patients_with_a_mean(rng)[0], positive
+
+
 @pytest.mark.slow
-def test_95_percent_intervals_cover_the_truth_about_95_times_in_100() -> None:
+@pytest.mark.parametrize(
+    ("score", "simulated", "truth"),
+    [(mean, patients_with_a_mean, 0), (auc, patients_with_a_disease, float(ndtr(math.sqrt(0.5))))],
+)
+def test_95_percent_intervals_cover_the_truth_93_to_97_times_in_100(
+    score: Callable[..., float], simulated: Callable[[np.random.Generator], tuple[np.ndarray, ...]], truth: float
+) -> None:
+    repetitions, patients = 1500, TWO_EYES.tolist()
     covered = 0
-    for seed in range(300):
-        rng = np.random.default_rng(seed)
-        patients = np.repeat(np.arange(60), 2)
-        values = rng.normal(size=60)[patients] + rng.normal(size=120)
-        interval = bootstrap_interval(mean, patients.tolist(), values, resamples=300, seed=seed)
-        covered += interval.low <= 0 <= interval.high
-    assert 0.91 <= covered / 300 <= 0.98  # three standard errors around 94.5 %
+    for seed in range(repetitions):
+        arrays = simulated(np.random.default_rng(seed))
+        interval = bootstrap_interval(score, patients, *arrays, resamples=400, seed=seed)
+        covered += interval.low <= truth <= interval.high
+    assert 0.93 <= covered / repetitions <= 0.97
 
 
 def test_one_patient_alone_has_no_interval() -> None:
@@ -178,6 +201,33 @@ def test_brier_is_twice_the_binary_one() -> None:
 def test_calibration_of_nobody_is_undefined() -> None:
     assert math.isnan(expected_calibration_error(np.zeros((0, 5)), np.zeros(0, int)))
     assert math.isnan(brier(np.zeros((0, 5)), np.zeros(0, int)))
+    assert math.isnan(negative_log_likelihood(np.zeros((0, 5)), np.zeros(0, int)))
+
+
+def test_negative_log_likelihood_by_hand() -> None:
+    probs = np.array([[0.5, 0.5], [0.75, 0.25]])
+    assert negative_log_likelihood(probs, np.array([0, 1])) == pytest.approx(math.log(2 * 4) / 2)
+    assert negative_log_likelihood(np.full((3, 5), 0.2), np.array([0, 2, 4])) == pytest.approx(math.log(5))
+
+
+def test_negative_log_likelihood_agrees_with_scikit_learn(rng: np.random.Generator) -> None:
+    logits, truth = graded(rng, 2.0)
+    probs = softmax(logits, axis=1)
+    assert negative_log_likelihood(probs, truth) == pytest.approx(judge.log_loss(truth, probs, labels=range(5)))
+
+
+def test_a_truth_that_was_ruled_out_is_infinitely_unlikely() -> None:
+    assert negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([1])) == math.inf
+    assert negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([0])) == 0
+
+
+def test_mean_and_sd_over_seeds() -> None:
+    runs = [0.61, 0.65, 0.58]
+    assert mean_and_sd(runs) == pytest.approx((statistics.mean(runs), statistics.stdev(runs)))
+    assert str(mean_and_sd(runs)) == "0.613 ± 0.035"
+    assert mean_and_sd([0.5]) == pytest.approx((0.5, math.nan), nan_ok=True)
+    assert mean_and_sd([]) == pytest.approx((math.nan, math.nan), nan_ok=True)
+    assert mean_and_sd([0.5, math.nan]) == pytest.approx((math.nan, math.nan), nan_ok=True)
 
 
 @pytest.mark.parametrize(("wanted", "threshold"), [(1.0, 0.2), (0.75, 0.4), (0.6, 0.4), (0.5, 0.6), (0.01, 0.8)])

@@ -1,4 +1,4 @@
-"""How sure a score is, and how honest a probability: bootstrap by patient, paired differences, calibration.
+"""How sure a score is, and how honest a probability: bootstrap by patient, spread over seeds, calibration.
 
 Two photographs of one patient are not two observations: whatever is resampled here is a patient, with all photographs.
 The field's practice, beyond Sec. V-B.
@@ -155,6 +155,34 @@ def _bounds(drawn: Float[np.ndarray, " r"], level: float) -> tuple[float, float]
     return float(low), float(high)
 
 
+class MeanAndSd(NamedTuple):
+    """A score over the seeds of one recipe."""
+
+    mean: float
+    sd: float
+
+    def __str__(self) -> str:
+        """`0.62 ± 0.03`."""
+        return f"{self.mean:.3g} ± {self.sd:.2g}"
+
+
+def mean_and_sd(values: Sequence[float]) -> MeanAndSd:
+    """Mean and standard deviation of what was run several times.
+
+    It is the spread of single runs from their own number (n - 1), not the error of the mean; how sure a score is on
+    these photographs, `bootstrap_interval` says.
+
+    Args:
+        values: one score per seed.
+
+    Returns:
+        The mean is nan without values and if a value is nan; the deviation also for one value, which has no spread.
+    """
+    runs = np.asarray(values, dtype=np.float64)
+    mean = float(runs.mean()) if runs.size else float("nan")
+    return MeanAndSd(mean, float(runs.std(ddof=1)) if runs.size > 1 else float("nan"))
+
+
 def fit_temperature(logits: Probabilities, truth: Classes) -> float:
     """Temperature T that makes softmax(logits / T) most likely (Guo et al. 2017).
 
@@ -208,6 +236,24 @@ def brier(probs: Probabilities, truth: Classes) -> float:
     if not truth.size:
         return float("nan")
     return float(np.square(probs - np.eye(probs.shape[1])[truth]).sum(axis=1).mean())
+
+
+def negative_log_likelihood(probs: Probabilities, truth: Classes) -> float:
+    """Mean of -log p of the true class: what training lowers, and the strictest judge of a wrong certainty.
+
+    Args:
+        probs: of each class, rows sum to 1.
+        truth: true classes.
+
+    Returns:
+        In [0, inf], log k for a network that knows nothing of k classes; infinite if a true class was given
+        probability 0. Nan without photographs.
+    """
+    if not truth.size:
+        return float("nan")
+    of_truth = np.take_along_axis(probs.astype(np.float64), truth[:, None], axis=1)
+    with np.errstate(divide="ignore"):
+        return -float(np.log(of_truth).mean())
 
 
 def threshold_for_sensitivity(scores: Num[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], wanted: float) -> float:

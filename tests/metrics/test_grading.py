@@ -16,6 +16,7 @@ from deepmtdr.metrics import (
     kappa_linear,
     kappa_quadratic,
     precision_recall_f1,
+    sensitivity_specificity,
 )
 
 BY_HAND = np.array([[2, 1, 0], [0, 1, 1], [0, 0, 1]])
@@ -56,6 +57,33 @@ def test_grading_scores_agree_with_scikit_learn(seed: int) -> None:
     for average in ("weighted", "macro"):
         theirs = judge.precision_recall_fscore_support(truth, predicted, average=average)[:3]
         assert precision_recall_f1(predicted, truth, average) == pytest.approx(theirs)
+
+
+def test_sensitivity_and_specificity_of_the_example_are_those_worked_by_hand() -> None:
+    sensitivity, specificity = sensitivity_specificity(*labels(BY_HAND), classes=3)
+    assert sensitivity == pytest.approx([2 / 3, 1 / 2, 1])
+    assert specificity == pytest.approx([1, 3 / 4, 4 / 5])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sensitivity_and_specificity_agree_with_scikit_learn(seed: int) -> None:
+    predicted, truth = random_grades(np.random.default_rng(seed))
+    for grade, (sensitivity, specificity) in enumerate(zip(*sensitivity_specificity(predicted, truth), strict=True)):
+        assert sensitivity == pytest.approx(judge.recall_score(truth == grade, predicted == grade))
+        assert specificity == pytest.approx(judge.recall_score(truth != grade, predicted != grade))
+
+
+def test_with_two_classes_the_one_s_sensitivity_is_the_other_s_specificity() -> None:
+    predicted, truth = np.array([0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 1])
+    sensitivity, specificity = sensitivity_specificity(predicted, truth, classes=2)
+    assert sensitivity.tolist() == specificity[::-1].tolist()
+
+
+def test_a_grade_that_never_occurs_has_no_sensitivity_and_one_that_is_all_no_specificity() -> None:
+    sensitivity, specificity = sensitivity_specificity(np.array([0, 1, 0, 0]), np.zeros(4, int), classes=3)
+    assert sensitivity == pytest.approx([3 / 4, math.nan, math.nan], nan_ok=True)
+    assert specificity == pytest.approx([math.nan, 3 / 4, 1], nan_ok=True)
+    assert np.isnan(sensitivity_specificity(np.zeros(0, int), np.zeros(0, int))).all()
 
 
 def test_a_grade_never_predicted_has_precision_0_and_one_that_never_occurs_stays_out() -> None:

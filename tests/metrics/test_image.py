@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from deepmtdr.metrics import psnr, ssim
+from deepmtdr.metrics import ms_ssim, psnr, ssim
 
 
 @pytest.fixture
@@ -74,3 +76,77 @@ def test_an_empty_mask_has_no_score(pair: tuple[np.ndarray, np.ndarray]) -> None
     nothing = np.zeros((48, 40), bool)
     assert math.isnan(psnr(sr, hr, nothing))
     assert math.isnan(ssim(sr, hr, nothing))
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[np.ndarray, np.ndarray]:
+    """The smallest that has five scales, and one side of it odd."""
+    rng = np.random.default_rng(0)
+    hr = np.clip(gaussian_filter(rng.normal(0.5, 1.5, (181, 200, 3)), (3, 3, 0)), 0, 1)
+    return np.clip(hr + rng.normal(0, 0.1, hr.shape), 0, 1).astype(np.float32), hr.astype(np.float32)
+
+
+def ms_ssim_by_convolution(x: np.ndarray, y: np.ndarray) -> float:
+    """One channel after Wang et al. 2003: a written-out window over the valid part, halves by four shifted grids."""
+    offsets = np.arange(11) - 5
+    window = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    window /= window.sum()
+    score = 1.0
+    for scale, power in enumerate([0.0448, 0.2856, 0.3001, 0.2363, 0.1333]):
+        mean_x, mean_y = convolve2d(x, window, "valid"), convolve2d(y, window, "valid")
+        variance_x = convolve2d(x * x, window, "valid") - mean_x**2
+        variance_y = convolve2d(y * y, window, "valid") - mean_y**2
+        covariance = convolve2d(x * y, window, "valid") - mean_x * mean_y
+        kept = (2 * covariance + 0.0009) / (variance_x + variance_y + 0.0009)
+        if scale == 4:
+            kept *= (2 * mean_x * mean_y + 0.0001) / (mean_x**2 + mean_y**2 + 0.0001)
+        score *= kept.mean() ** power
+        x, y = (z[: len(z) // 2 * 2, : z.shape[1] // 2 * 2] for z in (x, y))
+        x, y = ((z[::2, ::2] + z[1::2, ::2] + z[::2, 1::2] + z[1::2, 1::2]) / 4 for z in (x, y))
+    return score
+
+
+def test_ms_ssim_agrees_with_convolutions_written_out(large: tuple[np.ndarray, np.ndarray]) -> None:
+    sr, hr = large
+    theirs = np.mean([ms_ssim_by_convolution(sr[..., c].astype(float), hr[..., c].astype(float)) for c in range(3)])
+    assert 0.5 < ms_ssim(sr, hr) < 0.99
+    assert ms_ssim(sr, hr) == pytest.approx(theirs, abs=1e-9)
+
+
+def test_ms_ssim_is_1_for_equal_images_and_falls_with_blur(large: tuple[np.ndarray, np.ndarray]) -> None:
+    _, hr = large
+    scores = [ms_ssim(gaussian_filter(hr, (sigma, sigma, 0)) if sigma else hr, hr) for sigma in (0, 1, 2, 4, 8)]
+    assert scores[0] == pytest.approx(1, abs=1e-12)
+    assert (np.diff(scores) < 0).all()
+
+
+def test_ms_ssim_does_not_care_which_image_is_the_truth_nor_how_both_are_turned(
+    large: tuple[np.ndarray, np.ndarray],
+) -> None:
+    sr, hr = (image[:176, :176] for image in large)
+    assert ms_ssim(hr, sr) == pytest.approx(ms_ssim(sr, hr), abs=1e-12)
+    assert ms_ssim(np.rot90(sr), np.rot90(hr)) == pytest.approx(ms_ssim(sr, hr), abs=1e-12)
+
+
+def test_ms_ssim_of_a_negative_is_0(large: tuple[np.ndarray, np.ndarray]) -> None:
+    _, hr = large
+    assert ms_ssim(1 - hr, hr) == 0
+
+
+def test_ms_ssim_counts_what_the_mask_says(large: tuple[np.ndarray, np.ndarray]) -> None:
+    sr, hr = large
+    height, width = hr.shape[:2]
+    assert ms_ssim(sr, hr, np.ones((height, width), bool)) == ms_ssim(sr, hr)
+    spoilt, inside = sr.copy(), np.ones((height, width), bool)
+    spoilt[:, :8] = 0  # no window that counts reaches it: those of the coarsest scale begin at pixel 16
+    inside[:, :96] = False
+    assert ms_ssim(spoilt, hr) < ms_ssim(sr, hr)
+    assert ms_ssim(spoilt, hr, inside) == pytest.approx(ms_ssim(sr, hr, inside))
+    inside[::16] = False  # every square of 16 pixels has a row that does not count
+    assert math.isnan(ms_ssim(sr, hr, inside))
+
+
+def test_ms_ssim_refuses_an_image_without_five_scales() -> None:
+    small = np.zeros((176, 175, 3))
+    with pytest.raises(ValueError, match="image of 176 x 175 pixels, expected at least 176 x 176 for five scales"):
+        ms_ssim(small, small)

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +68,18 @@ class Evaluation:
         """For JSON: a value that is undefined is None, with the reason in `note`."""
         return {
             "protocol": self.protocol,
-            "scores": [{key: _known(value) for key, value in score._asdict().items()} for score in self.scores],
+            "scores": [known(score._asdict()) for score in self.scores],
             "confusion": self.confusion,
             "failures": [{"dataset": m.dataset, "name": m.name, "reason": m.failure} for m in self.failures],
         }
+
+    def write_scores(self, folder: Path) -> None:
+        """Write `evaluation.json` alone, all or nothing.
+
+        Raises:
+            DataError: if the folder cannot be written.
+        """
+        write_json(folder / "evaluation.json", self.as_dict())
 
     def write(self, folder: Path) -> None:
         """Write `evaluation.json` and `predictions.csv`, each all or nothing.
@@ -79,13 +87,22 @@ class Evaluation:
         Raises:
             DataError: if the folder cannot be written.
         """
-        with _whole(folder / "evaluation.json") as file:
-            json.dump(self.as_dict(), file, indent=1, allow_nan=False)
-            file.write("\n")
+        self.write_scores(folder)
         with _whole(folder / "predictions.csv") as file:
             rows = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
             rows.writeheader()
             rows.writerows(prediction_row(m) for m in self.measured)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write all or nothing.
+
+    Raises:
+        DataError: if the folder cannot be written.
+    """
+    with _whole(path) as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.write("\n")
 
 
 def prediction_row(measured: Measured) -> dict[str, Any]:
@@ -96,8 +113,10 @@ def prediction_row(measured: Measured) -> dict[str, Any]:
     row |= {"fov_side": m.fov_side, "lr_size": m.lr_size, "scale": m.scale}
     if m.probs:
         row["predicted_grade"] = max(Grade, key=lambda grade: m.probs[grade]).value
+    if m.probs and not m.grade_alone:
         row["p_referable"] = sum(m.probs[grade] for grade in Grade if grade.referable)
-        row |= {f"p{grade:d}": m.probs[grade] for grade in Grade}
+        # Every digit: `deepmtdr score` finds in the file exactly what the evaluation found.
+        row |= {f"p{grade:d}": repr(float(m.probs[grade])) for grade in Grade}
     for lesion, pixels in m.lesions.items():
         values = pixels.average_precision, pixels.prevalence, pixels.dice
         row |= {f"{score}_{lesion.name}": value for score, value in zip(LESION_SCORES, values, strict=True)}
@@ -124,9 +143,9 @@ def _interval(score: Score) -> str:
     return f"{score.value:.4g}{bounds}"
 
 
-def _known(value: Any) -> Any:
-    """JSON has no nan and no infinity (the PSNR of equal images)."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def known(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for JSON, which has no nan and no infinity (the PSNR of equal images): None."""
+    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
 
 
 def _cell(value: Any) -> Any:

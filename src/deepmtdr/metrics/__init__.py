@@ -6,36 +6,44 @@ reason its docstring names, never a silent 0. Input that makes no sense (nan, a 
 
 from __future__ import annotations
 
+from deepmtdr.metrics.froc import FrocCounts, froc
 from deepmtdr.metrics.grading import (
     PrecisionRecallF1,
+    SensitivitySpecificity,
     accuracy,
     confusion_matrix,
     kappa,
     kappa_linear,
     kappa_quadratic,
     precision_recall_f1,
+    sensitivity_specificity,
 )
-from deepmtdr.metrics.image import mean_ssim, psnr, ssim, ssim_map
+from deepmtdr.metrics.image import mean_ssim, ms_ssim, psnr, ssim, ssim_map
 from deepmtdr.metrics.lesions import PooledCurve, dice, iou
 from deepmtdr.metrics.ranking import OperatingPoint, auc, average_precision, sensitivity_at_specificity
 
 __all__ = [
+    "FrocCounts",
     "OperatingPoint",
     "PooledCurve",
     "PrecisionRecallF1",
+    "SensitivitySpecificity",
     "accuracy",
     "auc",
     "average_precision",
     "confusion_matrix",
     "dice",
+    "froc",
     "iou",
     "kappa",
     "kappa_linear",
     "kappa_quadratic",
     "mean_ssim",
+    "ms_ssim",
     "precision_recall_f1",
     "psnr",
     "sensitivity_at_specificity",
+    "sensitivity_specificity",
     "ssim",
     "ssim_map",
 ]

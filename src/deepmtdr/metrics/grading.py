@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 Grades = Int[np.ndarray, " n"]
 GRADES = 5
@@ -66,6 +66,39 @@ def precision_recall_f1(
     weights = of_truth / of_truth.sum() if average == "weighted" else np.full(hits.size, 1 / hits.size)
     per_class = hits / np.maximum(of_predicted, 1), hits / of_truth, 2 * hits / (of_truth + of_predicted)
     return PrecisionRecallF1(*(float(score @ weights) for score in per_class))
+
+
+class SensitivitySpecificity(NamedTuple):
+    """Two scores of each class, taken against all others."""
+
+    sensitivity: Float[np.ndarray, " k"]
+    specificity: Float[np.ndarray, " k"]
+
+
+def sensitivity_specificity(predicted: Grades, truth: Grades, classes: int = GRADES) -> SensitivitySpecificity:
+    """How many photographs of each class are given it, and how many of the others are not.
+
+    Args:
+        predicted: classes predicted.
+        truth: true classes.
+        classes: number of classes.
+
+    Returns:
+        In [0, 1], one entry per class. Sensitivity is nan for a class that never occurs in the truth, specificity for
+        one that is all of the truth; both are nan throughout without photographs.
+
+    Raises:
+        ValueError: where `confusion_matrix` does.
+    """
+    confusion = confusion_matrix(predicted, truth, classes)
+    hits, of_truth, of_predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    others = truth.size - of_truth
+    return SensitivitySpecificity(_share(hits, of_truth), _share(others - (of_predicted - hits), others))
+
+
+def _share(part: Int[np.ndarray, " k"], whole: Int[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    """Part / whole; nan where there is no whole."""
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
 def kappa(predicted: Grades, truth: Grades, classes: int = GRADES) -> float:

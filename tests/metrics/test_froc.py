@@ -1,0 +1,170 @@
+"""FROC by hand, against flood fills in plain loops, and what must not change it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from deepmtdr.metrics import FrocCounts, froc
+from deepmtdr.metrics.froc import THRESHOLDS
+
+LEVELS = np.array([0.25, 0.5, 0.75])
+
+PROBABILITY = np.array(
+    [
+        [0.9, 0.6, 0.0, 0.0, 0.0, 0.8],
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        [0.0, 0.3, 0.3, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 0.6, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        [0.6, 0.6, 0.6, 0.6, 0.6, 0.6],
+    ]
+)
+TRUTH = np.array(
+    [
+        [1, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0],
+        [1, 0, 0, 0, 0, 0],
+    ],
+    dtype=bool,
+)
+"""Three lesions: top left, the two pixels that touch at a corner, bottom left."""
+
+
+def components(mask: np.ndarray) -> list[set[tuple[int, int]]]:
+    """Sets of pixels that touch at a side or a corner, by flood fill."""
+    left = {(int(y), int(x)) for y, x in np.argwhere(mask)}
+    found = []
+    while left:
+        reached, todo = set(), [left.pop()]
+        while todo:
+            y, x = todo.pop()
+            reached.add((y, x))
+            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
+            left -= near
+            todo += near
+        found.append(reached)
+    return found
+
+
+def counted_by_loops(probability: np.ndarray, truth: np.ndarray, threshold: float, overlap: float) -> tuple[int, int]:
+    lesions, detections = components(truth), components(probability >= threshold)
+    annotated = {(int(y), int(x)) for y, x in np.argwhere(truth)}
+    right = [detection for detection in detections if len(detection & annotated) > overlap * len(detection)]
+    hits = sum(any(lesion & detection for detection in right) for lesion in lesions)
+    return hits, len(detections) - len(right)
+
+
+def blurred(rng: np.random.Generator, side: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    truth = np.zeros((side, side), bool)
+    for y, x in rng.integers(0, side - 2, (8, 2)):
+        truth[y : y + 2, x : x + 2] = True
+    return 1 / (1 + np.exp(2 - rng.normal(4 * truth, 2))), truth
+
+
+def test_froc_of_the_example_is_the_one_worked_by_hand() -> None:
+    counts = froc(PROBABILITY, TRUTH, thresholds=LEVELS)
+    assert (counts.lesions, counts.images) == (3, 1)
+    # 0.75: the top left is found, the top right an alarm. 0.5: also the middle, and the bar, of which 1/6 is lesion, is
+    # an alarm. 0.25: the middle grows to 3 pixels, 1/3 of them lesion: still right.
+    assert counts.hits.tolist() == [2, 2, 1]
+    assert counts.alarms.tolist() == [2, 2, 1]
+    # (0, 0) to (1, 1/3), to (2, 2/3), level from there.
+    assert [counts.sensitivity_at(alarms) for alarms in (0.0, 0.5, 1.0, 1.5, 2.0, 8.0)] == pytest.approx(
+        [0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 2 / 3]
+    )
+    assert counts.cpm() == pytest.approx((1 / 24 + 1 / 12 + 1 / 6 + 1 / 3 + 2 / 3 + 2 / 3 + 2 / 3) / 7)
+
+
+def test_with_a_mere_touch_the_bar_is_right() -> None:
+    counts = froc(PROBABILITY, TRUTH, thresholds=LEVELS, overlap=0.0)
+    assert (counts.hits.tolist(), counts.alarms.tolist()) == ([3, 3, 1], [1, 1, 1])
+
+
+def test_one_blob_over_everything_finds_nothing() -> None:
+    counts = froc(np.ones((6, 6)), TRUTH)
+    assert not counts.hits.any()
+    assert (counts.alarms == 1).all()
+    assert counts.cpm() == 0
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.2, 0.6])
+@pytest.mark.parametrize("seed", range(4))
+def test_froc_agrees_with_flood_fills_in_plain_loops(seed: int, overlap: float) -> None:
+    probability, truth = blurred(np.random.default_rng(seed))
+    counts = froc(probability, truth, overlap=overlap)
+    theirs = [counted_by_loops(probability, truth, threshold, overlap) for threshold in THRESHOLDS]
+    assert counts.lesions == len(components(truth))
+    assert list(zip(counts.hits, counts.alarms, strict=True)) == theirs
+
+
+def test_froc_does_not_care_how_an_image_is_turned_or_shifted(rng: np.random.Generator) -> None:
+    probability, truth = blurred(rng)
+    upright = froc(probability, truth)
+    for move in (np.rot90, np.fliplr, np.transpose, lambda z: np.pad(z, ((3, 1), (0, 7)))):
+        moved = froc(move(probability), move(truth))
+        assert (moved.hits.tolist(), moved.alarms.tolist()) == (upright.hits.tolist(), upright.alarms.tolist())
+
+
+def test_froc_counts_only_what_the_mask_holds(rng: np.random.Generator) -> None:
+    (probability, truth), inside = blurred(rng), np.zeros((40, 40), bool)
+    inside[:, :20] = True
+    half = froc(probability[:, :20], truth[:, :20])
+    probability[:, 20:] = np.nan
+    whole = froc(probability, truth, inside)
+    assert (whole.hits.tolist(), whole.alarms.tolist()) == (half.hits.tolist(), half.alarms.tolist())
+    assert whole.lesions == half.lesions
+
+
+def test_merged_counts_are_those_of_images_far_apart_in_one(rng: np.random.Generator) -> None:
+    first, second = blurred(rng), blurred(rng)
+    merged = froc(*first).merge(froc(*second))
+    gap = np.zeros((40, 1))
+    side_by_side = froc(*(np.hstack([a, gap.astype(a.dtype), b]) for a, b in zip(first, second, strict=True)))
+    assert merged.images == 2
+    assert merged.lesions == side_by_side.lesions
+    assert merged.hits.tolist() == side_by_side.hits.tolist()
+    for alarms in (0.1, 1.0, 5.0):  # per image: twice as many in the one image
+        assert merged.sensitivity_at(alarms) == pytest.approx(side_by_side.sensitivity_at(2 * alarms))
+
+
+def test_more_false_alarms_never_find_less(rng: np.random.Generator) -> None:
+    counts = froc(*blurred(rng))
+    assert (np.diff([counts.sensitivity_at(alarms) for alarms in np.linspace(0, 60, 200).tolist()]) >= 0).all()
+    assert 0 < counts.cpm() < 1
+
+
+def test_all_found_without_alarm_is_1_and_a_blank_map_0() -> None:
+    assert froc(TRUTH.astype(float), TRUTH).cpm() == 1
+    assert froc(TRUTH.astype(float), TRUTH).sensitivity_at(0.0) == 1
+    assert froc(np.zeros((6, 6)), TRUTH).cpm() == 0
+
+
+def test_the_best_of_equally_many_alarms_counts() -> None:
+    counts = FrocCounts(LEVELS, np.array([1, 3, 2]), np.array([4, 2, 2]), lesions=4)
+    assert counts.sensitivity_at(2.0) == 3 / 4
+    assert counts.sensitivity_at(4.0) == 3 / 4  # the lower threshold is worse in both: nobody has to take it
+
+
+def test_without_a_lesion_there_is_no_sensitivity_but_there_are_alarms() -> None:
+    counts = froc(PROBABILITY, np.zeros((6, 6), bool), thresholds=LEVELS)
+    assert counts.alarms.tolist() == [4, 4, 2]
+    assert math.isnan(counts.sensitivity_at(1.0))
+    assert math.isnan(counts.cpm())
+    assert counts.merge(froc(PROBABILITY, TRUTH, thresholds=LEVELS)).sensitivity_at(2.0) > 0  # a healthy image counts
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    for wrong in (np.nan, 1.1, -0.1):
+        with pytest.raises(ValueError, match=r"expected numbers in \[0, 1\]"):
+            froc(np.full((6, 6), wrong), TRUTH)
+    for levels in (LEVELS[::-1].copy(), np.array([0.0, 0.5])):
+        with pytest.raises(ValueError, match="expected ascending ones above 0"):
+            froc(PROBABILITY, TRUTH, thresholds=levels)
+    with pytest.raises(ValueError, match="expected the same thresholds"):
+        froc(PROBABILITY, TRUTH).merge(froc(PROBABILITY, TRUTH, thresholds=LEVELS))
