@@ -191,7 +191,10 @@ def evaluate(
     split: Annotated[Path | None, typer.Option(help="split.csv of a training; without it whole data sets.")] = None,
     side: Annotated[str, typer.Option(help="Side of the split.")] = "test",
     dataset: Annotated[list[str] | None, typer.Option(help="A data set, by name; several times for several.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and predictions.csv.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json, predictions.csv and report.html.")
+    ] = None,
+    pictures: Annotated[bool, typer.Option(help="Show the photographs that are graded worst in report.html.")] = True,
     as_lr: AsLR = 256,
     weights: Weights = None,
 ) -> None:
@@ -202,9 +205,8 @@ def evaluate(
     from deepmtdr.evaluation import evaluate_folder
 
     with one_line_errors():
-        done = evaluate_folder(
-            data, weights=weights, split=split, side=side, datasets=dataset or (), as_lr=as_lr, out=out
-        )
+        chosen = {"split": split, "side": side, "datasets": dataset or ()}
+        done = evaluate_folder(data, weights=weights, **chosen, as_lr=as_lr, out=out, pictures=pictures)
     _show_scores(done.tables(), done.failures)
 
 

@@ -66,7 +66,7 @@ def log_axis(positive: np.ndarray) -> Axis:
     return Axis(lambda which: (np.log10(which) - low) / (high - low), ticks)
 
 
-UNIT = Axis(lambda which: np.asarray(which), (0, 0.2, 0.4, 0.6, 0.8, 1))
+UNIT = Axis(lambda which: np.asarray(which), (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
 """From 0 to 1, for shares."""
 
 
@@ -79,11 +79,11 @@ class Panel(NamedTuple):
 
     def across(self, values: np.ndarray) -> np.ndarray:
         """Pixels from the left."""
-        return LEFT + self.x.place(values) * (WIDTH - LEFT - RIGHT)
+        return np.asarray(LEFT + self.x.place(values) * (WIDTH - LEFT - RIGHT))
 
     def up(self, values: np.ndarray) -> np.ndarray:
         """Pixels from the top."""
-        return self.height - BOTTOM - self.y.place(values) * (self.height - TOP - BOTTOM)
+        return np.asarray(self.height - BOTTOM - self.y.place(values) * (self.height - TOP - BOTTOM))
 
     def line(self, kind: str, x: np.ndarray, y: np.ndarray) -> str:
         """The points joined, as a line of class `kind`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deepmtdr.evaluation.compare import Comparison, compare
 from deepmtdr.evaluation.measure import Measured, measure
+from deepmtdr.evaluation.page import write_page
 from deepmtdr.evaluation.predictions import score_predictions
 from deepmtdr.evaluation.run import Evaluation, Table, evaluate, evaluate_folder, held_out
 from deepmtdr.evaluation.scores import Bootstrap, Score
@@ -21,4 +22,5 @@ __all__ = [
     "held_out",
     "measure",
     "score_predictions",
+    "write_page",
 ]

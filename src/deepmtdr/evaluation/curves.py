@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,10 +22,6 @@ class CurvePoints(NamedTuple):
     y: Float[np.ndarray, " n"]
 
 
-Curves = Mapping[tuple[str, Lesion], CurvePoints]
-"""By data set and lesion type."""
-
-
 class Bin(NamedTuple):
     """The photographs whose predicted grade was given about the same probability."""
 
@@ -45,7 +40,8 @@ def roc(scores: Num[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> Curv
     """
     values, place = np.unique(scores, return_inverse=True)
     found, alarms = (
-        np.append(0, np.cumsum(np.bincount(place[which], minlength=values.size)[::-1])) for which in (positive, ~positive)
+        np.append(0, np.cumsum(np.bincount(place[which], minlength=values.size)[::-1]))
+        for which in (positive, ~positive)
     )
     if not (found[-1] and alarms[-1]):
         return CurvePoints(np.empty(0), np.empty(0))
@@ -76,14 +72,12 @@ def thinned(points: CurvePoints, most: int = POINTS) -> CurvePoints:
 
 
 def lesion_curves(pooled: Pooled) -> dict[tuple[str, Lesion], CurvePoints]:
-    """Precision over recall of each data set's pixels, thinned, and of all data sets' if there are several."""
-    curves = {key: precision_recall(curve) for key, curve in pooled.items()}
-    if len({dataset for dataset, _ in pooled}) > 1:
-        together = {lesion: PooledCurve() for _, lesion in pooled}
-        for (_, lesion), curve in pooled.items():
-            together[lesion].merge(curve)
-        curves |= {(ALL, lesion): precision_recall(curve) for lesion, curve in together.items()}
-    return {key: thinned(points) for key, points in curves.items()}
+    """Precision over recall of each data set's pixels, and of `ALL` together, thinned."""
+    together = {lesion: PooledCurve() for _, lesion in pooled}
+    for (_, lesion), curve in pooled.items():
+        together[lesion].merge(curve)
+    whole = {**pooled, **{(ALL, lesion): curve for lesion, curve in together.items()}}
+    return {key: thinned(precision_recall(curve)) for key, curve in whole.items()}
 
 
 def reliability(probs: Float[np.ndarray, "n classes"], truth: Int[np.ndarray, " n"], bins: int = 15) -> list[Bin]:

@@ -13,7 +13,7 @@ from deepmtdr.evaluation.curves import CurvePoints, reliability, roc, thinned
 from deepmtdr.evaluation.measure import Measured
 from deepmtdr.evaluation.results import with_interval
 from deepmtdr.evaluation.scores import GRADES, Score
-from deepmtdr.plots import HEIGHT, LEFT, RIGHT, TOP, UNIT, WIDTH, Panel, linear_axis
+from deepmtdr.plots import BOTTOM, LEFT, RIGHT, TOP, UNIT, WIDTH, Panel, linear_axis
 from deepmtdr.terms import Grade, Lesion
 
 FIGURE_STYLE = """
@@ -26,18 +26,22 @@ FIGURE_STYLE = """
 .curve .even { stroke: currentColor; opacity: .45; stroke-dasharray: 4 4; }
 .curve .bar { fill: var(--line); opacity: .3; }
 .curve .count { font-size: 10px; opacity: .8; }
+figcaption .series { padding-left: 2.4em; text-indent: -2.4em; margin: .15em 0; }
 figcaption svg { width: 1.9em; height: .6em; margin-right: .5em; }
 .heat td, .heat th { text-align: center; padding: .3rem .25rem; line-height: 1.25; }
-.heat th:first-child { text-align: left; font-weight: 400; }
+.heat th:first-child { text-align: left; }
+.heat tr > th { font-weight: 400; vertical-align: middle; } .heat tr:first-child > th { font-weight: 600; }
 .heat td { background: rgb(80 140 230 / calc(.7 * var(--share, 0))); }
 .heat td small { display: block; opacity: .75; }
 .heat .true { box-shadow: inset 0 0 0 1px currentColor; }
 figure .heat { width: 100%; table-layout: fixed; margin: .5rem 0; }
-figure .heat th:first-child { width: 6.5em; }
+figure .heat th:first-child { width: 6.2em; padding-left: 0; }
 """
 """For a page that has `plots.CURVE_STYLE`."""
 
-SQUARE = TOP + 44 + WIDTH - LEFT - RIGHT
+SHORT = ("none", "mild", "moderate", "severe", "prolif.")
+
+SQUARE = TOP + BOTTOM + WIDTH - LEFT - RIGHT
 """Height of a plot whose two axes run from 0 to 1."""
 THRESHOLDS = {
     "auc_any": ("any retinopathy, grade 1 or worse", 1),
@@ -59,7 +63,7 @@ class Series(NamedTuple):
 
 def figure(title: str, lines: Sequence[str], body: str) -> str:
     """A figure with its legend; `lines` and `body` are HTML."""
-    small = "".join(f"<small>{line}</small>" for line in lines)
+    small = "".join(f"<small{' class=series' if line.startswith('<svg') else ''}>{line}</small>" for line in lines)
     return f"<figure><figcaption>{escape(title)}{small}</figcaption>{body}</figure>"
 
 
@@ -99,7 +103,7 @@ def _lines(title: str, series: Sequence[Series], labels: tuple[str, str], even: 
     panel = Panel(UNIT, UNIT, SQUARE)
     parts, legend = [panel.frame(*labels)], []
     if even:
-        parts.append(panel.line("even", np.array([0, 1]), np.array([0, 1])))
+        parts.append(panel.line("even", np.array([0.0, 1]), np.array([0.0, 1])))
     for number, (name, said, points, level) in enumerate(series):
         if points.x.size:
             parts.append(panel.line(f"c{number}", *points))
@@ -119,7 +123,7 @@ def reliability_figure(group: Sequence[Measured], scores: Sequence[Score]) -> st
     bins = reliability(*GRADES.arrays(graded))
     panel, most = Panel(UNIT, UNIT, SQUARE), max(one.photographs for one in bins)
     parts = [panel.frame("probability of the predicted grade", "share graded right")]
-    parts.append(panel.line("even", np.array([0, 1]), np.array([0, 1])))
+    parts.append(panel.line("even", np.array([0.0, 1]), np.array([0.0, 1])))
     for one in bins:
         place = min(max(np.ceil(one.confidence * 15 - 1e-9) - 1, 0), 14) / 15
         parts.append(_bar(panel, place, place + 1 / 15, 0.2 * one.photographs / most, str(one.photographs)))
@@ -155,7 +159,7 @@ def gain_figure(group: Sequence[Measured], scores: Sequence[Score]) -> str:
     return figure("PSNR gain by photograph", lines, panel.svg(said, parts))
 
 
-def _bar(panel: Panel, left: float, right: float, top: float, count: str) -> str:
+def _bar(panel: Panel, left: float, right: float, top: float | int, count: str) -> str:
     x, end = (float(panel.across(np.array(place))) for place in (left, right))
     y, base = float(panel.up(np.array(top))), float(panel.up(np.array(0)))
     size = f'width="{max(end - x - 1, 1):.1f}" height="{base - y:.1f}"'
@@ -169,10 +173,10 @@ def confusion_figure(counts: Sequence[Sequence[int]]) -> str:
     rows = ""
     for grade, row in zip(Grade, counts, strict=True):
         cells = (heat_cell(str(n), n / max(sum(row), 1), grade == column) for column, n in enumerate(row))
-        rows += f"<tr><th>{grade:d} {grade.short_name}<small> n = {sum(row)}</small></th>{''.join(cells)}</tr>"
+        rows += f"<tr><th>{grade:d} {SHORT[grade]}</th>{''.join(cells)}<th>{sum(row)}</th></tr>"
     right = sum(row[grade] for grade, row in enumerate(counts))
-    lines = [f"{right} of {sum(map(sum, counts))} graded right; below each count its share of the row"]
-    table = f"<table class=heat><tr><th>true \\ predicted</th>{head}</tr>{rows}</table>"
+    lines = [f"{right} of {sum(map(sum, counts))} graded right; small: the share of the row"]
+    table = f"<table class=heat><tr><th>true \\ predicted</th>{head}<th>all</th></tr>{rows}</table>"
     return figure("Grades", lines, table)
 
 
@@ -181,5 +185,3 @@ def heat_cell(text: str, share: float, true: bool) -> str:
     small = f"<small>{share:.0%}</small>" if text and share else ""
     kind = " class=true" if true else ""
     return f'<td{kind} style="--share:{share:.2f}">{escape(text) or f"{share:.0%}"}{small}</td>'
-
-

@@ -8,13 +8,15 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from deepmtdr.errors import DataError
+from deepmtdr.evaluation.curves import CurvePoints
 from deepmtdr.evaluation.measure import Measured
 from deepmtdr.evaluation.scores import Score
+from deepmtdr.pages import Table
 from deepmtdr.terms import Grade, Lesion
 
 IMAGE_SCORES = [
@@ -30,14 +32,6 @@ COLUMNS = [
 """Of `predictions.csv`; a cell is empty where nothing is known or the score is undefined."""
 
 
-class Table(NamedTuple):
-    """Cells ready for the screen."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Everything that came out of one run over a split."""
@@ -49,6 +43,10 @@ class Evaluation:
     """By data set: photographs by true grade (row) and predicted grade (column)."""
     measured: list[Measured]
     """One for each photograph, whatever happened."""
+    curves: dict[tuple[str, Lesion], CurvePoints] = field(default_factory=dict)
+    """Precision over recall of all pixels, by data set and lesion type, thinned to be drawn."""
+    thumbnails: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """Small JPEG pictures of the worst cases, by data set and name; empty if nobody asked for them."""
 
     @property
     def failures(self) -> list[Measured]:
@@ -126,7 +124,7 @@ def prediction_row(measured: Measured) -> dict[str, Any]:
 def _table(scores: list[Score]) -> Table:
     """Subjects down and scores across; a single subject has its scores down."""
     subjects, names = dict.fromkeys(s.subject for s in scores), dict.fromkeys(s.score for s in scores)
-    cells = {(s.subject, s.score): _interval(s) for s in scores}
+    cells = {(s.subject, s.score): with_interval(s) for s in scores}
     first = scores[0]
     title = f"{first.task}, {first.dataset} ({max(s.photographs for s in scores)} photographs)"
     if len(subjects) == 1:
@@ -136,7 +134,8 @@ def _table(scores: list[Score]) -> Table:
     return Table(title, ("", *names), rows)
 
 
-def _interval(score: Score) -> str:
+def with_interval(score: Score) -> str:
+    """`0.8123 [0.77, 0.85]`; if the value is undefined, the reason."""
     if math.isnan(score.value):
         return f"undefined: {score.note}"
     bounds = "" if math.isnan(score.low) else f" [{score.low:.3g}, {score.high:.3g}]"

@@ -56,7 +56,7 @@ def curve_svg(
         dots = zip(panel.across(steps[shown]), panel.up(values[shown]), strict=True)
         parts += [f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in dots]
     if best is not None and keep[best]:
-        x, y = panel.across(steps[best]), panel.up(values[best])
+        x, y = panel.across(steps[best : best + 1])[0], panel.up(values[best : best + 1])[0]
         parts.append(f'<circle class="best" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>')
     said = f"{label}: {values[0]:.4g} at step {steps[0]:,.0f}, {values[-1]:.4g} at step {steps[-1]:,.0f}"
     return panel.svg(said, parts)
