@@ -191,7 +191,10 @@ def evaluate(
     split: Annotated[Path | None, typer.Option(help="split.csv of a training; without it whole data sets.")] = None,
     side: Annotated[str, typer.Option(help="Side of the split.")] = "test",
     dataset: Annotated[list[str] | None, typer.Option(help="A data set, by name; several times for several.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and predictions.csv.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json, predictions.csv and report.html.")
+    ] = None,
+    pictures: Annotated[bool, typer.Option(help="Show the photographs that are graded worst in report.html.")] = True,
     as_lr: AsLR = 256,
     weights: Weights = None,
 ) -> None:
@@ -200,17 +203,47 @@ def evaluate(
     Example: deepmtdr evaluate --data data --split out/train/split.csv --out out/evaluation
     """
     from deepmtdr.evaluation import evaluate_folder
-    from deepmtdr.screening.screen import plain_table
 
     with one_line_errors():
-        done = evaluate_folder(
-            data, weights=weights, split=split, side=side, datasets=dataset or (), as_lr=as_lr, out=out
-        )
-    for table in done.tables():
-        Console().print(plain_table(*table))
-    for failure in done.failures:
-        typer.echo(f"{failure.dataset} {failure.name}: {failure.failure}", err=True)
-    raise typer.Exit(FAILED if done.failures else 0)
+        chosen = {"split": split, "side": side, "datasets": dataset or ()}
+        done = evaluate_folder(data, weights=weights, **chosen, as_lr=as_lr, out=out, pictures=pictures)
+    _show_scores(done.tables(), done.failures)
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="CSV with name, and p0 ... p4 or predicted_grade.")],
+    truth: Annotated[Path, typer.Argument(help="CSV with name, grade and, if known, patient and dataset.")],
+    other: Annotated[
+        Path | None, typer.Option("--compare", metavar="OTHER", help="Predictions of another system, to be B.")
+    ] = None,
+    binary: Annotated[bool, typer.Option("--binary", help="Negative or positive (grade >= 1) alone.")] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="A photograph without a prediction is a failure, not an error.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and comparison.json.")] = None,
+) -> None:
+    """Score the grades that any system predicted, as `evaluate` scores this one's, and compare two systems.
+
+    Exit code 0 only if every photograph was predicted; 1 if one was not (a line says which); 2 if a table is wrong.
+
+    Example: deepmtdr score out/evaluation/predictions.csv labels.csv --compare other.csv
+    """
+    from deepmtdr.evaluation import compare, score_predictions
+
+    with one_line_errors():
+        systems = [
+            score_predictions(table, truth, binary=binary, allow_missing=allow_missing)
+            for table in (predictions, other)
+            if table is not None
+        ]
+        comparisons = [compare(*systems)] if other is not None else []
+        if out is not None:
+            systems[0].write_scores(out)
+            for comparison in comparisons:
+                comparison.write(out)
+    tables = [table for result in (systems[0], *comparisons) for table in result.tables()]
+    _show_scores(tables, [failure for system in systems for failure in system.failures])
 
 
 @app.command()
@@ -240,6 +273,17 @@ def _watched(items: Iterator[Any], total: int, name: str) -> list[Any]:
 
     console = Console(stderr=True)
     return list(track(items, name, total, console=console, transient=True, disable=not console.is_terminal))
+
+
+def _show_scores(tables: list[Any], failures: list[Any]) -> None:
+    """Tables on stdout, a line on stderr for each photograph that is not in them, and the exit code."""
+    from deepmtdr.screening.screen import plain_table
+
+    for table in tables:
+        Console().print(plain_table(*table))
+    for failure in failures:
+        typer.echo(f"{failure.dataset} {failure.name}: {failure.failure}", err=True)
+    raise typer.Exit(FAILED if failures else 0)
 
 
 def _show_reports(reports: list[Any], left_out: list[Path], as_json: bool) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from deepmtdr.errors import DataError
+from deepmtdr.plots import BOTTOM, HEIGHT, TOP
 from deepmtdr.recipe import Recipe, load_recipe, to_dict
-from deepmtdr.training.curve import BOTTOM, HEIGHT, POINTS, TOP, curve_svg, extremes, is_logarithmic, running_mean
+from deepmtdr.training.curve import POINTS, curve_svg, extremes, is_logarithmic, running_mean
 from deepmtdr.training.page import write_page
 
 RUN = {

@@ -20,6 +20,7 @@ from deepmtdr.data.prepared import PreparedSet, Row
 from deepmtdr.data.sample import Sample
 from deepmtdr.data.split import split
 from deepmtdr.files import write_atomically
+from deepmtdr.pages import STYLE, Table, table_html
 from deepmtdr.terms import FRAME, Grade, Lesion
 
 FINDINGS, PAGE = "findings.csv", "report.html"
@@ -27,14 +28,6 @@ SHOWN = 200
 """Findings of a kind on the page; all of them stand in findings.csv."""
 AT_A_GLANCE = 12
 """More of a kind are folded away until asked for."""
-
-
-class Table(NamedTuple):
-    """A table of cells that are ready."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 class Prepared(NamedTuple):
@@ -185,20 +178,6 @@ def _span(rows: Sequence[Row], scale: int | None) -> tuple[str, str]:
     return f"{min(sides)} to {max(sides)}", ", ".join(f"{size} ({n:,})" for size, n in sizes)
 
 
-STYLE = """
-:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
-body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: .5rem 0 2rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #8884; }
-th { font-weight: 600; vertical-align: bottom; }
-th:first-child, td:first-child, .words td, .words th { text-align: left; }
-.words td { overflow-wrap: break-word; max-width: 60ch; }
-summary { cursor: pointer; margin: .4rem 0; }
-.none { color: #2a7a3a; }
-"""
-"""Of every page that is written: light or dark as the reader has it."""
-
-
 def _page(prepared: PreparedSet, findings: Sequence[Finding], shown: Sequence[Table]) -> str:
     name = escape(", ".join(sorted({row.dataset for row in prepared.rows})) or "an empty set")
     done = sum(row.status == "ok" for row in prepared.rows)
@@ -224,10 +203,3 @@ def _findings(findings: Sequence[Finding]) -> str:
             opened = " open" if len(own) <= AT_A_GLANCE else ""
             text += f"<details{opened}><summary>{len(own):,}: {escape(meaning)}</summary>{table}{more}</details>"
     return text
-
-
-def table_html(table: Table, kind: str = "numbers") -> str:
-    """A table for a page of `STYLE`; of the kind "words", text is on the left and long text is broken."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
-    rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows)
-    return f"<table class={kind}><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"

@@ -58,6 +58,12 @@ class Measured:
     """The truth; None: nobody graded it."""
     probs: tuple[float, ...] = ()
     """Of the grades 0-4."""
+    grade_alone: bool = False
+    """Another system said a grade and no probabilities: `probs` is 1 for this grade and 0 for the others."""
+    positive: bool | None = None
+    """The truth where only negative and positive are told apart, as in Real-LR; None: everywhere else."""
+    p_positive: float | None = None
+    """The probability beside `positive`."""
     image: Mapping[str, float] = field(default_factory=dict)
     """PSNR and SSIM against the HR frame; empty without an HR frame, or if the ISR subnet was skipped."""
     lesions: Mapping[Lesion, LesionPixels] = field(default_factory=dict)

@@ -6,15 +6,17 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from deepmtdr.errors import DataError
+from deepmtdr.evaluation.curves import CurvePoints
 from deepmtdr.evaluation.measure import Measured
 from deepmtdr.evaluation.scores import Score
+from deepmtdr.pages import Table
 from deepmtdr.terms import Grade, Lesion
 
 IMAGE_SCORES = [
@@ -30,14 +32,6 @@ COLUMNS = [
 """Of `predictions.csv`; a cell is empty where nothing is known or the score is undefined."""
 
 
-class Table(NamedTuple):
-    """Cells ready for the screen."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Everything that came out of one run over a split."""
@@ -49,6 +43,10 @@ class Evaluation:
     """By data set: photographs by true grade (row) and predicted grade (column)."""
     measured: list[Measured]
     """One for each photograph, whatever happened."""
+    curves: dict[tuple[str, Lesion], CurvePoints] = field(default_factory=dict)
+    """Precision over recall of all pixels, by data set and lesion type, thinned to be drawn."""
+    thumbnails: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """Small JPEG pictures of the worst cases, by data set and name; empty if nobody asked for them."""
 
     @property
     def failures(self) -> list[Measured]:
@@ -68,10 +66,18 @@ class Evaluation:
         """For JSON: a value that is undefined is None, with the reason in `note`."""
         return {
             "protocol": self.protocol,
-            "scores": [{key: _known(value) for key, value in score._asdict().items()} for score in self.scores],
+            "scores": [known(score._asdict()) for score in self.scores],
             "confusion": self.confusion,
             "failures": [{"dataset": m.dataset, "name": m.name, "reason": m.failure} for m in self.failures],
         }
+
+    def write_scores(self, folder: Path) -> None:
+        """Write `evaluation.json` alone, all or nothing.
+
+        Raises:
+            DataError: if the folder cannot be written.
+        """
+        write_json(folder / "evaluation.json", self.as_dict())
 
     def write(self, folder: Path) -> None:
         """Write `evaluation.json` and `predictions.csv`, each all or nothing.
@@ -79,13 +85,22 @@ class Evaluation:
         Raises:
             DataError: if the folder cannot be written.
         """
-        with _whole(folder / "evaluation.json") as file:
-            json.dump(self.as_dict(), file, indent=1, allow_nan=False)
-            file.write("\n")
+        self.write_scores(folder)
         with _whole(folder / "predictions.csv") as file:
             rows = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
             rows.writeheader()
             rows.writerows(prediction_row(m) for m in self.measured)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write all or nothing.
+
+    Raises:
+        DataError: if the folder cannot be written.
+    """
+    with _whole(path) as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.write("\n")
 
 
 def prediction_row(measured: Measured) -> dict[str, Any]:
@@ -96,8 +111,10 @@ def prediction_row(measured: Measured) -> dict[str, Any]:
     row |= {"fov_side": m.fov_side, "lr_size": m.lr_size, "scale": m.scale}
     if m.probs:
         row["predicted_grade"] = max(Grade, key=lambda grade: m.probs[grade]).value
+    if m.probs and not m.grade_alone:
         row["p_referable"] = sum(m.probs[grade] for grade in Grade if grade.referable)
-        row |= {f"p{grade:d}": m.probs[grade] for grade in Grade}
+        # Every digit: `deepmtdr score` finds in the file exactly what the evaluation found.
+        row |= {f"p{grade:d}": repr(float(m.probs[grade])) for grade in Grade}
     for lesion, pixels in m.lesions.items():
         values = pixels.average_precision, pixels.prevalence, pixels.dice
         row |= {f"{score}_{lesion.name}": value for score, value in zip(LESION_SCORES, values, strict=True)}
@@ -107,7 +124,7 @@ def prediction_row(measured: Measured) -> dict[str, Any]:
 def _table(scores: list[Score]) -> Table:
     """Subjects down and scores across; a single subject has its scores down."""
     subjects, names = dict.fromkeys(s.subject for s in scores), dict.fromkeys(s.score for s in scores)
-    cells = {(s.subject, s.score): _interval(s) for s in scores}
+    cells = {(s.subject, s.score): with_interval(s) for s in scores}
     first = scores[0]
     title = f"{first.task}, {first.dataset} ({max(s.photographs for s in scores)} photographs)"
     if len(subjects) == 1:
@@ -117,16 +134,17 @@ def _table(scores: list[Score]) -> Table:
     return Table(title, ("", *names), rows)
 
 
-def _interval(score: Score) -> str:
+def with_interval(score: Score) -> str:
+    """`0.8123 [0.77, 0.85]`; if the value is undefined, the reason."""
     if math.isnan(score.value):
         return f"undefined: {score.note}"
     bounds = "" if math.isnan(score.low) else f" [{score.low:.3g}, {score.high:.3g}]"
     return f"{score.value:.4g}{bounds}"
 
 
-def _known(value: Any) -> Any:
-    """JSON has no nan and no infinity (the PSNR of equal images)."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def known(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for JSON, which has no nan and no infinity (the PSNR of equal images): None."""
+    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
 
 
 def _cell(value: Any) -> Any:

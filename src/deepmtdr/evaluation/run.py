@@ -14,7 +14,9 @@ from deepmtdr.data.photograph import way_into_frame
 from deepmtdr.data.sample import Sample
 from deepmtdr.data.split import apply_split, read_split
 from deepmtdr.errors import DataError
+from deepmtdr.evaluation.curves import lesion_curves
 from deepmtdr.evaluation.measure import COVERAGE, Measured, measure
+from deepmtdr.evaluation.page import write_page
 from deepmtdr.evaluation.results import Evaluation, Table
 from deepmtdr.evaluation.scores import (
     Bootstrap,
@@ -24,6 +26,7 @@ from deepmtdr.evaluation.scores import (
     lesion_scores,
     super_resolution_scores,
 )
+from deepmtdr.evaluation.worst import thumbnails, worst_cases
 from deepmtdr.metrics import PooledCurve
 from deepmtdr.progress import Progress
 from deepmtdr.terms import FRAME, Lesion
@@ -83,6 +86,7 @@ def score(measured: Sequence[Measured], pooled: Pooled, bootstrap: Bootstrap, pr
         ],
         confusion=confusion_matrices(measured),
         measured=list(measured),
+        curves=lesion_curves(pooled),
     )
 
 
@@ -97,6 +101,7 @@ def evaluate_folder(
     bf16: bool = False,
     bootstrap: Bootstrap | None = None,
     out: Path | None = None,
+    pictures: bool = True,
 ) -> Evaluation:
     """From paths to scores: what `deepmtdr evaluate` does, with a progress bar.
 
@@ -110,7 +115,8 @@ def evaluate_folder(
         as_lr: see `evaluate`.
         bf16: see `evaluate`.
         bootstrap: how the intervals are made.
-        out: folder for `evaluation.json` and `predictions.csv`; None writes nothing.
+        out: folder for `evaluation.json`, `predictions.csv` and `report.html`; None writes nothing.
+        pictures: show the worst cases in the report; False for a report that goes where no photograph of a patient may.
 
     Raises:
         CheckpointError: if the weights are missing or damaged.
@@ -126,6 +132,9 @@ def evaluate_folder(
         done.protocol["split"] = {"side": side, "sha256": digest, "of_the_weights": digest == trained.card.get("data")}
     if out is not None:
         done.write(out)
+        if pictures:
+            done.thumbnails.update(thumbnails(samples, worst_cases(done.measured)))
+        write_page(done, out)
     return done
 
 

@@ -10,7 +10,14 @@ import numpy as np
 from deepmtdr import metrics
 from deepmtdr.evaluation.measure import Measured
 from deepmtdr.metrics import PooledCurve
-from deepmtdr.statistics import Interval, bootstrap_interval, brier, expected_calibration_error
+from deepmtdr.statistics import (
+    Difference,
+    Interval,
+    bootstrap_difference,
+    bootstrap_interval,
+    brier,
+    expected_calibration_error,
+)
 from deepmtdr.terms import Lesion
 
 ALL = "all"
@@ -45,7 +52,13 @@ class Bootstrap(NamedTuple):
 
     def of(self, score: Callable[..., float], group: Sequence[Measured], *arrays: np.ndarray) -> Interval:
         """The interval of a score, patients drawn whole."""
-        return bootstrap_interval(score, _patients(group), *arrays, **self._asdict())
+        return bootstrap_interval(score, patients(group), *arrays, **self._asdict())
+
+    def difference(
+        self, score: Callable[..., float], group: Sequence[Measured], a: Sequence[np.ndarray], b: Sequence[np.ndarray]
+    ) -> Difference:
+        """The paired interval of score(*a) - score(*b), the same patients drawn for both."""
+        return bootstrap_difference(score, patients(group), a, b, **self._asdict())
 
 
 NO_INTERVAL = "no interval: fewer than two patients, or undefined in more than a tenth of the resamples"
@@ -62,7 +75,8 @@ def by_dataset(measured: Sequence[Measured]) -> Iterator[tuple[str, list[Measure
         yield ALL, list(measured)
 
 
-def _patients(group: Iterable[Measured]) -> list[tuple[str, str]]:
+def patients(group: Iterable[Measured]) -> list[tuple[str, str]]:
+    """The patient of each photograph."""
     return [(m.dataset, m.patient) for m in group]  # two data sets may give two people the same number
 
 
@@ -72,7 +86,7 @@ def _row(
     """A row of a table; `why` is the reason should the value be undefined."""
     note = why if np.isnan(interval.value) else NO_INTERVAL if np.isnan(interval.low) else ""
     note = EQUAL if np.isinf(interval.value) else note
-    return Score(task, dataset, subject, name, *interval, len(group), len(set(_patients(group))), note)
+    return Score(task, dataset, subject, name, *interval, len(group), len(set(patients(group))), note)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -197,6 +211,10 @@ class _Drawn:
 
 NO_PHOTOGRAPH_OF_BOTH = "needs photographs of both kinds, found one"
 ONE_CLASS = "truth and predictions are one single grade"
+NO_PROBABILITIES = "needs probabilities, found grades alone"
+
+Functions = Mapping[str, tuple[Callable[[np.ndarray, np.ndarray], float], str]]
+"""Each takes what was predicted and the truth; beside it, why it may be undefined."""
 
 
 def _auc_from(least: int) -> Callable[[np.ndarray, np.ndarray], float]:
@@ -204,7 +222,7 @@ def _auc_from(least: int) -> Callable[[np.ndarray, np.ndarray], float]:
     return lambda probs, truth: metrics.auc(probs[:, least:].sum(axis=1), truth >= least)
 
 
-GRADING_SCORES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], float], str]] = {
+GRADING_SCORES: Functions = {
     "kappa_quadratic": (lambda probs, truth: metrics.kappa_quadratic(probs.argmax(1), truth), ONE_CLASS),
     "kappa_linear": (lambda probs, truth: metrics.kappa_linear(probs.argmax(1), truth), ONE_CLASS),
     "kappa": (lambda probs, truth: metrics.kappa(probs.argmax(1), truth), ONE_CLASS),
@@ -220,14 +238,60 @@ GRADING_SCORES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], float], str]]
 }
 """Each takes the probabilities "n 5" and the true grades; beside it, why it may be undefined."""
 
+OF_THE_GRADE = frozenset(
+    {"kappa_quadratic", "kappa_linear", "kappa", "accuracy", "precision_weighted", "f1_weighted", "f1_macro"}
+)
+"""Those of them that a predicted grade without probabilities has too."""
 
-def grading_scores(measured: Sequence[Measured], bootstrap: Bootstrap) -> list[Score]:
+
+class Grading(NamedTuple):
+    """What is asked of each photograph, and how the answers are scored."""
+
+    subject: str
+    functions: Functions
+    of_the_grade: frozenset[str]
+    """The names of the functions that need no probability."""
+    is_scored: Callable[[Measured], bool]
+    """Whether truth and prediction are both there."""
+    arrays: Callable[[list[Measured]], tuple[np.ndarray, np.ndarray]]
+    """Predictions and truths, as the functions take them."""
+    is_right: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    """From the same two arrays: True where the prediction is right."""
+    ranked: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    """From the same two arrays: the scores and the truth of the AUC by which two systems are compared."""
+
+    def defined(self, scored: Iterable[Measured]) -> Functions:
+        """The functions; those that need probabilities are nan where a photograph has none."""
+        if not any(m.grade_alone for m in scored):
+            return self.functions
+        undefined = (lambda _predicted, _truth: float("nan")), NO_PROBABILITIES
+        return {name: both if name in self.of_the_grade else undefined for name, both in self.functions.items()}
+
+
+def _graded_arrays(graded: list[Measured]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([m.probs for m in graded]), np.array([m.grade for m in graded], dtype=np.int64)
+
+
+GRADES = Grading(
+    subject="grade",
+    functions=GRADING_SCORES,
+    of_the_grade=OF_THE_GRADE,
+    is_scored=lambda m: bool(m.probs) and m.grade is not None,
+    arrays=_graded_arrays,
+    is_right=lambda probs, truth: probs.argmax(1) == truth,
+    ranked=lambda probs, truth: (probs[:, 2:].sum(axis=1), truth >= 2),
+)
+"""The five grades; two systems are compared by `auc_referable`."""
+
+
+def grading_scores(measured: Sequence[Measured], bootstrap: Bootstrap, grading: Grading = GRADES) -> list[Score]:
     """The paper's scores (weighted precision and F1, quadratic kappa: reading R14) and the field's."""
     return [
-        _row("grading", dataset, "grade", name, bootstrap.of(score, graded, *_graded_arrays(graded)), graded, why)
+        _row("grading", dataset, grading.subject, name, bootstrap.of(score, scored, *arrays), scored, why)
         for dataset, group in by_dataset(measured)
-        if (graded := [m for m in group if m.probs and m.grade is not None])
-        for name, (score, why) in GRADING_SCORES.items()
+        if (scored := [m for m in group if grading.is_scored(m)])
+        for arrays in [grading.arrays(scored)]
+        for name, (score, why) in grading.defined(scored).items()
     ]
 
 
@@ -235,12 +299,8 @@ def confusion_matrices(measured: Sequence[Measured]) -> dict[str, list[list[int]
     """By data set: photographs by true grade (row) and predicted grade (column)."""
     matrices = {}
     for dataset, group in by_dataset(measured):
-        graded = [m for m in group if m.probs and m.grade is not None]
+        graded = [m for m in group if GRADES.is_scored(m)]
         if graded:
             probs, truth = _graded_arrays(graded)
             matrices[dataset] = metrics.confusion_matrix(probs.argmax(1), truth).tolist()
     return matrices
-
-
-def _graded_arrays(graded: list[Measured]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([m.probs for m in graded]), np.array([m.grade for m in graded], dtype=np.int64)

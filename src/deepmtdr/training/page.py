@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from deepmtdr.data.report import STYLE, Table, table_html
 from deepmtdr.errors import DataError
 from deepmtdr.files import write_atomically
+from deepmtdr.pages import STYLE, Table, table_html
+from deepmtdr.plots import CURVE_STYLE
 from deepmtdr.recipe import Recipe, differences, to_dict
-from deepmtdr.training.curve import CURVE_STYLE, curve_svg, is_logarithmic
+from deepmtdr.training.curve import curve_svg, is_logarithmic
 from deepmtdr.training.log import LOOKS, LOSSES
 from deepmtdr.training.traces import Trace, Traces, order, read_traces
 

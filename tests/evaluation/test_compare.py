@@ -1,0 +1,174 @@
+"""Two systems on the same photographs: the same, a better one, and what may not be compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepmtdr.errors import DataError
+from deepmtdr.evaluation import Bootstrap, Comparison, Measured, compare
+from deepmtdr.evaluation.compare import Compared, PairedTest
+from deepmtdr.evaluation.scores import GRADING_SCORES, OF_THE_GRADE
+from deepmtdr.metrics import auc, kappa_quadratic
+
+FEW = Bootstrap(resamples=200)
+
+
+def system(knows: float, seed: int, photographs: int = 100, patients: int = 100) -> list[Measured]:
+    """A system that grades the better, the more it knows."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(photographs) % 5
+    logits = rng.normal(size=(photographs, 5)) + knows * np.eye(5)[truth]
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return [
+        Measured(
+            dataset="x", name=f"{i}", patient=f"{i % patients}", grade=int(truth[i]), probs=tuple(map(float, probs[i]))
+        )
+        for i in range(photographs)
+    ]
+
+
+def difference(done: Comparison, score: str) -> Compared:
+    return next(row for row in done.differences if row.score == score)
+
+
+def outcome(done: Comparison, test: str) -> PairedTest:
+    return next(row for row in done.tests if row.test == test)
+
+
+def test_a_system_is_not_better_than_itself() -> None:
+    a = system(1, 0)
+    done = compare(a, list(reversed(a)), bootstrap=FEW)
+    assert [row.score for row in done.differences] == list(GRADING_SCORES)
+    for row in done.differences:
+        assert (row.a, row.difference, row.low, row.high, row.p_value) == (row.b, 0, 0, 0, 1)
+    assert [row.p_value for row in done.tests] == [1, 1]
+
+
+def test_a_clearly_better_system_has_a_small_p() -> None:
+    done = compare(system(3, 0), system(0.5, 1), bootstrap=FEW)
+    for name in ("kappa_quadratic", "accuracy", "auc_referable"):
+        row = difference(done, name)
+        assert row.low > 0 and row.p_value < 0.02
+    assert difference(done, "brier").high < 0
+    assert all(row.p_value < 0.001 for row in done.tests)
+
+
+def test_two_systems_that_know_alike_have_a_large_p() -> None:
+    done = compare(system(1, 0), system(1, 1), bootstrap=FEW)
+    row = difference(done, "kappa_quadratic")
+    assert row.low < 0 < row.high and row.p_value > 0.05
+
+
+def test_values_are_those_of_each_system_and_what_is_won_by_one_is_lost_by_the_other() -> None:
+    a, b = system(2, 0), system(1, 1)
+    there, back = compare(a, b, bootstrap=FEW), compare(b, a, bootstrap=FEW)
+    truth = np.array([m.grade for m in a])
+    predicted_a, predicted_b = (np.array([np.argmax(m.probs) for m in s]) for s in (a, b))
+    row = difference(there, "kappa_quadratic")
+    assert row.a == pytest.approx(kappa_quadratic(predicted_a, truth))
+    assert row.b == pytest.approx(kappa_quadratic(predicted_b, truth))
+    assert row.difference == row.a - row.b == -difference(back, "kappa_quadratic").difference
+    assert row.low == pytest.approx(-difference(back, "kappa_quadratic").high)
+    found = outcome(there, "delong").found
+    assert found["auc_a"] == pytest.approx(auc(np.array([sum(m.probs[2:]) for m in a]), truth >= 2))
+    only_a = int(((predicted_a == truth) & (predicted_b != truth)).sum())
+    assert outcome(there, "mcnemar").found["only_a"] == only_a
+
+
+def test_photographs_of_one_patient_are_drawn_together_and_the_tests_say_that_they_do_not() -> None:
+    single = compare(system(2, 0), system(1, 1), bootstrap=FEW)
+    pairs = compare(system(2, 0, patients=50), system(1, 1, patients=50), bootstrap=FEW)
+    assert (difference(pairs, "kappa").patients, difference(single, "kappa").patients) == (50, 100)
+    assert all("some are of one patient" in row.note for row in pairs.tests)
+    assert all(row.note == "" for row in single.tests)
+
+
+def test_grades_alone_are_compared_by_the_scores_of_the_grade() -> None:
+    a = system(2, 0)
+    hard = [
+        replace(m, probs=tuple(float(g == np.argmax(m.probs)) for g in range(5)), grade_alone=True)
+        for m in system(1, 1)
+    ]
+    done = compare(a, hard, bootstrap=FEW)
+    assert {row.score for row in done.differences if not math.isnan(row.difference)} == OF_THE_GRADE
+    area = difference(done, "auc_referable")
+    assert not math.isnan(area.a) and math.isnan(area.b) and "grades alone" in area.note
+    assert "grades alone" in outcome(done, "delong").note and outcome(done, "mcnemar").p_value < 1
+
+
+def test_one_kind_or_one_patient_is_undefined_with_the_reason() -> None:
+    healthy = [replace(m, grade=0, patient="one") for m in system(1, 0, photographs=4)]
+    done = compare(healthy, healthy, bootstrap=FEW)
+    assert "both kinds" in difference(done, "auc_any").note
+    assert difference(done, "accuracy").difference == 0
+    assert "fewer than two patients" in difference(done, "accuracy").note
+    assert "both kinds" in outcome(done, "delong").note
+
+
+def test_a_photograph_that_one_failed_on_is_left_out_of_both_and_named() -> None:
+    a, b = system(1, 0), system(1, 1)
+    a[3] = replace(a[3], probs=(), failure="torn")
+    b[5] = replace(b[5], grade=None)
+    a[5] = replace(a[5], grade=None)
+    done = compare(a, b, bootstrap=FEW)
+    assert done.left_out == [("x", "3")]
+    assert difference(done, "accuracy").photographs == 98
+
+
+def test_binary_answers_are_compared_too() -> None:
+    a, b = (
+        [
+            Measured(dataset="x", name=m.name, patient=m.patient, positive=m.grade != 0, p_positive=1 - m.probs[0])
+            for m in system(knows, seed)
+        ]
+        for knows, seed in ((3, 0), (0, 1))
+    )
+    done = compare(a, b, bootstrap=FEW)
+    assert [row.score for row in done.differences] == ["accuracy", "sensitivity", "specificity", "auc"]
+    assert difference(done, "auc").p_value < 0.02 and outcome(done, "delong").p_value < 0.001
+    with pytest.raises(DataError, match="one system was asked for grade >= 1"):
+        compare(a, system(1, 0))
+
+
+def test_two_data_sets_are_compared_alone_and_together() -> None:
+    a, b = ([*s, *(replace(m, dataset="y") for m in s)] for s in (system(2, 0, 40), system(1, 1, 40)))
+    done = compare(a, b, bootstrap=FEW)
+    assert list(dict.fromkeys(row.dataset for row in done.differences)) == ["x", "y", "all"]
+    assert [row.dataset for row in done.tests] == ["x", "x", "y", "y", "all", "all"]
+    assert len(done.tables()) == 6
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    a, b = system(1, 0), system(1, 1)
+    with pytest.raises(DataError, match=r"system B lacks 4 photographs of the other: 0, 1, 2, \.\.\.;"):
+        compare(a, b[4:])
+    with pytest.raises(DataError, match="system A lacks 1 photographs of the other: 99;"):
+        compare(a[:-1], b)
+    with pytest.raises(DataError, match="x 0: true grade 0 in system A, 4 in B"):
+        compare(a, [replace(b[0], grade=4), *b[1:]])
+    with pytest.raises(DataError, match="x 0: true patient 0 in system A, 7 in B"):
+        compare(a, [replace(b[0], patient="7"), *b[1:]])
+    with pytest.raises(DataError, match="x 0: twice in system B"):
+        compare(a, [*b, replace(b[0])])
+    with pytest.raises(DataError, match="no photograph with a true grade that both systems predicted"):
+        compare([replace(m, grade=None) for m in a], [replace(m, grade=None) for m in b])
+
+
+def test_tables_and_json_say_everything(tmp_path: Path) -> None:
+    healthy = [replace(m, grade=0) for m in system(1, 0, photographs=4)]
+    done = compare(healthy, healthy, bootstrap=FEW)
+    differences, tests = done.tables()
+    assert len(differences.rows) == len(done.differences) and len(tests.rows) == 2
+    assert all(len(row) == len(table.columns) for table in (differences, tests) for row in table.rows)
+    assert any("undefined: needs photographs of both kinds" in cell for row in differences.rows for cell in row)
+    done.write(tmp_path)
+    written = json.loads((tmp_path / "comparison.json").read_text())
+    rows = {row["score"]: row for row in written["differences"]}
+    assert rows["auc_any"]["difference"] is None and "both kinds" in rows["auc_any"]["note"]
+    assert written["tests"][1]["found"]["auc_a"] is None
