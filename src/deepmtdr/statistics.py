@@ -151,7 +151,11 @@ def _bounds(drawn: Float[np.ndarray, " r"], level: float) -> tuple[float, float]
     defined = drawn[~np.isnan(drawn)]
     if defined.size < DEFINED * drawn.size:
         return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    if not np.isfinite(defined).all():  # between a number and infinity nothing can be interpolated
+        low, high = np.sort(defined)[[round(end * (defined.size - 1)) for end in ends]]
+    else:
+        low, high = np.quantile(defined, ends)
     return float(low), float(high)
 
 

@@ -13,7 +13,7 @@ import pytest
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation import Bootstrap, Comparison, Measured, compare
 from deepmtdr.evaluation.compare import Compared, PairedTest
-from deepmtdr.evaluation.scores import GRADING_SCORES, OF_THE_GRADE
+from deepmtdr.evaluation.grading import GRADING_SCORES, OF_THE_GRADE
 from deepmtdr.metrics import auc, kappa_quadratic
 
 FEW = Bootstrap(resamples=200)
@@ -96,7 +96,7 @@ def test_grades_alone_are_compared_by_the_scores_of_the_grade() -> None:
         for m in system(1, 1)
     ]
     done = compare(a, hard, bootstrap=FEW)
-    assert {row.score for row in done.differences if not math.isnan(row.difference)} == OF_THE_GRADE
+    assert {row.score for row in done.differences if not math.isnan(row.difference)} == set(OF_THE_GRADE)
     area = difference(done, "auc_referable")
     assert not math.isnan(area.a) and math.isnan(area.b) and "grades alone" in area.note
     assert "grades alone" in outcome(done, "delong").note and outcome(done, "mcnemar").p_value < 1
@@ -156,7 +156,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare(a, [replace(b[0], patient="7"), *b[1:]])
     with pytest.raises(DataError, match="x 0: twice in system B"):
         compare(a, [*b, replace(b[0])])
-    with pytest.raises(DataError, match="no photograph with a true grade that both systems predicted"):
+    with pytest.raises(DataError, match="no photograph with a known truth that both systems read"):
         compare([replace(m, grade=None) for m in a], [replace(m, grade=None) for m in b])
 
 

@@ -22,10 +22,11 @@ from deepmtdr.data.split import write_split
 from deepmtdr.data.synthetic import write_data_set
 from deepmtdr.evaluation import Bootstrap, Evaluation, Measured, evaluate_folder
 from deepmtdr.evaluation.curves import POINTS, CurvePoints, lesion_curves, precision_recall, reliability, roc, thinned
-from deepmtdr.evaluation.measure import LesionPixels
+from deepmtdr.evaluation.lesions import Pooled
+from deepmtdr.evaluation.measure import SR, lesion_pixels
 from deepmtdr.evaluation.page import write_page
 from deepmtdr.evaluation.run import score
-from deepmtdr.evaluation.scores import ALL, Pooled
+from deepmtdr.evaluation.scores import ALL
 from deepmtdr.evaluation.worst import SIDE, WORST, thumbnails, worst_cases
 from deepmtdr.metrics import PooledCurve
 from deepmtdr.model.deepmtdr import DeepMTDR
@@ -104,13 +105,13 @@ def annotated(curves: Sequence[PooledCurve], lesion: Lesion = Lesion.EX) -> tupl
     total, measured = PooledCurve(), []
     for number, curve in enumerate(curves):
         total.merge(curve)
-        own = LesionPixels(curve.average_precision(), curve.prevalence, curve.dice(), curve)
-        measured.append(Measured(dataset="one", name=f"n{number}", patient=f"p{number}", lesions={lesion: own}))
+        own = {lesion: lesion_pixels(curve)}
+        measured.append(Measured(dataset="one", name=f"n{number}", patient=f"p{number}", lesions=own))
     return measured, {("one", lesion): total}
 
 
 def evaluation(measured: Sequence[Measured], pooled: Pooled | None = None, **more: Any) -> Evaluation:
-    return score(measured, pooled or {}, Bootstrap(resamples=50), {**PROTOCOL, **more})
+    return score(measured, {SR: pooled or {}}, Bootstrap(resamples=50), {**PROTOCOL, **more})
 
 
 def test_every_score_stands_on_the_page_with_its_interval(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from deepmtdr.checkpoint import Checkpoint
 from deepmtdr.data.synthetic import write_data_set
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation import Bootstrap, Evaluation, Score, evaluate, score_predictions
-from deepmtdr.evaluation.scores import GRADING_SCORES, OF_THE_GRADE
+from deepmtdr.evaluation.grading import GRADING_SCORES, OF_THE_GRADE
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import load_recipe
 
@@ -47,7 +47,8 @@ def tables(folder: Path, probs: np.ndarray, truth: np.ndarray, patients: int = 3
 
 
 def by_name(done: Evaluation, dataset: str = "truth") -> dict[str, Score]:
-    return {score.score: score for score in done.scores if score.dataset == dataset}
+    """The scores of the grade, or of positive and negative."""
+    return {score.score: score for score in done.scores if (score.dataset, score.task) == (dataset, "grading")}
 
 
 def scored(folder: Path, said: str, truth: str, **options: bool) -> Evaluation:
@@ -117,7 +118,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
 def test_own_predictions_give_exactly_what_the_evaluation_gave(own: tuple[Evaluation, Path]) -> None:
     done, path = own
     again = score_predictions(path, path, bootstrap=FEW)
-    assert repr(again.scores) == repr([score for score in done.scores if score.task == "grading"])  # nan is nan
+    of_grades = ("grading", "each grade", "operating points")
+    assert repr(again.scores) == repr([score for score in done.scores if score.task in of_grades])  # nan is nan
     assert again.confusion == done.confusion
     assert [(m.name, m.failure) for m in again.failures] == [(m.name, m.failure) for m in done.failures]
     assert (again.protocol["without_grade"], again.protocol["failed"]) == (1, 1)
@@ -141,7 +143,7 @@ def test_grades_alone_leave_scores_of_probabilities_undefined_with_the_reason(tm
     )
     hard = by_name(score_predictions(said, tables(tmp_path, probs, truth)[1], bootstrap=FEW))
     soft = by_name(score_predictions(*tables(tmp_path, probs, truth), bootstrap=FEW))
-    assert {name for name, score in hard.items() if not math.isnan(score.value)} == OF_THE_GRADE
+    assert {name for name, score in hard.items() if not math.isnan(score.value)} == set(OF_THE_GRADE)
     assert {name: hard[name] for name in OF_THE_GRADE} == {name: soft[name] for name in OF_THE_GRADE}
     assert hard["auc_referable"].note == hard["brier"].note == "needs probabilities, found grades alone"
 

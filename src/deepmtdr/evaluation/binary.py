@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from deepmtdr import metrics
+from deepmtdr.data.sample import Sample
+from deepmtdr.evaluation.grading import HALF, NO_PHOTOGRAPH_OF_BOTH, Functions, Grading
 from deepmtdr.evaluation.measure import Measured
-from deepmtdr.evaluation.scores import NO_PHOTOGRAPH_OF_BOTH, Functions, Grading
-
-POSITIVE = 0.5
-"""A photograph is called positive from this probability on."""
 
 
 def _right(p_positive: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    return (p_positive >= POSITIVE) == positive
+    return (p_positive >= HALF) == positive
 
 
 def _share_right(p_positive: np.ndarray, positive: np.ndarray) -> float:
@@ -43,3 +44,24 @@ BINARY = Grading(
     ranked=lambda p_positive, positive: (p_positive, positive),
 )
 """Two systems are compared by `auc`."""
+
+
+def told_apart(measured: Iterable[Measured], samples: Sequence[Sample]) -> list[Measured]:
+    """Ask for grade >= 1 alone in the data sets whose makers told only negative and positive apart.
+
+    There a negative photograph has the grade 0 and a positive one has none: the grades alone would be a selection.
+
+    Args:
+        measured: one for each sample, in their order.
+        samples: what is known of the photographs.
+
+    Returns:
+        The photographs of these sets with `positive` and `p_positive` instead of a true grade; the others as they were.
+    """
+    apart = {sample.dataset for sample in samples if sample.grade is None and sample.dr_present is not None}
+    return [
+        replace(m, grade=None, positive=sample.has_dr, p_positive=1 - m.probs[0] if m.probs else None)
+        if sample.dataset in apart
+        else m
+        for m, sample in zip(measured, samples, strict=True)
+    ]

@@ -1,9 +1,9 @@
-"""Whether one system grades better than another on the same photographs (Sec. V-B)."""
+"""Whether one system is better than another on the same photographs: images, lesions and grades (Sec. V-B)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,19 +12,15 @@ import numpy as np
 
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation.binary import BINARY
-from deepmtdr.evaluation.measure import Measured
+from deepmtdr.evaluation.grading import GRADES, NO_PHOTOGRAPH_OF_BOTH, NO_PROBABILITIES, Grading
+from deepmtdr.evaluation.lesions import Drawn
+from deepmtdr.evaluation.measure import SR, Measured
 from deepmtdr.evaluation.results import Evaluation, Table, known, write_json
-from deepmtdr.evaluation.scores import (
-    GRADES,
-    NO_INTERVAL,
-    NO_PHOTOGRAPH_OF_BOTH,
-    NO_PROBABILITIES,
-    Bootstrap,
-    Grading,
-    by_dataset,
-    patients,
-)
+from deepmtdr.evaluation.scores import NO_INTERVAL, Bootstrap, by_dataset, mean_of_defined, patients
+from deepmtdr.evaluation.super_resolution import IMAGE_SCORES
 from deepmtdr.paired import delong, mcnemar
+from deepmtdr.statistics import Difference
+from deepmtdr.terms import Lesion
 
 NAMED = 3
 """How many photographs a message names of those that it counts."""
@@ -41,6 +37,8 @@ class Compared(NamedTuple):
     """One score of two systems on the same photographs."""
 
     dataset: str
+    subject: str
+    """As in the tables of an evaluation: `sr`, a lesion type, `grade`, `positive`."""
     score: str
     a: float
     b: float
@@ -119,40 +117,50 @@ def compare(
         bootstrap: how intervals and p-values are made.
 
     Returns:
-        A minus B of every grading score by data set, over the photographs that both systems predicted.
+        A minus B by data set: the super-resolved image's scores, each lesion type's pooled AUPR, every grading score,
+        each over the photographs of which both systems have it.
 
     Raises:
         DataError: if one has photographs that the other lacks, the two differ in a photograph's true grade or patient,
-            one was asked for grade >= 1 and the other for grades 0-4, or no photograph is scored in both.
+            one was asked for grade >= 1 and the other for grades 0-4, or nothing is scored in both.
     """
     bootstrap = bootstrap or Bootstrap()
     ours, theirs = (list(x.measured if isinstance(x, Evaluation) else x) for x in (a, b))
-    grading = _grading(ours, theirs)
+    _asked_the_same(ours, theirs)
     pairs = _pairs(ours, theirs)
-    scored = [(x, y) for x, y in pairs if grading.is_scored(x) and grading.is_scored(y)]
-    if not scored:
-        raise DataError("no photograph with a true grade that both systems predicted, expected at least one")
-    other = {_photograph(x): y for x, y in scored}
-    groups = [
-        (name, group, [other[_photograph(x)] for x in group]) for name, group in by_dataset([x for x, _ in scored])
-    ]
+    sound = [(x, y) for x, y in pairs if not (x.failure or y.failure)]
+    groups = [(name, *_both(group, sound)) for name, group in by_dataset([x for x, _ in sound])]
+    differences = [row for group in groups for row in _differences(*group, bootstrap)]
+    if not differences:
+        raise DataError("no photograph with a known truth that both systems read, expected at least one")
     return Comparison(
         protocol={
             **{name: x.protocol for name, x in (("a", a), ("b", b)) if isinstance(x, Evaluation)},
             "bootstrap": {"unit": "patient", **bootstrap._asdict()},
         },
-        differences=[row for group in groups for row in _differences(*group, grading, bootstrap)],
-        tests=[row for group in groups for row in _tests(*group, grading)],
+        differences=differences,
+        tests=[row for group in groups for row in _tests(*group)],
         left_out=[_photograph(x) for x, y in pairs if x.failure or y.failure],
     )
 
 
-def _grading(a: list[Measured], b: list[Measured]) -> Grading:
-    """What both were asked."""
+def _both(group: list[Measured], pairs: list[tuple[Measured, Measured]]) -> tuple[list[Measured], list[Measured]]:
+    other = {_photograph(x): y for x, y in pairs}
+    return group, [other[_photograph(x)] for x in group]
+
+
+def _where(
+    is_there: Callable[[Measured], bool], a: list[Measured], b: list[Measured]
+) -> tuple[list[Measured], list[Measured]]:
+    """The photographs of which both systems have it."""
+    kept = [(x, y) for x, y in zip(a, b, strict=True) if is_there(x) and is_there(y)]
+    return [x for x, _ in kept], [y for _, y in kept]
+
+
+def _asked_the_same(a: list[Measured], b: list[Measured]) -> None:
     binary = [any(m.p_positive is not None or m.positive is not None for m in system) for system in (a, b)]
     if binary[0] != binary[1]:
         raise DataError("one system was asked for grade >= 1, the other for grades 0-4; expected the same of both")
-    return BINARY if binary[0] else GRADES
 
 
 def _pairs(a: list[Measured], b: list[Measured]) -> list[tuple[Measured, Measured]]:
@@ -186,21 +194,74 @@ def _photograph(m: Measured) -> Photograph:
     return m.dataset, m.name
 
 
-def _differences(
-    dataset: str, a: list[Measured], b: list[Measured], grading: Grading, bootstrap: Bootstrap
-) -> Iterator[Compared]:
+def _differences(dataset: str, a: list[Measured], b: list[Measured], bootstrap: Bootstrap) -> Iterator[Compared]:
     """Every score of one data set."""
+    yield from _image_differences(dataset, *_where(lambda m: bool(m.image), a, b), bootstrap)
+    for lesion in Lesion:
+        yield from _lesion_differences(
+            dataset, lesion, *_where(lambda m, lesion=lesion: lesion in m.lesions, a, b), bootstrap
+        )
+    for grading in (GRADES, BINARY):
+        yield from _grade_differences(dataset, grading, *_where(grading.is_scored, a, b), bootstrap)
+
+
+def _compared(
+    place: tuple[str, str, str], values: tuple[float, float], found: Difference, group: list[Measured], why: str
+) -> Compared:
+    note = why if math.isnan(found.value) else NO_INTERVAL if math.isnan(found.low) else ""
+    return Compared(*place, *values, *found, len(group), len(set(patients(group))), note)
+
+
+def _image_differences(dataset: str, a: list[Measured], b: list[Measured], bootstrap: Bootstrap) -> Iterator[Compared]:
+    for name in IMAGE_SCORES:
+        values = [np.array([m.image.get(f"{name}_{SR}", np.nan) for m in system]) for system in (a, b)]
+        if a and not all(np.isnan(own).all() for own in values):
+            found = bootstrap.difference(mean_of_defined, a, [values[0]], [values[1]])
+            means = mean_of_defined(values[0]), mean_of_defined(values[1])
+            yield _compared((dataset, SR, name), means, found, a, "no pixel counts")
+
+
+def _lesion_differences(
+    dataset: str, lesion: Lesion, a: list[Measured], b: list[Measured], bootstrap: Bootstrap
+) -> Iterator[Compared]:
+    """AUPR of all pixels, from the coarse counts that are kept of each photograph: within 0.01 of the tables'."""
+    if not a:
+        return
+    systems = [Drawn(a, lesion), Drawn(b, lesion)]
+
+    def aupr(system: np.ndarray, rows: np.ndarray) -> float:
+        return systems[system[0]](rows).average_precision()
+
+    numbers = np.arange(len(a))
+    arrays = [(np.full(len(a), system), numbers) for system in (0, 1)]
+    found = bootstrap.difference(aupr, a, *arrays)
+    values = aupr(*arrays[0]), aupr(*arrays[1])
+    why = f"no {lesion.full_name} on these photographs"
+    yield _compared((dataset, lesion.name, "aupr_pooled"), values, found, a, why)
+
+
+def _grade_differences(
+    dataset: str, grading: Grading, a: list[Measured], b: list[Measured], bootstrap: Bootstrap
+) -> Iterator[Compared]:
+    if not a:
+        return
     arrays_a, arrays_b = grading.arrays(a), grading.arrays(b)
     scores_a, scores_b = grading.defined(a), grading.defined(b)
     for name, (score, why) in grading.defined([*a, *b]).items():
         values = scores_a[name][0](*arrays_a), scores_b[name][0](*arrays_b)
-        difference = bootstrap.difference(score, a, arrays_a, arrays_b)
-        note = why if math.isnan(difference.value) else NO_INTERVAL if math.isnan(difference.low) else ""
-        yield Compared(dataset, name, *values, *difference, len(a), len(set(patients(a))), note)
+        found = bootstrap.difference(score, a, arrays_a, arrays_b)
+        yield _compared((dataset, grading.subject, name), values, found, a, why)
 
 
-def _tests(dataset: str, a: list[Measured], b: list[Measured], grading: Grading) -> Iterator[PairedTest]:
+def _tests(dataset: str, a: list[Measured], b: list[Measured]) -> Iterator[PairedTest]:
+    for grading in (GRADES, BINARY):
+        yield from _tests_of(dataset, grading, *_where(grading.is_scored, a, b))
+
+
+def _tests_of(dataset: str, grading: Grading, a: list[Measured], b: list[Measured]) -> Iterator[PairedTest]:
     """Both tests on one data set."""
+    if not a:
+        return
     arrays_a, arrays_b = grading.arrays(a), grading.arrays(b)
     related = INDEPENDENT if len(set(patients(a))) < len(a) else ""
     counts = mcnemar(grading.is_right(*arrays_a), grading.is_right(*arrays_b))
@@ -219,17 +280,19 @@ def _found(result: Any) -> dict[str, float]:
 
 
 def _differences_table(rows: list[Compared]) -> Table:
-    title = f"difference, {rows[0].dataset} ({rows[0].photographs} photographs, {rows[0].patients} patients)"
-    return Table(title, ("score", "A", "B", "A - B", "p"), [_difference_row(row) for row in rows])
+    most = max(rows, key=lambda row: row.photographs)
+    title = f"difference, {most.dataset} ({most.photographs} photographs, {most.patients} patients)"
+    return Table(title, ("", "score", "A", "B", "A - B", "p"), [_difference_row(row) for row in rows])
 
 
 def _difference_row(row: Compared) -> tuple[str, ...]:
     a, b = ("undefined" if math.isnan(value) else f"{value:.4g}" for value in (row.a, row.b))
+    told = row.subject, row.score, a, b
     if math.isnan(row.difference):
-        return row.score, a, b, f"undefined: {row.note}", ""
+        return *told, f"undefined: {row.note}", ""
     if math.isnan(row.p_value):
-        return row.score, a, b, f"{row.difference:.3g}", ""
-    return row.score, a, b, f"{row.difference:.3g} [{row.low:.3g}, {row.high:.3g}]", f"{row.p_value:.3g}"
+        return *told, f"{row.difference:.3g}", ""
+    return *told, f"{row.difference:.3g} [{row.low:.3g}, {row.high:.3g}]", f"{row.p_value:.3g}"
 
 
 def _tests_table(rows: list[PairedTest]) -> Table:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from deepmtdr.evaluation.scores import ALL, Pooled
-from deepmtdr.metrics import PooledCurve
+from deepmtdr.evaluation.lesions import Pooled
+from deepmtdr.evaluation.scores import ALL
+from deepmtdr.metrics import FrocCounts, PooledCurve
 from deepmtdr.terms import Lesion
 
 POINTS = 200
@@ -20,6 +21,15 @@ class CurvePoints(NamedTuple):
 
     x: Float[np.ndarray, " n"]
     y: Float[np.ndarray, " n"]
+
+
+class FrocPoints(NamedTuple):
+    """An FROC curve, a point for each threshold from the highest down."""
+
+    thresholds: Float[np.ndarray, " t"]
+    alarms_per_image: Float[np.ndarray, " t"]
+    sensitivity: Float[np.ndarray, " t"]
+    """Nan without lesions."""
 
 
 class Bin(NamedTuple):
@@ -59,6 +69,12 @@ def precision_recall(curve: PooledCurve) -> CurvePoints:
         return CurvePoints(np.empty(0), np.empty(0))
     called = hits + alarms > 0
     return CurvePoints(hits[called] / hits[-1], (hits / np.maximum(hits + alarms, 1))[called])
+
+
+def froc_points(counts: FrocCounts) -> FrocPoints:
+    """Share of the lesions found over false alarms per image."""
+    sensitivity = counts.hits / counts.lesions if counts.lesions else np.full(counts.hits.size, np.nan)
+    return FrocPoints(counts.thresholds[::-1], counts.alarms[::-1] / counts.images, sensitivity[::-1])
 
 
 def thinned(points: CurvePoints, most: int = POINTS) -> CurvePoints:

@@ -10,9 +10,10 @@ import numpy as np
 
 from deepmtdr.evaluation.binary import BINARY
 from deepmtdr.evaluation.curves import CurvePoints, reliability, roc, thinned
+from deepmtdr.evaluation.grading import GRADES
 from deepmtdr.evaluation.measure import Measured
 from deepmtdr.evaluation.results import with_interval
-from deepmtdr.evaluation.scores import GRADES, Score
+from deepmtdr.evaluation.scores import Score
 from deepmtdr.plots import BOTTOM, LEFT, RIGHT, TOP, UNIT, WIDTH, Panel, linear_axis
 from deepmtdr.terms import Grade, Lesion
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,17 +12,31 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from deepmtdr.data.frames import read_lesion_masks
-from deepmtdr.data.photograph import crop_mask, crop_to_frame, find_fov, fov_mask, read_photograph, way_into_frame
+from deepmtdr.data.photograph import (
+    FieldOfView,
+    crop_mask,
+    crop_to_frame,
+    find_fov,
+    fov_mask,
+    read_photograph,
+    way_into_frame,
+)
 from deepmtdr.data.resize import resize
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import DeepMTDRError
-from deepmtdr.metrics import PooledCurve, mean_ssim, psnr, ssim_map
+from deepmtdr.metrics import FIVE_SCALES, FrocCounts, PooledCurve, mean_ssim, ms_ssim, psnr, ssim_map
+from deepmtdr.metrics import froc as count_froc
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
 from deepmtdr.model.isr import bicubic
 from deepmtdr.terms import FRAME, Lesion
 
 COARSE = 0.01
 """Tolerance of the pixel counts that are kept of each photograph."""
+
+SR, BICUBIC, HR = "sr", "bicubic", "hr"
+"""The images that the network can read: its own, the plain one, and the truth."""
+ORIGINAL = "original"
+"""The photograph's own pixels, onto which what was found in the frame is laid back."""
 
 COVERAGE = 0.5
 """A pixel of the frame is truly a lesion where the annotation covers at least this share of it."""
@@ -33,11 +47,37 @@ class LesionPixels(NamedTuple):
 
     average_precision: float
     """Nan where the photograph has no such lesion."""
+    auc: float
+    """Nan where `average_precision` is."""
     prevalence: float
     dice: float
     """Of the pixels above one half; nan where neither truth nor prediction has any."""
+    iou: float
     counts: PooledCurve
     """The same pixels, counted coarsely: small enough to be kept of each photograph, to be drawn by the bootstrap."""
+    froc: FrocCounts | None = None
+    """Lesion by lesion; None: this type was not counted so."""
+
+
+class Reading(NamedTuple):
+    """What the network says of the photograph brought to it in another way, or what it says in another place."""
+
+    probs: tuple[float, ...]
+    """Of the grades 0-4; empty where only the place is another."""
+    lesions: Mapping[Lesion, LesionPixels]
+    """The annotated types."""
+
+
+class Agreement(NamedTuple):
+    """Lesions seen on one image and those seen on the HR frame, which is taken for the truth here."""
+
+    seen: int
+    """On the image."""
+    invented: int
+    """Of these, with nothing on the HR frame near them."""
+    on_hr: int
+    lost: int
+    """Of those on the HR frame, with nothing on the image near them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +108,26 @@ class Measured:
     """PSNR and SSIM against the HR frame; empty without an HR frame, or if the ISR subnet was skipped."""
     lesions: Mapping[Lesion, LesionPixels] = field(default_factory=dict)
     """The annotated types."""
+    beside: Mapping[str, Reading] = field(default_factory=dict)
+    """Of the `BICUBIC` and the `HR` image instead of SR, and of SR on the `ORIGINAL` photograph's own pixels."""
+    agreement: Mapping[str, Mapping[Lesion, Agreement]] = field(default_factory=dict)
+    """Of the lesions on `SR` and on `BICUBIC` with those on HR."""
+
+    def read_from(self, reading: str) -> Measured:
+        """The same photograph with grade and lesions from another image or place; without them if it has none."""
+        if reading == SR:
+            return self
+        probs, lesions = self.beside.get(reading, ((), {}))
+        return replace(self, probs=probs, lesions=lesions, beside={})
+
+
+class Original(NamedTuple):
+    """Where the frame was taken from, for going back there."""
+
+    fov: FieldOfView
+    shape: tuple[int, int]
+    """Height and width of the photograph, px."""
+    lesion_masks: Mapping[Lesion, Bool[np.ndarray, "h w"]]
 
 
 class InFrame(NamedTuple):
@@ -85,9 +145,12 @@ class InFrame(NamedTuple):
     """Of the annotated types."""
     fov_side: int | None = None
     """Diameter of the field of view in the photograph's own pixels; None: not known any more."""
+    original: Original | None = None
+    """None: not known any more."""
 
 
 Curves = Mapping[Lesion, PooledCurve]
+"""Fine pixel counts of the annotated types of one photograph."""
 
 
 def measure(
@@ -108,16 +171,27 @@ def measure(
         read has its reason in `failure`, and nothing else.
     """
     try:
-        seen = _bring(sample, frame, as_lr)
+        seen = bring(sample, frame, as_lr)
     except (DeepMTDRError, OSError) as error:
-        return Measured(**_labels(sample), failure=str(error) or type(error).__name__), {}
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        prediction = model.read(model.super_resolve(as_tensor(seen.lr), seen.scale).float().clamp(0, 1))
+        return failed(sample, error), {}
+    with torch.inference_mode():
+        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16)
     return measure_in_frame(sample, seen, prediction)
 
 
+def read_frame(model: DeepMTDR, image: Float[Tensor, "1 3 s s"], scale: int, bf16: bool) -> Prediction:
+    """What the network says of an image that is `scale` times smaller than the frame."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        return model.read(model.super_resolve(image, scale).float().clamp(0, 1))
+
+
+def failed(sample: Sample, error: Exception) -> Measured:
+    """What is said of a photograph that could not be read."""
+    return Measured(**_labels(sample), failure=str(error) or type(error).__name__)
+
+
 def measure_in_frame(
-    sample: Sample, seen: InFrame, prediction: Prediction, *, ssim: bool = True
+    sample: Sample, seen: InFrame, prediction: Prediction, *, slow: bool = True
 ) -> tuple[Measured, Curves]:
     """Measure what the network said of one photograph: the part that a look while training and an evaluation share.
 
@@ -125,25 +199,51 @@ def measure_in_frame(
         sample: the photograph's labels; its files are not read.
         seen: the photograph in the frame.
         prediction: of a batch of one, on any device; `sr` clamped to [0, 1].
-        ssim: False leaves SSIM out, which takes longer than all the rest.
+        slow: False leaves out SSIM and the FROC, which take longer than all the rest.
 
     Returns:
         As `measure`.
     """
-    lesions = prediction.lesions[0].float().cpu().numpy()
-    curves = {lesion: PooledCurve() for lesion in seen.lesion_masks}
-    for lesion, mask in seen.lesion_masks.items():
-        curves[lesion].update(lesions[lesion], mask, seen.inside)
+    probs, lesions, curves = measure_reading(prediction, seen, froc=(Lesion.MA,) if slow else ())
     measured = Measured(
         **_labels(sample),
         fov_side=seen.fov_side,
         lr_size=seen.lr.shape[0],
         scale=seen.scale,
-        probs=tuple(prediction.grade_logits[0].cpu().double().softmax(dim=0).tolist()),
-        image=_image_scores(prediction.sr, seen, ssim),
-        lesions={lesion: _lesion_pixels(curve) for lesion, curve in curves.items()},
+        probs=probs,
+        image=_image_scores(prediction.sr, seen, slow),
+        lesions=lesions,
     )
     return measured, curves
+
+
+def measure_reading(
+    prediction: Prediction, seen: InFrame, froc: Collection[Lesion] = ()
+) -> tuple[tuple[float, ...], dict[Lesion, LesionPixels], Curves]:
+    """The grades' probabilities, and how the annotated lesions were found, in the frame's field of view.
+
+    Args:
+        prediction: of a batch of one, on any device.
+        seen: the photograph in the frame.
+        froc: the types that are to be counted lesion by lesion too.
+    """
+    probs = tuple(prediction.grade_logits[0].cpu().double().softmax(dim=0).tolist())
+    found = prediction.lesions[0].float().cpu().numpy()
+    lesions, curves = {}, {}
+    for lesion, mask in seen.lesion_masks.items():
+        curves[lesion] = curve = PooledCurve()
+        curve.update(found[lesion], mask, seen.inside)
+        counts = count_froc(found[lesion].clip(0, 1), mask, seen.inside) if lesion in froc else None
+        lesions[lesion] = lesion_pixels(curve, counts)
+    return probs, lesions, curves
+
+
+def lesion_pixels(curve: PooledCurve, froc: FrocCounts | None = None) -> LesionPixels:
+    """What is kept of one lesion type on one photograph, from the fine counts of its pixels."""
+    coarse = PooledCurve(COARSE)
+    coarse.merge(curve)
+    scores = curve.average_precision(), curve.auc(), curve.prevalence, curve.dice(), curve.iou()
+    return LesionPixels(*scores, coarse, froc)
 
 
 def as_tensor(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
@@ -156,8 +256,17 @@ def _labels(sample: Sample) -> dict[str, Any]:
     return {"dataset": sample.dataset, "name": sample.name, "patient": sample.patient, "grade": grade}
 
 
-def _bring(sample: Sample, frame: int, as_lr: int | None) -> InFrame:
-    """Decode, find the field of view, reduce."""
+def bring(sample: Sample, frame: int, as_lr: int | None) -> InFrame:
+    """Decode, find the field of view, reduce.
+
+    Args:
+        sample: the photograph and its labels.
+        frame: side of the HR frame in pixels.
+        as_lr: see `measure`.
+
+    Raises:
+        DeepMTDRError: if the photograph or one of its masks cannot be read, or it has no field of view.
+    """
     pixels = read_photograph(sample.photograph).pixels
     fov = find_fov(pixels)
     scale = way_into_frame(fov.side, as_lr).scale
@@ -167,26 +276,23 @@ def _bring(sample: Sample, frame: int, as_lr: int | None) -> InFrame:
     lr = crop_to_frame(pixels, fov, lr_size) if hr is None else resize(hr, lr_size)
     masks = read_lesion_masks(sample, pixels.shape[:2]) if sample.lesion_masks else {}
     in_masks = {lesion: crop_mask(mask, fov, frame) >= COVERAGE for lesion, mask in masks.items()}
-    return InFrame(lr, hr, fov_mask(in_frame), scale, in_masks, fov.side)
+    original = Original(fov, pixels.shape[:2], masks)
+    return InFrame(lr, hr, fov_mask(in_frame), scale, in_masks, fov.side, original)
 
 
-def _image_scores(sr: Float[Tensor, "1 3 f f"], seen: InFrame, ssim: bool) -> dict[str, float]:
-    """PSNR and SSIM of SR and of bicubic, in the field of view and whole (reading R16)."""
+def _image_scores(sr: Float[Tensor, "1 3 f f"], seen: InFrame, slow: bool) -> dict[str, float]:
+    """PSNR, SSIM and MS-SSIM of SR and of bicubic, in the field of view and whole (reading R16)."""
     if seen.hr is None or seen.scale == 1:
         return {}
     hr = seen.hr.astype(np.float32) / 255
     scores = {}
     for name, tensor in (("sr", sr), ("bicubic", bicubic(as_tensor(seen.lr), seen.scale).clamp(0, 1))):
         image = tensor[0].permute(1, 2, 0).float().cpu().numpy()
-        windows = ssim_map(image, hr) if ssim else None
+        windows = ssim_map(image, hr) if slow else None
         for place, mask in (("fov", seen.inside), ("whole", None)):
             scores[f"psnr_{place}_{name}"] = psnr(image, hr, mask)
             if windows is not None:
                 scores[f"ssim_{place}_{name}"] = mean_ssim(windows, mask)
+        if slow and min(hr.shape[:2]) >= FIVE_SCALES:
+            scores[f"ms_ssim_fov_{name}"] = ms_ssim(image, hr, seen.inside)
     return scores
-
-
-def _lesion_pixels(curve: PooledCurve) -> LesionPixels:
-    coarse = PooledCurve(COARSE)
-    coarse.merge(curve)
-    return LesionPixels(curve.average_precision(), curve.prevalence, curve.dice(), coarse)

@@ -17,9 +17,10 @@ from deepmtdr import __version__
 from deepmtdr.data.layout import parse_grade, read_columns, read_table
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation.binary import BINARY
+from deepmtdr.evaluation.grading import by_grade_scores, confusion_matrices, grading_scores, operating_point_scores
 from deepmtdr.evaluation.measure import Measured
 from deepmtdr.evaluation.results import Evaluation
-from deepmtdr.evaluation.scores import ALL, GRADES, Bootstrap, confusion_matrices, grading_scores
+from deepmtdr.evaluation.scores import ALL, Bootstrap
 from deepmtdr.terms import Grade
 
 PROBABILITIES = tuple(f"p{grade:d}" for grade in Grade)
@@ -81,7 +82,12 @@ def score_predictions(
     bootstrap = bootstrap or Bootstrap()
     return Evaluation(
         protocol=_protocol(predictions, truth, measured, binary, bootstrap),
-        scores=grading_scores(measured, bootstrap, BINARY if binary else GRADES),
+        scores=[
+            *grading_scores(measured, bootstrap),
+            *by_grade_scores(measured, bootstrap),
+            *operating_point_scores(measured, bootstrap),
+            *grading_scores(measured, bootstrap, BINARY),
+        ],
         confusion=confusion_matrices(measured),
         measured=measured,
     )

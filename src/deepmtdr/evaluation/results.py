@@ -6,28 +6,39 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from deepmtdr.errors import DataError
-from deepmtdr.evaluation.curves import CurvePoints
-from deepmtdr.evaluation.measure import Measured
+from deepmtdr.evaluation.curves import CurvePoints, froc_points
+from deepmtdr.evaluation.measure import BICUBIC, HR, SR, Measured
 from deepmtdr.evaluation.scores import Score
+from deepmtdr.evaluation.super_resolution import IMAGE_SCORES
+from deepmtdr.evaluation.words import source
+from deepmtdr.metrics import FrocCounts
 from deepmtdr.pages import Table
 from deepmtdr.terms import Grade, Lesion
 
-IMAGE_SCORES = [
-    f"{s}_{place}_{image}" for s in ("psnr", "ssim") for place in ("fov", "whole") for image in ("sr", "bicubic")
-]
-LESION_SCORES = ("ap", "prevalence", "dice")
+IMAGE_COLUMNS = [f"{score}_{image}" for score in IMAGE_SCORES for image in (SR, BICUBIC)]
+LESION_COLUMNS = {
+    "ap": "average_precision",
+    "auc": "auc",
+    "prevalence": "prevalence",
+    "dice": "dice",
+    "iou": "iou",
+}
+"""Beginnings of columns, and the fields of `LesionPixels` they show."""
 COLUMNS = [
     *("dataset", "name", "patient", "status", "message", "fov_side", "lr_size", "scale"),
-    *("grade", "predicted_grade", *(f"p{grade:d}" for grade in Grade), "p_referable"),
-    *(f"{score}_{lesion.name}" for score in LESION_SCORES for lesion in Lesion),
-    *IMAGE_SCORES,
+    *("grade", "predicted_grade", *(f"p{grade:d}" for grade in Grade), "p_referable", "p_positive"),
+    *(f"{score}_{lesion.name}" for score in LESION_COLUMNS for lesion in Lesion),
+    *IMAGE_COLUMNS,
+    *(f"predicted_grade_{image}" for image in (BICUBIC, HR)),
 ]
 """Of `predictions.csv`; a cell is empty where nothing is known or the score is undefined."""
 
@@ -45,6 +56,8 @@ class Evaluation:
     """One for each photograph, whatever happened."""
     curves: dict[tuple[str, Lesion], CurvePoints] = field(default_factory=dict)
     """Precision over recall of all pixels, by data set and lesion type, thinned to be drawn."""
+    froc: dict[tuple[str, Lesion], FrocCounts] = field(default_factory=dict)
+    """Lesions counted one by one, by data set and lesion type."""
     thumbnails: dict[tuple[str, str], bytes] = field(default_factory=dict)
     """Small JPEG pictures of the worst cases, by data set and name; empty if nobody asked for them."""
 
@@ -66,8 +79,9 @@ class Evaluation:
         """For JSON: a value that is undefined is None, with the reason in `note`."""
         return {
             "protocol": self.protocol,
-            "scores": [known(score._asdict()) for score in self.scores],
+            "scores": [known(score._asdict()) | {"source": source(score.score)} for score in self.scores],
             "confusion": self.confusion,
+            "curves": {"precision_recall": _by_place(self.curves), "froc": _by_place(self.froc, froc_points)},
             "failures": [{"dataset": m.dataset, "name": m.name, "reason": m.failure} for m in self.failures],
         }
 
@@ -109,6 +123,8 @@ def prediction_row(measured: Measured) -> dict[str, Any]:
     row = {"dataset": m.dataset, "name": m.name, "patient": m.patient, "grade": m.grade}
     row |= {"status": "error" if m.failure else "ok", "message": m.failure}
     row |= {"fov_side": m.fov_side, "lr_size": m.lr_size, "scale": m.scale}
+    if m.positive is not None:
+        row |= {"grade": "positive" if m.positive else "negative", "p_positive": m.p_positive}
     if m.probs:
         row["predicted_grade"] = max(Grade, key=lambda grade: m.probs[grade]).value
     if m.probs and not m.grade_alone:
@@ -116,19 +132,21 @@ def prediction_row(measured: Measured) -> dict[str, Any]:
         # Every digit: `deepmtdr score` finds in the file exactly what the evaluation found.
         row |= {f"p{grade:d}": repr(float(m.probs[grade])) for grade in Grade}
     for lesion, pixels in m.lesions.items():
-        values = pixels.average_precision, pixels.prevalence, pixels.dice
-        row |= {f"{score}_{lesion.name}": value for score, value in zip(LESION_SCORES, values, strict=True)}
+        row |= {f"{start}_{lesion.name}": getattr(pixels, name) for start, name in LESION_COLUMNS.items()}
+    for image in (BICUBIC, HR):
+        if image in m.beside:
+            row[f"predicted_grade_{image}"] = int(np.argmax(m.beside[image].probs))
     return {key: _cell(value) for key, value in {**row, **m.image}.items()}
 
 
 def _table(scores: list[Score]) -> Table:
-    """Subjects down and scores across; a single subject has its scores down."""
+    """Subjects down and scores across; the other way round if there are more scores than subjects."""
     subjects, names = dict.fromkeys(s.subject for s in scores), dict.fromkeys(s.score for s in scores)
     cells = {(s.subject, s.score): with_interval(s) for s in scores}
     first = scores[0]
     title = f"{first.task}, {first.dataset} ({max(s.photographs for s in scores)} photographs)"
-    if len(subjects) == 1:
-        rows = [(name, *(cells[subject, name] for subject in subjects)) for name in names]
+    if len(subjects) < len(names):
+        rows = [(name, *(cells.get((subject, name), "") for subject in subjects)) for name in names]
         return Table(title, ("score", *subjects), rows)
     rows = [(subject, *(cells.get((subject, name), "") for name in names)) for subject in subjects]
     return Table(title, ("", *names), rows)
@@ -151,6 +169,19 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
     return "" if value is None else value
+
+
+def _by_place(curves: Mapping[tuple[str, Lesion], Any], points: Callable[[Any], Any] = lambda c: c) -> dict[str, Any]:
+    """For JSON: the points of each curve by data set and lesion type, to five digits."""
+    nested: dict[str, Any] = {}
+    for (dataset, lesion), curve in curves.items():
+        lists = {name: [_rounded(v) for v in values] for name, values in points(curve)._asdict().items()}
+        nested.setdefault(dataset, {})[lesion.name] = lists
+    return nested
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 5)
 
 
 @contextmanager

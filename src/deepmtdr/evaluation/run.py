@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,26 @@ from deepmtdr.data.photograph import way_into_frame
 from deepmtdr.data.sample import Sample
 from deepmtdr.data.split import apply_split, read_split
 from deepmtdr.errors import DataError
+from deepmtdr.evaluation.beside import measure_thoroughly
+from deepmtdr.evaluation.binary import BINARY, told_apart
 from deepmtdr.evaluation.curves import lesion_curves
-from deepmtdr.evaluation.measure import COVERAGE, Measured, measure
+from deepmtdr.evaluation.grading import by_grade_scores, confusion_matrices, grading_scores, operating_point_scores
+from deepmtdr.evaluation.inputs import hallucination_scores, input_scores
+from deepmtdr.evaluation.lesions import Pooled, froc_curves, lesion_scores
+from deepmtdr.evaluation.measure import COVERAGE, ORIGINAL, SR, Curves, Measured, measure
 from deepmtdr.evaluation.page import write_page
 from deepmtdr.evaluation.results import Evaluation, Table
-from deepmtdr.evaluation.scores import (
-    Bootstrap,
-    Pooled,
-    confusion_matrices,
-    grading_scores,
-    lesion_scores,
-    super_resolution_scores,
-)
+from deepmtdr.evaluation.scores import Bootstrap, Score
+from deepmtdr.evaluation.super_resolution import super_resolution_scores
 from deepmtdr.evaluation.worst import thumbnails, worst_cases
 from deepmtdr.metrics import PooledCurve
 from deepmtdr.progress import Progress
 from deepmtdr.terms import FRAME, Lesion
 
 __all__ = ["Evaluation", "Table", "evaluate", "evaluate_folder", "held_out"]
+
+ON_ORIGINAL = "lesions on the photograph"
+KEPT_ON_ORIGINAL = ("aupr_pooled", "prevalence", "dice_pooled", "iou_pooled", "ap_per_image")
 
 
 def evaluate(
@@ -40,6 +42,7 @@ def evaluate(
     *,
     as_lr: int | None = 256,
     bf16: bool = False,
+    thorough: bool = True,
     bootstrap: Bootstrap | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
@@ -50,6 +53,8 @@ def evaluate(
         samples: photographs with what is known of them; a label that is absent contributes nothing.
         as_lr: size that each field of view is reduced to first (128, 256 or 512 px: x8, x4, x2); None: reading R19.
         bf16: compute convolutions in bfloat16, two to three times as fast where the processor multiplies it.
+        thorough: read the bicubic image and the HR frame beside SR, and measure lesions on the photograph's own pixels
+            too: about three times as long.
         bootstrap: how the intervals are made.
         advance: called after each photograph.
 
@@ -64,30 +69,64 @@ def evaluate(
         raise DataError("no photograph to evaluate, expected at least one")
     way_into_frame(FRAME, as_lr)  # a wrong size is the caller's mistake, not the photograph's
     measured: list[Measured] = []
-    pooled: dict[tuple[str, Lesion], PooledCurve] = {}
+    pools: dict[str, dict[tuple[str, Lesion], PooledCurve]] = {}
+    way = {"frame": trained.recipe.data.frame, "as_lr": as_lr, "bf16": bf16}
     for sample in samples:
-        one, curves = measure(trained.model, sample, frame=trained.recipe.data.frame, as_lr=as_lr, bf16=bf16)
+        one, by_reading = _measure(trained, sample, thorough, way)
         measured.append(one)
-        for lesion, curve in curves.items():
-            pooled.setdefault((sample.dataset, lesion), PooledCurve()).merge(curve)
+        for reading, curves in by_reading.items():
+            for lesion, curve in curves.items():
+                pools.setdefault(reading, {}).setdefault((sample.dataset, lesion), PooledCurve()).merge(curve)
         advance()
     bootstrap = bootstrap or Bootstrap()
-    return score(measured, pooled, bootstrap, _protocol(trained, measured, as_lr, bf16, bootstrap))
+    measured = told_apart(measured, samples)
+    return score(measured, pools, bootstrap, _protocol(trained, measured, as_lr, bf16, bootstrap))
 
 
-def score(measured: Sequence[Measured], pooled: Pooled, bootstrap: Bootstrap, protocol: dict[str, Any]) -> Evaluation:
-    """All tables of photographs that were measured."""
+def _measure(
+    trained: Checkpoint, sample: Sample, thorough: bool, way: Mapping[str, Any]
+) -> tuple[Measured, Mapping[str, Curves]]:
+    if thorough:
+        return measure_thoroughly(trained.model, sample, **way)
+    one, curves = measure(trained.model, sample, **way)
+    return one, {SR: curves}
+
+
+def score(
+    measured: Sequence[Measured], pools: Mapping[str, Pooled], bootstrap: Bootstrap, protocol: dict[str, Any]
+) -> Evaluation:
+    """All tables of photographs that were measured.
+
+    Args:
+        measured: the photographs.
+        pools: their pixels by reading (`measure.SR`, ...).
+        bootstrap: how the intervals are made.
+        protocol: what was done.
+    """
     return Evaluation(
         protocol=protocol,
-        scores=[
-            *super_resolution_scores(measured, bootstrap),
-            *lesion_scores(measured, pooled, bootstrap),
-            *grading_scores(measured, bootstrap),
-        ],
+        scores=_scores(measured, pools, bootstrap),
         confusion=confusion_matrices(measured),
         measured=list(measured),
-        curves=lesion_curves(pooled),
+        curves=lesion_curves(pools.get(SR, {})),
+        froc=froc_curves(measured),
     )
+
+
+def _scores(measured: Sequence[Measured], pools: Mapping[str, Pooled], bootstrap: Bootstrap) -> list[Score]:
+    """Table after table: the paper's three tasks, each with what the field adds."""
+    original = [m.read_from(ORIGINAL) for m in measured]
+    return [
+        *super_resolution_scores(measured, bootstrap),
+        *input_scores(measured, pools, bootstrap),
+        *hallucination_scores(measured, bootstrap),
+        *lesion_scores(measured, pools.get(SR, {}), bootstrap),
+        *lesion_scores(original, pools.get(ORIGINAL, {}), bootstrap, ON_ORIGINAL, KEPT_ON_ORIGINAL.__contains__),
+        *grading_scores(measured, bootstrap),
+        *by_grade_scores(measured, bootstrap),
+        *operating_point_scores(measured, bootstrap),
+        *grading_scores(measured, bootstrap, BINARY),
+    ]
 
 
 def evaluate_folder(
@@ -99,6 +138,7 @@ def evaluate_folder(
     datasets: Sequence[str] = (),
     as_lr: int | None = 256,
     bf16: bool = False,
+    thorough: bool = True,
     bootstrap: Bootstrap | None = None,
     out: Path | None = None,
     pictures: bool = True,
@@ -114,6 +154,7 @@ def evaluate_folder(
         datasets: names of data sets; empty takes those of the split.
         as_lr: see `evaluate`.
         bf16: see `evaluate`.
+        thorough: see `evaluate`.
         bootstrap: how the intervals are made.
         out: folder for `evaluation.json`, `predictions.csv` and `report.html`; None writes nothing.
         pictures: show the worst cases in the report; False for a report that goes where no photograph of a patient may.
@@ -125,8 +166,9 @@ def evaluate_folder(
     """
     trained = checkpoint.load(weights)
     samples = held_out(data, split, side, datasets)
+    way: dict[str, Any] = {"as_lr": as_lr, "bf16": bf16, "thorough": thorough, "bootstrap": bootstrap}
     with Progress("evaluate", len(samples)) as progress:
-        done = evaluate(trained, samples, as_lr=as_lr, bf16=bf16, bootstrap=bootstrap, advance=progress.advance)
+        done = evaluate(trained, samples, **way, advance=progress.advance)
     if split is not None:
         digest = hashlib.sha256(split.read_bytes()).hexdigest()
         done.protocol["split"] = {"side": side, "sha256": digest, "of_the_weights": digest == trained.card.get("data")}

@@ -17,24 +17,54 @@ WORDS = {
 }
 """What the protocol's keys mean; one that is missing here is shown by its name alone."""
 MEANINGS = {
-    "psnr_fov": "PSNR inside the field of view, dB; psnr_whole: of the whole frame",
+    "psnr_fov": "PSNR inside the field of view, dB; psnr_whole: of the whole frame, black border included",
     "ssim_fov": "SSIM inside the field of view; ssim_whole: of the whole frame",
+    "ms_ssim_fov": "SSIM over five scales, inside the field of view",
+    "same_grade_as_hr": "share of the photographs that get the grade that the network gives the HR frame",
+    "seen_per_photograph": "lesions that the network sees on this image, mean over the photographs",
+    "invented_share": "share of them with no lesion near them on the HR frame",
+    "lost_share": "share of the lesions seen on the HR frame with none near them on this image",
     "aupr_pooled": "area under precision over recall of all pixels together; a guess reaches the prevalence",
     "ap_per_image": "the same image by image, mean over the photographs that show the lesion (reading R15)",
     "prevalence": "share of the pixels that are lesion",
-    "auc_pooled": "area under the ROC curve of all pixels together",
-    "dice_pooled": "Dice of all pixels together, those above one half called lesion",
+    "auc_pooled": "area under the ROC curve of all pixels together; auc_per_image: image by image",
+    "dice_pooled": "Dice of all pixels together, those above one half called lesion; dice_per_image: image by image",
+    "iou_pooled": "intersection over union of the same; iou_per_image: image by image",
+    "froc_cpm": "share of the lesions found, mean at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false alarms per image",
+    "froc_sensitivity_at_1": "share of the lesions found at one false alarm per image; froc_sensitivity_at_8: at eight",
+    "accuracy": "share of the photographs graded right",
+    "precision_weighted": "precision by grade, weighted by photographs; precision_macro: grades alike",
+    "recall_weighted": "recall by grade, weighted by photographs: the accuracy again; recall_macro: grades alike",
+    "f1_weighted": "F1 by grade, weighted by photographs; f1_macro: grades alike",
     "kappa_quadratic": "agreement beyond chance, the squared distance of the grades counted (reading R14)",
     "kappa_linear": "agreement beyond chance, the distance of the grades counted",
     "kappa": "agreement beyond chance, every wrong grade as wrong",
-    "precision_weighted": "precision by grade, weighted by photographs; f1_weighted: F1; f1_macro: F1, grades alike",
     "auc_any": "area under the ROC curve for grade 1 or worse",
     "auc_referable": "for grade 2 or worse",
     "auc_sight_threatening": "for grade 3 or worse",
     "expected_calibration_error": "how far the probability of the predicted grade is from how often it is right",
     "brier": "mean squared distance of the probabilities from the truth, 0 to 2",
+    "negative_log_likelihood": "mean of -log of the probability of the true grade",
+    "sensitivity_at_specificity_90": "at the threshold, read from these photographs, that leaves out 90 % of others",
+    "sensitivity_at_half": "of a probability of at least one half; specificity_at_half: of a lower one",
+    "auc": "area under the ROC curve for positive",
 }
 """What the scores of the tables mean; one that is missing here stands in the tables alone."""
+
+OF_THE_PAPER = frozenset(
+    {
+        *("psnr_whole", "ssim_whole"),  # Table IV
+        *("ap_per_image", "auc_per_image"),  # Table III
+        *("accuracy", "precision_weighted", "f1_weighted", "kappa_quadratic"),  # Tables I and II
+        "evidence_auc",  # Fig. 4 (c)
+    }
+)
+"""The scores that the paper's tables and figures hold; all others are the field's."""
+
+
+def source(score: str) -> str:
+    """Whose score it is: `paper` or `field`."""
+    return "paper" if score in OF_THE_PAPER else "field"
 
 
 def split_in_words(protocol: Mapping[str, Any]) -> str:

@@ -10,8 +10,8 @@ from PIL import Image
 from deepmtdr.data.photograph import crop_to_frame, find_fov, read_photograph
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import DeepMTDRError
+from deepmtdr.evaluation.grading import GRADES
 from deepmtdr.evaluation.measure import Measured
-from deepmtdr.evaluation.scores import GRADES
 from deepmtdr.terms import Grade
 
 WORST = 10

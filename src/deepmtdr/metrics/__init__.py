@@ -18,11 +18,12 @@ from deepmtdr.metrics.grading import (
     precision_recall_f1,
     sensitivity_specificity,
 )
-from deepmtdr.metrics.image import mean_ssim, ms_ssim, psnr, ssim, ssim_map
+from deepmtdr.metrics.image import FIVE_SCALES, mean_ssim, ms_ssim, psnr, ssim, ssim_map
 from deepmtdr.metrics.lesions import PooledCurve, dice, iou
 from deepmtdr.metrics.ranking import OperatingPoint, auc, average_precision, sensitivity_at_specificity
 
 __all__ = [
+    "FIVE_SCALES",
     "FrocCounts",
     "OperatingPoint",
     "PooledCurve",

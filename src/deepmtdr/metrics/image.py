@@ -61,6 +61,9 @@ RADIUS = 5
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of `ms_ssim` from the finest scale to the coarsest, as Wang et al. 2003 found them on observers."""
 
+FIVE_SCALES = (2 * RADIUS + 1) * 2 ** (len(SCALE_WEIGHTS) - 1)
+"""The shortest side of an image whose coarsest scale still holds a window, px."""
+
 
 def ms_ssim(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
     """Multi-scale structural similarity (Wang et al. 2003): five scales, each half of the one before.
@@ -83,9 +86,10 @@ def ms_ssim(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
         ValueError: if a side is shorter than 176 pixels: the coarsest scale would hold no window.
     """
     height, width = hr.shape[:2]
-    least = (2 * RADIUS + 1) * 2 ** (len(SCALE_WEIGHTS) - 1)
-    if min(height, width) < least:
-        raise ValueError(f"image of {height} x {width} pixels, expected at least {least} x {least} for five scales")
+    if min(height, width) < FIVE_SCALES:
+        raise ValueError(
+            f"image of {height} x {width} pixels, expected at least {FIVE_SCALES} x {FIVE_SCALES} for five scales"
+        )
     counts = np.ones((height, width), dtype=bool) if mask is None else mask
     return float(np.mean([_channel_ms_ssim(sr[..., c], hr[..., c], counts) for c in range(3)]))
 

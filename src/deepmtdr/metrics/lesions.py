@@ -106,3 +106,8 @@ class PooledCurve:
         hits, alarms = int(self.positives[predicted].sum()), int(self.negatives[predicted].sum())
         total = hits + alarms + int(self.positives.sum())
         return 2 * hits / total if total else float("nan")
+
+    def iou(self) -> float:
+        """Pooled IoU of the pixels with p above one half; nan where `dice` is."""
+        dice = self.dice()
+        return dice / (2 - dice)

@@ -22,8 +22,8 @@ from deepmtdr.data.field_of_view import fov_mask
 from deepmtdr.data.frames import Frame
 from deepmtdr.data.prepared import HALF_COVERED
 from deepmtdr.data.resize import resize
+from deepmtdr.evaluation.grading import GRADING_SCORES
 from deepmtdr.evaluation.measure import InFrame, Measured, as_tensor, measure_in_frame
-from deepmtdr.evaluation.scores import GRADING_SCORES
 from deepmtdr.metrics import PooledCurve
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
 from deepmtdr.recipe import LOOK_SCORES
@@ -96,7 +96,7 @@ def look(
         for frame in frames:
             brought = _bring(frame, scale)
             prediction, evidence = _read(model, brought, autocast, with_evidence=len(seen) < shown)
-            one, curves = measure_in_frame(frame.sample, brought, prediction, ssim=False)
+            one, curves = measure_in_frame(frame.sample, brought, prediction, slow=False)
             measured.append(replace(one, lesions={}))  # their pixel counts are pooled, and need not be kept
             for lesion, curve in curves.items():
                 pooled.setdefault(lesion, PooledCurve()).merge(curve)

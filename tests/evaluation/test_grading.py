@@ -1,0 +1,145 @@
+"""Scores of the grade that stand in tables of their own: each grade, operating points, negative and positive."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import metrics as judge
+
+from deepmtdr.data.sample import Sample
+from deepmtdr.evaluation import Bootstrap, Measured
+from deepmtdr.evaluation.binary import BINARY, told_apart
+from deepmtdr.evaluation.grading import by_grade_scores, grading_scores, operating_point_scores
+from deepmtdr.evaluation.scores import Score
+from deepmtdr.terms import Grade
+
+FEW = Bootstrap(resamples=100)
+
+
+def some(count: int = 200) -> list[Measured]:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 5, count)
+    logits = rng.normal(size=(count, 5)) + 1.5 * np.eye(5)[truth]
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return [
+        Measured(dataset="x", name=f"{i}", patient=f"{i}", grade=int(g), probs=tuple(map(float, p)))
+        for i, (g, p) in enumerate(zip(truth, probs, strict=True))
+    ]
+
+
+def pick(rows: list[Score], subject: str, name: str) -> Score:
+    (found,) = (row for row in rows if (row.subject, row.score) == (subject, name))
+    return found
+
+
+def arrays(measured: list[Measured]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([m.probs for m in measured]), np.array([m.grade for m in measured])
+
+
+def test_every_score_of_the_grade_is_scikit_learns() -> None:
+    probs, truth = arrays(some())
+    predicted = probs.argmax(1)
+    expected = {
+        "accuracy": judge.accuracy_score(truth, predicted),
+        "kappa": judge.cohen_kappa_score(truth, predicted),
+        "kappa_linear": judge.cohen_kappa_score(truth, predicted, weights="linear"),
+        "kappa_quadratic": judge.cohen_kappa_score(truth, predicted, weights="quadratic"),
+        "auc_any": judge.roc_auc_score(truth >= 1, probs[:, 1:].sum(1)),
+        "auc_referable": judge.roc_auc_score(truth >= 2, probs[:, 2:].sum(1)),
+        "auc_sight_threatening": judge.roc_auc_score(truth >= 3, probs[:, 3:].sum(1)),
+        "negative_log_likelihood": judge.log_loss(truth, probs),
+    }
+    for average in ("weighted", "macro"):
+        scores = judge.precision_recall_fscore_support(truth, predicted, average=average)
+        names = (f"{name}_{average}" for name in ("precision", "recall", "f1"))
+        expected |= dict(zip(names, scores, strict=False))
+    rows = grading_scores(some(), FEW)
+    for name, value in expected.items():
+        found = pick(rows, "grade", name)
+        assert found.value == pytest.approx(value), name
+        assert found.low < found.value < found.high
+    assert len(rows) == len(expected) + 2  # calibration error and Brier, held elsewhere
+
+
+def test_each_grade_has_its_sensitivity_and_specificity() -> None:
+    probs, truth = arrays(some())
+    rows = by_grade_scores(some(), FEW)
+    for grade in Grade:
+        called = probs.argmax(1) == grade
+        subject = f"{grade:d} {grade.full_name}"
+        assert pick(rows, subject, "sensitivity").value == pytest.approx(called[truth == grade].mean())
+        assert pick(rows, subject, "specificity").value == pytest.approx(1 - called[truth != grade].mean())
+
+
+def test_a_grade_that_never_occurs_has_no_sensitivity_and_says_so() -> None:
+    rows = by_grade_scores([m for m in some() if m.grade != 4], FEW)
+    missing = pick(rows, "4 proliferative", "sensitivity")
+    assert math.isnan(missing.value) and missing.note == "no photograph of this grade"
+    assert pick(rows, "4 proliferative", "specificity").value < 1
+
+
+def test_an_operating_point_holds_its_specificity_and_says_its_threshold() -> None:
+    probs, truth = arrays(some())
+    rows = operating_point_scores(some(), FEW)
+    for subject, least in (("any", 1), ("referable", 2), ("sight-threatening", 3)):
+        p, yes = probs[:, least:].sum(1), truth >= least
+        for percent in (90, 95):
+            threshold = pick(rows, subject, f"threshold_at_specificity_{percent}").value
+            found = pick(rows, subject, f"sensitivity_at_specificity_{percent}").value
+            assert (p[~yes] < threshold).mean() >= percent / 100
+            assert found == pytest.approx((p[yes] >= threshold).mean())
+            fpr, tpr, _ = judge.roc_curve(yes, p, drop_intermediate=False)
+            assert found == pytest.approx(tpr[1 - fpr >= percent / 100 - 1e-12].max())
+        assert pick(rows, subject, "sensitivity_at_half").value == pytest.approx((p[yes] >= 0.5).mean())
+        assert pick(rows, subject, "specificity_at_half").value == pytest.approx((p[~yes] < 0.5).mean())
+
+
+def test_where_nobody_may_be_called_positive_the_threshold_is_infinite_and_says_so() -> None:
+    alike = [replace(m, probs=(0.2,) * 5) for m in some(20)]
+    found = pick(operating_point_scores(alike, FEW), "referable", "threshold_at_specificity_90")
+    assert math.isinf(found.value) and found.note.startswith("infinite: nobody is called positive")
+    assert pick(operating_point_scores(alike, FEW), "referable", "sensitivity_at_specificity_90").value == 0
+
+
+def test_grades_alone_have_no_operating_point() -> None:
+    assert operating_point_scores([replace(m, grade_alone=True) for m in some(20)], FEW) == []
+
+
+def test_an_impossible_truth_makes_the_likelihood_infinite_and_says_so() -> None:
+    measured = [replace(m, probs=(1.0, 0.0, 0.0, 0.0, 0.0)) for m in some(20)]
+    found = pick(grading_scores(measured, FEW), "grade", "negative_log_likelihood")
+    assert math.isinf(found.value) and found.note == "infinite: a true grade was given probability 0"
+
+
+def test_a_set_that_tells_only_negative_and_positive_is_scored_so_and_others_are_not() -> None:
+    def sample(dataset: str, i: int, grade: Grade | None, dr_present: bool | None) -> Sample:
+        name = f"{i}"
+        return Sample(
+            photograph=Path(name), name=name, patient=name, dataset=dataset, grade=grade, dr_present=dr_present
+        )
+
+    samples = [
+        sample("real_lr", 0, Grade.NEGATIVE, None),
+        sample("real_lr", 1, None, True),
+        sample("real_lr", 2, None, True),
+        sample("ddr", 3, Grade.NEGATIVE, None),
+    ]
+    probs = ((0.8, 0.2, 0.0, 0.0, 0.0), (0.1, 0.2, 0.3, 0.2, 0.2), (0.7, 0.1, 0.2, 0.0, 0.0), (0.6, 0.4, 0.0, 0.0, 0.0))
+    measured = [
+        Measured(dataset=s.dataset, name=s.name, patient=s.name, grade=s.grade, probs=p)
+        for s, p in zip(samples, probs, strict=True)
+    ]
+    apart = told_apart(measured, samples)
+    assert [m.positive for m in apart] == [False, True, True, None]
+    assert [m.grade for m in apart] == [None, None, None, 0]
+    rows = grading_scores(apart, FEW, BINARY)
+    assert {row.dataset for row in rows} == {"real_lr", "all"}
+    of_set = [row for row in rows if row.dataset == "real_lr"]
+    assert pick(of_set, "positive", "accuracy").value == pytest.approx(2 / 3)
+    assert pick(of_set, "positive", "sensitivity").value == 0.5
+    assert pick(of_set, "positive", "specificity").value == 1
+    assert [row.dataset for row in grading_scores(apart, FEW) if row.score == "accuracy"] == ["ddr", "all"]
