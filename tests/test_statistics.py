@@ -224,7 +224,7 @@ def test_a_truth_that_was_ruled_out_is_infinitely_unlikely() -> None:
 def test_mean_and_sd_over_seeds() -> None:
     runs = [0.61, 0.65, 0.58]
     assert mean_and_sd(runs) == pytest.approx((statistics.mean(runs), statistics.stdev(runs)))
-    assert str(mean_and_sd(runs)) == "0.613 ± 0.035"
+    assert str(mean_and_sd(runs)) == "0.613 (0.035)"
     assert mean_and_sd([0.5]) == pytest.approx((0.5, math.nan), nan_ok=True)
     assert mean_and_sd([]) == pytest.approx((math.nan, math.nan), nan_ok=True)
     assert mean_and_sd([0.5, math.nan]) == pytest.approx((math.nan, math.nan), nan_ok=True)

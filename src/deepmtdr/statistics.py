@@ -166,8 +166,8 @@ class MeanAndSd(NamedTuple):
     sd: float
 
     def __str__(self) -> str:
-        """`0.62 ± 0.03`."""
-        return f"{self.mean:.3g} ± {self.sd:.2g}"
+        """`0.62 (0.03)`, as in the paper's tables."""
+        return f"{self.mean:.3g} ({self.sd:.2g})"
 
 
 def mean_and_sd(values: Sequence[float]) -> MeanAndSd:
@@ -180,11 +180,13 @@ def mean_and_sd(values: Sequence[float]) -> MeanAndSd:
         values: one score per seed.
 
     Returns:
-        The mean is nan without values and if a value is nan; the deviation also for one value, which has no spread.
+        The mean is nan without values and if a value is nan; the deviation also for one value, which has no
+        spread, and if a value is infinite.
     """
     runs = np.asarray(values, dtype=np.float64)
     mean = float(runs.mean()) if runs.size else float("nan")
-    return MeanAndSd(mean, float(runs.std(ddof=1)) if runs.size > 1 else float("nan"))
+    has_spread = runs.size > 1 and bool(np.isfinite(runs).all())
+    return MeanAndSd(mean, float(runs.std(ddof=1)) if has_spread else float("nan"))
 
 
 def fit_temperature(logits: Probabilities, truth: Classes) -> float:

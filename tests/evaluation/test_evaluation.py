@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow.parquet import read_table as read_parquet
 from sklearn import metrics as judge
 
 from deepmtdr import checkpoint
@@ -23,7 +24,7 @@ from deepmtdr.data.sample import Sample
 from deepmtdr.data.split import split, write_split
 from deepmtdr.data.synthetic import write_data_set
 from deepmtdr.errors import DataError
-from deepmtdr.evaluation import Bootstrap, Evaluation, Score, evaluate, evaluate_folder, measure
+from deepmtdr.evaluation import Bootstrap, Evaluation, Score, evaluate, evaluate_folder, measure, score_predictions
 from deepmtdr.metrics import kappa_quadratic
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import load_recipe
@@ -254,3 +255,29 @@ def test_a_written_split_is_evaluated_from_paths(
         evaluate_folder(data, weights=weights, split=table, side="validation")
     with pytest.raises(DataError, match="neither a split nor the name of a data set"):
         evaluate_folder(data, weights=weights)
+
+
+def test_parquet_holds_the_same_table_with_numbers_as_numbers(done: Evaluation, tmp_path: Path) -> None:
+    done.write(tmp_path, parquet=True)
+    table = read_parquet(tmp_path / "predictions.parquet").to_pydict()
+    with (tmp_path / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(table) == list(rows[0])
+    assert table["p3"] == [float(row["p3"]) if row["p3"] else None for row in rows]
+    assert table["grade"] == [int(row["grade"]) if row["grade"] else None for row in rows]
+    again = [
+        score_predictions(tmp_path / f"predictions.{kind}", tmp_path / "predictions.csv", bootstrap=FEW)
+        for kind in ("parquet", "csv")
+    ]
+    assert repr(again[0].scores) == repr(again[1].scores)
+
+
+def test_a_parquet_file_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "table.parquet").write_bytes(b"name,grade")
+    with pytest.raises(DataError, match=r"table\.parquet: expected a table as Parquet, found none that can be read"):
+        score_predictions(tmp_path / "table.parquet", tmp_path / "table.parquet")
+
+
+def test_quick_leaves_out_what_is_read_beside_sr(untrained: Checkpoint, drawings: list[Sample]) -> None:
+    done = evaluate(untrained, drawings[:2], thorough=False, bootstrap=FEW)
+    assert {s.task for s in done.scores} == {"super-resolution", "lesions", "grading", "each grade", "operating points"}

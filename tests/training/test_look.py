@@ -73,7 +73,8 @@ def evaluated(model: DeepMTDR, drawings: list[Sample]) -> Evaluation:
 
 
 def test_a_look_and_an_evaluation_of_the_same_photographs_agree(looked: Look, evaluated: Evaluation) -> None:
-    expected = {(score.subject, score.score): score.value for score in evaluated.scores}
+    tasks = ("super-resolution", "lesions", "grading")
+    expected = {(score.subject, score.score): score.value for score in evaluated.scores if score.task in tasks}
     assert looked.scores == pytest.approx(
         {
             "photographs": 6,

@@ -128,7 +128,7 @@ def find_masks(
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a CSV label table, each with the words "FILE, row N" (the header is row 1); blank lines are left out.
+    """Rows of a CSV or Parquet table, each with the words "FILE, row N" (the header is row 1), blank lines left out.
 
     Spaces around names and cells are cut off, and columns that nobody asked for are left out: IDRiD's table has both.
     Where the header has semicolons and no comma, as Messidor-2's and many a spreadsheet's, they part the cells.
@@ -164,7 +164,25 @@ def read_columns(path: Path) -> list[str]:
     return [name for name in _header(_read_rows(path)) if name]
 
 
+def _read_parquet(path: Path) -> list[list[str]]:
+    """The rows of a Parquet table as a CSV file would have them."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table as read_parquet
+    except ImportError as error:
+        raise DataError(f"{path}: Parquet needs PyArrow, expected `pip install deepmtdr[parquet]`") from error
+    try:
+        table = read_parquet(path)
+    except (OSError, ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path}: expected a table as Parquet, found none that can be read ({reason})") from error
+    columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
+    return [table.column_names, *map(list, zip(*columns, strict=True))]
+
+
 def _read_rows(path: Path) -> list[list[str]]:
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         semicolons = bool(lines) and ";" in lines[0] and "," not in lines[0]

@@ -8,19 +8,24 @@ from deepmtdr.evaluation.page import write_page
 from deepmtdr.evaluation.predictions import score_predictions
 from deepmtdr.evaluation.run import Evaluation, Table, evaluate, evaluate_folder, held_out
 from deepmtdr.evaluation.scores import Bootstrap, Score
+from deepmtdr.evaluation.systems import OverSeeds, Systems, evaluate_systems, over_seeds
 
 __all__ = [
     "Bootstrap",
     "Comparison",
     "Evaluation",
     "Measured",
+    "OverSeeds",
     "Score",
+    "Systems",
     "Table",
     "compare",
     "evaluate",
     "evaluate_folder",
+    "evaluate_systems",
     "held_out",
     "measure",
+    "over_seeds",
     "score_predictions",
     "write_page",
 ]

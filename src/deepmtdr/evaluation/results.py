@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from deepmtdr.evaluation.measure import BICUBIC, HR, SR, Measured
 from deepmtdr.evaluation.scores import Score
 from deepmtdr.evaluation.super_resolution import IMAGE_SCORES
 from deepmtdr.evaluation.words import source
+from deepmtdr.files import write_atomically
 from deepmtdr.metrics import FrocCounts
 from deepmtdr.pages import Table
 from deepmtdr.terms import Grade, Lesion
@@ -93,17 +95,23 @@ class Evaluation:
         """
         write_json(folder / "evaluation.json", self.as_dict())
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, *, parquet: bool = False) -> None:
         """Write `evaluation.json` and `predictions.csv`, each all or nothing.
 
+        Args:
+            folder: made if it is not there.
+            parquet: write `predictions.parquet` too, the same table with numbers as numbers.
+
         Raises:
-            DataError: if the folder cannot be written.
+            DataError: if the folder cannot be written, or Parquet is wanted and PyArrow is not installed.
         """
         self.write_scores(folder)
         with _whole(folder / "predictions.csv") as file:
             rows = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
             rows.writeheader()
-            rows.writerows(prediction_row(m) for m in self.measured)
+            rows.writerows({key: _cell(v) for key, v in prediction_row(m).items()} for m in self.measured)
+        if parquet:
+            _write_parquet(folder / "predictions.parquet", [prediction_row(m) for m in self.measured])
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -118,7 +126,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def prediction_row(measured: Measured) -> dict[str, Any]:
-    """A photograph's row of `predictions.csv`; what is unknown is left out."""
+    """A photograph's row of `predictions.csv`; what is unknown is left out, and what is undefined is nan."""
     m = measured
     row = {"dataset": m.dataset, "name": m.name, "patient": m.patient, "grade": m.grade}
     row |= {"status": "error" if m.failure else "ok", "message": m.failure}
@@ -129,27 +137,54 @@ def prediction_row(measured: Measured) -> dict[str, Any]:
         row["predicted_grade"] = max(Grade, key=lambda grade: m.probs[grade]).value
     if m.probs and not m.grade_alone:
         row["p_referable"] = sum(m.probs[grade] for grade in Grade if grade.referable)
-        # Every digit: `deepmtdr score` finds in the file exactly what the evaluation found.
-        row |= {f"p{grade:d}": repr(float(m.probs[grade])) for grade in Grade}
+        row |= {f"p{grade:d}": m.probs[grade] for grade in Grade}
     for lesion, pixels in m.lesions.items():
         row |= {f"{start}_{lesion.name}": getattr(pixels, name) for start, name in LESION_COLUMNS.items()}
     for image in (BICUBIC, HR):
         if image in m.beside:
             row[f"predicted_grade_{image}"] = int(np.argmax(m.beside[image].probs))
-    return {key: _cell(value) for key, value in {**row, **m.image}.items()}
+    return {**row, **m.image}
+
+
+def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    """One column for each of `COLUMNS`; what is unknown or undefined is null, and an empty column is of strings."""
+    try:
+        from pyarrow import array, string, table
+        from pyarrow.parquet import write_table
+    except ImportError as error:
+        raise DataError(f"{path}: Parquet needs PyArrow, expected `pip install deepmtdr[parquet]`") from error
+    columns = {}
+    for name in COLUMNS:
+        values = [None if isinstance(v := row.get(name), float) and math.isnan(v) else v for row in rows]
+        if any(isinstance(value, str) for value in values) or not any(value is not None for value in values):
+            columns[name] = array([None if value is None else str(value) for value in values], string())
+        else:
+            columns[name] = array(values)
+    buffer = io.BytesIO()
+    write_table(table(columns), buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def _table(scores: list[Score]) -> Table:
-    """Subjects down and scores across; the other way round if there are more scores than subjects."""
-    subjects, names = dict.fromkeys(s.subject for s in scores), dict.fromkeys(s.score for s in scores)
-    cells = {(s.subject, s.score): with_interval(s) for s in scores}
-    first = scores[0]
-    title = f"{first.task}, {first.dataset} ({max(s.photographs for s in scores)} photographs)"
+    first, most = scores[0], max(scores, key=lambda score: score.photographs)
+    title = f"{first.task}, {first.dataset} ({most.photographs} photographs, {most.patients} patients)"
+    return score_table(title, {(s.subject, s.score): with_interval(s) for s in scores})
+
+
+def score_table(title: str, cells: Mapping[tuple[str, str], str]) -> Table:
+    """Subjects down and scores across; the other way round if there are more scores than subjects.
+
+    Args:
+        title: of the table.
+        cells: by subject and score. A score that stands in the paper too is marked by a star.
+    """
+    subjects, names = (list(dict.fromkeys(keys)) for keys in zip(*cells, strict=True))
+    marked = {name: f"{name} *" if source(name) == "paper" else name for name in names}
     if len(subjects) < len(names):
-        rows = [(name, *(cells.get((subject, name), "") for subject in subjects)) for name in names]
+        rows = [(marked[name], *(cells.get((subject, name), "") for subject in subjects)) for name in names]
         return Table(title, ("score", *subjects), rows)
     rows = [(subject, *(cells.get((subject, name), "") for name in names)) for subject in subjects]
-    return Table(title, ("", *names), rows)
+    return Table(title, ("", *marked.values()), rows)
 
 
 def with_interval(score: Score) -> str:
@@ -167,7 +202,7 @@ def known(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
+        return "" if math.isnan(value) else repr(value)  # every digit: what is scored again is the same
     return "" if value is None else value
 
 

@@ -142,6 +142,7 @@ def evaluate_folder(
     bootstrap: Bootstrap | None = None,
     out: Path | None = None,
     pictures: bool = True,
+    parquet: bool = False,
 ) -> Evaluation:
     """From paths to scores: what `deepmtdr evaluate` does, with a progress bar.
 
@@ -158,6 +159,7 @@ def evaluate_folder(
         bootstrap: how the intervals are made.
         out: folder for `evaluation.json`, `predictions.csv` and `report.html`; None writes nothing.
         pictures: show the worst cases in the report; False for a report that goes where no photograph of a patient may.
+        parquet: write `predictions.parquet` too.
 
     Raises:
         CheckpointError: if the weights are missing or damaged.
@@ -173,7 +175,7 @@ def evaluate_folder(
         digest = hashlib.sha256(split.read_bytes()).hexdigest()
         done.protocol["split"] = {"side": side, "sha256": digest, "of_the_weights": digest == trained.card.get("data")}
     if out is not None:
-        done.write(out)
+        done.write(out, parquet=parquet)
         if pictures:
             done.thumbnails.update(thumbnails(samples, worst_cases(done.measured)))
         write_page(done, out)
