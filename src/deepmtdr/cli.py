@@ -234,7 +234,9 @@ def score(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="A photograph without a prediction is a failure, not an error.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and comparison.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json, report.html and comparison.json.")
+    ] = None,
 ) -> None:
     """Score the grades that any system predicted, as `evaluate` scores this one's, and compare two systems.
 
@@ -242,21 +244,11 @@ def score(
 
     Example: deepmtdr score out/evaluation/predictions.csv labels.csv --compare other.csv
     """
-    from deepmtdr.evaluation import compare, score_predictions
+    from deepmtdr.evaluation import score_systems
 
     with one_line_errors():
-        systems = [
-            score_predictions(table, truth, binary=binary, allow_missing=allow_missing)
-            for table in (predictions, other)
-            if table is not None
-        ]
-        comparisons = [compare(*systems)] if other is not None else []
-        if out is not None:
-            systems[0].write_scores(out)
-            for comparison in comparisons:
-                comparison.write(out)
-    tables = [table for result in (systems[0], *comparisons) for table in result.tables()]
-    _show_scores(tables, [failure for system in systems for failure in system.failures])
+        done = score_systems(predictions, truth, other=other, out=out, binary=binary, allow_missing=allow_missing)
+    _show_scores(done.tables(), done.failures)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from deepmtdr.evaluation.page import write_page
 from deepmtdr.evaluation.predictions import score_predictions
 from deepmtdr.evaluation.run import Evaluation, Table, evaluate, evaluate_folder, held_out
 from deepmtdr.evaluation.scores import Bootstrap, Score
-from deepmtdr.evaluation.systems import OverSeeds, Systems, evaluate_systems, over_seeds
+from deepmtdr.evaluation.systems import OverSeeds, Systems, evaluate_systems, over_seeds, score_systems
 
 __all__ = [
     "Bootstrap",
@@ -27,5 +27,6 @@ __all__ = [
     "measure",
     "over_seeds",
     "score_predictions",
+    "score_systems",
     "write_page",
 ]

@@ -14,7 +14,8 @@ from deepmtdr.evaluation.grading import GRADES
 from deepmtdr.evaluation.measure import Measured
 from deepmtdr.evaluation.results import with_interval
 from deepmtdr.evaluation.scores import Score
-from deepmtdr.plots import BOTTOM, LEFT, RIGHT, TOP, UNIT, WIDTH, Panel, linear_axis
+from deepmtdr.metrics import ALARMS_PER_IMAGE, FrocCounts
+from deepmtdr.plots import BOTTOM, LEFT, RIGHT, TOP, UNIT, WIDTH, Axis, Panel, linear_axis
 from deepmtdr.terms import Grade, Lesion
 
 FIGURE_STYLE = """
@@ -49,6 +50,11 @@ THRESHOLDS = {
     "auc_referable": ("referable, grade 2 or worse", 2),
     "auc_sight_threatening": ("sight-threatening, grade 3 or worse", 3),
 }
+
+
+FROC_ENDS = (ALARMS_PER_IMAGE[0], ALARMS_PER_IMAGE[-1])
+FROC_AXIS = Axis(lambda which: np.log2(which / FROC_ENDS[0]) / np.log2(FROC_ENDS[1] / FROC_ENDS[0]), ALARMS_PER_IMAGE)
+"""Of false alarms per image, each tick twice the one before."""
 
 
 class Series(NamedTuple):
@@ -100,8 +106,24 @@ def precision_recall_figure(curves: Mapping[Lesion, CurvePoints], scores: Sequen
     return _lines("Lesions, pixel by pixel", series, ("recall", "precision"), even=False)
 
 
-def _lines(title: str, series: Sequence[Series], labels: tuple[str, str], even: bool) -> str:
-    panel = Panel(UNIT, UNIT, SQUARE)
+def froc_figure(curves: Mapping[Lesion, FrocCounts], scores: Sequence[Score]) -> str:
+    """Share of the lesions found over false alarms per image; empty if no lesion was counted."""
+    found = {score.subject: score for score in scores if (score.task, score.score) == ("lesions", "froc_cpm")}
+    alarms = np.geomspace(*FROC_ENDS, 49)
+    series = []
+    for lesion, counts in curves.items():
+        said = f"CPM {with_interval(found[lesion.name])}; {counts.lesions} lesions" if lesion.name in found else ""
+        points = CurvePoints(alarms, np.array([counts.sensitivity_at(float(rate)) for rate in alarms]))
+        empty = CurvePoints(np.empty(0), np.empty(0))
+        series.append(Series(lesion.full_name, said, points if counts.lesions else empty))
+    if not series:
+        return ""
+    labels = "false alarms per image", "share of the lesions found"
+    return _lines("FROC, lesion by lesion", series, labels, even=False, x=FROC_AXIS)
+
+
+def _lines(title: str, series: Sequence[Series], labels: tuple[str, str], even: bool, x: Axis = UNIT) -> str:
+    panel = Panel(x, UNIT, SQUARE)
     parts, legend = [panel.frame(*labels)], []
     if even:
         parts.append(panel.line("even", np.array([0.0, 1]), np.array([0.0, 1])))

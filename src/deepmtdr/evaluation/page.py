@@ -15,6 +15,7 @@ import numpy as np
 from deepmtdr.evaluation.figures import (
     FIGURE_STYLE,
     confusion_figure,
+    froc_figure,
     gain_figure,
     heat_cell,
     precision_recall_figure,
@@ -24,7 +25,7 @@ from deepmtdr.evaluation.figures import (
 from deepmtdr.evaluation.measure import Measured
 from deepmtdr.evaluation.results import Evaluation, with_interval
 from deepmtdr.evaluation.scores import ALL, NO_INTERVAL, Score, by_dataset
-from deepmtdr.evaluation.words import MEANINGS, protocol_rows, split_in_words
+from deepmtdr.evaluation.words import MEANINGS, protocol_rows, source, split_in_words
 from deepmtdr.evaluation.worst import predicted_grade, worst_cases
 from deepmtdr.files import write_atomically
 from deepmtdr.pages import STYLE, Table, table_html
@@ -136,6 +137,9 @@ def _datasets(done: Evaluation) -> Iterator[str]:
             roc_figure(group, own),
             reliability_figure(group, own),
             precision_recall_figure(curves, own),
+            froc_figure(
+                {lesion: done.froc[dataset, lesion] for lesion in Lesion if (dataset, lesion) in done.froc}, own
+            ),
             gain_figure(group, own),
         ]
         if own or any(figures):
@@ -214,6 +218,9 @@ def _failures(done: Evaluation) -> Iterator[str]:
 
 def _meanings(scores: Sequence[Score]) -> Iterator[str]:
     used = {score.score for score in scores}
-    if rows := [(name, meaning) for name, meaning in MEANINGS.items() if name in used]:
-        table = table_html(Table("", ("score", "meaning"), rows), "words")
-        yield f"<h2>What the scores mean</h2><details><summary>{len(rows)} scores</summary>{table}</details>"
+    if rows := [(name, meaning, source(name)) for name, meaning in MEANINGS.items() if name in used]:
+        table = table_html(Table("", ("score", "meaning", "whose"), rows), "words")
+        yield (
+            "<h2>What the scores mean</h2><p>A star marks the scores that stand in the paper's tables; the others are "
+            f"the field's.</p><details><summary>{len(rows)} scores</summary>{table}</details>"
+        )

@@ -1,4 +1,4 @@
-"""Several checkpoints on the same photographs: the seeds of one recipe, or one system against another (Sec. V-B)."""
+"""Several systems on the same photographs: the seeds of one recipe, or one system against another (Sec. V-B)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation.compare import Comparison, compare
 from deepmtdr.evaluation.measure import Measured
+from deepmtdr.evaluation.page import write_page
+from deepmtdr.evaluation.predictions import score_predictions
 from deepmtdr.evaluation.results import Evaluation, known, score_table, write_json
 from deepmtdr.evaluation.run import evaluate_folder
 from deepmtdr.pages import Table
@@ -35,6 +37,7 @@ class Systems:
 
     evaluations: list[Evaluation]
     """One for each checkpoint of the first system."""
+    other: Evaluation | None = None
     comparison: Comparison | None = None
     """With the other system, if there is one."""
 
@@ -45,8 +48,20 @@ class Systems:
 
     @property
     def failures(self) -> list[Measured]:
-        """The photographs that could not be read: the same for every checkpoint."""
-        return self.evaluations[0].failures
+        """The photographs that could not be read, or that a system has not predicted; each reason once."""
+        found = [m for one in (self.evaluations[0], self.other) if one is not None for m in one.failures]
+        return list({(m.dataset, m.name, m.failure): m for m in found}.values())
+
+    def write(self, folder: Path) -> None:
+        """Write `seeds.json` and `comparison.json`, as far as there are seeds and a comparison.
+
+        Raises:
+            DataError: if the folder cannot be written.
+        """
+        if self.seeds:
+            write_json(folder / "seeds.json", {"scores": [_row(row) for row in self.seeds]})
+        if self.comparison is not None:
+            self.comparison.write(folder)
 
     def tables(self) -> list[Table]:
         """Of the single checkpoint, or over the seeds; then of the comparison."""
@@ -85,11 +100,35 @@ def evaluate_systems(
         systems = Systems(evaluations=done)
     else:
         beside = evaluate_folder(data, weights=other, out=None if out is None else out / "other", **chosen)
-        systems = Systems(evaluations=done, comparison=compare(done[0], beside))
-    if out is not None and systems.seeds:
-        write_json(out / "seeds.json", {"scores": [_row(row) for row in systems.seeds]})
-    if out is not None and systems.comparison is not None:
-        systems.comparison.write(out)
+        systems = Systems(evaluations=done, other=beside, comparison=compare(done[0], beside))
+    if out is not None:
+        systems.write(out)
+    return systems
+
+
+def score_systems(
+    predictions: Path, truth: Path, *, other: Path | None = None, out: Path | None = None, **chosen: Any
+) -> Systems:
+    """What `deepmtdr score` does: the predictions of one system, or of two.
+
+    Args:
+        predictions: see `score_predictions`.
+        truth: see `score_predictions`.
+        other: predictions of another system on the same photographs.
+        out: folder for `evaluation.json` and `report.html` of the first system, and `comparison.json`; None writes
+            nothing.
+        **chosen: passed on to `score_predictions`.
+
+    Raises:
+        DataError: where `score_predictions` and `compare` do.
+    """
+    first, *others = (score_predictions(table, truth, **chosen) for table in (predictions, other) if table is not None)
+    comparison = compare(first, others[0]) if others else None
+    systems = Systems(evaluations=[first], other=next(iter(others), None), comparison=comparison)
+    if out is not None:
+        first.write_scores(out)
+        write_page(first, out)
+        systems.write(out)
     return systems
 
 

@@ -6,7 +6,7 @@ reason its docstring names, never a silent 0. Input that makes no sense (nan, a 
 
 from __future__ import annotations
 
-from deepmtdr.metrics.froc import FrocCounts, froc
+from deepmtdr.metrics.froc import ALARMS_PER_IMAGE, FrocCounts, froc
 from deepmtdr.metrics.grading import (
     PrecisionRecallF1,
     SensitivitySpecificity,
@@ -23,6 +23,7 @@ from deepmtdr.metrics.lesions import PooledCurve, dice, iou
 from deepmtdr.metrics.ranking import OperatingPoint, auc, average_precision, sensitivity_at_specificity
 
 __all__ = [
+    "ALARMS_PER_IMAGE",
     "FIVE_SCALES",
     "FrocCounts",
     "OperatingPoint",
