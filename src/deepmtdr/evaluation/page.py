@@ -44,6 +44,8 @@ IN_SHORT = {
 _STYLE = """
 .lead { font-size: 1.1rem; }
 .warning { border-left: 4px solid var(--mark); padding: .2rem .8rem; }
+.tables { display: flex; flex-wrap: wrap; gap: 0 3rem; }
+.tables section { max-width: 100%; }
 .wide { overflow-x: auto; margin-bottom: 1.5rem; }
 .wide table { margin-bottom: .5rem; }
 .note { opacity: .75; margin: 0 0 2rem; font-size: .9rem; }
@@ -144,7 +146,8 @@ def _datasets(done: Evaluation) -> Iterator[str]:
         ]
         if own or any(figures):
             yield f"<h2>{escape(_title(dataset))}</h2><div class=curves>{''.join(figures)}</div>"
-            yield from map(_score_table, replace(done, scores=own, confusion={}).tables())
+            tables = "".join(map(_score_table, replace(done, scores=own, confusion={}).tables()))
+            yield f"<div class=tables>{tables}</div>"
             yield _notes(own)
 
 
@@ -153,7 +156,7 @@ def _title(dataset: str) -> str:
 
 
 def _score_table(table: Table) -> str:
-    return f"<h3>{escape(table.title)}</h3>{_wide(table)}"
+    return f"<section><h3>{escape(table.title)}</h3>{_wide(table)}</section>"
 
 
 def _wide(table: Table) -> str:
