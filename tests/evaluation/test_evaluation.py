@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import json
@@ -281,3 +282,15 @@ def test_a_parquet_file_that_is_none_is_named(tmp_path: Path) -> None:
 def test_quick_leaves_out_what_is_read_beside_sr(untrained: Checkpoint, drawings: list[Sample]) -> None:
     done = evaluate(untrained, drawings[:2], thorough=False, bootstrap=FEW)
     assert {s.task for s in done.scores} == {"super-resolution", "lesions", "grading", "each grade", "operating points"}
+
+
+@pytest.mark.parametrize("thorough", [True, False])
+def test_a_network_that_says_no_number_fails_by_photograph(
+    untrained: Checkpoint, drawings: list[Sample], thorough: bool
+) -> None:
+    broken = copy.deepcopy(untrained.model)
+    with torch.no_grad():
+        next(broken.grading.parameters()).fill_(math.nan)
+    done = evaluate(untrained._replace(model=broken), drawings[:2], thorough=thorough, bootstrap=FEW)
+    assert [m.failure[:37] for m in done.failures] == ["the network's answer is not finite, e"] * 2
+    assert done.scores == []

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from scipy.ndimage import label, maximum_filter
 
@@ -64,27 +63,26 @@ def measure_thoroughly(
     """
     try:
         seen = bring(sample, frame, as_lr)
+        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16)
+        # There is an HR frame, and the ISR subnet was not skipped.
+        others = {} if seen.hr is None or seen.scale == 1 else _read_others(model, seen, bf16)
     except (DeepMTDRError, OSError) as error:
         return failed(sample, error), {}
-    with torch.inference_mode():
-        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16)
     measured, curves = measure_in_frame(sample, seen, prediction)
     beside, pools, maps = {}, {SR: curves}, {SR: _maps(prediction)}
-    if measured.image:  # there is an HR frame, and the ISR subnet was not skipped
-        for name, image in _others(seen):
-            with torch.inference_mode():
-                other = read_frame(model, image, 1, bf16)
-            probs, lesions, pools[name] = measure_reading(other, seen)
-            beside[name], maps[name] = Reading(probs, lesions), _maps(other)
+    for name, other in others.items():
+        probs, lesions, pools[name] = measure_reading(other, seen)
+        beside[name], maps[name] = Reading(probs, lesions), _maps(other)
     if seen.original is not None and seen.lesion_masks:
         lesions, pools[ORIGINAL] = measure_on_original(maps[SR], seen)
         beside[ORIGINAL] = Reading((), lesions)
     return replace(measured, beside=beside, agreement=_agreement(maps, seen.inside)), pools
 
 
-def _others(seen: InFrame) -> list[tuple[str, Float[torch.Tensor, "1 3 f f"]]]:
+def _read_others(model: DeepMTDR, seen: InFrame, bf16: bool) -> dict[str, Prediction]:
     assert seen.hr is not None
-    return [(BICUBIC, bicubic(as_tensor(seen.lr), seen.scale).clamp(0, 1)), (HR, as_tensor(seen.hr))]
+    images = {BICUBIC: bicubic(as_tensor(seen.lr), seen.scale).clamp(0, 1), HR: as_tensor(seen.hr)}
+    return {name: read_frame(model, image, 1, bf16) for name, image in images.items()}
 
 
 def _maps(prediction: Prediction) -> Float[np.ndarray, "4 f f"]:

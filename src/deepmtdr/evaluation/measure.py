@@ -23,7 +23,7 @@ from deepmtdr.data.photograph import (
 )
 from deepmtdr.data.resize import resize
 from deepmtdr.data.sample import Sample
-from deepmtdr.errors import DeepMTDRError
+from deepmtdr.errors import CheckpointError, DeepMTDRError
 from deepmtdr.metrics import FIVE_SCALES, FrocCounts, PooledCurve, mean_ssim, ms_ssim, psnr, ssim_map
 from deepmtdr.metrics import froc as count_froc
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
@@ -172,17 +172,23 @@ def measure(
     """
     try:
         seen = bring(sample, frame, as_lr)
+        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16)
     except (DeepMTDRError, OSError) as error:
         return failed(sample, error), {}
-    with torch.inference_mode():
-        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16)
     return measure_in_frame(sample, seen, prediction)
 
 
 def read_frame(model: DeepMTDR, image: Float[Tensor, "1 3 s s"], scale: int, bf16: bool) -> Prediction:
-    """What the network says of an image that is `scale` times smaller than the frame."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return model.read(model.super_resolve(image, scale).float().clamp(0, 1))
+    """What the network says of an image that is `scale` times smaller than the frame.
+
+    Raises:
+        CheckpointError: if it says something that is no number.
+    """
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        said = model.read(model.super_resolve(image, scale).float().clamp(0, 1))
+    if not all(bool(part.isfinite().all()) for part in (said.sr, said.lesions, said.grade_logits)):
+        raise CheckpointError("the network's answer is not finite, expected numbers: these weights cannot be used")
+    return said
 
 
 def failed(sample: Sample, error: Exception) -> Measured:
