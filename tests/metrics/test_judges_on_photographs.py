@@ -64,7 +64,7 @@ def test_bicubic_against_hr_is_judged_alike(photographs: list[Seen]) -> None:
 
 
 def test_on_photographs_the_border_moves_ssim_by_a_few_thousandths_at_most(photographs: list[Seen]) -> None:
-    """What is left between torchmetrics' ready-made numbers and ours: windows over the border. The larger the image, the less."""
+    """What is left between torchmetrics' own numbers and ours: windows over the border, fewer in a larger image."""
     for seen in photographs:
         pair = nchw(seen.sr), nchw(seen.hr)
         theirs = image.structural_similarity_index_measure(*pair, data_range=1.0)
