@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from deepmtdr.metrics import FrocCounts, froc
+from deepmtdr.metrics import ALARMS_PER_IMAGE, FrocCounts, froc
 from deepmtdr.metrics.froc import THRESHOLDS
 
 LEVELS = np.array([0.25, 0.5, 0.75])
@@ -79,6 +79,31 @@ def test_froc_of_the_example_is_the_one_worked_by_hand() -> None:
         [0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 2 / 3]
     )
     assert counts.cpm() == pytest.approx((1 / 24 + 1 / 12 + 1 / 6 + 1 / 3 + 2 / 3 + 2 / 3 + 2 / 3) / 7)
+
+
+def test_froc_of_two_images_is_the_one_worked_by_hand() -> None:
+    first = np.zeros((3, 7)), np.zeros((3, 7), bool)
+    first[0][0] = [0.9, 0, 0.6, 0, 0.3, 0, 0]
+    first[1][0] = [1, 0, 1, 0, 0, 0, 0]
+    first[0][2, 6] = 0.6
+    second = np.zeros((3, 7)), np.zeros((3, 7), bool)
+    second[0][0] = [0.85, 0, 0, 0, 0.3, 0.3, 0.3]
+    second[1][0] = [0, 0, 0, 0, 1, 0, 0]
+    second[0][2, 2] = 0.25
+    second[1][2, 0] = True  # nothing is ever seen here
+    counts = froc(*first, thresholds=np.array([0.2, 0.5, 0.8])).merge(
+        froc(*second, thresholds=np.array([0.2, 0.5, 0.8]))
+    )
+    # threshold   found             false alarms         per image   of 4 lesions
+    # 0.8         1 + 0             0 + 1 (0.85)         1/2         1/4
+    # 0.5         2 + 0             1 (0.6) + 1          1           1/2
+    # 0.2         2 + 1 (one of 3)  2 (0.3) + 2 (0.25)   2           3/4
+    assert (counts.images, counts.lesions) == (2, 4)
+    assert (counts.hits.tolist(), counts.alarms.tolist()) == ([3, 2, 1], [4, 2, 1])
+    # From (0, 0) in lines; beyond two alarms per image nothing more is found.
+    sensitivities = [1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 3 / 4, 3 / 4]
+    assert [counts.sensitivity_at(alarms) for alarms in ALARMS_PER_IMAGE] == pytest.approx(sensitivities)
+    assert counts.cpm() == pytest.approx(51 / 112)  # (1 + 2 + 4 + 8 + 12 + 12 + 12) / 16 / 7
 
 
 def test_with_a_mere_touch_the_bar_is_right() -> None:

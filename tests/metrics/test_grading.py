@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -45,6 +46,18 @@ def test_kappas_of_the_example_are_those_worked_by_hand() -> None:
     assert kappa(predicted, truth, 3) == pytest.approx((4 / 6 - 2 / 6) / (1 - 2 / 6))
     assert kappa_linear(predicted, truth, 3) == pytest.approx(1 - 2 / (3 + 4 / 3 + 1))
     assert kappa_quadratic(predicted, truth, 3) == pytest.approx(1 - 2 / (5 + 4 / 3 + 5 / 3))
+
+
+def test_kappas_of_errors_by_two_grades_are_those_worked_by_hand() -> None:
+    """Ten photographs, of which two are wrong from end to end: the farther an error weighs, the lower is kappa."""
+    predicted, truth = labels(np.array([[4, 1, 1], [0, 2, 0], [1, 0, 1]]))
+    # Rows hold 6, 2, 2 and columns 5, 3, 2; chance, row x column / 10, expects
+    #     3  1.8 1.2      one grade apart:  1.8 + 1 + 0.4 + 0.6 = 3.8, observed 1
+    #     1  0.6 0.4      two grades apart: 1.2 + 1             = 2.2, observed 2
+    #     1  0.6 0.4
+    assert kappa(predicted, truth, 3) == pytest.approx(1 - (1 + 2) / (3.8 + 2.2))  # 1/2
+    assert kappa_linear(predicted, truth, 3) == pytest.approx(1 - (1 + 2 * 2) / (3.8 + 2 * 2.2))  # 16/41
+    assert kappa_quadratic(predicted, truth, 3) == pytest.approx(1 - (1 + 4 * 2) / (3.8 + 4 * 2.2))  # 2/7
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -138,3 +151,24 @@ def test_r14_errors_between_neighbours_reach_the_kappa_of_table_1_quadratically(
     predicted, truth = labels(matrix)
     assert accuracy(predicted, truth) == pytest.approx(0.836, abs=1e-3)
     assert kappa(predicted, truth) < 0.802 < kappa_quadratic(predicted, truth)
+
+
+@pytest.mark.parametrize(
+    ("weighted", "swaps"),
+    [
+        (kappa_linear, {(0, 2): 175, (0, 1): 100, (1, 2): 33}),
+        (kappa_quadratic, {(0, 2): 289, (0, 1): 19}),
+    ],
+)
+def test_r14_either_weighted_kappa_can_be_that_of_table_1(
+    weighted: Callable[..., float], swaps: dict[tuple[int, int], int]
+) -> None:
+    """What R14 refutes is the unweighted one. Between the weights the numbers do not choose; the field does."""
+    matrix = np.diag(DDR_TEST)
+    for (one, other), photographs in swaps.items():  # as many of the one taken for the other as the other way round
+        matrix[[one, other], [one, other]] -= photographs
+        matrix[[one, other], [other, one]] += photographs
+    predicted, truth = labels(matrix)
+    assert accuracy(predicted, truth) == pytest.approx(0.836, abs=1e-3)
+    assert weighted(predicted, truth) == pytest.approx(0.802, abs=1e-3)
+    assert kappa(predicted, truth) < 0.77

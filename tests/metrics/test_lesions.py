@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn import metrics as judge
 
+from deepmtdr.evaluation.scores import mean_of_defined
 from deepmtdr.metrics import PooledCurve, dice, iou
 
 PIXELS = 150_000
@@ -61,6 +62,26 @@ def test_memory_is_bounded_and_the_error_stays_below_the_tolerance(tolerance: fl
     assert curve.average_precision() == pytest.approx(judge.average_precision_score(truth, probability), abs=tolerance)
     assert curve.auc() == pytest.approx(judge.roc_auc_score(truth, probability), abs=tolerance)
     assert curve.dice() == pytest.approx(judge.f1_score(truth, probability > 0.5))
+
+
+def test_r15_ap_per_image_and_pooled_are_those_worked_by_hand() -> None:
+    # Image 1: 0.9 and 0.7 are lesion, precision 1 and 2/3: AP 5/6. Image 2: 0.5 is, second of its image: AP 1/2.
+    # The healthy image has no AP, and stays out as with the authors: mean (5/6 + 1/2) / 2.
+    # Pooled, the healthy image's 0.95 comes first: 0.9 is then 1 of 2, 0.7 is 2 of 4, 0.5 is 3 of 6.
+    images = [
+        ([0.9, 0.8, 0.7, 0.1], [True, False, True, False]),
+        ([0.6, 0.5, 0.4, 0.2], [False, True, False, False]),
+        ([0.95, 0.05], [False, False]),
+    ]
+    pooled, aps = PooledCurve(), []
+    for p, truth in images:
+        curve = PooledCurve()
+        curve.update(np.array(p, np.float32), np.array(truth))
+        pooled.merge(curve)
+        aps.append(curve.average_precision())
+    assert aps == pytest.approx([5 / 6, 1 / 2, math.nan], nan_ok=True)
+    assert mean_of_defined(np.array(aps)) == pytest.approx(2 / 3)
+    assert pooled.average_precision() == pytest.approx((1 / 2 + 2 / 4 + 3 / 6) / 3)
 
 
 def test_minus_zero_is_zero() -> None:
