@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from deepmtdr.baselines import build
 from deepmtdr.errors import CheckpointError, RecipeError
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import Recipe, from_dict, to_dict
@@ -68,7 +69,7 @@ def load(path: Path | None = None) -> Checkpoint:
     tensors, card, digest = read(path)
     try:
         recipe = from_dict(Recipe, card.pop("recipe"), str(path))
-        model = DeepMTDR(recipe.model)
+        model = build(recipe.system, recipe.parts, recipe.model)
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (RecipeError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -13,6 +13,9 @@ from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import Stage
 from deepmtdr.stages import SUBNETS
 
+TRAINED = {"restoration": ("isr", "segmentation"), "grading": ("grading",), "joint": SUBNETS}
+"""The subnets of each stage."""
+
 
 def one_cycle(progress: float, warm_up: float) -> float:
     """Share of the largest learning rate: up linearly, down by a cosine to 1 %."""
@@ -42,17 +45,24 @@ def set_rates(optimiser: torch.optim.Optimizer, progress: float, stage: Stage) -
         group["lr"] = group["highest"] * rate(progress, group["subnet"], stage)
 
 
+def learns(model: DeepMTDR, name: str, stage: Stage) -> bool:
+    """Whether anything would learn in a stage: a compared method may have nothing there."""
+    return any(
+        bool(list(getattr(model, subnet).parameters())) and getattr(stage, f"lr_{subnet}") for subnet in TRAINED[name]
+    )
+
+
 def build_optimiser(model: DeepMTDR, name: str, stage: Stage) -> torch.optim.AdamW:
     """AdamW over the subnets of the stage, each with its own learning rate; the others stand still."""
-    trained = {"restoration": ("isr", "segmentation"), "grading": ("grading",), "joint": SUBNETS}[name]
+    trained = TRAINED[name]
     model.requires_grad_(False)
     groups = []
     for subnet in trained:
         highest = getattr(stage, f"lr_{subnet}")
         parameters = list(getattr(model, subnet).parameters())
-        if highest:
+        if highest and parameters:
             groups.append({"params": parameters, "highest": highest, "subnet": subnet})
-    if "grading" in trained:
+    if "grading" in trained and model.grades and model.explain is None:
         thresholds = {"params": list(model.gmsv.parameters()), "highest": 1e-2, "weight_decay": 0.0}
         groups.append({**thresholds, "subnet": "gmsv"})
     for group in groups:

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
+from deepmtdr.baselines import PartNames, unknown_names
 from deepmtdr.errors import RecipeError
 from deepmtdr.losses import LossWeights
 from deepmtdr.model.deepmtdr import ModelConfig
@@ -135,6 +136,10 @@ class Recipe:
     """`bf16` (mixed) or `fp32`."""
     checkpoint_minutes: float = 3.0
     """Time between checkpoints."""
+    system: str = "DeepMT-DR"
+    """What is trained: a name of `deepmtdr.baselines.SYSTEMS`, as the paper has it."""
+    parts: PartNames = field(default_factory=PartNames)
+    """Parts that take the place of the system's own (Finding 2)."""
     data: DataRecipe = field(default_factory=DataRecipe)
     model: ModelConfig = field(default_factory=ModelConfig)
     restoration: Stage = field(default_factory=Stage)
@@ -278,6 +283,7 @@ def _coerce(hint: Any, value: Any, where: str, base: Any = None) -> Any:
 def _out_of_range(recipe: Recipe) -> Iterator[str]:
     """What is wrong with the values of a recipe whose types are right."""
     known = ("1", *map(str, SCALES))
+    yield from unknown_names(recipe.system, recipe.parts)
     if recipe.precision not in ("bf16", "fp32"):
         yield f"precision = {recipe.precision!r}, expected bf16 or fp32"
     if recipe.data.frame < 16 or recipe.data.frame % 16:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepmtdr import losses
 from deepmtdr.data.batches import Batch, GradingBatch
 from deepmtdr.losses import LossWeights, Total, alone
-from deepmtdr.model.contrast import local_contrast
 from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.grading import Grading
 from deepmtdr.model.isr import bicubic
 
 SUBNETS = ("isr", "segmentation", "grading")
@@ -45,6 +45,8 @@ class StepLosses(NamedTuple):
     """Reading R7: the thresholds of Eq. (2) only."""
     terms: dict[str, float]
     """Every equation's value, unweighted, for the log."""
+    adversary: Tensor | None = None
+    """Trains the adversary of an ISR subnet that is learned against one, and nothing else."""
 
 
 def route(step: StepLosses, model: DeepMTDR, *, end_to_end: bool) -> None:
@@ -54,6 +56,10 @@ def route(step: StepLosses, model: DeepMTDR, *, end_to_end: bool) -> None:
     computed.
     """
     isr, segmentation, grading = ([p for p in getattr(model, name).parameters() if p.requires_grad] for name in SUBNETS)
+    if step.adversary is not None:
+        opposed = list(getattr(model.isr, "adversary").parameters())  # noqa: B009
+        isr = [p for p in isr if all(p is not other for other in opposed)]
+        _backward(step.adversary, [p for p in opposed if p.requires_grad])
     thresholds = [p for p in model.gmsv.parameters() if p.requires_grad]
     _backward(step.isr, isr)
     _backward(step.segmentation, segmentation + (isr if end_to_end else []))
@@ -66,6 +72,11 @@ def _backward(loss: Tensor, inputs: Sequence[Tensor]) -> None:
         loss.backward(inputs=list(inputs), retain_graph=True)
 
 
+def own_loss(part: nn.Module) -> Callable[..., Tensor] | None:
+    """The loss that a compared method was published with; None: the paper's equations."""
+    return getattr(part, "loss", None)
+
+
 def restoration_losses(
     model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights, processes: Processes = ALONE
 ) -> StepLosses:
@@ -74,9 +85,12 @@ def restoration_losses(
     Where the segmentation subnet stands still and Eq. (4) has no weight, it is not asked: the ISR subnet learns alone.
     """
     sr = model.super_resolve(bicubic(batch.taken, 1 / scale).clamp(0, 1), scale)
-    if not (weights.lambda_sa or any(p.requires_grad for p in model.segmentation.parameters())):
+    asked = model.segments and (weights.lambda_sa or any(p.requires_grad for p in model.segmentation.parameters()))
+    if not model.task_aware:
+        return composed_losses(model, batch, sr, scale, weights, processes, grades=False)
+    if not asked:
         return _isr_losses(sr, batch.hr, scale, weights, processes)
-    classes = model.segment(local_contrast(sr))
+    classes = model.segment(model.views(sr)[0])
     image, variation, seg_aware = _image_losses(model, sr, classes, batch.hr, scale, weights, processes)
     known = batch.lesion_masks, batch.annotated, processes.total
     dice = losses.dice_loss(classes[:, :4], *known)
@@ -112,7 +126,7 @@ def _image_losses(
     seg_aware = sr.new_zeros(())
     if weights.lambda_sa and scale > 1:
         with torch.no_grad():
-            classes_hr = model.segment(local_contrast(hr))
+            classes_hr = model.segment(model.views(hr)[0])
         seg_aware = processes.mean(losses.segmentation_aware_loss(classes_sr[:, :4], classes_hr[:, :4]))
     image, variation = losses.image_loss(sr, hr), losses.total_variation_loss(sr)
     return processes.mean(image), processes.mean(variation), seg_aware
@@ -122,9 +136,9 @@ def grading_losses(
     model: DeepMTDR, batch: GradingBatch, weights: LossWeights, processes: Processes = ALONE
 ) -> StepLosses:
     """Stage 1b: Eq. (10) on frames that the standing subnets have read already; xi waits for the joint stage."""
-    logits, _ = model.grading(batch.seen, batch.lesions)
-    loss = losses.grading_loss(logits, batch.grade, _class_weights(weights, logits), total=processes.total)
-    nothing = logits.new_zeros(())
+    graded = model.grading(batch.seen, batch.lesions)
+    logits, nothing = graded.logits, graded.logits.new_zeros(())
+    loss = _grading_loss(model, graded, batch.grade, torch.ones_like(batch.grade, dtype=torch.bool), weights, processes)
     accuracy = processes.mean((logits.argmax(dim=1) == batch.grade).float().mean())
     return StepLosses(nothing, nothing, weights.grading * loss, nothing, _values(grading=loss, accuracy=accuracy))
 
@@ -137,6 +151,8 @@ def joint_losses(
     Annotated photographs give Eq. (8), the others Eq. (9), whose pseudo ground truth is the HR frame's evidence mask.
     """
     sr = model.super_resolve(bicubic(batch.taken, 1 / scale).clamp(0, 1), scale)
+    if not model.task_aware:
+        return composed_losses(model, batch, sr, scale, weights, processes)
     on_sr = model.read(sr)
     image, variation, seg_aware = _image_losses(model, sr, on_sr.lesions, batch.hr, scale, weights, processes)
     _, evidence_hr = model.predict(batch.hr, scale=1)
@@ -163,6 +179,65 @@ def joint_losses(
             unsupervised=pseudo, grading=grading, xi=xi,
         ),
     )  # fmt: skip
+
+
+def composed_losses(
+    model: DeepMTDR,
+    batch: Batch,
+    sr: Tensor,
+    scale: int,
+    weights: LossWeights,
+    processes: Processes,
+    *,
+    grades: bool = True,
+) -> StepLosses:
+    """Compared methods, alone or one behind the other: each part has its own loss, and nothing of Eqs. (4), (5), (9).
+
+    Args:
+        model: the parts.
+        batch: photographs.
+        sr: what its ISR subnet made of them.
+        scale: by which they came in.
+        weights: of the losses beside each other.
+        processes: that share the batch.
+        grades: whether the grading subnet learns too.
+    """
+    nothing, terms = sr.new_zeros(()), {"image": processes.mean(losses.image_loss(sr, batch.hr))}
+    isr, adversary = nothing, None
+    if scale > 1 and (own := own_loss(model.isr)):
+        isr = terms["isr"] = processes.mean(own(sr, batch.hr))
+        if opposed := getattr(model.isr, "adversary_loss", None):
+            adversary = terms["adversary"] = processes.mean(opposed(sr.detach(), batch.hr))
+    seen, shown = model.views(sr)
+    classes, segmentation, grading = model.segment(seen), nothing, nothing
+    if model.segments:
+        known = batch.lesion_masks, batch.annotated, processes.total
+        own = own_loss(model.segmentation) or _segmentation_loss
+        segmentation = terms["segmentation"] = own(classes, *known)
+    if grades and model.grades:
+        graded = model.grading(shown, classes[:, :4].detach())
+        grading = _grading_loss(model, graded, batch.grade, batch.graded, weights, processes)
+        terms["grading"] = grading
+    return StepLosses(isr, segmentation, weights.grading * grading, nothing, _values(**terms), adversary)
+
+
+def _segmentation_loss(classes: Tensor, masks: Tensor, annotated: Tensor, total: Total) -> Tensor:
+    lesions = classes[:, :4]
+    dice, entropy = (loss(lesions, masks, annotated, total) for loss in SEGMENTATION_LOSSES)
+    return dice + entropy
+
+
+SEGMENTATION_LOSSES = losses.dice_loss, losses.lesion_cross_entropy_loss
+
+
+def _grading_loss(
+    model: DeepMTDR, graded: Grading, grade: Tensor, known: Tensor, weights: LossWeights, processes: Processes
+) -> Tensor:
+    """Eq. (10), or the method's own over the photographs that somebody graded."""
+    classes = _class_weights(weights, graded.logits)
+    if own := own_loss(model.grading):
+        return own(graded, grade, known, classes, processes.total)
+    return losses.grading_loss(graded.logits, grade, classes, graded=known, total=processes.total)
 
 
 def _class_weights(weights: LossWeights, like: Tensor) -> Tensor | None:

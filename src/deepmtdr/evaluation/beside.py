@@ -63,6 +63,7 @@ def measure_thoroughly(
     """
     try:
         seen = bring(sample, frame, as_lr)
+        seen = seen if model.segments else seen.unannotated()
         prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16)
         # There is an HR frame, and the ISR subnet was not skipped.
         others = {} if seen.hr is None or seen.scale == 1 else _read_others(model, seen, bf16)
@@ -72,11 +73,12 @@ def measure_thoroughly(
     beside, pools, maps = {}, {SR: curves}, {SR: _maps(prediction)}
     for name, other in others.items():
         probs, lesions, pools[name] = measure_reading(other, seen)
-        beside[name], maps[name] = Reading(probs, lesions), _maps(other)
+        beside[name], maps[name] = Reading(probs if model.grades else (), lesions), _maps(other)
     if seen.original is not None and seen.lesion_masks:
         lesions, pools[ORIGINAL] = measure_on_original(maps[SR], seen)
         beside[ORIGINAL] = Reading((), lesions)
-    return replace(measured, beside=beside, agreement=_agreement(maps, seen.inside)), pools
+    measured = replace(measured, beside=beside, agreement=_agreement(maps, seen.inside) if model.segments else {})
+    return measured if model.grades else replace(measured, probs=()), pools
 
 
 def _read_others(model: DeepMTDR, seen: InFrame, bf16: bool) -> dict[str, Prediction]:

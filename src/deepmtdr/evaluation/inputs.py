@@ -89,11 +89,12 @@ def _grade_rows(dataset: str, group: list[Measured], bootstrap: Bootstrap) -> It
             }
             values = {image: sums[image](everybody) for image in INPUTS}
             yield from _side_by_side(dataset, name, values, sums, graded, bootstrap, why)
-    of_hr = np.array([np.argmax(m.beside[HR].probs) for m in group])
-    for image in (SR, BICUBIC):
-        same = np.array([np.argmax(m.read_from(image).probs) for m in group]) == of_hr
-        interval = bootstrap.of(lambda rows: float(rows.mean()), group, same)
-        yield Place(TASK, dataset, image).row("same_grade_as_hr", interval, group, "")
+    read = [m for m in group if m.probs]
+    of_hr = np.array([np.argmax(m.beside[HR].probs) for m in read])
+    for image in (SR, BICUBIC) if read else ():
+        same = np.array([np.argmax(m.read_from(image).probs) for m in read]) == of_hr
+        interval = bootstrap.of(lambda rows: float(rows.mean()), read, same)
+        yield Place(TASK, dataset, image).row("same_grade_as_hr", interval, read, "")
 
 
 def hallucination_scores(measured: Sequence[Measured], bootstrap: Bootstrap) -> list[Score]:

@@ -148,6 +148,10 @@ class InFrame(NamedTuple):
     original: Original | None = None
     """None: not known any more."""
 
+    def unannotated(self) -> InFrame:
+        """Without its lesion masks: for a system that segments nothing."""
+        return self._replace(lesion_masks={}, original=None)
+
 
 Curves = Mapping[Lesion, PooledCurve]
 """Fine pixel counts of the annotated types of one photograph."""
@@ -172,10 +176,12 @@ def measure(
     """
     try:
         seen = bring(sample, frame, as_lr)
+        seen = seen if model.segments else seen.unannotated()
         prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16)
     except (DeepMTDRError, OSError) as error:
         return failed(sample, error), {}
-    return measure_in_frame(sample, seen, prediction)
+    measured, curves = measure_in_frame(sample, seen, prediction)
+    return measured if model.grades else replace(measured, probs=()), curves
 
 
 def read_frame(model: DeepMTDR, image: Float[Tensor, "1 3 s s"], scale: int, bf16: bool) -> Prediction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from deepmtdr.model.gmsv import GMSV, GMSVConfig
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
 from deepmtdr.model.isr import ISRConfig, ISRSubnet
 from deepmtdr.model.segmentation import LesionSegmentationSubnet, SegmentationConfig
-from deepmtdr.terms import Lesion
+from deepmtdr.terms import Grade, Lesion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +48,55 @@ class Prediction(NamedTuple):
         return self.grade_logits.softmax(dim=1)
 
 
-class DeepMTDR(nn.Module):
-    """The network of Fig. 6. One checkpoint serves x2, x4 and x8 (reading R1)."""
+class Evidence(Protocol):
+    """Another way than GMSV to show what spoke for a grade (Table V)."""
 
-    def __init__(self, config: ModelConfig | None = None) -> None:
+    def __call__(
+        self, model: DeepMTDR, prediction: Prediction, *, create_graph: bool = False
+    ) -> Float[Tensor, "b 1 H W"]:
+        """Evidence in [0, 1], at the size of the frame; the prediction must still carry its graph."""
+        ...
+
+
+class Parts(NamedTuple):
+    """The boxes of Fig. 6, or what a compared method has in their place."""
+
+    isr: nn.Module
+    """LR images and a scale -> SR images."""
+    segmentation: nn.Module | None
+    """Frames as it sees them -> probabilities of the four lesion types and the background. None: there is none."""
+    grading: nn.Module | None
+    """Frames as it sees them and lesion maps -> `model.grading.Grading`; `channels` are those of its features."""
+    evidence: Evidence | None = None
+    """None: GMSV."""
+    task_aware: bool = True
+    """Whether the joint stage has the losses of Eqs. (4), (5) and (9)."""
+
+
+class DeepMTDR(nn.Module):
+    """The network of Fig. 6. One checkpoint serves x2, x4 and x8 (reading R1).
+
+    A compared method (`deepmtdr.baselines`) is the same wiring with other parts, so that every one is trained, scored
+    and shown by the same code.
+    """
+
+    def __init__(self, config: ModelConfig | None = None, parts: Parts | None = None) -> None:
+        """Wire the parts.
+
+        Args:
+            config: size of the paper's subnets.
+            parts: what is wired; None makes the paper's own.
+        """
         super().__init__()
         config = config or ModelConfig()
-        self.segments = config.segments
-        self.isr = ISRSubnet(config.isr)
-        self.segmentation = LesionSegmentationSubnet(config.segmentation)
-        self.grading = GradingSubnet(config.grading)
-        self.gmsv = GMSV(self.grading.channels, config.gmsv)
+        parts = parts or own_parts(config)
+        self.segments = parts.segmentation is not None and config.segments
+        self.grades = parts.grading is not None
+        self.explain, self.task_aware = parts.evidence, parts.task_aware
+        self.isr = parts.isr
+        self.segmentation = nn.Identity() if parts.segmentation is None else parts.segmentation
+        self.grading = nn.Identity() if parts.grading is None else parts.grading
+        self.gmsv = GMSV(() if parts.grading is None else parts.grading.channels, config.gmsv)  # pyright: ignore[reportArgumentType]
 
     def forward(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Prediction:
         """Fig. 6 from left to right.
@@ -78,12 +116,18 @@ class DeepMTDR(nn.Module):
 
     def read(self, frame: Float[Tensor, "b 3 H W"]) -> Prediction:
         """Segment and grade a frame, super-resolved or HR."""
-        seen = local_contrast(frame)
+        seen, shown = self.views(frame)
         classes = self.segment(seen)
         lesions, lesion_region = classes[:, :4], 1 - classes[:, 4:]
         # Reading R10: the grading loss trains the grading subnet, and the ISR subnet through the image; not this one.
-        grade_logits, features = self.grading(seen, lesions.detach())
+        grade_logits, features = self.grade(shown, lesions.detach())
         return Prediction(frame, lesions, lesion_region, grade_logits, features)
+
+    def views(self, frame: Float[Tensor, "b 3 H W"]) -> tuple[Float[Tensor, "b 3 H W"], Float[Tensor, "b 3 H W"]]:
+        """A frame as segmentation and grading see it, in [-3, 3]: each part's own `view`, or `local_contrast`."""
+        how = [getattr(part, "view", local_contrast) for part in (self.segmentation, self.grading)]
+        seen = how[0](frame)
+        return seen, seen if how[0] is how[1] else how[1](frame)
 
     def segment(self, seen: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 5 H W"]:
         """Probabilities of the four lesion types and the background; background alone without a segmentation subnet."""
@@ -93,8 +137,21 @@ class DeepMTDR(nn.Module):
         classes[:, -1] = 1
         return classes
 
+    def grade(
+        self, seen: Float[Tensor, "b 3 H W"], lesions: Float[Tensor, "b 4 H W"]
+    ) -> tuple[Float[Tensor, "b 5"], tuple[Float[Tensor, "b _ _ _"], ...]]:
+        """Logits of the grades and the taps; equal logits and no tap without a grading subnet."""
+        if self.grades:
+            grading = self.grading(seen, lesions)
+            return grading.logits, grading.features
+        return seen.new_zeros(seen.shape[0], len(Grade)), ()
+
     def evidence(self, prediction: Prediction, *, create_graph: bool = False) -> Float[Tensor, "b 1 H W"]:
-        """The evidence of the grades, by GMSV; the prediction must still carry its graph."""
+        """The evidence of the grades; the prediction must still carry its graph. 0 without a grading subnet."""
+        if not self.grades:
+            return torch.zeros_like(prediction.lesion_region)
+        if self.explain is not None:
+            return self.explain(self, prediction, create_graph=create_graph)
         score = dr_score(prediction.grade_logits)
         region = prediction.lesion_region.detach()
         return self.gmsv(score, prediction.features, region, create_graph=create_graph)
@@ -111,12 +168,17 @@ class DeepMTDR(nn.Module):
         """
         with torch.no_grad():
             frame = self.super_resolve(lr, scale).clamp(0, 1)
-            seen = local_contrast(frame)
+            seen, shown = self.views(frame)
             classes = self.segment(seen)
         lesions, lesion_region = classes[:, :4], 1 - classes[:, 4:]
         with torch.enable_grad():
-            grade_logits, features = self.grading(seen.requires_grad_(), lesions)
+            grade_logits, features = self.grade(shown.requires_grad_(), lesions)
             attached = Prediction(frame, lesions, lesion_region, grade_logits, features)
             evidence = self.evidence(attached)
         taps = tuple(tap.detach() for tap in features)
         return attached._replace(grade_logits=grade_logits.detach(), features=taps), evidence.detach()
+
+
+def own_parts(config: ModelConfig) -> Parts:
+    """The three subnets of the paper."""
+    return Parts(ISRSubnet(config.isr), LesionSegmentationSubnet(config.segmentation), GradingSubnet(config.grading))

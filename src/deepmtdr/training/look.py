@@ -94,9 +94,10 @@ def look(
     pooled: dict[Lesion, PooledCurve] = {}
     with _evaluating(model):
         for frame in frames:
-            brought = _bring(frame, scale)
+            brought = _bring(frame, scale, model.segments)
             prediction, evidence = _read(model, brought, autocast, with_evidence=len(seen) < shown)
             one, curves = measure_in_frame(frame.sample, brought, prediction, slow=False)
+            one = one if model.grades else replace(one, probs=())
             measured.append(replace(one, lesions={}))  # their pixel counts are pooled, and need not be kept
             for lesion, curve in curves.items():
                 pooled.setdefault(lesion, PooledCurve()).merge(curve)
@@ -159,13 +160,17 @@ def _evaluating(model: DeepMTDR) -> Iterator[None]:
             module.training = mode
 
 
-def _bring(frame: Frame, scale: int) -> InFrame:
+def _bring(frame: Frame, scale: int, segments: bool) -> InFrame:
     """A prepared photograph as the evaluation would have brought it into the frame."""
     pixels = np.array(frame.pixels)
     hr = pixels if frame.scale == 1 else None
     lr = pixels if hr is None or scale == 1 else resize(hr, frame.size // scale)
     masks = frame.lesion_masks
-    known = {} if masks is None else {lesion: masks[lesion] > HALF_COVERED for lesion in frame.sample.lesion_masks}
+    known = (
+        {}
+        if masks is None or not segments
+        else {lesion: masks[lesion] > HALF_COVERED for lesion in frame.sample.lesion_masks}
+    )
     inside = fov_mask(resize(pixels, frame.size) if hr is None else hr)
     return InFrame(lr, hr, inside, scale if frame.scale == 1 else frame.scale, known)
 
@@ -206,7 +211,7 @@ def _scores(measured: Sequence[Measured], pooled: Mapping[Lesion, PooledCurve]) 
         "psnr_gain": _mean_of_defined(gains),
         "aupr_mean": _mean_of_defined(curve.average_precision() for curve in pooled.values()),
     }
-    graded = [m for m in measured if m.grade is not None]
+    graded = [m for m in measured if m.grade is not None and m.probs]
     if graded:
         probs, truth = np.array([m.probs for m in graded]), np.array([m.grade for m in graded], np.int64)
         scores |= {name: GRADING_SCORES[name][0](probs, truth) for name in ("kappa_quadratic", "auc_referable")}

@@ -14,7 +14,6 @@ from deepmtdr.data.batches import CONTRAST_LIMIT, CONTRAST_STEPS, Reading
 from deepmtdr.data.frames import Frame
 from deepmtdr.data.transforms import to_image
 from deepmtdr.feed import draw_scale
-from deepmtdr.model.contrast import local_contrast
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
 from deepmtdr.progress import Progress
@@ -56,9 +55,9 @@ def _read(fabric: Fabric, model: DeepMTDR, frame: Frame, stage: Stage, n: int) -
     if frame.scale == 1:
         lr = bicubic(lr, 1 / scale).clamp(0, 1)
     with torch.no_grad(), fabric.autocast():
-        seen = local_contrast(model.super_resolve(lr, scale).float().clamp(0, 1))
+        seen, shown = model.views(model.super_resolve(lr, scale).float().clamp(0, 1))
         lesions = model.segment(seen)[:, :4]
-    both = torch.cat([(seen + CONTRAST_LIMIT) * CONTRAST_STEPS, 255 * lesions.float()], dim=1)[0]
+    both = torch.cat([(shown + CONTRAST_LIMIT) * CONTRAST_STEPS, 255 * lesions.float()], dim=1)[0]
     return both.round().byte().cpu().numpy()
 
 

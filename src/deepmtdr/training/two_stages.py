@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deepmtdr import checkpoint
+from deepmtdr.baselines import build
 from deepmtdr.data.batches import Mixture
 from deepmtdr.data.datasets import read_datasets
 from deepmtdr.data.frames import Frame
@@ -28,6 +29,7 @@ from deepmtdr.errors import CheckpointError, DataError, TrainingError
 from deepmtdr.feed import SMALLER, GradingSteps, ImageSteps, Share, feed, small_steps
 from deepmtdr.files import write_atomically
 from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.optimiser import learns
 from deepmtdr.recipe import STAGES, Recipe, Stage, split_file, to_dict
 from deepmtdr.stages import SUBNETS, grading_losses, joint_losses, restoration_losses
 from deepmtdr.training.course import STATE, Course, read_otherwise, resumed
@@ -89,7 +91,7 @@ def run(
     torch.manual_seed(recipe.seed)
     sides = _sides(recipe, data)
     fingerprint = _fingerprint(sides)
-    model = DeepMTDR(recipe.model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = build(recipe.system, recipe.parts, recipe.model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     model.to(fabric.device)
     if init is not None:
         _init(model, init)
@@ -122,7 +124,7 @@ def _learn(loop: Loop, data: Path, cache: Path, sides: Mapping[str, Sequence[Sam
     loop.validation = looked_at(validation, recipe.data.looked_at)
     for name in STAGES[STAGES.index(course.stage) if course.stage in STAGES else len(STAGES) :]:
         stage: Stage = getattr(recipe, name)
-        if not stage.steps:
+        if not stage.steps or not learns(loop.model, name, stage):
             continue
         if name != course.stage or not course.step:
             course.begin(name, loop.model)
@@ -208,8 +210,11 @@ def _init(model: DeepMTDR, path: Path) -> None:
 
 
 def _init_grading(model: DeepMTDR, path: Path) -> None:
+    load = getattr(model.grading, "load_imagenet", None)
+    if load is None:
+        raise CheckpointError(f"{path}: the grading network of this system takes no ImageNet weights")
     try:
-        model.grading.load_imagenet(checkpoint.read_plain(path))
+        load(checkpoint.read_plain(path))
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -1,0 +1,169 @@
+"""What a compared method has to be to take a box of Fig. 6: a super-resolver, a segmenter or a grader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.model.grading import Grading
+
+RANGE = 3.0
+"""Readings are kept as 8 bits between minus this and this (`data.batches.CONTRAST_LIMIT`)."""
+IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Task = Literal["super-resolution", "segmentation", "grading"]
+
+
+def plain_view(frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """A frame as it is: RGB in [0, 1] spread over [-3, 3]. `to_rgb` is the way back."""
+    return RANGE * (2 * frame.float().clamp(0, 1) - 1)
+
+
+def to_rgb(seen: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """RGB in [0, 1] of what `plain_view` made."""
+    return (seen / RANGE + 1) / 2
+
+
+def normalised(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """As networks with ImageNet weights expect it."""
+    mean, sd = (rgb.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_SD))
+    return (rgb - mean) / sd
+
+
+def resized(image: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c side side"]:
+    """Bring a frame to a network's native size, antialiased bilinear."""
+    if image.shape[-1] == side:
+        return image
+    with torch.autocast(image.device.type, enabled=False):
+        return F.interpolate(image.float().contiguous(), (side, side), mode="bilinear", antialias=True)
+
+
+class SuperResolver(nn.Module):
+    """`forward(lr, scale)` -> SR images, `scale` times as large."""
+
+    task: ClassVar[Task] = "super-resolution"
+    published_parameters: ClassVar[float | None] = None
+    """Millions, where its makers say it."""
+
+    def loss(self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
+        """What it learns by; mean squared difference unless a method has its own."""
+        return F.mse_loss(sr, hr)
+
+
+class Segmenter(nn.Module):
+    """`forward(seen)` -> probabilities of MA, HE, EX, SE and the background, summing to 1, at the frame's size."""
+
+    task: ClassVar[Task] = "segmentation"
+    published_parameters: ClassVar[float | None] = None
+    isr: ClassVar[str] = "bicubic"
+    """The super-resolver in front of it, if nobody says another."""
+    view = staticmethod(plain_view)
+
+    def loss(
+        self,
+        classes: Float[Tensor, "b 5 h w"],
+        lesion_masks: Float[Tensor, "b 4 h w"],
+        annotated: Bool[Tensor, "b 4"],
+        total: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, ""]:
+        """What it learns by: binary cross-entropy of the annotated types, unless a method has its own."""
+        with torch.autocast(classes.device.type, enabled=False):
+            each = F.binary_cross_entropy(classes[:, :4].float().clamp(0, 1), lesion_masks, reduction="none")
+        known = annotated.to(each.dtype)
+        return total((each.mean(dim=(2, 3)) * known).sum()) / total(known.sum()).clamp_min(1)
+
+
+class Grader(nn.Module):
+    """A network that grades RGB at its own size, without lesion maps unless it asks for them.
+
+    A method writes `grade`; `channels` are those of the features that it gives, fine to coarse.
+    """
+
+    task: ClassVar[Task] = "grading"
+    published_parameters: ClassVar[float | None] = None
+    isr: ClassVar[str] = "bicubic"
+    """The super-resolver in front of it, if nobody says another: MDRN for networks that see more than the LR pixels."""
+    size: ClassVar[int] = 0
+    """Native side, px; 0: the frame as it comes."""
+    channels: tuple[int, ...] = ()
+    view = staticmethod(plain_view)
+
+    def forward(self, seen: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b 4 h w"]) -> Grading:
+        """Grade frames as `plain_view` gives them."""
+        rgb = to_rgb(seen)
+        if self.size:
+            rgb, lesions = resized(rgb, self.size), resized(lesions, self.size)
+        graded = self.grade(rgb, lesions)
+        logits = graded.logits.float()
+        return graded._replace(logits=logits - logits.mean(dim=1, keepdim=True))
+
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Grading:
+        """The method itself.
+
+        Args:
+            rgb: RGB in [0, 1], at the native size.
+            lesions: probabilities of the four types by whatever segments before it; 0 if nothing does.
+
+        Returns:
+            Logits of the grades 0-4, features from fine to coarse (each at most as large as the one before, after a
+            ReLU), and in `extra` what `loss` asks for beside.
+        """
+        raise NotImplementedError
+
+    def loss(
+        self,
+        graded: Grading,
+        grade: Int[Tensor, " b"],
+        known: Bool[Tensor, " b"],
+        class_weights: Float[Tensor, " 5"] | None,
+        total: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, ""]:
+        """What it learns by: cross-entropy over the graded photographs, unless a method has its own."""
+        return cross_entropy(graded.logits, grade, known, class_weights, total)
+
+
+def cross_entropy(
+    logits: Float[Tensor, "b k"],
+    grade: Int[Tensor, " b"],
+    known: Bool[Tensor, " b"],
+    class_weights: Float[Tensor, " k"] | None,
+    total: Callable[[Tensor], Tensor],
+) -> Float[Tensor, ""]:
+    """Mean over the photographs whose class is known; 0 (with a gradient of 0) if there is none."""
+    each = F.cross_entropy(logits.float(), torch.where(known, grade, 0).long(), class_weights, reduction="none")
+    counted = known.to(each.dtype)
+    return total((each * counted).sum()) / total(counted.sum()).clamp_min(1)
+
+
+def with_background(lesions: Float[Tensor, "b 4 h w"]) -> Float[Tensor, "b 5 h w"]:
+    """Independent probabilities of the four types, and of none of them: the product of what each leaves."""
+    return torch.cat([lesions, (1 - lesions).prod(dim=1, keepdim=True)], dim=1)
+
+
+def load_published(part: nn.Module, state: Mapping[str, Tensor], left_aside: tuple[str, ...]) -> None:
+    """Take over published weights under their own names, all or none.
+
+    Args:
+        part: the network.
+        state: the published state-dict.
+        left_aside: beginnings of the names that the network keeps as they are (its last layer).
+
+    Raises:
+        ValueError: if a tensor is missing or has another shape.
+    """
+    own = {name: tensor for name, tensor in part.state_dict().items() if not name.startswith(left_aside)}
+    for name, tensor in own.items():
+        if name.endswith("num_batches_tracked") and name not in state:
+            continue
+        if name not in state:
+            raise ValueError(f"published weights: {name} is missing, expected those of {type(part).__name__}")
+        if state[name].shape != tensor.shape:
+            raise ValueError(f"published weights: {name} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state.get(name, tensor))

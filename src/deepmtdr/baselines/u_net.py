@@ -1,0 +1,66 @@
+"""U-Net (Ronneberger et al., "Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015), Table III.
+
+Published: 64 to 1,024 channels, two 3x3 convolutions a level, 2x2 transposed convolutions on the way up, 31.0 million
+parameters, softmax with cross-entropy. Assumed: batch norm and padded convolutions, as nearly every later use has them
+(the published one cuts its borders off); cross-entropy over the four types and the background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.baselines.slots import Segmenter
+from deepmtdr.losses import lesion_cross_entropy_loss
+from deepmtdr.model.segmentation import CLASSES
+
+WIDTHS = (64, 128, 256, 512, 1024)
+
+
+class DoubleConv(nn.Sequential):
+    """Twice: conv3x3, batch norm, ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False), nn.BatchNorm2d(channels_out), nn.ReLU(),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False), nn.BatchNorm2d(channels_out), nn.ReLU(),
+        )  # fmt: skip
+
+
+class UNet(Segmenter):
+    """Four levels down, four up, a skip at each."""
+
+    published_parameters: ClassVar[float | None] = 31.0
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(DoubleConv(i, o) for i, o in zip((3, *widths), widths, strict=False))
+        coarse_to_fine = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.rise = nn.ModuleList(nn.ConvTranspose2d(i, o, 2, stride=2) for i, o in coarse_to_fine)
+        self.up = nn.ModuleList(DoubleConv(i, o) for i, o in coarse_to_fine)
+        self.to_map = nn.Conv2d(widths[0], CLASSES, 1)
+
+    def forward(self, seen: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
+        """Segment; h and w multiples of 16."""
+        skips, x = [], seen
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.max_pool2d(x, 2))
+            skips.append(x)
+        for rise, block, skip in zip(self.rise, self.up, skips[-2::-1], strict=True):
+            x = block(torch.cat([skip, rise(x)], dim=1))
+        return self.to_map(x).float().softmax(dim=1)
+
+    def loss(
+        self,
+        classes: Float[Tensor, "b 5 h w"],
+        lesion_masks: Float[Tensor, "b 4 h w"],
+        annotated: Bool[Tensor, "b 4"],
+        total: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, ""]:
+        """Pixel-wise cross-entropy over five classes."""
+        return lesion_cross_entropy_loss(classes[:, :4], lesion_masks, annotated, total)
