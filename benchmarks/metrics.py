@@ -104,9 +104,7 @@ def _by_scikit_learn(photographs: int) -> Scored:
     tracemalloc.start()
     for lesion in Lesion:
         probabilities, truths = np.empty((photographs, SIDE**2), np.float32), np.empty((photographs, SIDE**2), bool)
-        for n, (_, probability, truth) in enumerate(_drawn(photographs, (lesion,))):
-            probabilities[n], truths[n] = probability.ravel(), truth.ravel()
-        del probability, truth
+        _fill(probabilities, truths, lesion)
         tracemalloc.reset_peak()
         begun = time.process_time()
         aupr[lesion] = float(average_precision_score(truths.ravel(), probabilities.ravel()))
@@ -114,6 +112,11 @@ def _by_scikit_learn(photographs: int) -> Scored:
         peak = max(peak, tracemalloc.get_traced_memory()[1])
         del probabilities, truths
     return Scored(seconds, peak, aupr)
+
+
+def _fill(probabilities: np.ndarray, truths: np.ndarray, lesion: Lesion) -> None:
+    for n, (_, probability, truth) in enumerate(_drawn(len(truths), (lesion,))):
+        probabilities[n], truths[n] = probability.ravel(), truth.ravel()
 
 
 WHO: dict[str, Callable[[int], Scored]] = {"project": _by_the_project, "scikit-learn": _by_scikit_learn}
