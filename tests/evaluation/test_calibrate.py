@@ -268,6 +268,14 @@ def test_too_few_photographs_grades_or_patients_are_refused(weights: Path, sampl
             calibrate(loaded, found)
 
 
+def test_a_network_whose_answer_is_no_number_is_refused_with_that_reason(weights: Path, samples: list[Sample]) -> None:
+    loaded = checkpoint.load(weights)
+    with torch.no_grad():
+        next(loaded.model.grading.parameters()).fill_(float("nan"))
+    with pytest.raises(DataError, match=r"0 graded.*24 were not read, the first: the network's answer is not finite"):
+        calibrate(loaded, samples)
+
+
 def test_wrong_arguments_are_refused_before_anything_is_read(weights: Path, folder: Path) -> None:
     loaded = checkpoint.load(weights)
     with pytest.raises(ValueError, match=r"sensitivity 0\.0, expected"):

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from deepmtdr import __version__, checkpoint
 from deepmtdr.checkpoint import Checkpoint
 from deepmtdr.data.photograph import way_into_frame
@@ -116,10 +114,9 @@ def _read(trained: Checkpoint, sample: Sample, as_lr: int | None, bf16: bool) ->
     sample = replace(sample, lesion_masks={})
     try:
         seen = bring(sample, trained.recipe.data.frame, as_lr)
+        prediction = read_frame(trained.model, as_tensor(seen.lr), seen.scale, bf16)
     except (DeepMTDRError, OSError) as error:
         return failed(sample, error)
-    with torch.inference_mode():
-        prediction = read_frame(trained.model, as_tensor(seen.lr), seen.scale, bf16)
     return measure_in_frame(sample, seen, prediction, slow=False)[0]
 
 

@@ -51,14 +51,15 @@ Half = Bool[np.ndarray, " n"]
 def fit(measured: Sequence[Measured], sensitivities: Sequence[float], bootstrap: Bootstrap) -> Calibration:
     """Fit and judge, from photographs that were read at temperature 1."""
     graded = [m for m in measured if GRADES.is_scored(m)]
-    refuse_too_few([(m.grade, m.dataset, m.patient) for m in graded if m.grade is not None])
+    failures = [m.failure for m in measured if m.failure]
+    refuse_too_few([(m.grade, m.dataset, m.patient) for m in graded if m.grade is not None], failures)
     case = _Case.of(graded, bootstrap)
     temperature = fit_temperature(case.logits, case.truth)
     scores = [_before_after(name, case, bootstrap) for name in SCORES]
     return Calibration(
         protocol={
             "photographs": len(graded),
-            "failed": sum(bool(m.failure) for m in measured),
+            "failed": len(failures),
             "patients": len(set(patients(graded))),
             "grades": np.bincount(case.truth, minlength=len(Grade)).tolist(),
             "datasets": sorted({m.dataset for m in graded}),
@@ -178,8 +179,12 @@ def threshold(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"],
     return exact if math.isnan(exact) else max(math.floor(exact * DIGITS), 1) / DIGITS
 
 
-def refuse_too_few(graded: Sequence[tuple[int, str, str]]) -> None:
-    """Photographs by grade, data set and patient, of which too little could be said.
+def refuse_too_few(graded: Sequence[tuple[int, str, str]], failures: Sequence[str] = ()) -> None:
+    """Photographs of which too little could be said are no ground for a calibration.
+
+    Args:
+        graded: grade, data set and patient of each.
+        failures: why others could not be read.
 
     Raises:
         DataError: if they are fewer than `FEWEST`, of one grade, or of fewer patients than `FEWEST_PATIENTS`.
@@ -187,4 +192,5 @@ def refuse_too_few(graded: Sequence[tuple[int, str, str]]) -> None:
     grades, people = sorted({grade for grade, *_ in graded}), {tuple(patient) for _, *patient in graded}
     if len(graded) < FEWEST or len(grades) < 2 or len(people) < FEWEST_PATIENTS:
         found = f"{len(graded)} graded photographs of {len(people)} patients, grades {grades}"
-        raise DataError(f"{found}; expected at least {FEWEST} of {FEWEST_PATIENTS} patients and two grades")
+        others = f"; {len(failures)} were not read, the first: {failures[0]}" if failures else ""
+        raise DataError(f"{found}; expected at least {FEWEST} of {FEWEST_PATIENTS} patients and two grades{others}")
