@@ -224,6 +224,38 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    weights: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The weights (.safetensors).")],
+    datasets: Annotated[list[str], typer.Argument(metavar="DATASET...", help="Graded photographs, by name.")],
+    data: Annotated[Path, typer.Option(help="Folder that holds a folder per data set.")] = Path("data"),
+    split: Annotated[Path | None, typer.Option(help="split.csv of a training; without it whole data sets.")] = None,
+    side: Annotated[str, typer.Option(help="Side of the split; not the one to be tested on.")] = "validation",
+    sensitivity: Annotated[
+        list[float] | None, typer.Option(min=0.01, max=1, help="Wanted of a threshold; several times for several.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write this .safetensors file instead of CHECKPOINT.")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16: twice as fast on new CPUs.")] = False,
+    as_lr: AsLR = None,
+) -> None:
+    """Fit the temperature of the grades' probabilities, and thresholds for a wanted sensitivity, into the checkpoint.
+
+    What is said of the probabilities after it was judged on patients that it was not fitted on. Photographs are read
+    as `grade` reads them. The weights stay as they are; calibrating again replaces.
+
+    Example: deepmtdr calibrate out/train/weights.safetensors eyepacs --data data --split out/train/split.csv
+    """
+    from deepmtdr.evaluation.calibrate import SENSITIVITIES, calibrate_folder
+
+    with one_line_errors():
+        photographs = {"split": split, "side": side, "datasets": datasets, "as_lr": as_lr, "bf16": bf16}
+        done = calibrate_folder(weights, data, out=out, **photographs, sensitivities=sensitivity or SENSITIVITIES)
+    for warning in done.warnings:
+        typer.echo(f"doubt: {warning}", err=True)
+    typer.echo(f"weights: {out or weights}")
+    _show_scores(done.tables(), done.failures)
+
+
+@app.command()
 def score(
     predictions: Annotated[Path, typer.Argument(help="CSV with name, and p0 ... p4 or predicted_grade.")],
     truth: Annotated[Path, typer.Argument(help="CSV with name, grade and, if known, patient and dataset.")],

@@ -46,7 +46,13 @@ micrometres, in a field of view of 45 degrees (about 13 mm)."""
 
 
 def measure_thoroughly(
-    model: DeepMTDR, sample: Sample, *, frame: int = FRAME, as_lr: int | None = 256, bf16: bool = False
+    model: DeepMTDR,
+    sample: Sample,
+    *,
+    frame: int = FRAME,
+    as_lr: int | None = 256,
+    bf16: bool = False,
+    temperature: float = 1.0,
 ) -> tuple[Measured, Mapping[str, Curves]]:
     """Read one photograph as `measure` does, and its bicubic image and HR frame beside it.
 
@@ -56,6 +62,7 @@ def measure_thoroughly(
         frame: see `measure`.
         as_lr: see `measure`.
         bf16: see `measure`.
+        temperature: see `measure`.
 
     Returns:
         The measurements, and the fine pixel counts by reading (`SR`, `BICUBIC`, `HR`, `ORIGINAL`), as far as there is
@@ -63,9 +70,9 @@ def measure_thoroughly(
     """
     try:
         seen = bring(sample, frame, as_lr)
-        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16)
+        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16, temperature)
         # There is an HR frame, and the ISR subnet was not skipped.
-        others = {} if seen.hr is None or seen.scale == 1 else _read_others(model, seen, bf16)
+        others = {} if seen.hr is None or seen.scale == 1 else _read_others(model, seen, bf16, temperature)
     except (DeepMTDRError, OSError) as error:
         return failed(sample, error), {}
     measured, curves = measure_in_frame(sample, seen, prediction)
@@ -79,10 +86,10 @@ def measure_thoroughly(
     return replace(measured, beside=beside, agreement=_agreement(maps, seen.inside)), pools
 
 
-def _read_others(model: DeepMTDR, seen: InFrame, bf16: bool) -> dict[str, Prediction]:
+def _read_others(model: DeepMTDR, seen: InFrame, bf16: bool, temperature: float) -> dict[str, Prediction]:
     assert seen.hr is not None
     images = {BICUBIC: bicubic(as_tensor(seen.lr), seen.scale).clamp(0, 1), HR: as_tensor(seen.hr)}
-    return {name: read_frame(model, image, 1, bf16) for name, image in images.items()}
+    return {name: read_frame(model, image, 1, bf16, temperature) for name, image in images.items()}
 
 
 def _maps(prediction: Prediction) -> Float[np.ndarray, "4 f f"]:

@@ -154,7 +154,13 @@ Curves = Mapping[Lesion, PooledCurve]
 
 
 def measure(
-    model: DeepMTDR, sample: Sample, *, frame: int = FRAME, as_lr: int | None = 256, bf16: bool = False
+    model: DeepMTDR,
+    sample: Sample,
+    *,
+    frame: int = FRAME,
+    as_lr: int | None = 256,
+    bf16: bool = False,
+    temperature: float = 1.0,
 ) -> tuple[Measured, Curves]:
     """Read one photograph and measure what is known of it.
 
@@ -165,6 +171,7 @@ def measure(
         as_lr: size that the field of view is reduced to first, out of a frame of 1024 px: 256 is x4. None: the way of
             reading R19, straight into the frame if the photograph fills it.
         bf16: compute convolutions in bfloat16.
+        temperature: see `Checkpoint.temperature`.
 
     Returns:
         The measurements, and the fine pixel counts of each annotated type, to be pooled. A photograph that cannot be
@@ -172,14 +179,16 @@ def measure(
     """
     try:
         seen = bring(sample, frame, as_lr)
-        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16)
+        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16, temperature)
     except (DeepMTDRError, OSError) as error:
         return failed(sample, error), {}
     return measure_in_frame(sample, seen, prediction)
 
 
-def read_frame(model: DeepMTDR, image: Float[Tensor, "1 3 s s"], scale: int, bf16: bool) -> Prediction:
-    """What the network says of an image that is `scale` times smaller than the frame.
+def read_frame(
+    model: DeepMTDR, image: Float[Tensor, "1 3 s s"], scale: int, bf16: bool, temperature: float = 1.0
+) -> Prediction:
+    """What the network says, at this temperature, of an image that is `scale` times smaller than the frame.
 
     Raises:
         CheckpointError: if it says something that is no number.
@@ -188,7 +197,7 @@ def read_frame(model: DeepMTDR, image: Float[Tensor, "1 3 s s"], scale: int, bf1
         said = model.read(model.super_resolve(image, scale).float().clamp(0, 1))
     if not all(bool(part.isfinite().all()) for part in (said.sr, said.lesions, said.grade_logits)):
         raise CheckpointError("the network's answer is not finite, expected numbers: these weights cannot be used")
-    return said
+    return said._replace(grade_logits=said.grade_logits.float() / temperature)
 
 
 def failed(sample: Sample, error: Exception) -> Measured:

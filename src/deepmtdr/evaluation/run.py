@@ -70,7 +70,7 @@ def evaluate(
     way_into_frame(FRAME, as_lr)  # a wrong size is the caller's mistake, not the photograph's
     measured: list[Measured] = []
     pools: dict[str, dict[tuple[str, Lesion], PooledCurve]] = {}
-    way = {"frame": trained.recipe.data.frame, "as_lr": as_lr, "bf16": bf16}
+    way = {"frame": trained.recipe.data.frame, "as_lr": as_lr, "bf16": bf16, "temperature": trained.temperature}
     for sample in samples:
         one, by_reading = _measure(trained, sample, thorough, way)
         measured.append(one)
@@ -212,6 +212,7 @@ def _protocol(
         "precision": "bf16" if bf16 else "fp32",
         "frame": trained.recipe.data.frame,
         "as_lr": as_lr,
+        "temperature": trained.temperature,
         "photographs": len(measured),
         "failed": sum(bool(m.failure) for m in measured),
         "lesion_truth_coverage": COVERAGE,

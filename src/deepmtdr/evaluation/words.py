@@ -10,6 +10,7 @@ from deepmtdr.terms import FRAME
 WORDS = {
     "version": "deepmtdr",
     "weights_sha256": "weights, SHA-256",
+    "temperature": "temperature of the grades' probabilities",
     "photographs": "photographs",
     "failed": "of these not read",
     "lesion_truth_coverage": "a pixel is truly a lesion where covered to at least",
