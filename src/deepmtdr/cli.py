@@ -198,6 +198,9 @@ def evaluate(
     thorough: Annotated[
         bool, typer.Option("--thorough/--quick", help="Read bicubic and HR beside SR too: three times as long.")
     ] = True,
+    removal: Annotated[
+        int, typer.Option(min=0, help="Steps of deletion and insertion of the evidence; 0: none. Slow.")
+    ] = 0,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write predictions.parquet too.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16: twice as fast on new CPUs.")] = False,
     as_lr: AsLR = 256,
@@ -218,7 +221,7 @@ def evaluate(
 
     with one_line_errors():
         photographs = {"split": split, "side": side, "datasets": dataset or (), "as_lr": as_lr}
-        how = {"thorough": thorough, "bf16": bf16, "pictures": pictures, "parquet": parquet}
+        how = {"thorough": thorough, "removal": removal, "bf16": bf16, "pictures": pictures, "parquet": parquet}
         done = evaluate_systems(data, weights or [None], other=other, out=out, **photographs, **how)
     _show_scores(done.tables(), done.failures)
 

@@ -16,6 +16,7 @@ from scipy.ndimage import label, maximum_filter
 from deepmtdr.data.photograph import lay_back
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import DeepMTDRError
+from deepmtdr.evaluation.evidence import evidence_scores
 from deepmtdr.evaluation.measure import (
     BICUBIC,
     HR,
@@ -53,8 +54,9 @@ def measure_thoroughly(
     as_lr: int | None = 256,
     bf16: bool = False,
     temperature: float = 1.0,
+    removal: int = 0,
 ) -> tuple[Measured, Mapping[str, Curves]]:
-    """Read one photograph as `measure` does, and its bicubic image and HR frame beside it.
+    """Read one photograph as `measure` does, its bicubic image and HR frame beside it, and score the evidence.
 
     Args:
         model: the network, in evaluation mode.
@@ -63,6 +65,7 @@ def measure_thoroughly(
         as_lr: see `measure`.
         bf16: see `measure`.
         temperature: see `measure`.
+        removal: steps of deletion and insertion on annotated photographs, three readings each; 0: none.
 
     Returns:
         The measurements, and the fine pixel counts by reading (`SR`, `BICUBIC`, `HR`, `ORIGINAL`), as far as there is
@@ -83,7 +86,11 @@ def measure_thoroughly(
     if seen.original is not None and seen.lesion_masks:
         lesions, pools[ORIGINAL] = measure_on_original(maps[SR], seen)
         beside[ORIGINAL] = Reading((), lesions)
-    return replace(measured, beside=beside, agreement=_agreement(maps, seen.inside)), pools
+    evidence = None
+    if seen.lesion_masks:
+        evidence = evidence_scores(model, prediction.sr, seen.lesion_masks, seen.inside, steps=removal, bf16=bf16)
+    agreement = _agreement(maps, seen.inside)
+    return replace(measured, beside=beside, agreement=agreement, evidence=evidence), pools
 
 
 def _read_others(model: DeepMTDR, seen: InFrame, bf16: bool, temperature: float) -> dict[str, Prediction]:
@@ -123,12 +130,12 @@ def _agreement(
     if HR not in maps:
         return {}
     return {
-        name: {lesion: agreement(maps[name][lesion], maps[HR][lesion], inside) for lesion in Lesion}
+        name: {lesion: agree(maps[name][lesion], maps[HR][lesion], inside) for lesion in Lesion}
         for name in (SR, BICUBIC)
     }
 
 
-def agreement(
+def agree(
     probability: Float[np.ndarray, "f f"], on_hr: Float[np.ndarray, "f f"], inside: Bool[np.ndarray, "f f"]
 ) -> Agreement:
     """Count the lesions (8-connected, from `PRESENT` on) that an image and the HR frame do not share.

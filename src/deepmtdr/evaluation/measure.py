@@ -24,6 +24,7 @@ from deepmtdr.data.photograph import (
 from deepmtdr.data.resize import resize
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import CheckpointError, DeepMTDRError
+from deepmtdr.evaluation.evidence import EvidenceScores
 from deepmtdr.metrics import FIVE_SCALES, FrocCounts, PooledCurve, mean_ssim, ms_ssim, psnr, ssim_map
 from deepmtdr.metrics import froc as count_froc
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
@@ -112,6 +113,8 @@ class Measured:
     """Of the `BICUBIC` and the `HR` image instead of SR, and of SR on the `ORIGINAL` photograph's own pixels."""
     agreement: Mapping[str, Mapping[Lesion, Agreement]] = field(default_factory=dict)
     """Of the lesions on `SR` and on `BICUBIC` with those on HR."""
+    evidence: EvidenceScores | None = None
+    """Of the grade, held against the annotated lesions; None: it was not asked for, or nothing was annotated."""
 
     def read_from(self, reading: str) -> Measured:
         """The same photograph with grade and lesions from another image or place; without them if it has none."""
