@@ -8,7 +8,7 @@ parts here, and `metrics/test_judges.py` holds how its ready-made number differs
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from torchmetrics.functional import classification, image, segmentation, text
 
 from deepmtdr import metrics as ours
 from deepmtdr import statistics
+from deepmtdr.metrics.image import RADIUS, SCALE_WEIGHTS
 
 GRADES = 5
-INSIDE = slice(ours.image.RADIUS, -ours.image.RADIUS)
+INSIDE = slice(RADIUS, -RADIUS)
 """Where no window reaches over the border."""
 
 
@@ -97,7 +98,7 @@ def _specificity_by_torchmetrics(predicted: np.ndarray, truth: np.ndarray) -> np
     return np.where(np.bincount(truth, minlength=GRADES) < truth.size, theirs, np.nan)
 
 
-def _kappa(weights: str | None) -> dict[str, Callable[..., Any]]:
+def _kappa(weights: Literal["linear", "quadratic"] | None) -> dict[str, Callable[..., Any]]:
     return {
         # Told all grades: left to itself, it closes the gap of a grade that nobody has.
         "scikit-learn": lambda predicted, truth: sklearn.cohen_kappa_score(
@@ -289,8 +290,8 @@ def _ms_ssim_by_torchmetrics(sr: np.ndarray, hr: np.ndarray) -> float:
     """Its contrast and its SSIM of each scale, without windows over the border, R, G and B apart."""
     x, y = (nchw(picture).transpose(0, 1) for picture in (sr, hr))
     score = torch.ones(3)
-    for scale, weight in enumerate(ours.image.SCALE_WEIGHTS, start=1):
-        if scale < len(ours.image.SCALE_WEIGHTS):
+    for scale, weight in enumerate(SCALE_WEIGHTS, start=1):
+        if scale < len(SCALE_WEIGHTS):
             _, part = image.structural_similarity_index_measure(
                 x, y, data_range=1.0, return_contrast_sensitivity=True, reduction="none"
             )

@@ -104,6 +104,19 @@ def test_the_digest_is_that_of_card_and_weights(tmp_path: Path, model: DeepMTDR,
     assert len({digest(model, 1), digest(model, 2), digest(other, 1)}) == 3
 
 
+def test_an_entry_is_added_to_the_card_and_every_tensor_stays(tmp_path: Path, model: DeepMTDR, recipe: Recipe) -> None:
+    path, out = tmp_path / "half.safetensors", tmp_path / "new" / "more.safetensors"
+    checkpoint.save(path, model, recipe, half=True, step=7, note="old")
+    digest = checkpoint.load(path).digest
+    checkpoint.add_to_card(path, out, digest=digest, note="new", more=1)
+    assert out.read_bytes()[header_size(out) :] == path.read_bytes()[header_size(path) :]
+    assert checkpoint.load(out).card == {"step": 7, "note": "new", "more": 1}
+    assert json.loads(out.with_suffix(".json").read_text())["recipe"] == to_dict(recipe)
+    with pytest.raises(CheckpointError, match=r"half\.safetensors: SHA-256 .*, expected 0000.*in the meantime"):
+        checkpoint.add_to_card(path, path, digest="0" * 64, note="lost")
+    assert checkpoint.load(path).card["note"] == "old"
+
+
 def test_nothing_is_left_beside_the_files(saved: Path) -> None:
     checkpoint.save(saved, checkpoint.load(saved).model, checkpoint.load(saved).recipe)  # over the old one
     assert sorted(path.name for path in saved.parent.iterdir()) == ["weights.json", "weights.safetensors"]

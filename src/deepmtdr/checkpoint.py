@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -26,6 +27,17 @@ from deepmtdr.recipe import Recipe, from_dict, to_dict
 SHIPPED = "v0"
 """Name of the weights in the package's `weights/` folder that are loaded by default."""
 
+CALLED_AT = 0.9
+"""Sensitivity at which a photograph is called referable, where several were calibrated."""
+
+
+class Threshold(NamedTuple):
+    """From which probability on a photograph is called positive."""
+
+    sensitivity: float
+    """What was asked for when it was read from graded photographs."""
+    value: float
+
 
 class Checkpoint(NamedTuple):
     """A trained network and where it comes from."""
@@ -37,6 +49,24 @@ class Checkpoint(NamedTuple):
     """Everything else the file says: weights' name, stage, step, data fingerprint, scores."""
     digest: str
     """SHA-256 over card and tensors."""
+
+    @property
+    def temperature(self) -> float:
+        """By which the grades' logits are divided before the softmax: `calibrate` wrote it; 1 without it."""
+        return _number(_calibration(self.card).get("temperature", 1.0), "temperature", math.inf)
+
+    @property
+    def referable_from(self) -> Threshold | None:
+        """From which P(grade >= 2) on a photograph is called referable, at or nearest to `CALLED_AT`; None: unknown."""
+        points = _calibration(self.card).get("operating_points") or {}
+        try:
+            found = [(point["wanted"], point["threshold"]) for point in points.get("referable", ())]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"card: operating_points {points!r}, expected lists of wanted and threshold"
+            ) from error
+        read = [Threshold(_number(wanted, "wanted", 1.0), _number(value, "threshold", 1.0)) for wanted, value in found]
+        return min(read, key=lambda threshold: abs(threshold.sensitivity - CALLED_AT), default=None)
 
 
 def save(path: Path, model: DeepMTDR, recipe: Recipe, *, half: bool = False, **card: Any) -> None:
@@ -52,6 +82,31 @@ def save(path: Path, model: DeepMTDR, recipe: Recipe, *, half: bool = False, **c
     tensors = {name: t.half() if half and t.is_floating_point() else t for name, t in model.state_dict().items()}
     card = {"recipe": to_dict(recipe), **card}
     write(path, tensors, card)
+    _write_beside(path, card)
+
+
+def add_to_card(path: Path, out: Path, *, digest: str, **entries: Any) -> None:
+    """Write a checkpoint again with other entries in its card: each tensor keeps type and value to the last bit.
+
+    Args:
+        path: the `.safetensors` file that is read.
+        out: the file that is written, with the copy of the card beside it; may be `path`.
+        digest: of `path` when the entries were found.
+        **entries: take the place of those of the same name.
+
+    Raises:
+        CheckpointError: if `path` cannot be read, or is not the same any more.
+    """
+    tensors, card, found = read(path)
+    if found != digest:
+        raise CheckpointError(f"{path}: SHA-256 {found[:12]}, expected {digest[:12]}: written anew in the meantime")
+    card |= entries
+    write(out, tensors, card)
+    _write_beside(out, card)
+
+
+def _write_beside(path: Path, card: Mapping[str, Any]) -> None:
+    """The card for people, as `.json`."""
     temporary = path.with_suffix(".json.part")
     temporary.write_text(json.dumps(card, indent=2) + "\n")
     temporary.replace(path.with_suffix(".json"))
@@ -129,6 +184,22 @@ def read_plain(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: no safetensors file: {error}") from error
+
+
+def _calibration(card: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = card.get("calibration") or {}
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"card: calibration {found!r}, expected temperature and operating_points")
+    return found
+
+
+def _number(value: Any, name: str, most: float) -> float:
+    """What the card says under this name, if it can be meant."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not (is_number and 0 < value <= most):
+        expected = "a finite number above 0" + (f", at most {most:g}" if math.isfinite(most) else "")
+        raise CheckpointError(f"card: calibration has {name} {value!r}, expected {expected}")
+    return float(value)
 
 
 def _digest(tensors: Mapping[str, Tensor], card: str) -> str:

@@ -198,6 +198,9 @@ def evaluate(
     thorough: Annotated[
         bool, typer.Option("--thorough/--quick", help="Read bicubic and HR beside SR too: three times as long.")
     ] = True,
+    removal: Annotated[
+        int, typer.Option(min=0, help="Steps of deletion and insertion of the evidence; 0: none. Slow.")
+    ] = 0,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write predictions.parquet too.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16: twice as fast on new CPUs.")] = False,
     as_lr: AsLR = 256,
@@ -218,8 +221,40 @@ def evaluate(
 
     with one_line_errors():
         photographs = {"split": split, "side": side, "datasets": dataset or (), "as_lr": as_lr}
-        how = {"thorough": thorough, "bf16": bf16, "pictures": pictures, "parquet": parquet}
+        how = {"thorough": thorough, "removal": removal, "bf16": bf16, "pictures": pictures, "parquet": parquet}
         done = evaluate_systems(data, weights or [None], other=other, out=out, **photographs, **how)
+    _show_scores(done.tables(), done.failures)
+
+
+@app.command()
+def calibrate(
+    weights: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The weights (.safetensors).")],
+    datasets: Annotated[list[str], typer.Argument(metavar="DATASET...", help="Graded photographs, by name.")],
+    data: Annotated[Path, typer.Option(help="Folder that holds a folder per data set.")] = Path("data"),
+    split: Annotated[Path | None, typer.Option(help="split.csv of a training; without it whole data sets.")] = None,
+    side: Annotated[str, typer.Option(help="Side of the split; not the one to be tested on.")] = "validation",
+    sensitivity: Annotated[
+        list[float] | None, typer.Option(min=0.01, max=1, help="Wanted of a threshold; several times for several.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write this .safetensors file instead of CHECKPOINT.")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16: twice as fast on new CPUs.")] = False,
+    as_lr: AsLR = None,
+) -> None:
+    """Fit the temperature of the grades' probabilities, and thresholds for a wanted sensitivity, into the checkpoint.
+
+    What is said of the probabilities after it was judged on patients that it was not fitted on. Photographs are read
+    as `grade` reads them. The weights stay as they are; calibrating again replaces.
+
+    Example: deepmtdr calibrate out/train/weights.safetensors eyepacs --data data --split out/train/split.csv
+    """
+    from deepmtdr.evaluation.calibrate import SENSITIVITIES, calibrate_folder
+
+    with one_line_errors():
+        photographs = {"split": split, "side": side, "datasets": datasets, "as_lr": as_lr, "bf16": bf16}
+        done = calibrate_folder(weights, data, out=out, **photographs, sensitivities=sensitivity or SENSITIVITIES)
+    for warning in done.warnings:
+        typer.echo(f"doubt: {warning}", err=True)
+    typer.echo(f"weights: {out or weights}")
     _show_scores(done.tables(), done.failures)
 
 

@@ -189,6 +189,10 @@ def mean_and_sd(values: Sequence[float]) -> MeanAndSd:
     return MeanAndSd(mean, float(runs.std(ddof=1)) if has_spread else float("nan"))
 
 
+TEMPERATURES = (0.05, 20.0)
+"""Between which a temperature is looked for."""
+
+
 def fit_temperature(logits: Probabilities, truth: Classes) -> float:
     """Temperature T that makes softmax(logits / T) most likely (Guo et al. 2017).
 
@@ -197,8 +201,8 @@ def fit_temperature(logits: Probabilities, truth: Classes) -> float:
         truth: true grades.
 
     Returns:
-        In [0.05, 20]; above 1 for an overconfident network. A bound is reached where the likelihood has no optimum
-        (every photograph graded right).
+        Within `TEMPERATURES`; above 1 for an overconfident network. A bound is reached where the likelihood has no
+        optimum (every photograph graded right).
 
     Raises:
         ValueError: if there is no photograph, or a logit is not finite.
@@ -210,8 +214,7 @@ def fit_temperature(logits: Probabilities, truth: Classes) -> float:
         log_probs = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
         return -float(np.take_along_axis(log_probs, truth[:, None], axis=1).mean())
 
-    bound = float(np.log(20))
-    return float(np.exp(fminbound(loss, -bound, bound, xtol=1e-6)))
+    return float(np.exp(fminbound(loss, *np.log(TEMPERATURES), xtol=1e-6)))
 
 
 def expected_calibration_error(probs: Probabilities, truth: Classes, bins: int = 15) -> float:

@@ -11,7 +11,7 @@ from deepmtdr.data.frames import read_lesion_masks
 from deepmtdr.data.photograph import crop_to_frame, find_fov, fov_mask, lay_back, read_photograph
 from deepmtdr.data.sample import Sample
 from deepmtdr.data.synthetic import write_data_set
-from deepmtdr.evaluation.beside import agreement, measure_thoroughly
+from deepmtdr.evaluation.beside import agree, measure_thoroughly
 from deepmtdr.evaluation.measure import BICUBIC, HR, ORIGINAL, SR, Agreement, measure
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import load_recipe
@@ -98,12 +98,12 @@ def test_lesions_within_five_pixels_are_one_and_others_are_invented_or_lost() ->
     here = lesion_map((100, 100), (200, 200), (300, 300))
     there = lesion_map((100, 107), (200, 208), (500, 500), (600, 600))
     # Edges of the first pair: columns 101 and 106, five apart; of the second 201 and 207, six apart.
-    assert agreement(here, there, inside) == Agreement(seen=3, invented=2, on_hr=4, lost=3)
-    assert agreement(here, here, inside) == Agreement(3, 0, 3, 0)
+    assert agree(here, there, inside) == Agreement(seen=3, invented=2, on_hr=4, lost=3)
+    assert agree(here, here, inside) == Agreement(3, 0, 3, 0)
     inside[:250] = False
-    assert agreement(here, there, inside) == Agreement(1, 1, 2, 2)
+    assert agree(here, there, inside) == Agreement(1, 1, 2, 2)
 
 
 def test_one_lesion_on_hr_may_be_near_several() -> None:
     inside = np.ones((1024, 1024), bool)
-    assert agreement(lesion_map((100, 100), (100, 104)), lesion_map((100, 102)), inside) == Agreement(2, 0, 1, 0)
+    assert agree(lesion_map((100, 100), (100, 104)), lesion_map((100, 102)), inside) == Agreement(2, 0, 1, 0)

@@ -122,9 +122,9 @@ def test_left_to_itself_scikit_learn_closes_the_gap_of_a_grade_that_nobody_has()
         sklearn.cohen_kappa_score(truth, predicted, weights="quadratic"), abs=0.01
     )
     squeezed = {0: 0, 1: 1, 3: 2}
-    packed = [np.array([squeezed[grade] for grade in side.tolist()]) for side in (predicted, truth)]
+    packed = tuple(np.array([squeezed[grade] for grade in side.tolist()]) for side in (predicted, truth))
     for ours, weights in ((kappa_linear, "linear"), (kappa_quadratic, "quadratic")):
-        assert ours(*packed) == pytest.approx(sklearn.cohen_kappa_score(truth, predicted, weights=weights))
+        assert ours(packed[0], packed[1]) == pytest.approx(sklearn.cohen_kappa_score(truth, predicted, weights=weights))
 
 
 def test_the_judges_macro_counts_a_grade_that_is_only_predicted_and_ours_does_not() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from deepmtdr.evaluation.calibrate import calibrate, calibrate_folder
+from deepmtdr.evaluation.calibration import Calibration
 from deepmtdr.evaluation.compare import Comparison, compare
 from deepmtdr.evaluation.measure import Measured, measure
 from deepmtdr.evaluation.page import write_page
@@ -12,6 +14,7 @@ from deepmtdr.evaluation.systems import OverSeeds, Systems, evaluate_systems, ov
 
 __all__ = [
     "Bootstrap",
+    "Calibration",
     "Comparison",
     "Evaluation",
     "Measured",
@@ -19,6 +22,8 @@ __all__ = [
     "Score",
     "Systems",
     "Table",
+    "calibrate",
+    "calibrate_folder",
     "compare",
     "evaluate",
     "evaluate_folder",

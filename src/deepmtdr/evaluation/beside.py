@@ -16,6 +16,7 @@ from scipy.ndimage import label, maximum_filter
 from deepmtdr.data.photograph import lay_back
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import DeepMTDRError
+from deepmtdr.evaluation.evidence import evidence_scores
 from deepmtdr.evaluation.measure import (
     BICUBIC,
     HR,
@@ -46,9 +47,16 @@ micrometres, in a field of view of 45 degrees (about 13 mm)."""
 
 
 def measure_thoroughly(
-    model: DeepMTDR, sample: Sample, *, frame: int = FRAME, as_lr: int | None = 256, bf16: bool = False
+    model: DeepMTDR,
+    sample: Sample,
+    *,
+    frame: int = FRAME,
+    as_lr: int | None = 256,
+    bf16: bool = False,
+    temperature: float = 1.0,
+    removal: int = 0,
 ) -> tuple[Measured, Mapping[str, Curves]]:
-    """Read one photograph as `measure` does, and its bicubic image and HR frame beside it.
+    """Read one photograph as `measure` does, its bicubic image and HR frame beside it, and score the evidence.
 
     Args:
         model: the network, in evaluation mode.
@@ -56,6 +64,8 @@ def measure_thoroughly(
         frame: see `measure`.
         as_lr: see `measure`.
         bf16: see `measure`.
+        temperature: see `measure`.
+        removal: steps of deletion and insertion on annotated photographs, three readings each; 0: none.
 
     Returns:
         The measurements, and the fine pixel counts by reading (`SR`, `BICUBIC`, `HR`, `ORIGINAL`), as far as there is
@@ -63,10 +73,10 @@ def measure_thoroughly(
     """
     try:
         seen = bring(sample, frame, as_lr)
-        seen = seen if model.segments else seen.unannotated()
-        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16)
+        annotated, seen = seen, seen if model.segments else seen.unannotated()
+        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16, temperature)
         # There is an HR frame, and the ISR subnet was not skipped.
-        others = {} if seen.hr is None or seen.scale == 1 else _read_others(model, seen, bf16)
+        others = {} if seen.hr is None or seen.scale == 1 else _read_others(model, seen, bf16, temperature)
     except (DeepMTDRError, OSError) as error:
         return failed(sample, error), {}
     measured, curves = measure_in_frame(sample, seen, prediction)
@@ -77,14 +87,19 @@ def measure_thoroughly(
     if seen.original is not None and seen.lesion_masks:
         lesions, pools[ORIGINAL] = measure_on_original(maps[SR], seen)
         beside[ORIGINAL] = Reading((), lesions)
-    measured = replace(measured, beside=beside, agreement=_agreement(maps, seen.inside) if model.segments else {})
+    evidence = None
+    if annotated.lesion_masks and model.grades:
+        masks = annotated.lesion_masks
+        evidence = evidence_scores(model, prediction.sr, masks, seen.inside, steps=removal, bf16=bf16)
+    agreement = _agreement(maps, seen.inside) if model.segments else {}
+    measured = replace(measured, beside=beside, agreement=agreement, evidence=evidence)
     return measured if model.grades else replace(measured, probs=()), pools
 
 
-def _read_others(model: DeepMTDR, seen: InFrame, bf16: bool) -> dict[str, Prediction]:
+def _read_others(model: DeepMTDR, seen: InFrame, bf16: bool, temperature: float) -> dict[str, Prediction]:
     assert seen.hr is not None
     images = {BICUBIC: bicubic(as_tensor(seen.lr), seen.scale).clamp(0, 1), HR: as_tensor(seen.hr)}
-    return {name: read_frame(model, image, 1, bf16) for name, image in images.items()}
+    return {name: read_frame(model, image, 1, bf16, temperature) for name, image in images.items()}
 
 
 def _maps(prediction: Prediction) -> Float[np.ndarray, "4 f f"]:
@@ -118,12 +133,12 @@ def _agreement(
     if HR not in maps:
         return {}
     return {
-        name: {lesion: agreement(maps[name][lesion], maps[HR][lesion], inside) for lesion in Lesion}
+        name: {lesion: agree(maps[name][lesion], maps[HR][lesion], inside) for lesion in Lesion}
         for name in (SR, BICUBIC)
     }
 
 
-def agreement(
+def agree(
     probability: Float[np.ndarray, "f f"], on_hr: Float[np.ndarray, "f f"], inside: Bool[np.ndarray, "f f"]
 ) -> Agreement:
     """Count the lesions (8-connected, from `PRESENT` on) that an image and the HR frame do not share.

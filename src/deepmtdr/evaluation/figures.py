@@ -12,6 +12,7 @@ from deepmtdr.evaluation.binary import BINARY
 from deepmtdr.evaluation.curves import CurvePoints, reliability, roc, thinned
 from deepmtdr.evaluation.grading import GRADES
 from deepmtdr.evaluation.measure import Measured
+from deepmtdr.evaluation.regions import removal_curves
 from deepmtdr.evaluation.results import with_interval
 from deepmtdr.evaluation.scores import Score
 from deepmtdr.metrics import ALARMS_PER_IMAGE, FrocCounts
@@ -120,6 +121,19 @@ def froc_figure(curves: Mapping[Lesion, FrocCounts], scores: Sequence[Score]) ->
         return ""
     labels = "false alarms per image", "share of the lesions found"
     return _lines("FROC, lesion by lesion", series, labels, even=False, x=FROC_AXIS)
+
+
+def removal_figure(group: Sequence[Measured], scores: Sequence[Score]) -> str:
+    """P(grade >= 1) as the pixels of the highest evidence go, or come; empty if that was not asked for."""
+    areas = {score.score: with_interval(score) for score in scores if score.subject == "P(grade >= 1)"}
+    said = {"deletion": "spoilt, highest evidence first", "insertion": "brought back so", "random": "spoilt at random"}
+    series = [
+        Series(said[name], f"area {areas.get(f'area_{name}', '')}", points)
+        for name, points in removal_curves(group).items()
+    ]
+    if not series:
+        return ""
+    return _lines("Evidence removed", series, ("share of the pixels", "P(grade >= 1)"), even=False)
 
 
 def _lines(title: str, series: Sequence[Series], labels: tuple[str, str], even: bool, x: Axis = UNIT) -> str:

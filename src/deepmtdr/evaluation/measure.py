@@ -24,6 +24,7 @@ from deepmtdr.data.photograph import (
 from deepmtdr.data.resize import resize
 from deepmtdr.data.sample import Sample
 from deepmtdr.errors import CheckpointError, DeepMTDRError
+from deepmtdr.evaluation.evidence import EvidenceScores
 from deepmtdr.metrics import FIVE_SCALES, FrocCounts, PooledCurve, mean_ssim, ms_ssim, psnr, ssim_map
 from deepmtdr.metrics import froc as count_froc
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
@@ -112,6 +113,8 @@ class Measured:
     """Of the `BICUBIC` and the `HR` image instead of SR, and of SR on the `ORIGINAL` photograph's own pixels."""
     agreement: Mapping[str, Mapping[Lesion, Agreement]] = field(default_factory=dict)
     """Of the lesions on `SR` and on `BICUBIC` with those on HR."""
+    evidence: EvidenceScores | None = None
+    """Of the grade, held against the annotated lesions; None: it was not asked for, or nothing was annotated."""
 
     def read_from(self, reading: str) -> Measured:
         """The same photograph with grade and lesions from another image or place; without them if it has none."""
@@ -158,7 +161,13 @@ Curves = Mapping[Lesion, PooledCurve]
 
 
 def measure(
-    model: DeepMTDR, sample: Sample, *, frame: int = FRAME, as_lr: int | None = 256, bf16: bool = False
+    model: DeepMTDR,
+    sample: Sample,
+    *,
+    frame: int = FRAME,
+    as_lr: int | None = 256,
+    bf16: bool = False,
+    temperature: float = 1.0,
 ) -> tuple[Measured, Curves]:
     """Read one photograph and measure what is known of it.
 
@@ -169,6 +178,7 @@ def measure(
         as_lr: size that the field of view is reduced to first, out of a frame of 1024 px: 256 is x4. None: the way of
             reading R19, straight into the frame if the photograph fills it.
         bf16: compute convolutions in bfloat16.
+        temperature: see `Checkpoint.temperature`.
 
     Returns:
         The measurements, and the fine pixel counts of each annotated type, to be pooled. A photograph that cannot be
@@ -177,15 +187,17 @@ def measure(
     try:
         seen = bring(sample, frame, as_lr)
         seen = seen if model.segments else seen.unannotated()
-        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16)
+        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16, temperature)
     except (DeepMTDRError, OSError) as error:
         return failed(sample, error), {}
     measured, curves = measure_in_frame(sample, seen, prediction)
     return measured if model.grades else replace(measured, probs=()), curves
 
 
-def read_frame(model: DeepMTDR, image: Float[Tensor, "1 3 s s"], scale: int, bf16: bool) -> Prediction:
-    """What the network says of an image that is `scale` times smaller than the frame.
+def read_frame(
+    model: DeepMTDR, image: Float[Tensor, "1 3 s s"], scale: int, bf16: bool, temperature: float = 1.0
+) -> Prediction:
+    """What the network says, at this temperature, of an image that is `scale` times smaller than the frame.
 
     Raises:
         CheckpointError: if it says something that is no number.
@@ -194,7 +206,7 @@ def read_frame(model: DeepMTDR, image: Float[Tensor, "1 3 s s"], scale: int, bf1
         said = model.read(model.super_resolve(image, scale).float().clamp(0, 1))
     if not all(bool(part.isfinite().all()) for part in (said.sr, said.lesions, said.grade_logits)):
         raise CheckpointError("the network's answer is not finite, expected numbers: these weights cannot be used")
-    return said
+    return said._replace(grade_logits=said.grade_logits.float() / temperature)
 
 
 def failed(sample: Sample, error: Exception) -> Measured:

@@ -20,6 +20,7 @@ from deepmtdr.evaluation.figures import (
     heat_cell,
     precision_recall_figure,
     reliability_figure,
+    removal_figure,
     roc_figure,
 )
 from deepmtdr.evaluation.measure import Measured
@@ -142,6 +143,7 @@ def _datasets(done: Evaluation) -> Iterator[str]:
             froc_figure(
                 {lesion: done.froc[dataset, lesion] for lesion in Lesion if (dataset, lesion) in done.froc}, own
             ),
+            removal_figure(group, own),
             gain_figure(group, own),
         ]
         if own or any(figures):

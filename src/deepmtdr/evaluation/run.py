@@ -22,6 +22,7 @@ from deepmtdr.evaluation.inputs import hallucination_scores, input_scores
 from deepmtdr.evaluation.lesions import Pooled, froc_curves, lesion_scores
 from deepmtdr.evaluation.measure import COVERAGE, ORIGINAL, SR, Curves, Measured, measure
 from deepmtdr.evaluation.page import write_page
+from deepmtdr.evaluation.regions import region_scores
 from deepmtdr.evaluation.results import Evaluation, Table
 from deepmtdr.evaluation.scores import Bootstrap, Score
 from deepmtdr.evaluation.super_resolution import super_resolution_scores
@@ -43,6 +44,7 @@ def evaluate(
     as_lr: int | None = 256,
     bf16: bool = False,
     thorough: bool = True,
+    removal: int = 0,
     bootstrap: Bootstrap | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
@@ -54,7 +56,8 @@ def evaluate(
         as_lr: size that each field of view is reduced to first (128, 256 or 512 px: x8, x4, x2); None: reading R19.
         bf16: compute convolutions in bfloat16, two to three times as fast where the processor multiplies it.
         thorough: read the bicubic image and the HR frame beside SR, and measure lesions on the photograph's own pixels
-            too: about three times as long.
+            too, and hold the evidence against them: about three times as long.
+        removal: steps of deletion and insertion of the evidence on annotated photographs; each costs three readings.
         bootstrap: how the intervals are made.
         advance: called after each photograph.
 
@@ -70,9 +73,9 @@ def evaluate(
     way_into_frame(FRAME, as_lr)  # a wrong size is the caller's mistake, not the photograph's
     measured: list[Measured] = []
     pools: dict[str, dict[tuple[str, Lesion], PooledCurve]] = {}
-    way = {"frame": trained.recipe.data.frame, "as_lr": as_lr, "bf16": bf16}
+    way = {"frame": trained.recipe.data.frame, "as_lr": as_lr, "bf16": bf16, "temperature": trained.temperature}
     for sample in samples:
-        one, by_reading = _measure(trained, sample, thorough, way)
+        one, by_reading = _measure(trained, sample, thorough, removal, way)
         measured.append(one)
         for reading, curves in by_reading.items():
             for lesion, curve in curves.items():
@@ -84,10 +87,10 @@ def evaluate(
 
 
 def _measure(
-    trained: Checkpoint, sample: Sample, thorough: bool, way: Mapping[str, Any]
+    trained: Checkpoint, sample: Sample, thorough: bool, removal: int, way: Mapping[str, Any]
 ) -> tuple[Measured, Mapping[str, Curves]]:
     if thorough:
-        return measure_thoroughly(trained.model, sample, **way)
+        return measure_thoroughly(trained.model, sample, **way, removal=removal)
     one, curves = measure(trained.model, sample, **way)
     return one, {SR: curves}
 
@@ -122,6 +125,7 @@ def _scores(measured: Sequence[Measured], pools: Mapping[str, Pooled], bootstrap
         *hallucination_scores(measured, bootstrap),
         *lesion_scores(measured, pools.get(SR, {}), bootstrap),
         *lesion_scores(original, pools.get(ORIGINAL, {}), bootstrap, ON_ORIGINAL, KEPT_ON_ORIGINAL.__contains__),
+        *region_scores(measured, bootstrap),
         *grading_scores(measured, bootstrap),
         *by_grade_scores(measured, bootstrap),
         *operating_point_scores(measured, bootstrap),
@@ -139,6 +143,7 @@ def evaluate_folder(
     as_lr: int | None = 256,
     bf16: bool = False,
     thorough: bool = True,
+    removal: int = 0,
     bootstrap: Bootstrap | None = None,
     out: Path | None = None,
     pictures: bool = True,
@@ -156,6 +161,7 @@ def evaluate_folder(
         as_lr: see `evaluate`.
         bf16: see `evaluate`.
         thorough: see `evaluate`.
+        removal: see `evaluate`.
         bootstrap: how the intervals are made.
         out: folder for `evaluation.json`, `predictions.csv` and `report.html`; None writes nothing.
         pictures: show the worst cases in the report; False for a report that goes where no photograph of a patient may.
@@ -168,9 +174,9 @@ def evaluate_folder(
     """
     trained = checkpoint.load(weights)
     samples = held_out(data, split, side, datasets)
-    way: dict[str, Any] = {"as_lr": as_lr, "bf16": bf16, "thorough": thorough, "bootstrap": bootstrap}
+    way: dict[str, Any] = {"as_lr": as_lr, "bf16": bf16, "thorough": thorough, "removal": removal}
     with Progress("evaluate", len(samples)) as progress:
-        done = evaluate(trained, samples, **way, advance=progress.advance)
+        done = evaluate(trained, samples, **way, bootstrap=bootstrap, advance=progress.advance)
     if split is not None:
         digest = hashlib.sha256(split.read_bytes()).hexdigest()
         done.protocol["split"] = {"side": side, "sha256": digest, "of_the_weights": digest == trained.card.get("data")}
@@ -212,6 +218,7 @@ def _protocol(
         "precision": "bf16" if bf16 else "fp32",
         "frame": trained.recipe.data.frame,
         "as_lr": as_lr,
+        "temperature": trained.temperature,
         "photographs": len(measured),
         "failed": sum(bool(m.failure) for m in measured),
         "lesion_truth_coverage": COVERAGE,

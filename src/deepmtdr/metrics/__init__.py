@@ -6,6 +6,7 @@ reason its docstring names, never a silent 0. Input that makes no sense (nan, a 
 
 from __future__ import annotations
 
+from deepmtdr.metrics.evidence import area_under, evidence_auc, pointing_chance, pointing_game
 from deepmtdr.metrics.froc import ALARMS_PER_IMAGE, FrocCounts, froc
 from deepmtdr.metrics.grading import (
     PrecisionRecallF1,
@@ -31,10 +32,12 @@ __all__ = [
     "PrecisionRecallF1",
     "SensitivitySpecificity",
     "accuracy",
+    "area_under",
     "auc",
     "average_precision",
     "confusion_matrix",
     "dice",
+    "evidence_auc",
     "froc",
     "iou",
     "kappa",
@@ -42,6 +45,8 @@ __all__ = [
     "kappa_quadratic",
     "mean_ssim",
     "ms_ssim",
+    "pointing_chance",
+    "pointing_game",
     "precision_recall_f1",
     "psnr",
     "sensitivity_at_specificity",

@@ -88,9 +88,10 @@ def froc(
     alarm. A lesion is found if it shares a pixel with a right detection: one detection may find several lesions,
     several on one lesion find it once, and none of them is an alarm.
 
-    The fraction is that of Zhang et al. 2014, from the makers of E-ophtha, for lesions annotated as areas. The ROC
-    challenge (Niemeijer et al. 2010) asks for a point within a lesion's radius, and masks have neither. A mere touch
-    (`overlap=0`) would reward a map that is one single blob: it touches every lesion, and raises no alarm.
+    The fraction is that of Zhang et al. 2014, from the makers of E-ophtha, for lesions annotated as areas; they count
+    pixels by it (their text was not at hand), here lesions are counted. The ROC challenge (Niemeijer et al. 2010) asks
+    for a point within a lesion's radius, and masks have neither. A mere touch (`overlap=0`) would reward a map that is
+    one single blob: it touches every lesion, and raises no alarm.
 
     Args:
         probability: of the lesion, in [0, 1].

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from deepmtdr.data.folder import SUFFIXES
 from deepmtdr.files import write_atomically
 from deepmtdr.screening.engine import ScreeningEngine
-from deepmtdr.screening.report import COLUMNS, ScreeningReport
+from deepmtdr.screening.report import CALLED, COLUMNS, ScreeningReport
 from deepmtdr.screening.written import write_report
 
 OPENINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\x00", b"MM\x00*", b"BM", b"P5", b"P6")
@@ -152,9 +152,10 @@ class _Table:
         self.cost = self.saved - started
 
 
-def _csv(rows: Iterable[dict[str, Any]]) -> bytes:
+def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = (*COLUMNS, CALLED) if any(CALLED in row for row in rows) else COLUMNS
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

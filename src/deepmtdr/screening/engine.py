@@ -49,10 +49,11 @@ class ScreeningEngine:
         """Take a loaded checkpoint.
 
         Args:
-            checkpoint: the network in evaluation mode, with its recipe and card.
+            checkpoint: the network in evaluation mode, with its recipe and card; a calibration in it is used.
             precision: of the convolutions, one of `PRECISIONS`.
 
         Raises:
+            CheckpointError: if the card's calibration makes no sense.
             ValueError: if the precision is unknown.
         """
         if precision not in PRECISIONS:
@@ -61,6 +62,7 @@ class ScreeningEngine:
         self.model = checkpoint.model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.frame = checkpoint.recipe.data.frame
         self.weights = f"{checkpoint.card.get('weights', checkpoint.recipe.name)}-{checkpoint.digest[:12]}"
+        self.temperature, self.referable_from = checkpoint.temperature, checkpoint.referable_from
         self.bf16 = multiplies_bf16() if precision == "auto" else precision == "bf16"
 
     @classmethod
@@ -133,6 +135,7 @@ class ScreeningEngine:
         return {
             **{"fov": fov, "way": way, "pictures": pictures, "counts": counts, "areas": areas},
             **{"grade": grade, "probabilities": tuple(float(p) for p in probabilities)},
+            "referable_from": self.referable_from,
         }
 
     def _predict(
@@ -145,7 +148,7 @@ class ScreeningEngine:
         sr = (255 * prediction.sr[0].float()).round().byte().permute(1, 2, 0).contiguous().numpy()
         lesions = prediction.lesions[0].float().clamp(0, 1).numpy()
         photograph = crop_to_frame(pixels, fov, self.frame)
-        probabilities = prediction.grade_logits[0].double().softmax(dim=0).float().numpy()
+        probabilities = (prediction.grade_logits[0].double() / self.temperature).softmax(dim=0).float().numpy()
         return Pictures(photograph, sr, lesions, evidence[0, 0].float().clamp(0, 1).numpy()), probabilities
 
 

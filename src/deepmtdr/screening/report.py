@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from deepmtdr.checkpoint import Threshold
 from deepmtdr.data.photograph import FieldOfView, Way
 from deepmtdr.files import readable
 from deepmtdr.terms import Grade, Lesion
@@ -25,6 +26,8 @@ COLUMNS = (
     *("width", "height", "weights", "version"),
 )
 """Of `results.csv`, in this order; empty where there is nothing to say."""
+CALLED = "referable"
+"""The last column, if the weights are calibrated."""
 
 
 class Pictures(NamedTuple):
@@ -54,6 +57,8 @@ class ScreeningReport:
     grade: Grade | None = None
     probabilities: tuple[float, ...] | None = None
     """Of the grades 0-4, summing to 1."""
+    referable_from: Threshold | None = None
+    """The operating point: from which `p_referable` on the photograph is called referable; None: not calibrated."""
     counts: Mapping[Lesion, int] | None = None
     """Connected parts (8 neighbours) of each type's map at probability >= `PRESENT`, inside the field of view."""
     areas: Mapping[Lesion, float] | None = None
@@ -82,6 +87,13 @@ class ScreeningReport:
         return sum(p for grade, p in zip(Grade, self.probabilities, strict=True) if grade.referable)
 
     @property
+    def referable(self) -> bool | None:
+        """Whether the photograph is called so, at `referable_from`; None without an operating point."""
+        # As it is written: whoever compares the two columns comes to the same.
+        p = _rounded(self.p_referable, 6)
+        return None if p is None or self.referable_from is None else p >= self.referable_from.value
+
+    @property
     def way_in_words(self) -> str:
         """How the photograph came into the frame (reading R19): `x4 from 256 px`, or `straight, ISR skipped`."""
         if self.way is None:
@@ -89,7 +101,7 @@ class ScreeningReport:
         return "straight, ISR skipped" if self.way.scale == 1 else f"x{self.way.scale} from {self.way.lr_size} px"
 
     def row(self) -> dict[str, Any]:
-        """The photograph's row of `results.csv`, with None where there is nothing to say."""
+        """The photograph's row of `results.csv`, with None where there is nothing to say; `CALLED` if it is called."""
         probabilities = self.probabilities or (None,) * len(Grade)
         counts, areas = self.counts or {}, self.areas or {}
         values = {
@@ -101,15 +113,20 @@ class ScreeningReport:
             **{f"area_{lesion.name}": _rounded(areas.get(lesion), 5) for lesion in Lesion},
             **{"width": self.width, "height": self.height, "weights": self.weights, "version": self.version},
         }
-        return {column: values[column] for column in COLUMNS}
+        called = {} if self.referable is None else {CALLED: self.referable}
+        return {column: values[column] for column in COLUMNS} | called
 
     def to_json(self) -> dict[str, Any]:
-        """The row with numbers as numbers, `way`, `precision` and `geometry`: the content of `report.json`."""
+        """The row with numbers as numbers, and what has no column: the content of `report.json`."""
         geometry = None
         if self.fov is not None and self.way is not None:
             frame = self.way.lr_size * self.way.scale
             geometry = {"x": self.fov.x, "y": self.fov.y, "side": self.fov.side, "frame": frame}
-        return {**self.row(), "way": self.way_in_words or None, "precision": self.precision, "geometry": geometry}
+        point = self.referable_from
+        said = None if point is None else {"sensitivity": point.sensitivity, "threshold": point.value}
+        called = {CALLED: self.referable, "operating_point": said}
+        way = {"way": self.way_in_words or None, "precision": self.precision, "geometry": geometry}
+        return {**self.row(), **called, **way}
 
 
 def _int(value: int | None) -> int | None:

@@ -1,0 +1,153 @@
+"""Make the probabilities of a checkpoint honest: from graded photographs to a temperature in its card (Sec. V-B)."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from deepmtdr import __version__, checkpoint
+from deepmtdr.checkpoint import Checkpoint
+from deepmtdr.data.photograph import way_into_frame
+from deepmtdr.data.sample import Sample
+from deepmtdr.errors import CheckpointError, DeepMTDRError
+from deepmtdr.evaluation.calibration import Calibration
+from deepmtdr.evaluation.cross_fit import fit, refuse_too_few
+from deepmtdr.evaluation.measure import Measured, as_tensor, bring, failed, measure_in_frame, read_frame
+from deepmtdr.evaluation.run import held_out
+from deepmtdr.evaluation.scores import Bootstrap
+from deepmtdr.progress import Progress
+from deepmtdr.terms import FRAME
+
+SENSITIVITIES = (0.80, 0.90, 0.95)
+"""For which thresholds are read."""
+
+
+def calibrate(
+    trained: Checkpoint,
+    samples: Sequence[Sample],
+    *,
+    sensitivities: Sequence[float] = SENSITIVITIES,
+    as_lr: int | None = None,
+    bf16: bool = False,
+    bootstrap: Bootstrap | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Calibration:
+    """Read every graded photograph once, fit the temperature, and read thresholds.
+
+    Args:
+        trained: a loaded checkpoint; a temperature that it has already is not used.
+        samples: photographs that the weights were not trained on; without a grade they are left aside.
+        sensitivities: for which thresholds are read, each in (0, 1].
+        as_lr: see `evaluate`; None, the default, is how `deepmtdr grade` reads them.
+        bf16: see `evaluate`.
+        bootstrap: how the intervals are made; its seed divides the patients, too.
+        advance: called after each graded photograph.
+
+    Returns:
+        The temperature fitted on all photographs; scores, reliability, sensitivities and specificities after it are
+        those of each half of the patients at the temperature and thresholds of the other half, whose intervals are
+        over the patients judged and not over those fitted on.
+
+    Raises:
+        DataError: if there are fewer than `cross_fit.FEWEST` graded photographs that can be read, or they are of one
+            grade or of fewer than `cross_fit.FEWEST_PATIENTS` patients.
+        ValueError: if `as_lr` is none of the sizes, or a sensitivity is out of range.
+    """
+    way_into_frame(FRAME, as_lr)  # a wrong size is the caller's mistake, not the photograph's
+    if wrong := [wanted for wanted in sensitivities if not 0 < wanted <= 1]:
+        raise ValueError(f"sensitivity {wrong[0]}, expected above 0 and at most 1")
+    graded = [sample for sample in samples if sample.grade is not None]
+    refuse_too_few([(int(s.grade), s.dataset, s.patient) for s in graded if s.grade is not None])
+    measured = []
+    for sample in graded:
+        measured.append(_read(trained, sample, as_lr, bf16))
+        advance()
+    bootstrap = bootstrap or Bootstrap()
+    done = fit(measured, sensitivities, bootstrap)
+    return replace(done, protocol={**_protocol(trained, as_lr, bf16), **done.protocol})
+
+
+def calibrate_folder(
+    weights: Path,
+    data: Path,
+    *,
+    split: Path | None = None,
+    side: str = "validation",
+    datasets: Sequence[str] = (),
+    out: Path | None = None,
+    **chosen: Any,
+) -> Calibration:
+    """From paths to a calibrated checkpoint: what `deepmtdr calibrate` does, with a progress bar.
+
+    Args:
+        weights: the checkpoint.
+        data: see `evaluate_folder`.
+        split: see `evaluate_folder`.
+        side: of the split.
+        datasets: see `evaluate_folder`.
+        out: the `.safetensors` file that gets the calibration in its card; None: `weights` itself.
+        **chosen: passed on to `calibrate`.
+
+    Raises:
+        CheckpointError: if the weights are missing or damaged, or `out` is no `.safetensors` file.
+        DataError: if data sets and split do not belong together, or where `calibrate` does.
+        OSError: if `out` cannot be written.
+    """
+    trained = checkpoint.load(weights)
+    out = weights if out is None else out
+    _try_to_write(out)
+    samples = [sample for sample in held_out(data, split, side, datasets) if sample.grade is not None]
+    with Progress("calibrate", len(samples)) as progress:
+        done = calibrate(trained, samples, **chosen, advance=progress.advance)
+    done = _with_split(done, trained, split, side)
+    checkpoint.add_to_card(weights, out, digest=trained.digest, calibration=done.for_card())
+    return done
+
+
+def _read(trained: Checkpoint, sample: Sample, as_lr: int | None, bf16: bool) -> Measured:
+    """The probabilities at temperature 1, and nothing of the other tasks."""
+    sample = replace(sample, lesion_masks={})
+    try:
+        seen = bring(sample, trained.recipe.data.frame, as_lr)
+        prediction = read_frame(trained.model, as_tensor(seen.lr), seen.scale, bf16)
+    except (DeepMTDRError, OSError) as error:
+        return failed(sample, error)
+    return measure_in_frame(sample, seen, prediction, slow=False)[0]
+
+
+def _protocol(trained: Checkpoint, as_lr: int | None, bf16: bool) -> dict[str, Any]:
+    """What somebody who wants the same temperature has to know."""
+    return {
+        "version": __version__,
+        "weights_sha256": trained.digest,
+        "precision": "bf16" if bf16 else "fp32",
+        "as_lr": as_lr,
+    }
+
+
+def _with_split(done: Calibration, trained: Checkpoint, split: Path | None, side: str) -> Calibration:
+    """Say which photographs they were, and warn if the weights may have been trained on them."""
+    if split is None:
+        doubt = "no split was given: it is not known that the weights were not trained on these photographs"
+        return replace(done, warnings=[*done.warnings, doubt])
+    digest = hashlib.sha256(split.read_bytes()).hexdigest()
+    said = {"side": side, "sha256": digest, "of_the_weights": digest == trained.card.get("data")}
+    doubts = [
+        *(["the weights were trained on these photographs, or so the split says"] if side == "train" else []),
+        *([] if said["of_the_weights"] else ["the split is another than the weights were trained by"]),
+    ]
+    return replace(done, protocol={**done.protocol, "split": said}, warnings=[*done.warnings, *doubts])
+
+
+def _try_to_write(out: Path) -> None:
+    """Now, not after an hour."""
+    if out.suffix != ".safetensors":
+        raise CheckpointError(f"{out}: expected the name of a .safetensors file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "no right to write there", str(out.parent))
