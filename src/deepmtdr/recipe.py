@@ -77,6 +77,9 @@ class Stage:
 
     steps: int = 0
     """Optimiser steps; 0 leaves the stage out."""
+    minutes: float = 0.0
+    """Of computing, after which the stage is at its end whatever its steps, for a comparison under one equal cap; the
+    schedule then follows the time, and a run is not the same twice. 0: no such cap."""
     batch: int = 8
     """Photographs a pass, over all processes together."""
     accumulate: int = 1
@@ -317,6 +320,8 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
 
 def _wrong_course(name: str, stage: Stage) -> Iterator[str]:
     """What is wrong with how a stage goes on and ends."""
+    if stage.minutes < 0:
+        yield f"{name}.minutes = {stage.minutes}, expected a time from 0"
     if stage.accumulate < 1:
         yield f"{name}.accumulate = {stage.accumulate}, expected at least 1"
     if stage.schedule not in SCHEDULES:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepmtdr import losses
 from deepmtdr.data.batches import Batch, GradingBatch
 from deepmtdr.losses import LossWeights, Total, alone
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.model.grading import Grading
 from deepmtdr.model.isr import bicubic
 
 SUBNETS = ("isr", "segmentation", "grading")
@@ -72,7 +71,7 @@ def _backward(loss: Tensor, inputs: Sequence[Tensor]) -> None:
         loss.backward(inputs=list(inputs), retain_graph=True)
 
 
-def own_loss(part: nn.Module) -> Callable[..., Tensor] | None:
+def own_loss(part: object) -> Callable[..., Tensor] | None:
     """The loss that a compared method was published with; None: the paper's equations."""
     return getattr(part, "loss", None)
 
@@ -155,16 +154,20 @@ def joint_losses(
         return composed_losses(model, batch, sr, scale, weights, processes)
     on_sr = model.read(sr)
     image, variation, seg_aware = _image_losses(model, sr, on_sr.lesions, batch.hr, scale, weights, processes)
-    _, evidence_hr = model.predict(batch.hr, scale=1)
-    cls_aware = sr.new_zeros(())
+    on_hr, evidence_hr = model.predict(batch.hr, scale=1)
+    cls_aware, scores_alone = sr.new_zeros(()), own_loss(model.explain)
     if weights.lambda_ca and sr.requires_grad:  # Eq. (5) teaches the ISR subnet alone
-        evidence_sr = model.evidence(on_sr, create_graph=True)
-        cls_aware = losses.classification_aware_loss(evidence_sr, evidence_hr, weights.phi_vis, weights.tau)
+        if scores_alone is None:
+            evidence_sr = model.evidence(on_sr, create_graph=True)
+            cls_aware = losses.classification_aware_loss(evidence_sr, evidence_hr, weights.phi_vis, weights.tau)
+        else:
+            cls_aware = scores_alone(on_sr, on_hr)
         cls_aware = processes.mean(cls_aware)
     total = processes.total
     dice = losses.dice_loss(on_sr.lesions, batch.lesion_masks, batch.annotated, total)
     entropy = losses.lesion_cross_entropy_loss(on_sr.lesions, batch.lesion_masks, batch.annotated, total)
     unknown = ~batch.annotated.any(dim=1)
+    unknown = unknown & (scores_alone is None)  # no map, no pseudo ground truth
     pseudo = losses.unsupervised_segmentation_loss(on_sr.lesion_region, evidence_hr, weights.phi_vis, unknown, total)
     logits, classes = on_sr.grade_logits, _class_weights(weights, on_sr.grade_logits)
     grading = losses.grading_loss(logits, batch.grade, classes, graded=batch.graded, total=total)
@@ -231,7 +234,7 @@ SEGMENTATION_LOSSES = losses.dice_loss, losses.lesion_cross_entropy_loss
 
 
 def _grading_loss(
-    model: DeepMTDR, graded: Grading, grade: Tensor, known: Tensor, weights: LossWeights, processes: Processes
+    model: DeepMTDR, graded: Any, grade: Tensor, known: Tensor, weights: LossWeights, processes: Processes
 ) -> Tensor:
     """Eq. (10), or the method's own over the photographs that somebody graded."""
     classes = _class_weights(weights, graded.logits)

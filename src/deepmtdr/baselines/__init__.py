@@ -7,18 +7,39 @@ apart or together (Finding 2).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import nn
 
+from deepmtdr.baselines import wang_et_al
+from deepmtdr.baselines.adly_et_al import AdlyEtAl
 from deepmtdr.baselines.bicubic import Bicubic
+from deepmtdr.baselines.ce_net import CENet
+from deepmtdr.baselines.ckml import CKML
+from deepmtdr.baselines.densenet121 import DenseNet121
+from deepmtdr.baselines.dru_net import DRUNet
+from deepmtdr.baselines.grad_cam import grad_cam
+from deepmtdr.baselines.guided_backpropagation import GuidedBackpropagation
+from deepmtdr.baselines.hgn import HGN
+from deepmtdr.baselines.inception_v3 import InceptionV3
+from deepmtdr.baselines.lin_et_al import AntiNoiseDetector, AttentionFusion
+from deepmtdr.baselines.m_net import MNet
+from deepmtdr.baselines.mahapatra_et_al import MahapatraEtAl
+from deepmtdr.baselines.mdrn import MDRN
+from deepmtdr.baselines.mmcnn import MMCNN
 from deepmtdr.baselines.resnet18 import ResNet18
 from deepmtdr.baselines.slots import Grader, Segmenter, SuperResolver
+from deepmtdr.baselines.smooth_grad import SmoothGrad
+from deepmtdr.baselines.spp import VGG16SPP, DenseNet121SPP, ResNet18SPP, SqueezeNetSPP
+from deepmtdr.baselines.squeezenet import SqueezeNet
 from deepmtdr.baselines.srcnn import SRCNN
 from deepmtdr.baselines.u_net import UNet
-from deepmtdr.model.deepmtdr import DeepMTDR, Evidence, ModelConfig, Parts
+from deepmtdr.baselines.vgg16 import VGG16
+from deepmtdr.baselines.vnxk import VNXK
+from deepmtdr.baselines.without_maps import WithoutMaps
+from deepmtdr.model.deepmtdr import DeepMTDR, Evidence, ModelConfig, Parts, own_parts
 from deepmtdr.model.grading import GradingSubnet
 from deepmtdr.model.isr import ISRSubnet
 from deepmtdr.model.segmentation import LesionSegmentationSubnet
@@ -30,8 +51,10 @@ __all__ = [
     "SEGMENTERS",
     "SUPER_RESOLVERS",
     "SYSTEMS",
+    "WHOLE",
     "PartNames",
     "build",
+    "own_names",
     "unknown_names",
 ]
 
@@ -41,13 +64,49 @@ OURS = "DeepMT-DR"
 NONE = "none"
 """The name of a part that is to be left out."""
 
-SUPER_RESOLVERS: dict[str, type[SuperResolver]] = {"bicubic": Bicubic, "SRCNN": SRCNN}
-SEGMENTERS: dict[str, type[Segmenter]] = {"U-Net": UNet}
-GRADERS: dict[str, type[Grader]] = {"ResNet-18": ResNet18}
-EVIDENCE: dict[str, Evidence | None] = {"GMSV": None}
-"""By the paper's names (Tables I-V)."""
+WHOLE: dict[str, Callable[[ModelConfig], Parts]] = {OURS: own_parts, "Wang et al.": wang_et_al.parts}
+"""Systems of all three tasks."""
 
-SYSTEMS: dict[str, type[nn.Module]] = {OURS: DeepMTDR, **SUPER_RESOLVERS, **SEGMENTERS, **GRADERS}
+SUPER_RESOLVERS: dict[str, type[SuperResolver]] = {
+    "bicubic": Bicubic,
+    "SRCNN": SRCNN,
+    "Mahapatra et al.": MahapatraEtAl,
+    "MDRN": MDRN,
+}
+SEGMENTERS: dict[str, type[Segmenter]] = {
+    "U-Net": UNet,
+    "DRU-Net": DRUNet,
+    "HGN": HGN,
+    "CE-Net": CENet,
+    "Lin et al.": AntiNoiseDetector,
+}
+GRADERS: dict[str, type[Grader]] = {
+    "ResNet-18": ResNet18,
+    "Inception-v3": InceptionV3,
+    "DenseNet-121": DenseNet121,
+    "M-Net": MNet,
+    "CKML": CKML,
+    "VNXK": VNXK,
+    "MMCNN": MMCNN,
+    "Adly et al.": AdlyEtAl,
+    "Lin et al.": AttentionFusion,
+    "VGG-16": VGG16,
+    "SqueezeNet": SqueezeNet,
+    "VGG-16 + SPP": VGG16SPP,
+    "SqueezeNet + SPP": SqueezeNetSPP,
+    "ResNet-18 + SPP": ResNet18SPP,
+    "DenseNet-121 + SPP": DenseNet121SPP,
+}
+EVIDENCE: dict[str, Evidence | None] = {
+    "GMSV": None,
+    "without maps": WithoutMaps(),
+    "guided backpropagation": GuidedBackpropagation(),
+    "Grad-CAM": grad_cam,
+    "SmoothGrad": SmoothGrad(),
+}
+"""By the paper's names (Tables I-V, Fig. 3)."""
+
+SYSTEMS: dict[str, type[nn.Module]] = {**dict.fromkeys(WHOLE, DeepMTDR), **SUPER_RESOLVERS, **SEGMENTERS, **GRADERS}
 """Everything that can be trained by `--set system=NAME`."""
 
 
@@ -76,31 +135,36 @@ def build(system: str, names: PartNames, config: ModelConfig) -> DeepMTDR:
     Raises:
         KeyError: if a name is unknown; `unknown_names` says so beforehand.
     """
-    own = _own_names(system)
-    isr, segmentation, grading = (
-        getattr(names, slot) or getattr(own, slot) for slot in ("isr", "segmentation", "grading")
+    whole = WHOLE[system](config) if system in WHOLE else None
+    own, wanted = own_names(system), vars(names)
+    isr, segmentation, grading = (wanted[slot] or getattr(own, slot) for slot in ("isr", "segmentation", "grading"))
+    parts = Parts(
+        whole.isr if whole and not names.isr else ISRSubnet(config.isr) if isr == OURS else SUPER_RESOLVERS[isr](),
+        whole.segmentation if whole and not names.segmentation else _segmenter(segmentation, config),
+        whole.grading if whole and not names.grading else _grader(grading, config),
+        EVIDENCE[names.evidence] if names.evidence else whole.evidence if whole else None,
+        task_aware=(isr, segmentation, grading) == (system, system, system),
     )
-    return DeepMTDR(
-        config,
-        Parts(
-            ISRSubnet(config.isr) if isr == OURS else SUPER_RESOLVERS[isr](),
-            LesionSegmentationSubnet(config.segmentation) if segmentation == OURS else _made(SEGMENTERS, segmentation),
-            GradingSubnet(config.grading) if grading == OURS else _made(GRADERS, grading),
-            EVIDENCE[names.evidence or "GMSV"],
-            task_aware=(isr, segmentation, grading) == (OURS, OURS, OURS),
-        ),
-    )
+    return DeepMTDR(config, parts)
 
 
-def _own_names(system: str) -> PartNames:
-    """The parts of a system by itself: its own box, and what stands in front of it."""
-    if system == OURS:
-        return PartNames(isr=OURS, segmentation=OURS, grading=OURS)
+def _segmenter(name: str, config: ModelConfig) -> nn.Module | None:
+    return LesionSegmentationSubnet(config.segmentation) if name == OURS else _made(SEGMENTERS, name)
+
+
+def _grader(name: str, config: ModelConfig) -> nn.Module | None:
+    return GradingSubnet(config.grading) if name == OURS else _made(GRADERS, name)
+
+
+def own_names(system: str) -> PartNames:
+    """The parts of a system by itself: its own boxes, and what stands in front of them."""
+    if system in WHOLE:
+        return PartNames(isr=system, segmentation=system, grading=system)
     if system in SUPER_RESOLVERS:
         return PartNames(isr=system, segmentation=NONE, grading=NONE)
-    if system in SEGMENTERS:
-        return PartNames(isr=SEGMENTERS[system].isr, segmentation=system, grading=NONE)
-    return PartNames(isr=GRADERS[system].isr, segmentation=NONE, grading=system)
+    kind: type[Segmenter | Grader] = SEGMENTERS.get(system) or GRADERS[system]
+    segmentation, grading = (system if system in kinds else NONE for kinds in (SEGMENTERS, GRADERS))
+    return PartNames(isr=kind.isr, segmentation=segmentation, grading=grading)
 
 
 def _made(kinds: Mapping[str, type[Part]], name: str) -> Part | None:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.model.grading import Grading
-
 RANGE = 3.0
 """Readings are kept as 8 bits between minus this and this (`data.batches.CONTRAST_LIMIT`)."""
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Task = Literal["super-resolution", "segmentation", "grading"]
+
+
+class Graded(NamedTuple):
+    """What a grading network says, and from what."""
+
+    logits: Float[Tensor, "b 5"]
+    features: tuple[Float[Tensor, "b _ _ _"], ...]
+    """Fine to coarse, after their ReLUs."""
+    extra: tuple[Tensor, ...] = ()
+    """Whatever else its own loss asks for."""
 
 
 def plain_view(frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
@@ -93,7 +101,7 @@ class Grader(nn.Module):
     channels: tuple[int, ...] = ()
     view = staticmethod(plain_view)
 
-    def forward(self, seen: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b 4 h w"]) -> Grading:
+    def forward(self, seen: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b 4 h w"]) -> Graded:
         """Grade frames as `plain_view` gives them."""
         rgb = to_rgb(seen)
         if self.size:
@@ -102,7 +110,7 @@ class Grader(nn.Module):
         logits = graded.logits.float()
         return graded._replace(logits=logits - logits.mean(dim=1, keepdim=True))
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Grading:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
         """The method itself.
 
         Args:
@@ -117,7 +125,7 @@ class Grader(nn.Module):
 
     def loss(
         self,
-        graded: Grading,
+        graded: Graded,
         grade: Int[Tensor, " b"],
         known: Bool[Tensor, " b"],
         class_weights: Float[Tensor, " 5"] | None,

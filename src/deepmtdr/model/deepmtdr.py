@@ -66,7 +66,7 @@ class Parts(NamedTuple):
     segmentation: nn.Module | None
     """Frames as it sees them -> probabilities of the four lesion types and the background. None: there is none."""
     grading: nn.Module | None
-    """Frames as it sees them and lesion maps -> `model.grading.Grading`; `channels` are those of its features."""
+    """Frames as it sees them and lesion maps -> logits and features by name; `channels` are those of its features."""
     evidence: Evidence | None = None
     """None: GMSV."""
     task_aware: bool = True

@@ -39,9 +39,7 @@ class Grading(NamedTuple):
     logits: Float[Tensor, "b 5"]
     """With a mean of 0: softmax leaves a common constant free."""
     features: tuple[Float[Tensor, "b _ _ _"], ...]
-    """The taps, fine to coarse; of this subnet five, strides 2, 4, 8, 16, 32."""
-    extra: tuple[Tensor, ...] = ()
-    """Whatever else a compared method's own loss asks for."""
+    """The five taps, fine to coarse, strides 2, 4, 8, 16, 32."""
 
 
 class BasicBlock(nn.Module):

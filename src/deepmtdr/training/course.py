@@ -30,7 +30,7 @@ class Cost:
     peak_mib: int = 0
     best_step: int | None = None
     ended: str = "whole"
-    """Or "early", where the scores no longer rose."""
+    """Or "early", where the scores no longer rose; or "by the clock"."""
 
 
 @dataclass

@@ -66,7 +66,7 @@ class Loop:
         course.remember(optimiser)
         self.model.train(name != "joint")  # a batch of one has no statistics of its own
         with self._as_the_stage_says(stage), self._progress(name, stage) as progress, asked_to_stop() as asked:
-            while course.step < stage.steps:
+            while self._share_done(stage) < 1:
                 begun = time.monotonic()
                 terms = self._step(optimiser, name, stage, list(islice(batches, stage.accumulate)), losses)
                 self._count(stage, time.monotonic() - begun)
@@ -80,6 +80,8 @@ class Loop:
                 if time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes:
                     self.save(optimiser)
                     saved = time.monotonic()
+        if course.step < stage.steps and course.cost.ended == "whole":
+            course.cost.ended = "by the clock"
         self.model.load_state_dict(course.best or course.average)
         course.stage, course.step = next_stage(self.recipe, name), 0
         self.save(None)
@@ -89,7 +91,7 @@ class Loop:
     ) -> dict[str, float]:
         """One step of the optimiser on the batches of one step; the losses' mean values."""
         step = self.course.step
-        set_rates(optimiser, step / stage.steps, stage)
+        set_rates(optimiser, self._share_done(stage), stage)
         optimiser.zero_grad(set_to_none=True)
         terms: dict[str, float] = {}
         for n, batch in enumerate(batches, step * stage.accumulate):
@@ -131,9 +133,19 @@ class Loop:
             checkpoint.write(path, tensors, {"stage": name, "step": self.course.step, "found": found})
         raise TrainingError(f"{name} step {self.course.step}: {found}; the batch is in {readable(path)}")
 
+    def _share_done(self, stage: Stage) -> float:
+        """Share of the stage that is done, by steps, or by the time that the slowest process took if it is capped."""
+        done = self.course.step / stage.steps
+        if not stage.minutes:
+            return done
+        seconds = torch.tensor(self.course.cost.seconds, device=self.fabric.device)
+        return max(
+            done, float(torch.as_tensor(self.fabric.all_reduce(seconds, reduce_op="max"))) / (60 * stage.minutes)
+        )
+
     def _is_epoch(self, stage: Stage) -> bool:
         done = self.course.step
-        return bool(self.validation) and (done == stage.steps or bool(stage.epoch and done % stage.epoch == 0))
+        return bool(self.validation) and (self._share_done(stage) >= 1 or bool(stage.epoch and done % stage.epoch == 0))
 
     def _ends_early(self, name: str, stage: Stage) -> bool:
         """Look at the validation side with the averaged weights; whether the score has not risen for long enough."""

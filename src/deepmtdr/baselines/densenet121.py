@@ -1,0 +1,115 @@
+"""DenseNet-121 (Huang et al., "Densely Connected Convolutional Networks", CVPR 2017), Tables I and II.
+
+Published: growth rate 32, bottlenecks of 128 channels, blocks of 6, 12, 24 and 16 layers, half of the channels between
+them, 224 px, cross-entropy, 7.98 million parameters with 1,000 classes (6.95 without the last layer). Nothing assumed
+but that it is seen at its native size. Parameter names are those of the published ImageNet state-dict.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.baselines.slots import Graded, Grader, load_published, normalised
+from deepmtdr.terms import Grade
+
+STEM = 64
+GROWTH = 32
+LAYERS = (6, 12, 24, 16)
+
+
+class DenseLayer(nn.Module):
+    """Adds `GROWTH` channels to what it sees: norm, ReLU, conv1x1, norm, ReLU, conv3x3."""
+
+    def __init__(self, channels_in: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, 4 * GROWTH, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(4 * GROWTH)
+        self.conv2 = nn.Conv2d(4 * GROWTH, GROWTH, 3, padding=1, bias=False)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """What it saw, and the new channels behind it."""
+        new = self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(x))))))
+        return torch.cat([x, new], dim=1)
+
+
+class Transition(nn.Module):
+    """Half of the channels, half of the size."""
+
+    def __init__(self, channels_in: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels_in)
+        self.conv = nn.Conv2d(channels_in, channels_in // 2, 1, bias=False)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b d H W"]]:
+        """What is seen after the ReLU, and what goes on."""
+        seen = F.relu(self.norm(x))
+        return seen, F.avg_pool2d(self.conv(seen), 2)
+
+
+class DenseNet121(Grader):
+    """A stem and four dense blocks; global average pooling; one linear layer."""
+
+    published_parameters: ClassVar[float | None] = 7.98
+    size: ClassVar[int] = 224
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = {"conv0": nn.Conv2d(3, STEM, 7, stride=2, padding=3, bias=False), "norm0": nn.BatchNorm2d(STEM)}
+        width, channels = STEM, [STEM]
+        for n, number in enumerate(LAYERS, 1):
+            block = {f"denselayer{i}": DenseLayer(width + GROWTH * (i - 1)) for i in range(1, number + 1)}
+            layers[f"denseblock{n}"] = nn.Sequential()
+            for name, layer in block.items():
+                layers[f"denseblock{n}"].add_module(name, layer)
+            width += GROWTH * number
+            channels.append(width)
+            if n < len(LAYERS):
+                layers[f"transition{n}"] = Transition(width)
+                width //= 2
+        layers["norm5"] = nn.BatchNorm2d(width)
+        self.features = nn.ModuleDict(layers)
+        self.classifier = nn.Linear(width, len(Grade))
+        self.channels = tuple(channels)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def taps(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+        """The stem and the four blocks, each after the norm and ReLU that follow it: strides 2, 4, 8, 16, 32."""
+        part = self.features
+        features = [F.relu(part["norm0"](part["conv0"](normalised(rgb))))]
+        x = F.max_pool2d(features[0], 3, stride=2, padding=1)
+        for n in range(1, len(LAYERS)):
+            seen, x = part[f"transition{n}"](part[f"denseblock{n}"](x))
+            features.append(seen)
+        return (*features, F.relu(part["norm5"](part[f"denseblock{len(LAYERS)}"](x))))
+
+    def head(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 5"]:
+        """The pooling and the linear layer."""
+        return self.classifier(x.mean(dim=(2, 3)))
+
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+        """Grade the photograph; the lesion maps are not looked at."""
+        features = self.taps(rgb)
+        return Graded(self.head(features[-1]), features)
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Take over published ImageNet weights but for the last layer.
+
+        Args:
+            state: the usual state-dict, or the file as it was first published, in which `norm1` is called `norm.1`.
+
+        Raises:
+            ValueError: if a tensor is missing or has another shape.
+        """
+        renamed = {re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", name): tensor for name, tensor in state.items()}
+        load_published(self, renamed, left_aside=("classifier.",))

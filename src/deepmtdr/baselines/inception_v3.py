@@ -1,0 +1,227 @@
+"""Inception-v3 (Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016), Table I.
+
+Table II names a GoogLeNet, without a reference of its own. Published: 299 px, factorised convolutions in eleven mixed
+blocks, batch norm everywhere, an auxiliary classifier on the 17x17 grid, labels smoothed by 0.1; 27.16 million
+parameters with 1,000 classes and the auxiliary classifier, 23.83 without ("less than 25 million"). Assumed, since their
+paper does not say it, after the authors' released training code: the auxiliary loss counts 0.4, a fifth of the last
+features is dropped. It speaks in training mode alone, so not in the joint stage, whose norms stand still. Parameter
+names are those of the published ImageNet state-dict, and so is the input's range of [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.baselines.slots import Graded, Grader, load_published
+from deepmtdr.terms import Grade
+
+AUXILIARY = 0.4
+"""What the auxiliary classifier's loss counts."""
+SMOOTHING = 0.1
+"""Share of a label that is spread over all grades."""
+
+Step = tuple[str, int, tuple[int, int]]
+"""A convolution: the end of its name, channels, kernel."""
+Branch = tuple[Step, ...]
+"""Convolutions one behind the other; but where one's name ends with `TWIN`, the next sees what it sees."""
+TWIN = "a"
+
+DOT, ROW3, COLUMN3, ROW7, COLUMN7 = (1, 1), (1, 3), (3, 1), (1, 7), (7, 1)
+SQUARE3, SQUARE5 = (3, 3), (5, 5)
+
+
+def _grid_35(pool: int) -> tuple[Branch, ...]:
+    """Figure 5 of its paper; the last branch is pooled first."""
+    return (
+        (("1x1", 64, DOT),),
+        (("5x5_1", 48, DOT), ("5x5_2", 64, SQUARE5)),
+        (("3x3dbl_1", 64, DOT), ("3x3dbl_2", 96, SQUARE3), ("3x3dbl_3", 96, SQUARE3)),
+        (("_pool", pool, DOT),),
+    )
+
+
+def _grid_17(width: int) -> tuple[Branch, ...]:
+    """Figure 6."""
+    return (
+        (("1x1", 192, DOT),),
+        (("7x7_1", width, DOT), ("7x7_2", width, ROW7), ("7x7_3", 192, COLUMN7)),
+        (
+            ("7x7dbl_1", width, DOT), ("7x7dbl_2", width, COLUMN7), ("7x7dbl_3", width, ROW7),
+            ("7x7dbl_4", width, COLUMN7), ("7x7dbl_5", 192, ROW7),
+        ),
+        (("_pool", 192, DOT),),
+    )  # fmt: skip
+
+
+GRID_8: tuple[Branch, ...] = (
+    (("1x1", 320, DOT),),
+    (("3x3_1", 384, DOT), ("3x3_2a", 384, ROW3), ("3x3_2b", 384, COLUMN3)),
+    (("3x3dbl_1", 448, DOT), ("3x3dbl_2", 384, SQUARE3), ("3x3dbl_3a", 384, ROW3), ("3x3dbl_3b", 384, COLUMN3)),
+    (("_pool", 192, DOT),),
+)
+"""Figure 7."""
+TO_17: tuple[Branch, ...] = (
+    (("3x3", 384, SQUARE3),),
+    (("3x3dbl_1", 64, DOT), ("3x3dbl_2", 96, SQUARE3), ("3x3dbl_3", 96, SQUARE3)),
+    (),
+)
+TO_8: tuple[Branch, ...] = (
+    (("3x3_1", 192, DOT), ("3x3_2", 320, SQUARE3)),
+    (("7x7x3_1", 192, DOT), ("7x7x3_2", 192, ROW7), ("7x7x3_3", 192, COLUMN7), ("7x7x3_4", 192, SQUARE3)),
+    (),
+)
+"""Figure 10: grids are halved by what ends each branch; the last one is the pooling alone."""
+
+MIXED: dict[str, tuple[Branch, ...]] = {
+    "Mixed_5b": _grid_35(32), "Mixed_5c": _grid_35(64), "Mixed_5d": _grid_35(64), "Mixed_6a": TO_17,
+    "Mixed_6b": _grid_17(128), "Mixed_6c": _grid_17(160), "Mixed_6d": _grid_17(160), "Mixed_6e": _grid_17(192),
+    "Mixed_7a": TO_8, "Mixed_7b": GRID_8, "Mixed_7c": GRID_8,
+}  # fmt: skip
+TAPPED = ("Mixed_5d", "Mixed_6e", "Mixed_7c")
+"""The last blocks of the grids of 35, 17 and 8."""
+AUXILIARY_ON = "Mixed_6e"
+
+
+class Conv(nn.Module):
+    """Convolution, batch norm, ReLU."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: tuple[int, int], stride: int = 1, *, padded: bool = False
+    ) -> None:
+        super().__init__()
+        padding = (kernel[0] // 2, kernel[1] // 2) if padded else 0
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(channels_out, eps=0.001)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d H W"]:
+        """The three."""
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Mixed(nn.Module):
+    """Branches side by side; their ends, one behind the other, are the block's channels."""
+
+    def __init__(self, channels_in: int, branches: tuple[Branch, ...]) -> None:
+        super().__init__()
+        self.halves = not branches[-1]
+        self.branches = [[f"branch{name}" for name, _, _ in branch] for branch in branches]
+        self.channels = 0
+        for branch in branches:
+            seen = channels_in
+            for n, (name, channels, kernel) in enumerate(branch, 1):
+                stride = 2 if self.halves and n == len(branch) else 1
+                self.add_module(f"branch{name}", Conv(seen, channels, kernel, stride, padded=stride == 1))
+                if name.endswith(TWIN):
+                    self.channels += channels
+                else:
+                    seen = channels
+            self.channels += seen
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d H W"]:
+        """All branches, the last one of what is pooled."""
+        pooled = F.max_pool2d(x, 3, stride=2) if self.halves else F.avg_pool2d(x, 3, stride=1, padding=1)
+        ends = []
+        for seen, branch in zip([x] * (len(self.branches) - 1) + [pooled], self.branches, strict=True):
+            y = seen
+            for name in branch:
+                conv = getattr(self, name)
+                if name.endswith(TWIN):
+                    ends.append(conv(y))
+                else:
+                    y = conv(y)
+            ends.append(y)
+        return torch.cat(ends, dim=1)
+
+
+class AuxiliaryClassifier(nn.Module):
+    """Grades by the 17x17 grid, so that gradients reach the lower layers from nearer."""
+
+    def __init__(self, channels_in: int) -> None:
+        super().__init__()
+        self.conv0 = Conv(channels_in, 128, DOT)
+        self.conv1 = Conv(128, 768, SQUARE5)
+        self.fc = nn.Linear(768, len(Grade))
+
+    def forward(self, x: Float[Tensor, "b c 17 17"]) -> Float[Tensor, "b 5"]:
+        """From 17x17 to 5x5, to one cell, to the grades."""
+        return self.fc(self.conv1(self.conv0(F.avg_pool2d(x, 5, stride=3))).flatten(1))
+
+
+class InceptionV3(Grader):
+    """A stem, eleven mixed blocks on grids of 35, 17 and 8; global average pooling; one linear layer."""
+
+    published_parameters: ClassVar[float | None] = 27.16
+    isr: ClassVar[str] = "MDRN"
+    size: ClassVar[int] = 299
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv2d_1a_3x3 = Conv(3, 32, SQUARE3, 2)
+        self.Conv2d_2a_3x3 = Conv(32, 32, SQUARE3)
+        self.Conv2d_2b_3x3 = Conv(32, 64, SQUARE3, padded=True)
+        self.Conv2d_3b_1x1 = Conv(64, 80, DOT)
+        self.Conv2d_4a_3x3 = Conv(80, 192, SQUARE3)
+        width, widths = 192, {}
+        for name, branches in MIXED.items():
+            block = Mixed(width, branches)
+            self.add_module(name, block)
+            width = widths[name] = block.channels
+        self.AuxLogits = AuxiliaryClassifier(widths[AUXILIARY_ON])
+        self.dropout = nn.Dropout(0.2)
+        self.fc = nn.Linear(width, len(Grade))
+        self.channels = (64, 192, *(widths[name] for name in TAPPED))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def taps(self, rgb: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
+        """Two layers of the stem and the last block of each grid: strides 2, 4, 8, 16, 32."""
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(2 * rgb - 1)))
+        features = {"Conv2d_2b_3x3": x}
+        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, stride=2)))
+        features["Conv2d_4a_3x3"] = x
+        x = F.max_pool2d(x, 3, stride=2)
+        for name in MIXED:
+            x = getattr(self, name)(x)
+            if name in TAPPED:
+                features[name] = x
+        return features
+
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+        """Grade the photograph; the lesion maps are not looked at. In training, `extra` is what the auxiliary says."""
+        features = self.taps(rgb)
+        auxiliary = (self.AuxLogits(features[AUXILIARY_ON]),) if self.training else ()
+        logits = self.fc(self.dropout(features[TAPPED[-1]].mean(dim=(2, 3))))
+        return Graded(logits, tuple(features.values()), auxiliary)
+
+    def loss(
+        self,
+        graded: Graded,
+        grade: Int[Tensor, " b"],
+        known: Bool[Tensor, " b"],
+        class_weights: Float[Tensor, " 5"] | None,
+        total: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy with smoothed labels, and 0.4 times the same of the auxiliary classifier."""
+        counted, target = known.float(), torch.where(known, grade, 0).long()
+        each = torch.zeros_like(counted)
+        for share, logits in zip((1.0, AUXILIARY), (graded.logits, *graded.extra), strict=False):
+            entropy = F.cross_entropy(
+                logits.float(), target, class_weights, reduction="none", label_smoothing=SMOOTHING
+            )
+            each = each + share * entropy
+        return total((each * counted).sum()) / total(counted.sum()).clamp_min(1)
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Take over published ImageNet weights but for the two last layers.
+
+        Raises:
+            ValueError: if a tensor is missing or has another shape.
+        """
+        load_published(self, state, left_aside=("fc.", "AuxLogits.fc."))

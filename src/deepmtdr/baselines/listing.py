@@ -1,0 +1,101 @@
+"""The compared systems side by side: task, parameters beside the published number, native size, receptive field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from deepmtdr.baselines import GRADERS, SEGMENTERS, SUPER_RESOLVERS, SYSTEMS, PartNames, build, own_names
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
+
+BOXES = {"super-resolution": "isr", "segmentation": "segmentation", "grading": "grading"}
+"""The box of Fig. 6 that a task is done in."""
+
+
+class Listed(NamedTuple):
+    """One system, or one box of a system that has several."""
+
+    name: str
+    task: str
+    parameters: int
+    published: float | None
+    """Millions, where its makers say it."""
+    size: int
+    """Native side of a grader's input, px; 0: the frame as it comes."""
+    before: str
+    """What super-resolves for it; "" for a super-resolver."""
+
+
+def listing() -> Iterator[Listed]:
+    """Every box of every system, in the order of `SYSTEMS`; on shapes alone, nothing is computed."""
+    for name in SYSTEMS:
+        with torch.device("meta"):
+            model = build(name, PartNames(), ModelConfig())
+        for task, box in BOXES.items():
+            if getattr(own_names(name), box) == name:
+                kind = {"isr": SUPER_RESOLVERS, "segmentation": SEGMENTERS, "grading": GRADERS}[box].get(name)
+                facts = getattr(kind, "published_parameters", None), getattr(kind, "size", 0), getattr(kind, "isr", "")
+                yield Listed(name, task, _parameters(getattr(model, box)), *facts)
+
+
+def _parameters(part: nn.Module) -> int:
+    """Of what is used: an adversary only teaches."""
+    return sum(p.numel() for name, p in part.named_parameters() if not name.startswith("adversary."))
+
+
+def receptive_field(model: DeepMTDR, box: str, side: int = 512) -> int | None:
+    """Side of the square of input pixels that one output pixel hangs on, px.
+
+    It is found, not calculated: all weights are made positive, maxima means, and every non-linearity the identity; then
+    the gradient of the middle output pixel is above 0 exactly where the network looks.
+
+    Args:
+        model: whose part it is; its weights are spoilt.
+        box: `isr` (at x2, in px of the LR image) or `segmentation`.
+        side: of the input, px.
+
+    Returns:
+        The side; None if it reaches over the input's border.
+    """
+    part: nn.Module = getattr(model, box).eval()
+    _make_positive(part)
+    image = torch.ones(1, 3, side, side, requires_grad=True)
+    with _Linear():
+        said = part(image, 2) if box == "isr" else part(image)
+    middle = said.shape[-1] // 2
+    (gradient,) = torch.autograd.grad(said[0, :, middle, middle].sum(), image)
+    seen = (gradient[0].abs().sum(dim=0) > 0).nonzero()
+    low, high = int(seen.min()), int(seen.max())
+    return None if low == 0 or high == side - 1 else high - low + 1
+
+
+def _make_positive(part: nn.Module) -> None:
+    with torch.no_grad():
+        for name, parameter in part.named_parameters():
+            parameter.fill_(
+                1.0 / max(parameter[0].numel(), 1) if parameter.ndim > 1 else float(name.endswith("weight"))
+            )
+
+
+class _Linear(TorchFunctionMode):
+    """Inside, maxima are means and bounded or kinked functions the identity."""
+
+    _SAME = (F.relu, torch.relu, F.leaky_relu, F.prelu, torch.sigmoid, torch.softmax, F.softmax, F.dropout, F.sigmoid)
+    _SAME_METHODS = (Tensor.relu, Tensor.sigmoid, Tensor.softmax, Tensor.clamp)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in self._SAME or func in self._SAME_METHODS:
+            return args[0]
+        if func is F.max_pool2d:
+            options = {
+                k: v for k, v in (kwargs or {}).items() if k in ("kernel_size", "stride", "padding", "ceil_mode")
+            }
+            return F.avg_pool2d(*args[:4], **options)
+        return func(*args, **(kwargs or {}))

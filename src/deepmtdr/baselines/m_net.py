@@ -1,0 +1,158 @@
+"""M-Net, the main branch of Zoom-in-Net, Tables I and II.
+
+Source: Wang et al., "Zoom-in-Net: Deep Mining Lesions for Diabetic Retinopathy Detection", MICCAI 2017. Published:
+Inception-ResNet at 492 px. The layers of version 2 are those of Szegedy et al., "Inception-v4, Inception-ResNet and the
+Impact of Residual Connections on Learning", AAAI 2017, as Google released it: a stem, 10, 20 and 10 residual inception
+blocks scaled by 0.17, 0.1 and 0.2, global average pooling, a fifth of the units dropped; 55.84 million parameters with
+1,000 classes. Assumed: version 2 (its last grid at 492 px is 14 x 14), one linear layer of five grades, cross-entropy.
+The attention and zoom branches of Zoom-in-Net are not part of M-Net. Parameter names are those of the published
+ImageNet state-dict (Cadene's port of Google's weights), which expects RGB between -1 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.baselines.slots import Graded, Grader, load_published
+from deepmtdr.terms import Grade
+
+BLOCKS = (10, 20, 9)
+"""Residual blocks of the three stages; the last stage has one more, without a ReLU."""
+SCALES = (0.17, 0.1, 0.2)
+DROPOUT = 0.2
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch norm, ReLU; unpadded unless `same`."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int | tuple[int, int], stride: int = 1, *, same: bool = False
+    ) -> None:
+        super().__init__()
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (height // 2, width // 2) if same else (0, 0)
+        self.conv = nn.Conv2d(channels_in, channels_out, (height, width), stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(channels_out, eps=1e-3)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d H W"]:
+        """The layer."""
+        return F.relu(self.bn(self.conv(x)))
+
+
+def chain(*channels: int, kernels: tuple[int | tuple[int, int], ...], stride: int = 1) -> nn.Module:
+    """Layers one behind the other; only the last has a stride, and is unpadded then."""
+    layers = [ConvNorm(i, o, k, same=True) for i, o, k in zip(channels[:-2], channels[1:-1], kernels[:-1], strict=True)]
+    last = ConvNorm(channels[-2], channels[-1], kernels[-1], stride, same=stride == 1)
+    return nn.Sequential(*layers, last) if layers else last
+
+
+class Mixed(nn.Module):
+    """Branches side by side."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        for number, branch in enumerate(branches):
+            self.add_module(f"branch{number}", branch)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d H W"]:
+        """What the branches say, concatenated."""
+        return torch.cat([branch(x) for branch in self.children()], dim=1)
+
+
+class Residual(nn.Module):
+    """Branches side by side, brought back to the block's channels, scaled and added to what came in."""
+
+    def __init__(self, *branches: nn.Module, mixed: int, channels: int, scale: float, relu: bool = True) -> None:
+        super().__init__()
+        for number, branch in enumerate(branches):
+            self.add_module(f"branch{number}", branch)
+        self.conv2d = nn.Conv2d(mixed, channels, 1)
+        self.scale, self.relu = scale, relu
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The block."""
+        *branches, back = self.children()
+        x = x + self.scale * back(torch.cat([branch(x) for branch in branches], dim=1))
+        return F.relu(x) if self.relu else x
+
+
+def block_a() -> Residual:
+    """Inception-ResNet-A, at an eighth of the size."""
+    one, two = chain(320, 32, kernels=(1,)), chain(320, 32, 32, kernels=(1, 3))
+    three = chain(320, 32, 48, 64, kernels=(1, 3, 3))
+    return Residual(one, two, three, mixed=128, channels=320, scale=SCALES[0])
+
+
+def block_b() -> Residual:
+    """Inception-ResNet-B, at a sixteenth."""
+    one, two = chain(1088, 192, kernels=(1,)), chain(1088, 128, 160, 192, kernels=(1, (1, 7), (7, 1)))
+    return Residual(one, two, mixed=384, channels=1088, scale=SCALES[1])
+
+
+def block_c(*, last: bool = False) -> Residual:
+    """Inception-ResNet-C, at a 32nd; the last one is neither scaled nor followed by a ReLU."""
+    one, two = chain(2080, 192, kernels=(1,)), chain(2080, 192, 224, 256, kernels=(1, (1, 3), (3, 1)))
+    return Residual(one, two, mixed=448, channels=2080, scale=1.0 if last else SCALES[2], relu=not last)
+
+
+class MNet(Grader):
+    """Inception-ResNet-v2 with five grades."""
+
+    published_parameters: ClassVar[float | None] = 55.84
+    isr: ClassVar[str] = "MDRN"
+    size: ClassVar[int] = 492
+
+    def __init__(self, blocks: tuple[int, int, int] = BLOCKS) -> None:
+        super().__init__()
+        self.conv2d_1a = ConvNorm(3, 32, 3, stride=2)
+        self.conv2d_2a = ConvNorm(32, 32, 3)
+        self.conv2d_2b = ConvNorm(32, 64, 3, same=True)
+        self.conv2d_3b = ConvNorm(64, 80, 1)
+        self.conv2d_4a = ConvNorm(80, 192, 3)
+        pooled = nn.Sequential(nn.AvgPool2d(3, 1, 1, count_include_pad=False), ConvNorm(192, 64, 1))
+        self.mixed_5b = Mixed(
+            chain(192, 96, kernels=(1,)), chain(192, 48, 64, kernels=(1, 5)),
+            chain(192, 64, 96, 96, kernels=(1, 3, 3)), pooled,
+        )  # fmt: skip
+        self.repeat = nn.Sequential(*(block_a() for _ in range(blocks[0])))
+        self.mixed_6a = Mixed(
+            chain(320, 384, kernels=(3,), stride=2), chain(320, 256, 256, 384, kernels=(1, 3, 3), stride=2),
+            nn.MaxPool2d(3, stride=2),
+        )  # fmt: skip
+        self.repeat_1 = nn.Sequential(*(block_b() for _ in range(blocks[1])))
+        self.mixed_7a = Mixed(
+            chain(1088, 256, 384, kernels=(1, 3), stride=2), chain(1088, 256, 288, kernels=(1, 3), stride=2),
+            chain(1088, 256, 288, 320, kernels=(1, 3, 3), stride=2), nn.MaxPool2d(3, stride=2),
+        )  # fmt: skip
+        self.repeat_2 = nn.Sequential(*(block_c() for _ in range(blocks[2])))
+        self.block8 = block_c(last=True)
+        self.conv2d_7b = ConvNorm(2080, 1536, 1)
+        self.last_linear = nn.Linear(1536, len(Grade))
+        self.channels = (64, 192, 320, 1088, 1536)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+        """Grade the photograph, of 75 px or more; the lesion maps are not looked at."""
+        stem = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(2 * rgb - 1)))
+        fourth = self.conv2d_4a(self.conv2d_3b(F.max_pool2d(stem, 3, stride=2)))
+        eighth = self.repeat(self.mixed_5b(F.max_pool2d(fourth, 3, stride=2)))
+        sixteenth = self.repeat_1(self.mixed_6a(eighth))
+        last = self.conv2d_7b(self.block8(self.repeat_2(self.mixed_7a(sixteenth))))
+        pooled = F.dropout(last.mean(dim=(2, 3)), DROPOUT, self.training)
+        return Graded(self.last_linear(pooled), (stem, fourth, eighth, sixteenth, last))
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Take over published ImageNet weights but for the last layer.
+
+        Raises:
+            ValueError: if a tensor is missing or has another shape.
+        """
+        load_published(self, state, left_aside=("last_linear.",))

@@ -1,0 +1,89 @@
+"""MMCNN, several cells and two tasks: deeper where the photograph is larger. Tables I and II.
+
+Zhou et al., "Multi-Cell Multi-Task Convolutional Neural Networks for Diabetic Retinopathy Graded", EMBC 2018.
+Published: the depth of the network and the size of its input grow together, by a cell for each larger size (224, 448,
+720 px), in the family of Inception-ResNet; the grade is learned as a class and as a number at once. Its layer table and
+parameter count were not to be found: after the description. Assumed: M-Net's Inception-ResNet-v2 at 224 px; a cell is
+a 3x3 max pooling of stride 2 and an Inception-ResNet-C block in front of the last one, so that the last grid stays 5 to
+6 px wide, and begins as the pooling alone; the network takes the largest of the three sizes that the frame fills, so
+that a recipe with smaller frames first (`grading.small`) grows it as published; cross-entropy and squared error count
+alike; the class decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.baselines.m_net import BLOCKS, DROPOUT, MNet, block_c
+from deepmtdr.baselines.slots import Graded, Grader, cross_entropy, resized
+from deepmtdr.losses import mean_where
+
+SIZES = (224, 448, 720)
+
+
+class MMCNN(Grader):
+    """Inception-ResNet-v2, a cell deeper at each larger size, with a class and a number as outputs."""
+
+    isr: ClassVar[str] = "MDRN"
+
+    def __init__(self, blocks: tuple[int, int, int] = BLOCKS, sizes: tuple[int, ...] = SIZES) -> None:
+        """Set up.
+
+        Args:
+            blocks: of the three stages of Inception-ResNet-v2.
+            sizes: sides of the input, px, ascending, at least 75; each beyond the first brings a cell.
+        """
+        super().__init__()
+        self.sizes = sizes
+        self.base = MNet(blocks)
+        self.cells = nn.ModuleList(block_c() for _ in sizes[1:])
+        self.regressor = nn.Linear(self.base.last_linear.in_features, 1)
+        self.channels = (64, 320, 1088, 2080, 1536)
+        for cell in self.cells:
+            nn.init.zeros_(cell.get_parameter("conv2d.weight"))
+            nn.init.zeros_(cell.get_parameter("conv2d.bias"))
+
+    def cells_at(self, side: int) -> int:
+        """How many cells a frame of this many pixels brings."""
+        return sum(side >= size for size in self.sizes[1:])
+
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+        """Grade the photograph; the lesion maps are not looked at. `extra` has the grade as a number."""
+        base, cells = self.base, self.cells_at(rgb.shape[-1])
+        stem = base.conv2d_2b(base.conv2d_2a(base.conv2d_1a(2 * resized(rgb, self.sizes[cells]) - 1)))
+        fourth = base.conv2d_4a(base.conv2d_3b(F.max_pool2d(stem, 3, stride=2)))
+        eighth = base.repeat(base.mixed_5b(F.max_pool2d(fourth, 3, stride=2)))
+        sixteenth = base.repeat_1(base.mixed_6a(eighth))
+        x = coarse = base.repeat_2(base.mixed_7a(sixteenth))
+        for cell in self.cells[:cells]:
+            x = cell(F.max_pool2d(x, 3, stride=2, padding=1))
+        last = base.conv2d_7b(base.block8(x))
+        pooled = F.dropout(last.mean(dim=(2, 3)), DROPOUT, self.training)
+        number = self.regressor(pooled).float().squeeze(1)
+        return Graded(base.last_linear(pooled), (stem, eighth, sixteenth, coarse, last), (number,))
+
+    def loss(
+        self,
+        graded: Graded,
+        grade: Int[Tensor, " b"],
+        known: Bool[Tensor, " b"],
+        class_weights: Float[Tensor, " 5"] | None,
+        total: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy of the class and squared error of the number, over the graded photographs."""
+        (number,) = graded.extra
+        squared = mean_where((number - grade).square(), known, total)
+        return cross_entropy(graded.logits, grade, known, class_weights, total) + squared
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Take over published ImageNet weights of Inception-ResNet-v2; the cells and the outputs stay.
+
+        Raises:
+            ValueError: if a tensor is missing or has another shape.
+        """
+        self.base.load_imagenet(state)

@@ -1,0 +1,92 @@
+"""SqueezeNet 1.0 (Iandola et al., "SqueezeNet: AlexNet-Level Accuracy with 50x Fewer Parameters", arXiv 2016), Fig. 3.
+
+Published: Table 1 of its paper: a convolution of 7 px, eight fire modules, and a convolution to the classes (with ReLU)
+that is averaged over the image: no dense layer; half of fire 9 dropped; cross-entropy; 1,248,424 parameters, of which
+the 1,000 classes are 513,000. Assumed: 1.0 and not 1.1; 224 px without padding in the first layer, as the published
+PyTorch weights have it (the 111 px of Table 1 come of 227). Parameter names are those of that ImageNet state-dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.baselines.slots import Graded, Grader, load_published, normalised
+from deepmtdr.terms import Grade
+
+SQUEEZED = ((16, 16, 32), (32, 48, 48, 64), (64,))
+"""Channels to which fire 2-4, 5-8 and 9 squeeze, a max pooling between; each half of a fire module widens to 4x."""
+STEM = 96
+
+
+class Fire(nn.Module):
+    """Squeeze by 1x1, then expand by 1x1 and 3x3 side by side."""
+
+    def __init__(self, channels_in: int, squeezed: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels_in, squeezed, 1)
+        self.expand1x1 = nn.Conv2d(squeezed, 4 * squeezed, 1)
+        self.expand3x3 = nn.Conv2d(squeezed, 4 * squeezed, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """The fire module."""
+        x = F.relu(self.squeeze(x))
+        return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
+
+
+class SqueezeNet(Grader):
+    """A stem and eight fire modules; a map of each grade, averaged."""
+
+    published_parameters: ClassVar[float | None] = 1.25
+    size: ClassVar[int] = 224
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, STEM, 7, stride=2), nn.ReLU()]
+        width = STEM
+        for group in SQUEEZED:
+            layers.append(nn.MaxPool2d(3, stride=2, ceil_mode=True))
+            for squeezed in group:
+                layers.append(Fire(width, squeezed))
+                width = 8 * squeezed
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(nn.Dropout(), nn.Conv2d(width, len(Grade), 1), nn.ReLU())
+        self.channels = (STEM, *(8 * group[-1] for group in SQUEEZED))
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                if name.startswith("classifier"):
+                    nn.init.normal_(module.weight, std=0.01)
+                else:
+                    nn.init.kaiming_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def taps(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+        """The stem, fire 4, fire 8 (each before it is pooled) and fire 9: strides 2, 4, 8, 16."""
+        features, x = [], normalised(rgb)
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                features.append(x)
+            x = layer(x)
+        return (*features, x)
+
+    def head(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 5"]:
+        """The mean of each grade's map."""
+        return self.classifier(x).mean(dim=(2, 3))
+
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+        """Grade the photograph; the lesion maps are not looked at."""
+        features = self.taps(rgb)
+        return Graded(self.head(features[-1]), features)
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Take over published ImageNet weights but for the last layer.
+
+        Raises:
+            ValueError: if a tensor is missing or has another shape.
+        """
+        load_published(self, state, left_aside=("classifier.",))

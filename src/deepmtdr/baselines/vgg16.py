@@ -1,0 +1,88 @@
+"""VGG-16 (Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015).
+
+Fig. 3 (a), there with SPP (`spp`). Published: configuration D, thirteen convolutions of 3 px in five blocks with max
+pooling behind each, dense layers of 4,096, 4,096 and 1,000 units with half of the hidden ones dropped, 224 px,
+cross-entropy, 138.4 million parameters. Assumed: depth 16 (the paper says only "[35]"), and He's initialisation, since
+the published course, which starts from a shallower network's weights, is another training. Parameter names are those
+of the published ImageNet state-dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.baselines.slots import Graded, Grader, load_published, normalised
+from deepmtdr.terms import Grade
+
+BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+DENSE = 4096
+GRID = 7
+"""Cells a side of what the dense layers see: 224 px / 32."""
+
+
+class VGG16(Grader):
+    """Five blocks of convolutions, three dense layers."""
+
+    published_parameters: ClassVar[float | None] = 138.36
+    size: ClassVar[int] = 224
+    left_aside: ClassVar[tuple[str, ...]] = ("classifier.6.",)
+    """What published weights are not taken for."""
+
+    def __init__(self, pooled: int = BLOCKS[-1][-1] * GRID**2) -> None:
+        """Make the layers.
+
+        Args:
+            pooled: length of what the first dense layer sees.
+        """
+        super().__init__()
+        layers, width = [], 3
+        for block in BLOCKS:
+            for channels in block:
+                layers += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU()]
+                width = channels
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Linear(pooled, DENSE), nn.ReLU(), nn.Dropout(),
+            nn.Linear(DENSE, DENSE), nn.ReLU(), nn.Dropout(),
+            nn.Linear(DENSE, len(Grade)),
+        )  # fmt: skip
+        self.channels = tuple(block[-1] for block in BLOCKS)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.01)
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def taps(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+        """The end of each block, before it is pooled: strides 1, 2, 4, 8, 16."""
+        features, x = [], normalised(rgb)
+        for layer in list(self.features)[:-1]:
+            if isinstance(layer, nn.MaxPool2d):
+                features.append(x)
+            x = layer(x)
+        return (*features, x)
+
+    def head(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 5"]:
+        """The last pooling and the dense layers."""
+        return self.classifier(F.adaptive_avg_pool2d(self.features[-1](x), GRID).flatten(1))
+
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+        """Grade the photograph; the lesion maps are not looked at."""
+        features = self.taps(rgb)
+        return Graded(self.head(features[-1]), features)
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Take over published ImageNet weights but for the last layer.
+
+        Raises:
+            ValueError: if a tensor is missing or has another shape.
+        """
+        load_published(self, state, self.left_aside)

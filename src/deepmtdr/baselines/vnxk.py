@@ -1,0 +1,100 @@
+"""VNXK, VGGNet with extra kernels, Tables I and II.
+
+Source: Vo and Verma, "New Deep Neural Nets for Fine-Grained Diabetic Retinopathy Recognition on Hybrid Color Space",
+ISM 2016. Published: an improvement upon VGGNet by kernels of a further size, on the hybrid colour space LGI
+(`hybrid_colour`). The layer table is not public, so this is after the description. Taken from VGG-16 (Simonyan and
+Zisserman, ICLR 2015): channels, kernels of 3 px, two hidden layers of 4,096 with half of them dropped; 138.4 million
+parameters with 1,000 classes. Assumed: 16 layers; beside the first 3 px kernel of each of the five blocks an extra one
+of 5 px, small at first and added, with a ReLU of its own, since the two would otherwise fold into one; batch norm,
+without which 16 layers hardly learn from nothing; 224 px; cross-entropy. Parameter names are those of the published
+ImageNet state-dict of VGG-16 with batch norm, beside `extra`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.baselines.hybrid_colour import to_lgi
+from deepmtdr.baselines.slots import Graded, Grader, load_published
+from deepmtdr.terms import Grade
+
+WIDTHS = (64, 128, 256, 512, 512)
+CONVOLUTIONS = (2, 2, 3, 3, 3)
+"""Of each block."""
+HIDDEN = 4096
+EXTRA_KERNEL = 5
+AT_FIRST = 0.1
+"""Gain of the extra kernels before training, so that published weights start in the network that they know."""
+
+
+class ExtraKernel(nn.Module):
+    """Convolution of another size, batch norm, ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, EXTRA_KERNEL, padding=EXTRA_KERNEL // 2, bias=False)
+        self.bn = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """What is added to the block's first layer."""
+        return F.relu(self.bn(self.conv(x)))
+
+
+class VNXK(Grader):
+    """Thirteen convolutions in five blocks, an extra kernel in each block, three linear layers."""
+
+    size: ClassVar[int] = 224
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS, hidden: int = HIDDEN) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        self.extra = nn.ModuleList()
+        before = 3
+        for width, convolutions in zip(widths, CONVOLUTIONS, strict=True):
+            self.extra.append(ExtraKernel(before, width))
+            for _ in range(convolutions):
+                layers += [nn.Conv2d(before, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+                before = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Linear(before * 7 * 7, hidden), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, len(Grade)),
+        )  # fmt: skip
+        self.channels = widths
+        self._begin()
+
+    def _begin(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, ExtraKernel):
+                nn.init.constant_(module.bn.weight, AT_FIRST)
+
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+        """Grade the photograph; the lesion maps are not looked at."""
+        x, features, layers = 2 * to_lgi(rgb) - 1, [], iter(self.features)
+        for extra, convolutions in zip(self.extra, CONVOLUTIONS, strict=True):
+            added = extra(x)
+            for number in range(convolutions):
+                conv, norm, relu = next(layers), next(layers), next(layers)
+                x = relu(norm(conv(x)))
+                if number == 0:
+                    x = x + added
+            features.append(x)
+            x = next(layers)(x)
+        pooled = F.adaptive_avg_pool2d(x, 7).flatten(1)
+        return Graded(self.classifier(pooled), tuple(features))
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Take over published weights of VGG-16 with batch norm; the extra kernels and the last layer stay.
+
+        Raises:
+            ValueError: if a tensor is missing or has another shape.
+        """
+        load_published(self, state, left_aside=("extra.", "classifier.6."))

@@ -1,0 +1,127 @@
+"""DRU-Net: recurrent residual blocks, and that it learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+
+from deepmtdr.baselines.dru_net import STEPS, WIDTHS, DRUNet, RecurrentConv, RecurrentResidualBlock
+from deepmtdr.baselines.slots import plain_view
+from deepmtdr.data.synthetic import draw
+from deepmtdr.losses import alone
+from deepmtdr.terms import Grade
+
+SMALL = (8, 16, 32, 64)
+ALL = torch.ones(2, 4, dtype=torch.bool)
+
+
+def drawn(side: int = 64) -> tuple[Tensor, Tensor]:
+    """The middle of two drawings, as the network sees it, and its masks."""
+    drawings = [draw(seed, Grade.SEVERE, 96) for seed in (2, 5)]
+    cuts = [tuple(slice((n - side) // 2, (n + side) // 2) for n in d.photograph.shape[:2]) for d in drawings]
+    photographs = torch.stack([torch.tensor(d.photograph[cut]) for d, cut in zip(drawings, cuts, strict=True)])
+    masks = torch.stack([torch.tensor(d.lesion_masks[:, *cut]) for d, cut in zip(drawings, cuts, strict=True)])
+    return plain_view(photographs.permute(0, 3, 1, 2) / 255), masks.float()
+
+
+def passing_on(layer: RecurrentConv) -> RecurrentConv:
+    """Its kernel hands each pixel on; in evaluation its norms do nothing."""
+    nn.init.dirac_(layer.conv.weight)
+    return layer.eval()
+
+
+def test_recurrent_layer_by_hand() -> None:
+    # f(1) = 1, f(1 + 1) = 2, f(1 + 2) = 3: the first step and two more.
+    layer = passing_on(RecurrentConv(4))
+    assert torch.allclose(layer(torch.ones(1, 4, 3, 3)), torch.tensor(3.0), atol=1e-3)
+    assert STEPS == 2
+    assert (layer(-torch.ones(1, 4, 3, 3)) == 0).all()
+
+
+def test_residual_block_by_hand() -> None:
+    # 1 through one recurrent layer is 3, through the next 9; with the shortcut 10.
+    block = RecurrentResidualBlock(4, 4).eval()
+    nn.init.dirac_(block.entry.weight)
+    nn.init.zeros_(block.entry.bias)  # pyright: ignore[reportArgumentType]
+    for layer in block.layers:
+        passing_on(layer)  # pyright: ignore[reportArgumentType]
+    assert torch.allclose(block(torch.ones(1, 4, 3, 3)), torch.tensor(10.0), atol=1e-2)
+
+
+def test_recurrent_layer_sees_seven_pixels() -> None:
+    layer = RecurrentConv(1).eval()
+    nn.init.ones_(layer.conv.weight)
+    impulse = torch.zeros(1, 1, 15, 15)
+    impulse[..., 7, 7] = 1
+    seen = layer(impulse)[0, 0] > 0
+    assert seen.sum() == 7 * 7
+    assert seen[4:11, 4:11].all()
+
+
+def test_evaluation_gives_what_training_gave() -> None:
+    # One set of running means for all steps would be wrong for each of them.
+    layer, x = RecurrentConv(4), torch.randn(4, 4, 16, 16) + 1
+    with torch.no_grad():
+        for _ in range(100):
+            layer(x)
+        assert torch.allclose(layer(x), layer.eval()(x), atol=1e-2)
+
+
+def test_parameters_are_those_of_the_public_r2u_nets() -> None:
+    # 39.09 million there: biases before the norms, one norm a layer, one class, from three channels.
+    ways = [*zip((3, *WIDTHS), WIDTHS, strict=False), *zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True)]
+    blocks = sum(i * o + o + 2 * (9 * o * o + o + 2 * o) for i, o in ways)
+    rise = sum(9 * i * o + o + 2 * o for i, o in ways[len(WIDTHS) :])
+    public = blocks + rise + WIDTHS[0] + 1
+    assert public == 39_091_393
+    biases = sum(2 * o for _, o in ways) + sum(o for _, o in ways[len(WIDTHS) :])
+    further_norms = sum(2 * STEPS * 2 * o for _, o in ways)
+    further_classes = 4 * (WIDTHS[0] + 1)
+    assert sum(p.numel() for p in DRUNet().parameters()) == public - biases + further_norms + further_classes
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 96)])
+def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
+    net = DRUNet((*SMALL, 128)).eval()
+    with torch.no_grad():
+        classes = net(torch.rand(1, 3, height, width))
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = net(torch.rand(1, 3, height, width))
+    assert classes.shape == rough.shape == (1, 5, height, width)
+    assert classes.dtype == rough.dtype == torch.float32
+    assert torch.allclose(classes.sum(dim=1), torch.tensor(1.0))
+    assert torch.allclose(rough.sum(dim=1), torch.tensor(1.0))
+
+
+def test_every_parameter_learns_from_the_loss() -> None:
+    net, (seen, masks) = DRUNet((*SMALL, 128)), drawn()
+    net.loss(net(seen), masks, ALL, alone).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_loss_is_cross_entropy_of_wholly_annotated_photographs() -> None:
+    classes = torch.full((2, 5, 8, 8), 0.2)
+    loss = DRUNet(SMALL).loss
+    assert torch.allclose(loss(classes, torch.zeros(2, 4, 8, 8), ALL, alone), torch.tensor(5.0).log())
+    assert loss(classes, torch.zeros(2, 4, 8, 8), torch.tensor([[True, True, True, False]] * 2), alone) == 0
+
+
+def test_learns_a_few_drawings_by_heart() -> None:
+    seen, masks = drawn()
+    net = DRUNet(SMALL)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for _ in range(120):
+        loss = net.loss(net(seen), masks, ALL, alone)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        lesion_region = 1 - net.eval()(seen)[:, 4]
+    there = masks.amax(dim=1).flatten() > 0
+    assert there.float().mean() < 0.1, "what chance gives"
+    assert average_precision_score(there, lesion_region.flatten()) > 0.5

@@ -1,0 +1,97 @@
+"""Grad-CAM: worked by hand, beside MONAI's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.baselines.grad_cam import grad_cam
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction, own_parts
+from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
+from deepmtdr.model.isr import ISRConfig
+from deepmtdr.model.segmentation import SegmentationConfig
+
+
+def speaking() -> DeepMTDR:
+    """A small network whose last features all speak for DR."""
+    model = DeepMTDR(SMALL, own_parts(SMALL)._replace(evidence=grad_cam)).eval()
+    with torch.no_grad():
+        model.grading.spp_fc.weight.abs_()  # pyright: ignore
+        model.grading.classifier.weight.abs_()[0].neg_()  # pyright: ignore
+    return model
+
+
+SMALL = ModelConfig(
+    isr=ISRConfig(width=4, blocks=1),
+    segmentation=SegmentationConfig(width=2),
+    grading=GradingConfig(width=4, hidden=8),
+)
+
+
+def shown(features: Tensor, weights: list[float]) -> Tensor:
+    """Evidence of a score that is the weighted sum of the channels' means, on a frame of the features' size."""
+    features = features.requires_grad_()
+    score = (features.mean(dim=(2, 3)) * torch.tensor(weights)).sum(dim=1)
+    logits = torch.stack([-score, score, *[0 * score] * 3], dim=1)
+    size = features.shape[-2:]
+    blank = torch.zeros(len(features), 4, *size)
+    prediction = Prediction(torch.zeros(len(features), 3, *size), blank, blank[:, :1], logits, (features,))
+    return grad_cam(DeepMTDR(SMALL), prediction)
+
+
+def test_two_channels_by_hand() -> None:
+    # 3 A - 1 B, what is negative away, divided by the maximum: (3 - 1, 6 - 0, 0 - 2, 3 - 3) = (2, 6, 0, 0) / 6.
+    features = torch.tensor([[[[1.0, 2.0], [0.0, 1.0]], [[1.0, 0.0], [2.0, 3.0]]]])
+    assert shown(features, [3.0, -1.0])[0, 0].flatten().tolist() == pytest.approx([1 / 3, 1, 0, 0])
+
+
+def test_features_that_speak_against_give_no_evidence() -> None:
+    assert not shown(torch.rand(1, 2, 4, 4), [-1.0, -2.0]).any()
+
+
+def test_last_features_are_brought_to_the_frame_bilinearly() -> None:
+    model = speaking()
+    _, evidence = model.predict(torch.rand(1, 3, 128, 128), scale=1)
+    assert evidence.shape == (1, 1, 128, 128)
+    coarse = evidence[:, :, 15::32, 15::32] / 4 + evidence[:, :, 16::32, 15::32] / 4
+    coarse = coarse + evidence[:, :, 15::32, 16::32] / 4 + evidence[:, :, 16::32, 16::32] / 4
+    inner = F.interpolate(coarse, size=(128, 128), mode="bilinear")
+    assert torch.allclose(evidence, inner, atol=0.05)
+
+
+class Scored(nn.Module):
+    """A grading subnet whose one class is y_DR."""
+
+    def __init__(self, grading: nn.Module) -> None:
+        super().__init__()
+        self.grading = grading
+
+    def forward(self, seen: Tensor) -> Tensor:
+        return dr_score(self.grading(seen, torch.zeros(len(seen), 4, *seen.shape[2:])).logits)[:, None]
+
+
+def test_map_is_monais() -> None:
+    """Before MONAI's normaliser, which turns the map over, (min, max) to (1, 0); ours is a share of the maximum."""
+    visualize = pytest.importorskip("monai.visualize")
+    torch.manual_seed(0)
+    grading = GradingSubnet(GradingConfig(width=4, hidden=8)).eval()
+    frame = torch.randn(2, 3, 128, 128)
+    monai = visualize.GradCAM(Scored(grading), "grading.layer4", postprocessing=lambda x: x)
+    theirs = monai(frame, class_idx=0)
+    logits, features, _ = grading(frame.requires_grad_(), torch.zeros(2, 4, 128, 128))
+    blank = torch.zeros(2, 4, 128, 128)
+    ours = grad_cam(DeepMTDR(SMALL), Prediction(frame, blank, blank[:, :1], logits, features))
+    coarse = monai.compute_map(frame, class_idx=0).amax(dim=(2, 3), keepdim=True)
+    assert theirs.amax(dim=(1, 2, 3)).gt(0).all()
+    assert torch.allclose(ours, theirs / coarse, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_differentiated_only_with_create_graph() -> None:
+    model = speaking()
+    prediction = model(torch.rand(1, 3, 32, 32))
+    last = model.grading.classifier.weight  # pyright: ignore
+    plain = torch.autograd.grad(grad_cam(model, prediction).sum(), last, allow_unused=True)
+    whole = torch.autograd.grad(grad_cam(model, prediction, create_graph=True).sum(), last)
+    assert plain == (None,) and whole[0].any()

@@ -1,0 +1,175 @@
+"""Guided backpropagation: the rule worked by hand, beside MONAI's, and what Eq. (5) learns through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.baselines.guided_backpropagation import Rectifiers, image_gradient, magnitude
+from deepmtdr.model.grading import Grading, GradingConfig, GradingSubnet, dr_score
+
+LESIONS = torch.zeros(1, 4, 16, 16)
+
+
+class Relus(nn.Module):
+    """Graders of modules as MONAI wants them, which replaces what is named `relu`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1, self.relu1 = nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()
+        self.conv2, self.relu2 = nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU()
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, seen: Tensor, lesions: Tensor | None = None) -> Grading:
+        fine = self.relu1(self.conv1(seen))
+        coarse = self.relu2(self.conv2(fine))
+        return Grading(self.fc(coarse.mean(dim=(2, 3))), (fine, coarse))
+
+
+class Scored(nn.Module):
+    """A grader whose one class is y_DR."""
+
+    def __init__(self, grading: nn.Module) -> None:
+        super().__init__()
+        self.grading = grading
+
+    def forward(self, seen: Tensor) -> Tensor:
+        return dr_score(self.grading(seen, LESIONS.expand(len(seen), -1, -1, -1)).logits)[:, None]
+
+
+def slope(of: Callable[[Tensor], Tensor], at: float, *, guided: bool) -> float:
+    x = torch.tensor([at], requires_grad=True)
+    with Rectifiers(guided=guided, softness=0.0):
+        return torch.autograd.grad(of(x).sum(), x)[0].item()
+
+
+@pytest.mark.parametrize(
+    "relu",
+    [F.relu, torch.relu, Tensor.relu, nn.ReLU(), nn.ReLU(inplace=True), lambda x: F.relu(x.clone(), inplace=True)],
+    ids=["functional", "torch", "method", "module", "module in place", "in place"],
+)
+def test_gradient_passes_only_what_was_positive_and_is_positive(relu: Callable[[Tensor], Tensor]) -> None:
+    # 5 relu(2 x) - 3 relu(x) at 1: the second path speaks against and is stopped: 10, where the true slope is 7.
+    assert slope(lambda x: 5 * relu(2 * x) - 3 * relu(1 * x), 1.0, guided=True) == 10
+    assert slope(lambda x: 5 * relu(2 * x) - 3 * relu(1 * x), 1.0, guided=False) == 7
+    assert slope(lambda x: 5 * relu(2 * x), -1.0, guided=True) == 0
+
+
+def test_rectifiers_say_what_relu_says() -> None:
+    x = torch.tensor([-1.0, 0.0, 2.0])
+    with Rectifiers(guided=True, softness=0.1):
+        assert F.relu(x).tolist() == [0, 0, 2]
+        assert F.relu(input=x).tolist() == [0, 0, 2]
+
+
+def test_gradient_is_monais() -> None:
+    """MONAI's is the same per channel, of one class and one photograph, by modules named `relu`; no magnitude."""
+    visualize = pytest.importorskip("monai.visualize")
+    grading, frame = Relus().eval(), torch.randn(1, 3, 16, 16)
+    theirs = visualize.GuidedBackpropGrad(Scored(grading))(frame.clone(), index=0)
+    ours = image_gradient(grading, frame.clone().requires_grad_(), LESIONS, guided=True)
+    plain = image_gradient(grading, frame.clone().requires_grad_(), LESIONS)
+    assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-8)
+    assert not torch.allclose(ours, plain, rtol=0.1)
+    assert torch.allclose(plain, visualize.VanillaGrad(Scored(grading))(frame.clone(), index=0), rtol=1e-5, atol=1e-8)
+
+
+def test_residual_network_is_guided_at_every_relu() -> None:
+    """All 18 of them: a ReLU for every convolution but the shortcuts', and the hidden layer's."""
+    seen = []
+
+    class Counting(Rectifiers):
+        def passes(self, x: Tensor, gradient: Tensor) -> Tensor:
+            seen.append(x.shape)
+            return super().passes(x, gradient)
+
+    grading = GradingSubnet(GradingConfig(width=2, hidden=4)).eval()
+    frame = torch.randn(1, 3, 64, 64, requires_grad=True)
+    with Counting(guided=True, softness=0.0):
+        dr_score(grading(frame, torch.zeros(1, 4, 64, 64)).logits).sum().backward()
+    assert len(seen) == 1 + 16 + 1
+
+
+# Magnitude
+
+
+def test_magnitude_is_summed_over_the_channels_and_full_at_the_99th_percentile() -> None:
+    gradient = torch.zeros(1, 3, 10, 20)
+    gradient[0, 0] = torch.arange(200.0).view(10, 20)
+    gradient[0, 1] = -gradient[0, 0]
+    shown = magnitude(gradient).flatten()
+    assert shown[197:].tolist() == [1, 1, 1]  # the pixel of rank 197 = 0.99 * 199 has 2 * 197
+    assert shown[100].item() == pytest.approx(100 / 197)
+
+
+def test_magnitude_of_nothing_is_nothing_and_of_one_pixel_is_one() -> None:
+    gradient = torch.zeros(2, 3, 20, 20)
+    gradient[1, 2, 5, 7] = -1e-6
+    shown = magnitude(gradient)
+    assert not shown[0].any()
+    assert shown[1, 0, 5, 7] == 1 and shown[1].sum() == 1
+
+
+# The derivative of the gradient
+
+
+def test_exact_derivative_teaches_nothing_in_use_and_the_softened_one_does() -> None:
+    """Between its kinks a network of ReLUs is linear; the gradient's own gradient is 0."""
+    grading = GradingSubnet(GradingConfig(width=2, hidden=4)).eval()
+    frame = torch.randn(1, 3, 64, 64, requires_grad=True)
+    for guided in (True, False):
+        maps = [
+            image_gradient(grading, frame, torch.zeros(1, 4, 64, 64), guided=guided, create_graph=True, softness=s)
+            for s in (0.0, 0.1)
+        ]
+        exact, soft = (torch.autograd.grad(m.square().sum(), frame, allow_unused=True)[0] for m in maps)
+        assert torch.equal(*maps)
+        assert exact is None or not exact.any()
+        assert soft.any()
+
+
+def test_softened_derivative_of_one_unit_by_hand() -> None:
+    # d(3 relu(2 x))/dx = 6 [2 x > 0]; the step's slope at 2 x = 0.1 with softness 0.1: s (1 - s) / 0.1, s = sigmoid(1).
+    x = torch.tensor([0.05], dtype=torch.float64, requires_grad=True)
+    with Rectifiers(guided=True, softness=0.1):
+        (gradient,) = torch.autograd.grad((3 * F.relu(2 * x)).sum(), x, create_graph=True)
+    assert gradient.item() == 6
+    s = torch.sigmoid(torch.tensor(1.0, dtype=torch.float64)).item()
+    assert torch.autograd.grad(gradient.sum(), x)[0].item() == pytest.approx(6 * 2 * s * (1 - s) / 0.1)
+
+
+def test_softened_derivative_of_a_layer_is_that_of_the_gradient_with_soft_steps() -> None:
+    torch.manual_seed(2)
+    into, out, weight = (torch.randn(*size, dtype=torch.float64) for size in ((7, 4), (7,), (4,)))
+    x = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    with Rectifiers(guided=False, softness=0.3):
+        (gradient,) = torch.autograd.grad((out * F.relu(into @ x)).sum(), x, create_graph=True)
+    (ours,) = torch.autograd.grad((weight * gradient).sum(), x)
+
+    def softly(at: Tensor) -> float:
+        return (weight * ((out * torch.sigmoid(into @ at / 0.3)) @ into)).sum().item()
+
+    with torch.no_grad():
+        ahead, behind = (torch.tensor([softly(x + s * e) for e in torch.eye(4)]) for s in (1e-5, -1e-5))
+    assert torch.allclose(ours.float(), (ahead - behind) / 2e-5, rtol=1e-2, atol=1e-2)
+
+
+def test_what_goes_back_later_goes_by_the_true_derivative() -> None:
+    """The gradient's way to the image, through batch norm's statistics, is not guided: 1e-9 from finite differences."""
+    torch.manual_seed(4)
+    grading = GradingSubnet(GradingConfig(width=2, hidden=4, dropout=0.0)).double().train()
+    frame, lesions = torch.randn(2, 3, 64, 64, dtype=torch.float64, requires_grad=True), torch.zeros(2, 4, 64, 64)
+    weight, direction = torch.randn_like(frame), torch.randn_like(frame)
+
+    def weighted(image: Tensor, create_graph: bool = False) -> Tensor:
+        how = {"guided": True, "create_graph": create_graph, "softness": 0.0}
+        return (weight * image_gradient(grading, image, lesions.double(), **how)).sum()
+
+    (ours,) = torch.autograd.grad(weighted(frame, create_graph=True), frame)
+    ahead, behind = (weighted((frame.detach() + s * direction).requires_grad_()).item() for s in (1e-7, -1e-7))
+    assert (ours * direction).sum().item() == pytest.approx((ahead - behind) / 2e-7, rel=1e-4)

@@ -1,0 +1,144 @@
+"""HGN: two networks, the geometric mean of what they say, and that they learn each by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.baselines.hgn import DEPTHS, HGN, WIDTHS, FullyConvolutional, geometric_mean
+from deepmtdr.baselines.slots import plain_view
+from deepmtdr.data.synthetic import draw
+from deepmtdr.losses import alone, lesion_cross_entropy_loss
+from deepmtdr.terms import Grade
+
+SMALL = (8, 16, 32, 64)
+ALL = torch.ones(2, 4, dtype=torch.bool)
+
+
+def drawn(side: int = 64) -> tuple[Tensor, Tensor]:
+    """The middle of two drawings, as the network sees it, and its masks."""
+    drawings = [draw(seed, Grade.SEVERE, 96) for seed in (2, 5)]
+    cuts = [tuple(slice((n - side) // 2, (n + side) // 2) for n in d.photograph.shape[:2]) for d in drawings]
+    photographs = torch.stack([torch.tensor(d.photograph[cut]) for d, cut in zip(drawings, cuts, strict=True)])
+    masks = torch.stack([torch.tensor(d.lesion_masks[:, *cut]) for d, cut in zip(drawings, cuts, strict=True)])
+    return plain_view(photographs.permute(0, 3, 1, 2) / 255), masks.float()
+
+
+class Saying(nn.Module):
+    """Says the same of every pixel."""
+
+    def __init__(self, *classes: float) -> None:
+        super().__init__()
+        self.logits = torch.tensor(classes).log()[None, :, None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits.expand(x.shape[0], 5, *x.shape[2:])
+
+
+def test_geometric_mean_by_hand() -> None:
+    # MA: sqrt(0.8 * 0.2) = 0.4; HE: sqrt(0.1 * 0.4) = 0.2; EX and SE: sqrt(0.04 * 0.01) = 0.02; the background takes
+    # the 0.36 that are left, where sqrt(0.02 * 0.38) = 0.087 would be its own mean.
+    net = HGN(SMALL)
+    net.full_size, net.half_size = Saying(0.8, 0.1, 0.04, 0.04, 0.02), Saying(0.2, 0.4, 0.01, 0.01, 0.38)  # pyright: ignore[reportAttributeAccessIssue]
+    seen = torch.rand(1, 3, 16, 16)
+    in_use, in_training = (net.train(mode)(seen)[0, :, 3, 5] for mode in (False, True))
+    assert torch.allclose(in_use, torch.tensor([0.4, 0.2, 0.02, 0.02, 0.36]))
+    assert torch.allclose(in_training, torch.tensor([0.4, 0.2, 0.02, 0.02, 0.0076**0.5]))
+
+
+def test_both_must_agree_on_a_lesion() -> None:
+    net = HGN(SMALL).eval()
+    net.full_size, net.half_size = Saying(0.99, *[0.0025] * 4), Saying(*[0.0025] * 4, 0.99)  # pyright: ignore[reportAttributeAccessIssue]
+    classes = net(torch.rand(1, 3, 16, 16))
+    assert (classes[:, 0] < 0.05).all()
+    assert (classes[:, 4] > 0.9).all()
+
+
+def test_one_network_sees_the_photograph_the_other_half_of_its_size() -> None:
+    net, given = HGN(SMALL).eval(), {}
+    for name in ("full_size", "half_size"):
+        getattr(net, name).register_forward_pre_hook(lambda _, args, name=name: given.update({name: args[0]}))
+    seen = torch.rand(1, 3, 32, 32)
+    net(seen)
+    assert torch.equal(given["full_size"], seen)
+    assert torch.allclose(given["half_size"][0, 1, 3, 2], seen[0, 1, 6:8, 4:6].mean())
+    assert given["half_size"].shape == (1, 3, 16, 16)
+
+
+def test_loss_is_the_mean_of_the_two_networks_own() -> None:
+    logits, others = torch.randn(2, 5, 8, 8), torch.randn(2, 5, 8, 8)
+    masks = F.one_hot(torch.randint(5, (2, 8, 8)), 5).permute(0, 3, 1, 2)[:, :4].float()
+    own = [lesion_cross_entropy_loss(z.softmax(dim=1)[:, :4], masks, ALL) for z in (logits, others)]
+    ours = HGN(SMALL).loss(geometric_mean(logits, others), masks, ALL, alone)
+    assert torch.allclose(ours, (own[0] + own[1]) / 2)
+
+
+def test_each_network_learns_by_itself() -> None:
+    # Whatever the other says: the same gradient.
+    masks = (torch.rand(2, 4, 8, 8) > 0.95).float()
+    logits, gradients = torch.randn(2, 5, 8, 8, requires_grad=True), []
+    for _ in range(2):
+        loss = HGN(SMALL).loss(geometric_mean(logits, torch.randn(2, 5, 8, 8)), masks, ALL, alone)
+        gradients += torch.autograd.grad(loss, logits)
+    assert torch.allclose(*gradients)
+
+
+def test_photographs_not_wholly_annotated_do_not_count() -> None:
+    classes = torch.full((2, 5, 8, 8), 0.2, requires_grad=True)
+    known = torch.tensor([[True, True, True, True], [True, True, True, False]])
+    loss = HGN(SMALL).loss(classes, torch.zeros(2, 4, 8, 8), known, alone)
+    assert torch.allclose(loss, torch.tensor(5.0).log())
+    (gradient,) = torch.autograd.grad(loss, classes)
+    assert gradient[0].any()
+    assert not gradient[1].any()
+
+
+def test_parameters_are_the_first_ten_convolutions_of_vgg_16_twice() -> None:
+    # VGG-16's have 7,635,264 with their 2,688 biases; here norms of twice as many, and a map from each stage.
+    widths = [w for w, depth in zip(WIDTHS, DEPTHS, strict=True) for _ in range(depth)]
+    assert sum(9 * i * o + o for i, o in zip((3, *widths), widths, strict=False)) == 7_635_264
+    expected = 7_635_264 + sum(widths) + 5 * (sum(WIDTHS) + len(WIDTHS))
+    assert sum(p.numel() for p in FullyConvolutional(WIDTHS).parameters()) == expected
+    assert sum(p.numel() for p in HGN().parameters()) == 2 * expected
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 96)])
+def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
+    net = HGN(SMALL).eval()
+    with torch.no_grad():
+        classes = net(torch.rand(1, 3, height, width))
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = net(torch.rand(1, 3, height, width))
+    assert classes.shape == rough.shape == (1, 5, height, width)
+    assert classes.dtype == rough.dtype == torch.float32
+    assert torch.allclose(classes.sum(dim=1), torch.tensor(1.0))
+    assert torch.allclose(rough.sum(dim=1), torch.tensor(1.0))
+    assert min(classes.min(), rough.min()) >= 0
+
+
+def test_every_parameter_learns_from_the_loss() -> None:
+    net, (seen, masks) = HGN(SMALL), drawn()
+    net.loss(net(seen), masks, ALL, alone).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_learns_a_few_drawings_by_heart() -> None:
+    seen, masks = drawn()
+    net = HGN(SMALL)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    for _ in range(100):
+        loss = net.loss(net(seen), masks, ALL, alone)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        lesion_region = 1 - net.eval()(seen)[:, 4]
+    there = masks.amax(dim=1).flatten() > 0
+    assert there.float().mean() < 0.1, "what chance gives"
+    assert average_precision_score(there, lesion_region.flatten()) > 0.5

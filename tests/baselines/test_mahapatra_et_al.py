@@ -1,0 +1,221 @@
+"""Mahapatra et al.: a generator, its adversary, and the saliency that weighs the difference."""
+
+from __future__ import annotations
+
+from math import log, log2
+
+import numpy as np
+import pytest
+import torch
+from skimage.filters.rank import entropy
+from torch import Tensor, nn
+
+from deepmtdr.baselines.mahapatra_et_al import ADVERSARIAL, LEVELS, WINDOW, MahapatraEtAl, local_saliency
+from deepmtdr.baselines.u_net import UNet
+from deepmtdr.data.batches import Batch
+from deepmtdr.data.synthetic import draw
+from deepmtdr.losses import LossWeights
+from deepmtdr.model.deepmtdr import DeepMTDR, Parts
+from deepmtdr.model.isr import bicubic
+from deepmtdr.stages import joint_losses, restoration_losses, route
+from deepmtdr.terms import SCALES, Grade
+
+
+def small() -> MahapatraEtAl:
+    return MahapatraEtAl(width=8)
+
+
+def wired(network: MahapatraEtAl, segmentation: nn.Module | None = None) -> DeepMTDR:
+    """As a compared method is trained."""
+    return DeepMTDR(parts=Parts(network, segmentation, None, task_aware=False))
+
+
+def drawn_batch(side: int = 64) -> Batch:
+    """Two tiny drawings."""
+    drawings = [draw(seed, Grade.SEVERE, 2 * side) for seed in (1, 2)]
+    hr = torch.stack([torch.tensor(d.photograph)[-side:, :side].permute(2, 0, 1) / 255 for d in drawings])
+    masks = torch.stack([torch.tensor(d.lesion_masks)[:, -side:, :side].float() for d in drawings])
+    known = torch.ones(2, dtype=torch.bool)
+    return Batch(hr, hr, masks, known[:, None].expand(2, 4), torch.tensor([3, 3]), known)
+
+
+def half_and_half() -> Tensor:
+    """32 x 32 px: black on the left, white on the right."""
+    image = torch.zeros(1, 3, 32, 32)
+    image[..., 16:] = 1
+    return image
+
+
+def taught(gradients: list[Tensor | None]) -> bool:
+    return any(gradient is not None and gradient.any() for gradient in gradients)
+
+
+def nobody(gradients: list[Tensor | None]) -> bool:
+    return all(gradient is None for gradient in gradients)
+
+
+def test_saliency_of_an_edge_is_as_worked_by_hand() -> None:
+    # A window of 9 px holds 4, 3, 2, 1 and 0 columns of the other side, one less with each step away from the edge.
+    def share(columns: int) -> float:
+        p = columns / 9
+        return -p * log2(p) - (1 - p) * log2(1 - p)
+
+    saliency = local_saliency(half_and_half())[0, 0, 10, 16:22]
+    expected = [1.0, share(3) / share(4), share(2) / share(4), share(1) / share(4), 0.0, 0.0]
+    assert saliency.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_saliency_is_scikit_images_entropy_of_the_green_levels(rng: np.random.Generator) -> None:
+    rgb = torch.tensor(rng.random((1, 3, 24, 30)) ** 3).float()
+    levels = np.floor(rgb[0, 1].numpy() * LEVELS).astype(np.uint8)
+    theirs = entropy(levels, np.ones((WINDOW, WINDOW), np.uint8))
+    assert np.abs(local_saliency(rgb)[0, 0].numpy() - theirs / theirs.max()).max() < 1e-5
+
+
+def test_saliency_of_a_constant_image_is_0() -> None:
+    assert not local_saliency(torch.full((2, 3, 16, 16), 0.4)).any()
+
+
+def test_generator_loss_is_as_worked_by_hand() -> None:
+    # An adversary whose logit is 0 takes each for a photograph by a half: ln 2.
+    network = small()
+    nn.init.zeros_(network.adversary.logit.weight)
+    nn.init.zeros_(network.adversary.logit.bias)
+    flat, edge = torch.full((1, 3, 32, 32), 0.5), half_and_half()
+    assert network.loss(flat + 0.1, flat).item() == pytest.approx(0.01 + ADVERSARIAL * log(2))
+    weight = 1 + local_saliency(edge).mean().item()
+    assert network.loss(edge + 0.1, edge).item() == pytest.approx(0.01 * weight + ADVERSARIAL * log(2))
+
+
+def test_a_difference_costs_up_to_twice_where_the_saliency_is() -> None:
+    network, edge = small(), half_and_half()
+    nn.init.zeros_(network.adversary.logit.weight)
+    errors = []
+    for column in (2, 16):
+        sr = edge.clone()
+        sr[..., 10, column] += 0.3
+        errors.append((network.loss(sr, edge) - network.loss(edge, edge)).item())
+    assert errors[1] == pytest.approx(2 * errors[0], rel=1e-3)
+
+
+def test_adversary_loss_is_2_ln_2_where_it_cannot_tell() -> None:
+    network = small()
+    nn.init.zeros_(network.adversary.logit.weight)
+    nn.init.zeros_(network.adversary.logit.bias)
+    loss = network.adversary_loss(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32))
+    assert loss.item() == pytest.approx(2 * log(2))
+
+
+def test_a_sharper_eyed_adversary_costs_the_generator_more() -> None:
+    network, hr = small(), torch.rand(2, 3, 32, 32)
+    losses = []
+    for logit in (4.0, 0.0, -4.0):
+        nn.init.zeros_(network.adversary.logit.weight)
+        nn.init.constant_(network.adversary.logit.bias, logit)
+        losses.append(network.loss(hr, hr).item() / ADVERSARIAL)
+    assert losses == pytest.approx([log(1 + np.exp(-4)), log(2), log(1 + np.exp(4))])
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_untrained_generator_is_bicubic(scale: int) -> None:
+    lr = torch.rand(2, 3, 8, 12)
+    sr = small()(lr, scale)
+    assert sr.shape == (2, 3, 8 * scale, 12 * scale)
+    assert torch.equal(sr, bicubic(lr, scale))
+
+
+def test_every_parameter_gets_a_finite_gradient_by_one_of_the_scales() -> None:
+    model, batch = wired(small()), drawn_batch()
+    for name, parameter in model.isr.named_parameters():
+        if name.startswith("to_rgb"):
+            nn.init.normal_(parameter, std=0.1)
+    for scale in SCALES:
+        route(restoration_losses(model, batch, scale, LossWeights()), model, end_to_end=False)
+    for name, parameter in model.isr.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("end_to_end", [False, True])
+def test_neither_side_learns_from_the_others_loss(end_to_end: bool) -> None:
+    model, batch = wired(small(), UNet((4, 8, 16, 32, 64))), drawn_batch()
+
+    def step(name: str) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Gradients of generator and adversary by one loss alone."""
+        model.zero_grad()
+        others = {other: torch.zeros(()) for other in ("isr", "adversary", "segmentation") if other != name}
+        route(joint_losses(model, batch, 4, LossWeights())._replace(**others), model, end_to_end=end_to_end)
+        named = list(model.isr.named_parameters())
+        generator, adversary = ([p.grad for n, p in named if n.startswith("adversary") is of] for of in (False, True))
+        return generator, adversary
+
+    generator, adversary = step("isr")
+    assert taught(generator) and nobody(adversary)
+    generator, adversary = step("adversary")
+    assert taught(adversary) and nobody(generator)
+    generator, adversary = step("segmentation")
+    assert taught(generator) is end_to_end and nobody(adversary)
+
+
+def test_parameter_counts_are_as_worked_by_hand() -> None:
+    # Published is no number, but the layers: 4 residual blocks of 64 channels; 8 convolutions from 64 to 512, and 1,024
+    # units on the 6x6x512 that remain of a crop of 96 px.
+    generator = 3 * 9 * 64 + 4 * 2 * (64 * 9 * 64 + 2 * 64) + 3 * 64 * 9 * 64 + 3 * (64 * 9 * 3 + 3)
+    pairs = [(64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)]
+    adversary = 3 * 9 * 64 + 64 + sum(9 * i * o + 2 * o for i, o in pairs) + 6 * 6 * 512 * 1024 + 1024 + 1024 + 1
+    with torch.device("meta"):
+        network = MahapatraEtAl()
+    assert sum(p.numel() for p in network.adversary.parameters()) == adversary == 23_563_649
+    assert sum(p.numel() for p in network.parameters()) - adversary == generator == 413_449
+
+
+def test_adversary_of_a_crop_of_96_px_sees_6x6_and_of_another_size_as_much() -> None:
+    network, sides = small().eval(), []
+    network.adversary.features.register_forward_hook(lambda _module, _args, out: sides.append(tuple(out.shape[2:])))
+    for side in (96, 64, 160):
+        assert network.adversary(torch.rand(1, 3, side, side)).shape == (1,)
+    assert sides == [(6, 6), (4, 4), (10, 10)]
+
+
+def test_bf16_losses_are_finite_and_the_same_seed_gives_the_same() -> None:
+    batch, found = drawn_batch(), []
+    for _ in range(2):
+        torch.manual_seed(3)
+        model = wired(small())
+        with torch.autocast("cpu", torch.bfloat16):
+            step = restoration_losses(model, batch, 4, LossWeights())
+        assert step.adversary is not None and step.adversary.isfinite() and step.isr.isfinite()
+        found.append((step.isr.item(), step.adversary.item()))
+    assert found[0] == found[1]
+
+
+def test_a_few_steps_against_the_adversary_are_nearer_to_drawn_photographs_than_bicubic() -> None:
+    model, batch = wired(MahapatraEtAl(width=16)), drawn_batch()
+    optimiser = torch.optim.AdamW(model.isr.parameters(), 2e-3)
+    terms = []
+    for _ in range(30):
+        optimiser.zero_grad()
+        step = restoration_losses(model, batch, 4, LossWeights())
+        route(step, model, end_to_end=False)
+        optimiser.step()
+        terms.append(step.terms)
+    assert terms[-1]["image"] < 0.85 * terms[0]["image"]
+    assert terms[-1]["isr"] < 0.6 * terms[0]["isr"]
+
+
+def test_a_few_steps_teach_the_adversary_to_tell_photographs_from_bicubic() -> None:
+    network, hr = small(), drawn_batch().hr
+    blurred = bicubic(bicubic(hr, 0.25), 4)
+    optimiser = torch.optim.AdamW(network.adversary.parameters(), 1e-3)
+    for _ in range(25):
+        optimiser.zero_grad()
+        loss = network.adversary_loss(blurred, hr)
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        assert network.adversary_loss(blurred, hr) < log(2)
+        assert (network.adversary(hr) > 0).all() and (network.adversary(blurred) < 0).all()
+
+
+def test_another_scale_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Mahapatra et al\.: scale 3, expected one of \(2, 4, 8\)"):
+        small()(torch.rand(1, 3, 8, 8), 3)

@@ -1,0 +1,104 @@
+"""SmoothGrad: beside MONAI's, and what the noise does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deepmtdr.baselines import smooth_grad
+from deepmtdr.baselines.guided_backpropagation import image_gradient, magnitude
+from deepmtdr.baselines.smooth_grad import SmoothGrad, noise, span
+from deepmtdr.model.deepmtdr import DeepMTDR, Parts
+from deepmtdr.model.grading import Grading, dr_score
+
+LESIONS = torch.zeros(1, 4, 16, 16)
+
+
+class Plain(nn.Module):
+    """A grader that is shown the frame itself."""
+
+    channels = (6,)
+    view = staticmethod(lambda frame: frame)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.fc = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 5)
+
+    def forward(self, seen: Tensor, lesions: Tensor | None = None) -> Grading:
+        features = self.conv(seen).relu()
+        return Grading(self.fc(features.square().mean(dim=(2, 3))), (features,))
+
+
+class Scored(nn.Module):
+    def __init__(self, grading: nn.Module) -> None:
+        super().__init__()
+        self.grading = grading
+
+    def forward(self, seen: Tensor) -> Tensor:
+        return dr_score(self.grading(seen).logits)[:, None]
+
+
+def model_of(**sizes: Any) -> DeepMTDR:
+    return DeepMTDR(None, Parts(nn.Identity(), None, Plain(), SmoothGrad(**sizes))).eval()
+
+
+def test_mean_gradient_is_monais(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `magnitude=False`, for one photograph: MONAI's default is the root of the summed squares over n instead."""
+    visualize = pytest.importorskip("monai.visualize")
+    model, frame = model_of(samples=4, spread=0.2), torch.rand(1, 3, 16, 16)
+    torch.manual_seed(7)
+    monai = visualize.SmoothGrad(Scored(model.grading), 0.2, n_samples=4, magnitude=False, verbose=False)
+    theirs = monai(frame.clone(), index=0)
+    torch.manual_seed(7)
+    monkeypatch.setattr(smooth_grad, "noise", lambda like, seed: torch.randn_like(like))
+    _, ours = model.predict(frame, scale=1)
+    assert torch.allclose(ours, magnitude(theirs), rtol=1e-4, atol=1e-5)
+
+
+def test_without_noise_it_is_the_gradient() -> None:
+    model, frame = model_of(samples=2, spread=0.0), torch.rand(1, 3, 16, 16)
+    plain = image_gradient(model.grading, frame.clone().requires_grad_(), LESIONS)
+    assert torch.allclose(model.predict(frame, scale=1)[1], magnitude(plain), atol=1e-6)
+
+
+def test_more_copies_come_closer_to_what_all_would_say() -> None:
+    frame = torch.rand(1, 3, 16, 16)
+    everything = model_of(samples=400).predict(frame, scale=1)[1]
+    distances = [(model_of(samples=n).predict(frame, scale=1)[1] - everything).abs().mean() for n in (1, 8, 64)]
+    assert distances[0] > distances[1] > distances[2]
+
+
+def test_noise_is_the_same_for_every_photograph_and_time_and_another_for_every_copy() -> None:
+    like = torch.zeros(3, 3, 32, 32)
+    dice = torch.get_rng_state()
+    assert noise(like, 1).shape == (1, 3, 32, 32)
+    assert torch.equal(noise(like, 1), noise(like[:1], 1))
+    assert not torch.equal(noise(like, 1), noise(like, 2))
+    assert noise(like, 1).std().item() == pytest.approx(1, abs=0.05)
+    assert torch.equal(torch.get_rng_state(), dice)
+
+
+def test_span_is_each_images_own_range() -> None:
+    image = torch.stack([torch.linspace(0, 1, 12), torch.linspace(-3, 3, 12)]).view(2, 3, 2, 2)
+    assert span(image).flatten().tolist() == [1, 6]
+
+
+def test_of_the_copies_graph_nothing_is_kept_but_their_image() -> None:
+    """Memory grows by about the image and the mean of each copy, whatever the network: 8 copies against 2."""
+    kept = []
+    for samples in (2, 8):
+        model, frame = model_of(samples=samples), torch.rand(1, 3, 16, 16, requires_grad=True)
+        sizes: list[int] = []
+
+        def note(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            model.explain(model, model.read(frame), create_graph=True)  # pyright: ignore[reportOptionalCall]
+        kept.append(sum(sizes))
+    assert (kept[1] - kept[0]) / 6 <= 2 * 3 * 16 * 16
