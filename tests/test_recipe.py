@@ -53,7 +53,7 @@ def differing(recipe: Recipe) -> set[str]:
 def test_recipe_names_are_the_shipped_files(root: Path) -> None:
     assert recipe_names() == sorted(path.stem for path in (root / "src/deepmtdr/recipes").glob("*.toml"))
     ours = {"small", "small-on", "smoke"}
-    assert set(recipe_names()) == ours | {"paper-ddr", "paper-eyepacs", "paper-ddr-512", "authors-code"}
+    assert set(recipe_names()) == ours | {"paper-ddr", "paper-eyepacs", "paper-ddr-512", "authors-code", "compared"}
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,15 +100,17 @@ def info(weights: Weights = None, as_lr: AsLR = 256) -> None:
     Example: deepmtdr info
     """
     from deepmtdr import checkpoint
+    from deepmtdr.baselines import build
     from deepmtdr.model.cost import cost
     from deepmtdr.screening.screen import card_table, cost_table
 
     with one_line_errors():
         loaded = checkpoint.load(weights)
-    frame, console = loaded.recipe.data.frame, Console()
+    recipe, console = loaded.recipe, Console()
+    frame, make = recipe.data.frame, partial(build, recipe.system, recipe.parts)
     scale = 1024 // (as_lr or 1024)
     console.print(card_table({"sha256": loaded.digest, **loaded.card}))
-    console.print(cost_table(cost(loaded.recipe.model, scale, frame), f"{frame // scale} px into {frame} px"))
+    console.print(cost_table(cost(recipe.model, scale, frame, make), f"{frame // scale} px into {frame} px"))
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -284,6 +287,35 @@ def score(
     with one_line_errors():
         done = score_systems(predictions, truth, other=other, out=out, binary=binary, allow_missing=allow_missing)
     _show_scores(done.tables(), done.failures)
+
+
+@app.command()
+def compare(
+    system: Annotated[
+        list[str] | None, typer.Argument(metavar="SYSTEM...", help="By name; all if none is given.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="What the systems share: a shipped recipe or a .toml file.")] = "compared",
+    data: Annotated[Path, typer.Option(help="Folder that holds a folder per data set.")] = Path("data"),
+    out: Annotated[Path, typer.Option(help="Folder for a folder per system and compared.json.")] = Path("out/compared"),
+    minutes: Annotated[float, typer.Option(min=0.01, help="Of training for each system.")] = 10.0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
+    ] = None,
+) -> None:
+    """Train and score the compared systems of Tables I, III and IV under one equal cap of time, on one split.
+
+    A run that was stopped goes on where it stood.
+
+    Example: deepmtdr compare DeepMT-DR U-Net ResNet-18 --minutes 10
+    """
+    from deepmtdr.experiments.compared import compared
+    from deepmtdr.recipe import load_recipe
+    from deepmtdr.screening.screen import plain_table
+
+    with one_line_errors():
+        tables = compared(load_recipe(recipe, settings or ()), data, out, systems=system or (), minutes=minutes)
+    for table in tables:
+        Console().print(plain_table(*table))
 
 
 @app.command()

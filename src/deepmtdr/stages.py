@@ -207,8 +207,11 @@ def composed_losses(
     """
     nothing, terms = sr.new_zeros(()), {"image": processes.mean(losses.image_loss(sr, batch.hr))}
     isr, adversary = nothing, None
-    if scale > 1 and (own := own_loss(model.isr)):
-        isr = terms["isr"] = processes.mean(own(sr, batch.hr))
+    if scale > 1:
+        own = own_loss(model.isr)
+        isr = terms["isr"] = (
+            processes.mean(own(sr, batch.hr)) if own else _plain_isr_loss(sr, batch.hr, weights, processes)
+        )
         if opposed := getattr(model.isr, "adversary_loss", None):
             adversary = terms["adversary"] = processes.mean(opposed(sr.detach(), batch.hr))
     seen, shown = model.views(sr)
@@ -222,6 +225,12 @@ def composed_losses(
         grading = _grading_loss(model, graded, batch.grade, batch.graded, weights, processes)
         terms["grading"] = grading
     return StepLosses(isr, segmentation, weights.grading * grading, nothing, _values(**terms), adversary)
+
+
+def _plain_isr_loss(sr: Tensor, hr: Tensor, weights: LossWeights, processes: Processes) -> Tensor:
+    """Eqs. (6) and (7): the ISR subnet before other networks than its own."""
+    image, variation = (processes.mean(loss) for loss in (losses.image_loss(sr, hr), losses.total_variation_loss(sr)))
+    return losses.isr_loss(image, variation, sr.new_zeros(()), sr.new_zeros(()), weights)
 
 
 def _segmentation_loss(classes: Tensor, masks: Tensor, annotated: Tensor, total: Total) -> Tensor:

@@ -107,6 +107,12 @@ def test_magnitude_is_summed_over_the_channels_and_full_at_the_99th_percentile()
     assert shown[100].item() == pytest.approx(100 / 197)
 
 
+def test_percentile_is_held_where_the_magnitude_is_differentiated() -> None:
+    gradient = torch.arange(1.0, 601.0).view(1, 3, 10, 20).requires_grad_()
+    (slopes,) = torch.autograd.grad(magnitude(gradient)[0, 0, 0, :5].sum(), gradient)
+    assert (slopes[0, :, 0, :5] > 0).all() and (slopes != 0).sum() == 15
+
+
 def test_magnitude_of_nothing_is_nothing_and_of_one_pixel_is_one() -> None:
     gradient = torch.zeros(2, 3, 20, 20)
     gradient[1, 2, 5, 7] = -1e-6

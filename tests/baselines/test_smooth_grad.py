@@ -87,6 +87,19 @@ def test_span_is_each_images_own_range() -> None:
     assert span(image).flatten().tolist() == [1, 6]
 
 
+def test_copies_that_are_asked_again_teach_what_copies_that_are_kept_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = []
+    for again in (True, False):
+        if not again:
+            monkeypatch.setattr(smooth_grad, "checkpoint", lambda of, *args, use_reentrant: of(*args))
+        model = model_of(samples=3).train()
+        torch.manual_seed(2)
+        frame = torch.rand(2, 3, 16, 16, requires_grad=True)
+        evidence = model.evidence(model.read(frame), create_graph=True)
+        gradients.append(torch.autograd.grad(evidence.square().sum(), frame)[0])
+    assert gradients[0].any() and torch.allclose(*gradients, rtol=1e-4, atol=1e-7)
+
+
 def test_of_the_copies_graph_nothing_is_kept_but_their_image() -> None:
     """Memory grows by about the image and the mean of each copy, whatever the network: 8 copies against 2."""
     kept = []

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepmtdr.baselines import guided_backpropagation, smooth_grad
 from deepmtdr.baselines.grad_cam import grad_cam
 from deepmtdr.baselines.guided_backpropagation import GuidedBackpropagation
-from deepmtdr.baselines.slots import Grader
+from deepmtdr.baselines.slots import Graded, Grader
 from deepmtdr.baselines.smooth_grad import SmoothGrad
 from deepmtdr.baselines.without_maps import WithoutMaps
 from deepmtdr.data.batches import Batch
 from deepmtdr.losses import LossWeights, classification_aware_loss
 from deepmtdr.model.deepmtdr import DeepMTDR, Evidence, ModelConfig, Parts, own_parts
-from deepmtdr.model.grading import Grading, GradingConfig
+from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
 from deepmtdr.stages import joint_losses, route
@@ -49,6 +50,7 @@ def model_of(way: Evidence | None) -> DeepMTDR:
     with torch.no_grad():
         grading.spp_fc.weight.abs_()
         grading.classifier.weight.abs_()[0].neg_()
+        grading.classifier.weight *= 0.1 / len(grading.spp_fc.weight)  # a score at which a sigmoid is not flat
     return model
 
 
@@ -136,13 +138,14 @@ def test_evidence_leaves_no_trace_in_the_network_not_even_in_its_running_statist
 # In Eq. (5)
 
 
-@all_maps
-def test_eq5_teaches_the_isr_subnet_and_no_other(way: Evidence) -> None:
-    model, hr = model_of(way).train(), photographs()
+@all_ways
+@modes
+def test_eq5_teaches_the_isr_subnet_and_no_other(way: Evidence, training: bool) -> None:
+    model, hr = model_of(way).train(training), photographs()
     known = torch.zeros(2, dtype=torch.bool)
     batch = Batch(hr, hr, torch.zeros(2, 4, 64, 64), known[:, None].expand(2, 4), torch.tensor([2, 0]), known)
     off = ("lambda_img", "lambda_tv", "lambda_sa", "dice", "lesion_cross_entropy", "unsupervised", "grading")
-    step = joint_losses(model, batch, 4, replace(LossWeights(), **dict.fromkeys(off, 0.0)))
+    step = joint_losses(model, batch, 4, replace(LossWeights(phi_vis=0.9), **dict.fromkeys(off, 0.0)))
     route(step._replace(xi=step.xi.detach()), model, end_to_end=True)
     learned = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert step.terms["cls_aware"] > 0
@@ -163,20 +166,19 @@ def test_eq5_teaches_through_a_grading_subnet_that_stands_still(way: Evidence) -
 @all_maps
 def test_what_eq5_teaches_brings_the_evidence_of_two_images_together(way: Evidence) -> None:
     """The masks themselves, not their soft stand-in: after a few steps they differ less."""
-    model, frame = model_of(way), photographs()
+    model, frame = model_of(way), photographs(1)
     model.requires_grad_(False)
     _, target = model.predict(frame, scale=1)
-    start = F.avg_pool2d(frame, 3, 1, 1)
-    image = start.clone().requires_grad_()
+    image = F.avg_pool2d(frame, 3, 1, 1).requires_grad_()
     optimiser = torch.optim.Adam([image], lr=0.01)
     losses = []
-    for _ in range(25):
+    for _ in range(13):
         loss = eq5(model, image, target)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    assert min(losses[-5:]) < 0.7 * losses[0]
+    assert min(losses[-3:]) < 0.8 * losses[0]
 
 
 # In every way of training
@@ -184,6 +186,7 @@ def test_what_eq5_teaches_brings_the_evidence_of_two_images_together(way: Eviden
 
 @all_maps
 def test_evidence_and_its_gradient_under_autocast_are_finite_and_close_to_single_precision(way: Evidence) -> None:
+    """Measured: cosines of 0.997 and 0.91 at least."""
     model, frame, target = model_of(way), photographs().requires_grad_(), torch.zeros(2, 1, 64, 64)
     evidence = model.evidence(model.read(frame))
     (gradient,) = torch.autograd.grad(eq5(model, frame, target), frame)
@@ -192,7 +195,7 @@ def test_evidence_and_its_gradient_under_autocast_are_finite_and_close_to_single
         (rough_gradient,) = torch.autograd.grad(eq5(model, frame, target), frame)
     assert rough.dtype == rough_gradient.dtype == torch.float32
     assert rough.isfinite().all() and rough_gradient.isfinite().all()
-    assert cosine(evidence, rough) > 0.95 and cosine(gradient, rough_gradient) > 0.5
+    assert cosine(evidence, rough) > 0.99 and cosine(gradient, rough_gradient) > 0.8
 
 
 @all_ways
@@ -206,6 +209,7 @@ def test_evidence_through_blocks_that_are_computed_again_is_the_same_and_teaches
         with recomputed(model, recompute):
             evidence = model.evidence(model.read(frame), create_graph=True)
             (gradient,) = torch.autograd.grad(evidence.square().mean(), frame)
+        assert not any("forward" in vars(module) for module in model.modules())
         kept.append((evidence.detach(), gradient, dict(model.named_buffers())))
     assert torch.allclose(kept[0][0], kept[1][0], atol=1e-5)
     assert kept[0][1].any() and torch.allclose(kept[0][1], kept[1][1], rtol=1e-3, atol=1e-7)
@@ -222,11 +226,13 @@ class Half(Grader):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1)
         self.relu, self.fc = nn.ReLU(inplace=True), nn.Linear(6, 5)
+        with torch.no_grad():
+            self.fc.weight.abs_()[0].neg_()
 
-    def grade(self, rgb: Tensor, lesions: Tensor) -> Grading:
+    def grade(self, rgb: Tensor, lesions: Tensor) -> Graded:
         fine = self.relu(self.conv1(rgb))
         coarse = self.relu(self.conv2(fine))
-        return Grading(self.fc(coarse.mean(dim=(2, 3))), (fine, coarse))
+        return Graded(self.fc(coarse.mean(dim=(2, 3))), (fine, coarse))
 
 
 @all_ways
@@ -252,11 +258,11 @@ class Smooth(Grader):
         self.conv2, self.bn2 = nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4)
         self.fc = nn.Linear(4, 5)
 
-    def forward(self, seen: Tensor, lesions: Tensor) -> Grading:
+    def forward(self, seen: Tensor, lesions: Tensor) -> Graded:
         fine = F.relu(self.bn1(self.conv1(seen)))
         coarse = self.bn2(self.conv2(fine)).relu()
         logits = self.fc(coarse.square().mean(dim=(2, 3)))
-        return Grading(logits - logits.mean(dim=1, keepdim=True), (fine, coarse))
+        return Graded(logits - logits.mean(dim=1, keepdim=True), (fine, coarse))
 
 
 EXACT: dict[str, Callable[..., Tensor]] = {
@@ -269,8 +275,12 @@ EXACT: dict[str, Callable[..., Tensor]] = {
 
 @pytest.mark.parametrize("name", EXACT)
 @modes
-def test_gradient_of_the_evidence_agrees_with_finite_differences(name: str, training: bool) -> None:
-    """In double precision, with the exact derivative of the ReLUs' steps, in a random direction."""
+def test_gradient_of_the_evidence_agrees_with_finite_differences(
+    name: str, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In double precision, with the exact derivative of the ReLUs' steps and the scale held, in a random direction."""
+    for module in (guided_backpropagation, smooth_grad):
+        monkeypatch.setattr(module, "magnitude", lambda gradient: 100 * gradient.abs().sum(dim=1, keepdim=True))
     torch.manual_seed(5)
     model = DeepMTDR(SMALL, Parts(nn.Identity(), None, Smooth().double(), EXACT[name])).train(training)
     frame = torch.rand(2, 3, 16, 16, dtype=torch.float64).requires_grad_()

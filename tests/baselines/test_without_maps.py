@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from deepmtdr.baselines.without_maps import WithoutMaps
-from deepmtdr.losses import classification_aware_loss
+from deepmtdr.data.batches import Batch
+from deepmtdr.losses import LossWeights, classification_aware_loss
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction, own_parts
 from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.isr import ISRConfig, bicubic
 from deepmtdr.model.segmentation import SegmentationConfig
+from deepmtdr.stages import joint_losses
 
 SMALL = ModelConfig(
     isr=ISRConfig(width=4, blocks=1),
@@ -62,6 +64,18 @@ def test_scores_on_one_side_of_the_threshold_teach_directly_and_as_masks_do_not(
     direct = torch.autograd.grad(WAY.loss(on_sr, on_hr), on_sr.grade_logits)[0]
     assert as_masks.item() == 0 and not masked.any()
     assert direct.any()
+
+
+def test_joint_step_compares_scores_and_has_no_pseudo_ground_truth(model: DeepMTDR) -> None:
+    hr, unknown = torch.rand(2, 3, 64, 64), torch.zeros(2, dtype=torch.bool)
+    batch = Batch(hr, hr, torch.zeros(2, 4, 64, 64), unknown[:, None].expand(2, 4), torch.tensor([0, 1]), ~unknown)
+    step = joint_losses(model, batch, 4, LossWeights())
+    on_hr, _ = model.predict(hr, scale=1)
+    expected = WAY.loss(model(bicubic(hr, 0.25).clamp(0, 1), 4), on_hr).item()
+    assert step.terms["cls_aware"] == pytest.approx(expected) and expected > 0
+    assert step.terms["unsupervised"] == 0
+    model.explain = None
+    assert joint_losses(model, batch, 4, LossWeights()).terms["unsupervised"] > 0
 
 
 def learned(module: torch.nn.Module) -> bool:

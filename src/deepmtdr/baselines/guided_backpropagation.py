@@ -5,10 +5,10 @@ gradient passes a ReLU only where what went in was positive and where the gradie
 y_DR; the image is what the grading subnet is shown, the lesion maps held; drawn as such gradients usually are, their
 magnitude summed over the channels, as a share of its 99th percentile, held below 1 (Smilkov et al. 2017).
 
-A network of ReLUs is linear around a photograph and such a gradient constant: by the exact derivative, Eq. (5) would
-tell the ISR subnet nothing but what batch statistics do. So ReLU's step is taken as Eq. (5)'s threshold is (reading
-R9): hard forward, a sigmoid's slope on the way back. Softplus for ReLU is how explanations are usually made
-differentiable (Dombrowski et al. 2019); here it changes no value of the evidence.
+A network of ReLUs with standing batch norm, as in the joint stage, is linear around a photograph and such a gradient
+constant: by the exact derivative, Eq. (5) would teach the ISR subnet nothing at all. So ReLU's step is taken as
+Eq. (5)'s threshold is (reading R9): hard forward, a sigmoid's slope on the way back. Softplus for ReLU is how
+explanations are usually made differentiable (Dombrowski et al. 2019); here it changes no value of the evidence.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
 from deepmtdr.model.grading import dr_score
 
-SOFTNESS = 0.1
+SOFTNESS = 0.3
 """Of ReLU's step on the way back through a gradient, in units of what goes into it; 0: the exact derivative."""
 FULL = 0.99
 """Share of the pixels below the magnitude that counts as 1."""
@@ -93,11 +93,14 @@ def image_gradient(
 
 
 def magnitude(gradient: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 H W"]:
-    """Sum over the channels of the magnitude, 1 from each photograph's 99th percentile on; a gradient of 0 stays 0."""
+    """Sum over the channels of the magnitude, 1 from each photograph's 99th percentile on; a gradient of 0 stays 0.
+
+    The percentile is held where this is differentiated: it hangs on one pixel, whose noise would drown all others.
+    """
     size = gradient.abs().to(torch.promote_types(gradient.dtype, torch.float32)).sum(dim=1, keepdim=True)
     ranked = size.flatten(1).sort(dim=1).values
     full, largest = ranked[:, int(FULL * (ranked.shape[1] - 1))], ranked[:, -1]
-    full = torch.where(full > 0, full, largest).detach()
+    full = torch.where(full > 0, full, largest).detach()  # the largest: evidence in fewer than 1 % of the pixels
     return (size / full.clamp_min(TINY)[:, None, None, None]).clamp_max(1)
 
 
@@ -118,12 +121,12 @@ def _kept(module: nn.Module) -> Iterator[None]:
     """Inside, blocks keep what they compute: one that is computed again on the way back would not know the rule."""
     again = {m: f for m in module.modules() if getattr(f := vars(m).get("forward"), "func", None) is checkpoint}
     for block in again:
-        del block.forward
+        del vars(block)["forward"]
     try:
         yield
     finally:
         for block, forward in again.items():
-            block.forward = forward
+            vars(block)["forward"] = forward
 
 
 class Rectifiers(TorchFunctionMode):

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from deepmtdr import training
-from deepmtdr.baselines import SYSTEMS, PartNames, build
+from deepmtdr.baselines import SYSTEMS, PartNames, build, own_names
+from deepmtdr.errors import RecipeError
 from deepmtdr.evaluation import Table, evaluate_folder
 from deepmtdr.evaluation.results import write_json
 from deepmtdr.optimiser import learns
@@ -47,7 +48,12 @@ def compared(
 
     Returns:
         The tables, a row for each system that has the task, each value with its interval.
+
+    Raises:
+        RecipeError: if there is no system of a name.
     """
+    if unknown := [name for name in systems if name not in SYSTEMS]:
+        raise RecipeError(f"{unknown[0]!r} is no system; there are {', '.join(SYSTEMS)}")
     found = {}
     for name in systems or SYSTEMS:
         folder = out / name.replace(" ", "-").replace(".", "").lower()
@@ -61,25 +67,25 @@ def capped(recipe: Recipe, system: str, minutes: float) -> Recipe:
 
     What is compared is the system's own box: before a segmenter or grader stands bicubic interpolation, so that none
     of them spends its minutes on another's work.
+
+    Args:
+        recipe: what all systems share.
+        system: a name of `SYSTEMS`.
+        minutes: in all.
     """
-    parts = PartNames(
-        isr="" if SYSTEMS[system].__name__ == "DeepMTDR" or _task(system) == "super-resolution" else "bicubic"
-    )
+    parts = PartNames(isr="" if own_names(system).isr == system else "bicubic")
     model = build(system, parts, recipe.model)
-    stages = {name: getattr(recipe, name) for name in STAGES}
-    used = [name for name, stage in stages.items() if learns(model, name, stage)]
+    used = [name for name in STAGES if learns(model, name, getattr(recipe, name))]
     if not model.task_aware:
-        used = [name for name in used if name != "joint"] or used
+        used = [name for name in used if name != "joint"]  # nothing but the same again
     total = sum(SHARES[name] for name in used) or 1.0
     limits: dict[str, Stage] = {
-        name: replace(stage, minutes=minutes * SHARES[name] / total) if name in used else replace(stage, steps=0)
-        for name, stage in stages.items()
+        name: replace(getattr(recipe, name), minutes=minutes * SHARES[name] / total)
+        if name in used
+        else replace(getattr(recipe, name), steps=0)
+        for name in STAGES
     }
     return replace(recipe, name=system, system=system, parts=parts, **limits)
-
-
-def _task(system: str) -> str:
-    return str(getattr(SYSTEMS[system], "task", ""))
 
 
 def _scored(recipe: Recipe, data: Path, folder: Path, cache: Path) -> dict[str, Any]:

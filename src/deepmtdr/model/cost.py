@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -23,27 +24,34 @@ class Cost(NamedTuple):
     """A multiplication and an addition are two. Convolutions and matrix products count; what costs little does not."""
 
 
-def cost(config: ModelConfig, scale: int = 4, frame: int = FRAME) -> list[Cost]:
+def cost(
+    config: ModelConfig, scale: int = 4, frame: int = FRAME, make: Callable[[ModelConfig], DeepMTDR] = DeepMTDR
+) -> list[Cost]:
     """Count on shapes alone: nothing is computed, no memory is taken.
 
     Args:
         config: size of the network.
         scale: 2, 4 or 8: the way into the frame; 1 skips the ISR subnet.
         frame: side of the HR frame in px.
+        make: what makes the network; a compared method has its own.
 
     Returns:
-        The three subnets, GMSV (whose operations are those of the gradient through the grading subnet), and their sum.
+        The subnets that there are, GMSV (whose operations are those of the gradient through the grading subnet), and
+        their sum.
     """
     with FakeTensorMode():
-        ghost = DeepMTDR(config).eval().requires_grad_(False)
+        ghost = make(config).eval().requires_grad_(False)
         lr = torch.empty(1, 3, frame // scale, frame // scale)
         image = torch.empty(1, 3, frame, frame)
         maps = torch.empty(1, 4, frame, frame)
         costs = [_measured("isr", ghost.isr, lr, scale) if scale > 1 else Cost("isr", _parameters(ghost.isr), 0)]
-        costs.append(_measured("segmentation", ghost.segmentation, image))
-        costs.append(_measured("grading", ghost.grading, image, maps))
-        score, features = dr_score((graded := ghost.grading(image.requires_grad_(), maps)).logits), graded.features
-        costs.append(_measured("gmsv", ghost.gmsv, score, features, maps[:, :1]))
+        if ghost.segments:
+            costs.append(_measured("segmentation", ghost.segmentation, image))
+        if ghost.grades:
+            costs.append(_measured("grading", ghost.grading, image, maps))
+        if ghost.grades and ghost.explain is None:
+            graded = ghost.grading(image.requires_grad_(), maps)
+            costs.append(_measured("gmsv", ghost.gmsv, dr_score(graded.logits), graded.features, maps[:, :1]))
     return [*costs, Cost("total", sum(c.parameters for c in costs), sum(c.flops for c in costs))]
 
 

@@ -25,7 +25,7 @@ from deepmtdr.data.photograph import (
     read_photograph,
     way_into_frame,
 )
-from deepmtdr.errors import PhotographError, Ungradable
+from deepmtdr.errors import CheckpointError, PhotographError, Ungradable
 from deepmtdr.files import readable
 from deepmtdr.screening.quality import MEASURED_AT, assess
 from deepmtdr.screening.report import Pictures, ScreeningReport, Status
@@ -53,11 +53,16 @@ class ScreeningEngine:
             precision: of the convolutions, one of `PRECISIONS`.
 
         Raises:
-            CheckpointError: if the card's calibration makes no sense.
+            CheckpointError: if the card's calibration makes no sense, or the system has not all three tasks.
             ValueError: if the precision is unknown.
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r}, expected one of {PRECISIONS}")
+        if not (checkpoint.model.grades and checkpoint.model.segments):
+            does = "grades, but segments no lesions" if checkpoint.model.grades else "does not grade"
+            raise CheckpointError(
+                f"weights of {checkpoint.recipe.system}, which {does}; expected a system of all tasks"
+            )
         # Channels-last: on CPUs convolutions take two thirds of the time, in bfloat16 half.
         self.model = checkpoint.model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.frame = checkpoint.recipe.data.frame

@@ -1,0 +1,70 @@
+"""Every system under one equal cap: who gets how many minutes, and the tables of what came out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deepmtdr import training
+from deepmtdr.baselines import SYSTEMS
+from deepmtdr.data.synthetic import write_data_set
+from deepmtdr.errors import RecipeError
+from deepmtdr.experiments import compared as module
+from deepmtdr.experiments.compared import capped, compared, tables
+from deepmtdr.recipe import STAGES, load_recipe
+
+TINY = (
+    *('data.datasets=["drawings"]', 'data.split=""', "data.held_out=0.5", "data.frame=64"),
+    *("restoration.crop=32", "restoration.batch=2", "grading.batch=2"),
+    *("model.isr.width=4", "model.isr.blocks=1", "model.segmentation.width=2"),
+    *("model.grading.width=2", "model.grading.hidden=8"),
+)
+
+
+def minutes(system: str) -> dict[str, float]:
+    recipe = capped(load_recipe("compared", TINY), system, 10.0)
+    return {name: stage.minutes for name in STAGES if (stage := getattr(recipe, name)).steps}
+
+
+def test_every_system_has_the_same_minutes_in_all() -> None:
+    for system in ("DeepMT-DR", "Wang et al.", "SRCNN", "CE-Net", "ResNet-18", "Lin et al."):
+        assert sum(minutes(system).values()) == pytest.approx(10), system
+    assert minutes("bicubic") == {}
+
+
+def test_the_minutes_go_to_the_stages_in_which_something_learns() -> None:
+    assert minutes("DeepMT-DR") == pytest.approx({"restoration": 5.0, "grading": 3.5, "joint": 1.5})
+    assert minutes("SRCNN") == {"restoration": 10.0}
+    assert minutes("ResNet-18") == {"grading": 10.0}
+    assert [*minutes("Lin et al.")] == ["restoration", "grading"]
+
+
+def test_a_network_behind_another_spends_no_minute_on_it() -> None:
+    recipe = load_recipe("compared", TINY)
+    assert capped(recipe, "Inception-v3", 10.0).parts.isr == "bicubic"
+    assert capped(recipe, "MDRN", 10.0).parts.isr == ""
+
+
+@pytest.mark.slow
+def test_systems_are_trained_scored_and_put_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data_set(tmp_path / "data" / "drawings", range(8), size=80)
+    recipe, names = load_recipe("compared", TINY), ["DeepMT-DR", "SRCNN", "ResNet-18"]
+    found = compared(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02)
+    by_title = {table.title: [row[0] for row in table.rows] for table in found}
+    assert by_title["Table I, grading, drawings"] == ["DeepMT-DR", "ResNet-18"]
+    assert by_title["Table III, lesions, drawings"] == ["DeepMT-DR"]
+    assert by_title["Table IV, super-resolution, drawings"] == names
+    written = json.loads((tmp_path / "out" / "compared.json").read_text(encoding="utf-8"))
+    stages = {name: [stage["ended"] for stage in one["stages"]] for name, one in written["systems"].items()}
+    assert stages == {"DeepMT-DR": ["by the clock"] * 3, "SRCNN": ["by the clock"], "ResNet-18": ["by the clock"]}
+    assert list(tables(written["systems"])) == found
+    monkeypatch.setattr(training, "run", None)  # a second time nothing is trained
+    monkeypatch.setattr(module, "evaluate_folder", None)  # nor scored
+    assert compared(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02) == found
+
+
+def test_a_system_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f"'ResNet-19' is no system; there are {next(iter(SYSTEMS))}, "):
+        compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["ResNet-19"])
