@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.hgn import DEPTHS, HGN, WIDTHS, FullyConvolutional, geometric_mean
-from deepmtdr.baselines.slots import plain_view
-from deepmtdr.data.synthetic import draw
 from deepmtdr.losses import alone, lesion_cross_entropy_loss
-from deepmtdr.terms import Grade
+from segmenters import ALL, drawn, learned_by_heart
 
 SMALL = (8, 16, 32, 64)
-ALL = torch.ones(2, 4, dtype=torch.bool)
-
-
-def drawn(side: int = 64) -> tuple[Tensor, Tensor]:
-    """The middle of two drawings, as the network sees it, and its masks."""
-    drawings = [draw(seed, Grade.SEVERE, 96) for seed in (2, 5)]
-    cuts = [tuple(slice((n - side) // 2, (n + side) // 2) for n in d.photograph.shape[:2]) for d in drawings]
-    photographs = torch.stack([torch.tensor(d.photograph[cut]) for d, cut in zip(drawings, cuts, strict=True)])
-    masks = torch.stack([torch.tensor(d.lesion_masks[:, *cut]) for d, cut in zip(drawings, cuts, strict=True)])
-    return plain_view(photographs.permute(0, 3, 1, 2) / 255), masks.float()
 
 
 class Saying(nn.Module):
@@ -129,16 +116,4 @@ def test_every_parameter_learns_from_the_loss() -> None:
 
 
 def test_learns_a_few_drawings_by_heart() -> None:
-    seen, masks = drawn()
-    net = HGN(SMALL)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-2)
-    for _ in range(100):
-        loss = net.loss(net(seen), masks, ALL, alone)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    with torch.no_grad():
-        lesion_region = 1 - net.eval()(seen)[:, 4]
-    there = masks.amax(dim=1).flatten() > 0
-    assert there.float().mean() < 0.1, "what chance gives"
-    assert average_precision_score(there, lesion_region.flatten()) > 0.5
+    assert learned_by_heart(HGN(SMALL), 100, 1e-2) > 0.5

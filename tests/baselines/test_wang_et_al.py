@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepmtdr.baselines.wang_et_al import SingleScaleSegmentation, evidence_of_all_channels, parts
+from deepmtdr.baselines.wang_et_al import evidence_of_all_channels, parts, single_scale
 from deepmtdr.data.batches import Batch
 from deepmtdr.data.synthetic import draw
 from deepmtdr.losses import LossWeights
@@ -61,7 +61,7 @@ def with_a_lesion_region(model: DeepMTDR) -> Prediction:
 def test_it_is_deepmt_dr_but_for_the_segmentation_subnet_and_the_evidence() -> None:
     found = parts(SMALL)
     assert (type(found.isr), type(found.segmentation), type(found.grading)) == (
-        ISRSubnet, SingleScaleSegmentation, GradingSubnet,
+        ISRSubnet, LesionSegmentationSubnet, GradingSubnet,
     )  # fmt: skip
     assert found.task_aware and found.evidence is evidence_of_all_channels
     # No view and no loss of its own: it sees and learns as DeepMT-DR does.
@@ -69,7 +69,7 @@ def test_it_is_deepmt_dr_but_for_the_segmentation_subnet_and_the_evidence() -> N
 
 
 def test_segmentation_has_the_widths_of_ours_and_3_px_alone() -> None:
-    ours, plain = LesionSegmentationSubnet(SMALL.segmentation), SingleScaleSegmentation(SMALL.segmentation)
+    ours, plain = LesionSegmentationSubnet(SMALL.segmentation), single_scale(SMALL.segmentation)
 
     def widths(subnet: nn.Module) -> list[int]:
         return [m.num_features for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -90,15 +90,13 @@ def test_parameter_count_is_as_worked_by_hand_and_a_third_less_than_ours() -> No
     up = sum(conv(2 * o, o) + conv(2 * o, o) + conv(o, o) for o in widths[:-1])
     by_hand = down + up + sum(5 * o + 5 for o in widths)
     with torch.device("meta"):
-        plain, ours = (
-            sum(p.numel() for p in s().parameters()) for s in (SingleScaleSegmentation, LesionSegmentationSubnet)
-        )
+        plain, ours = (sum(p.numel() for p in s().parameters()) for s in (single_scale, LesionSegmentationSubnet))
     assert plain == by_hand == 34_530_073
     assert plain < 0.7 * ours
 
 
 def test_segmentation_gives_five_probabilities_and_a_gradient_to_every_parameter() -> None:
-    subnet = SingleScaleSegmentation(SMALL.segmentation)
+    subnet = single_scale(SMALL.segmentation)
     classes = subnet(torch.rand(2, 3, 32, 48))
     assert classes.shape == (2, 5, 32, 48) and torch.allclose(classes.sum(dim=1), torch.tensor(1.0), atol=1e-6)
     classes[:, 2].square().sum().backward()
@@ -190,4 +188,4 @@ def test_one_photograph_in_bf16_is_read_and_shown() -> None:
 
 def test_a_frame_that_five_levels_do_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="24x32 px, expected multiples of 16"):
-        SingleScaleSegmentation(SMALL.segmentation)(torch.rand(1, 3, 24, 32))
+        single_scale(SMALL.segmentation)(torch.rand(1, 3, 24, 32))

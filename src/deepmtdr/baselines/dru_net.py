@@ -13,18 +13,15 @@ would fit none of them in evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Segmenter
-from deepmtdr.losses import lesion_cross_entropy_loss
-from deepmtdr.model.segmentation import CLASSES
+from deepmtdr.baselines.u_net import UNet
 
-WIDTHS = (64, 128, 256, 512, 1024)
 STEPS = 2
 """Recurrent steps after the first (the family's t)."""
 
@@ -71,33 +68,9 @@ class UpConv(nn.Sequential):
         )
 
 
-class DRUNet(Segmenter):
+class DRUNet(UNet):
     """U-Net's four levels down and up, a recurrent residual block in place of each pair of convolutions."""
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
-        super().__init__()
-        self.down = nn.ModuleList(RecurrentResidualBlock(i, o) for i, o in zip((3, *widths), widths, strict=False))
-        coarse_to_fine = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.rise = nn.ModuleList(UpConv(i, o) for i, o in coarse_to_fine)
-        self.up = nn.ModuleList(RecurrentResidualBlock(i, o) for i, o in coarse_to_fine)
-        self.to_map = nn.Conv2d(widths[0], CLASSES, 1)
-
-    def forward(self, seen: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
-        """Segment; h and w multiples of 16."""
-        skips, x = [], seen
-        for level, block in enumerate(self.down):
-            x = block(x if level == 0 else F.max_pool2d(x, 2))
-            skips.append(x)
-        for rise, block, skip in zip(self.rise, self.up, skips[-2::-1], strict=True):
-            x = block(torch.cat([skip, rise(x)], dim=1))
-        return self.to_map(x).float().softmax(dim=1)
-
-    def loss(
-        self,
-        classes: Float[Tensor, "b 5 h w"],
-        lesion_masks: Float[Tensor, "b 4 h w"],
-        annotated: Bool[Tensor, "b 4"],
-        total: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, ""]:
-        """Pixel-wise cross-entropy over five classes."""
-        return lesion_cross_entropy_loss(classes[:, :4], lesion_masks, annotated, total)
+    published_parameters: ClassVar[float | None] = None
+    block: ClassVar[type[nn.Module]] = RecurrentResidualBlock
+    rise_by: ClassVar[type[nn.Module]] = UpConv

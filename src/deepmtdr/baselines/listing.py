@@ -68,18 +68,21 @@ def receptive_field(model: DeepMTDR, box: str, side: int = 512) -> int | None:
     with _Linear():
         said = part(image, 2) if box == "isr" else part(image)
     middle = said.shape[-1] // 2
-    (gradient,) = torch.autograd.grad(said[0, :, middle, middle].sum(), image)
+    (gradient,) = torch.autograd.grad(said[0, 0, middle, middle], image)
     seen = (gradient[0].abs().sum(dim=0) > 0).nonzero()
     low, high = int(seen.min()), int(seen.max())
     return None if low == 0 or high == side - 1 else high - low + 1
 
 
 def _make_positive(part: nn.Module) -> None:
+    """Each channel by weights of its own, so that no two channels are alike and cancel in a share of their sum."""
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in part.named_parameters():
-            parameter.fill_(
-                1.0 / max(parameter[0].numel(), 1) if parameter.ndim > 1 else float(name.endswith("weight"))
-            )
+            if parameter.ndim > 1:
+                parameter.copy_((0.5 + torch.rand(parameter.shape, generator=generator)) / parameter[0].numel())
+            else:
+                parameter.fill_(float(name.endswith("weight")))
 
 
 class _Linear(TorchFunctionMode):

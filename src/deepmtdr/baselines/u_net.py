@@ -32,17 +32,27 @@ class DoubleConv(nn.Sequential):
         )  # fmt: skip
 
 
+class DoubleSize(nn.ConvTranspose2d):
+    """Twice the height and width, by a transposed convolution."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 2, stride=2)
+
+
 class UNet(Segmenter):
     """Four levels down, four up, a skip at each."""
 
     published_parameters: ClassVar[float | None] = 31.0
+    block: ClassVar[type[nn.Module]] = DoubleConv
+    """What each level computes."""
+    rise_by: ClassVar[type[nn.Module]] = DoubleSize
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        self.down = nn.ModuleList(DoubleConv(i, o) for i, o in zip((3, *widths), widths, strict=False))
+        self.down = nn.ModuleList(self.block(i, o) for i, o in zip((3, *widths), widths, strict=False))
         coarse_to_fine = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.rise = nn.ModuleList(nn.ConvTranspose2d(i, o, 2, stride=2) for i, o in coarse_to_fine)
-        self.up = nn.ModuleList(DoubleConv(i, o) for i, o in coarse_to_fine)
+        self.rise = nn.ModuleList(self.rise_by(i, o) for i, o in coarse_to_fine)
+        self.up = nn.ModuleList(self.block(i, o) for i, o in coarse_to_fine)
         self.to_map = nn.Conv2d(widths[0], CLASSES, 1)
 
     def forward(self, seen: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,9 @@ from deepmtdr.terms import Lesion
 
 CLASSES = len(Lesion) + 1
 """The four lesion types and, last, the background (reading R3)."""
+
+Layer = Callable[[int, int], nn.Module]
+"""Made from the channels that come in and those that go out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +67,10 @@ class MultiScaleBlock(nn.Sequential):
 class UpTransition(nn.Module):
     """Nearest x2, multi-scale convolution, the skip beside it, multi-scale block."""
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, conv: Layer, block: Layer) -> None:
         super().__init__()
-        self.rise = MultiScaleConv(channels_in, channels_out)
-        self.block = MultiScaleBlock(2 * channels_out, channels_out)
+        self.rise = conv(channels_in, channels_out)
+        self.block = block(2 * channels_out, channels_out)
 
     def forward(self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b d H W"]) -> Float[Tensor, "b d H W"]:
         """Bring the coarse features up beside the finer ones."""
@@ -98,12 +102,22 @@ def fuse_scales(
 class LesionSegmentationSubnet(nn.Module):
     """Five down-transitions, four up-transitions, a segmentation map from the last DT and from each UT."""
 
-    def __init__(self, config: SegmentationConfig | None = None) -> None:
+    def __init__(
+        self, config: SegmentationConfig | None = None, conv: Layer = MultiScaleConv, block: Layer = MultiScaleBlock
+    ) -> None:
+        """Build the U.
+
+        Args:
+            config: its size.
+            conv: the convolution on the way up, from channels to channels; another than the paper's is for studies.
+            block: what each level computes, likewise.
+        """
         super().__init__()
         self.config = config or SegmentationConfig()
         widths = [self.config.width * 2**level for level in range(5)]
-        self.down = nn.ModuleList(MultiScaleBlock(i, o) for i, o in zip([3, *widths], widths, strict=False))
-        self.up = nn.ModuleList(UpTransition(i, o) for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True))
+        coarse_to_fine = zip(widths[:0:-1], widths[-2::-1], strict=True)
+        self.down = nn.ModuleList(block(i, o) for i, o in zip([3, *widths], widths, strict=False))
+        self.up = nn.ModuleList(UpTransition(i, o, conv, block) for i, o in coarse_to_fine)
         self.to_map = nn.ModuleList(nn.Conv2d(width, CLASSES, 1) for width in widths[::-1])
 
     def forward(self, frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:

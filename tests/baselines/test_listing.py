@@ -1,0 +1,49 @@
+"""How far a network looks, found and worked by hand; every system in the list once for each of its tasks."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from deepmtdr.baselines import GRADERS, SEGMENTERS, SUPER_RESOLVERS, SYSTEMS, WHOLE, Bicubic, PartNames, build
+from deepmtdr.baselines.listing import listing, receptive_field
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Parts
+from deepmtdr.model.segmentation import CLASSES
+
+PLAIN = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, CLASSES, 3, padding=1), nn.Softmax(dim=1))
+DILATED = nn.Sequential(nn.Conv2d(3, CLASSES, 3, padding=4, dilation=4), nn.Sigmoid())
+POOLED = nn.Sequential(
+    nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(4, CLASSES, 3, padding=1), nn.Upsample(scale_factor=2)
+)
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (PLAIN, 5),  # 3 + 2
+        (DILATED, 9),  # 1 + 2 * 4
+        (POOLED, 8),  # 3 cells of 2 px, and one px on either side
+    ],
+)
+def test_a_receptive_field_is_the_one_worked_by_hand(network: nn.Module, expected: int) -> None:
+    assert receptive_field(DeepMTDR(parts=Parts(Bicubic(), network, None)), "segmentation", 64) == expected
+
+
+def test_a_field_that_reaches_over_the_border_is_not_told() -> None:
+    assert receptive_field(DeepMTDR(parts=Parts(Bicubic(), DILATED, None)), "segmentation", 8) is None
+
+
+def test_srcnn_looks_at_13_px_of_the_enlarged_image() -> None:
+    # 9 + 1 + 5 - 2 = 13 px at x2, each of which bicubic interpolation makes of 4 px: 7 + 3 of the LR image.
+    assert receptive_field(build("SRCNN", PartNames(), ModelConfig()), "isr", 64) == 10
+
+
+def test_every_system_is_listed_once_for_each_of_its_tasks() -> None:
+    rows = [(one.name, one.task) for one in listing()]
+    assert len(rows) == len(set(rows))
+    assert {name for name, _ in rows} == set(SYSTEMS)
+    tasks = ("super-resolution", "segmentation", "grading")
+    expected = {(name, task) for name in WHOLE for task in tasks}
+    for kinds, task in zip((SUPER_RESOLVERS, SEGMENTERS, GRADERS), tasks, strict=True):
+        expected |= {(name, task) for name in kinds}
+    assert set(rows) == expected

@@ -1,0 +1,40 @@
+"""What the compared segmentation methods are tried on: two drawings, and whether one learns them by heart."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.metrics import average_precision_score
+from torch import Tensor
+
+from deepmtdr.baselines.slots import Segmenter, plain_view
+from deepmtdr.data.synthetic import draw
+from deepmtdr.losses import alone
+from deepmtdr.terms import Grade
+
+ALL = torch.ones(2, 4, dtype=torch.bool)
+"""Every type of both is known."""
+
+
+def drawn(side: int = 64) -> tuple[Tensor, Tensor]:
+    """The middle of two drawings, as the network sees it, and its masks."""
+    drawings = [draw(seed, Grade.SEVERE, 96) for seed in (2, 5)]
+    cuts = [tuple(slice((n - side) // 2, (n + side) // 2) for n in d.photograph.shape[:2]) for d in drawings]
+    photographs = torch.stack([torch.tensor(d.photograph[cut]) for d, cut in zip(drawings, cuts, strict=True)])
+    masks = torch.stack([torch.tensor(d.lesion_masks[:, *cut]) for d, cut in zip(drawings, cuts, strict=True)])
+    return plain_view(photographs.permute(0, 3, 1, 2) / 255), masks.float()
+
+
+def learned_by_heart(net: Segmenter, steps: int, rate: float) -> float:
+    """Average precision of any lesion on the drawings that it was trained on; chance gives less than 0.1."""
+    seen, masks = drawn()
+    optimiser = torch.optim.AdamW(net.parameters(), lr=rate)
+    for _ in range(steps):
+        loss = net.loss(net(seen), masks, ALL, alone)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        lesion_region = 1 - net.eval()(seen)[:, 4]
+    there = masks.amax(dim=1).flatten() > 0
+    assert there.float().mean() < 0.1
+    return float(average_precision_score(there, lesion_region.flatten()))
