@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal, NamedTuple
 
@@ -10,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-RANGE = 3.0
-"""Readings are kept as 8 bits between minus this and this (`data.batches.CONTRAST_LIMIT`)."""
+from deepmtdr.data.batches import CONTRAST_LIMIT
+
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Task = Literal["super-resolution", "segmentation", "grading"]
@@ -28,13 +29,13 @@ class Graded(NamedTuple):
 
 
 def plain_view(frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """A frame as it is: RGB in [0, 1] spread over [-3, 3]. `to_rgb` is the way back."""
-    return RANGE * (2 * frame.float().clamp(0, 1) - 1)
+    """A frame as it is: RGB in [0, 1] spread over [-3, 3], as readings are kept. `to_rgb` is the way back."""
+    return CONTRAST_LIMIT * (2 * frame.float().clamp(0, 1) - 1)
 
 
 def to_rgb(seen: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     """RGB in [0, 1] of what `plain_view` made."""
-    return (seen / RANGE + 1) / 2
+    return (seen / CONTRAST_LIMIT + 1) / 2
 
 
 def normalised(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
@@ -86,7 +87,7 @@ class Segmenter(nn.Module):
         return total((each.mean(dim=(2, 3)) * known).sum()) / total(known.sum()).clamp_min(1)
 
 
-class Grader(nn.Module):
+class Grader(nn.Module, ABC):
     """A network that grades RGB at its own size, without lesion maps unless it asks for them.
 
     A method writes `grade`; `channels` are those of the features that it gives, fine to coarse.
@@ -110,6 +111,7 @@ class Grader(nn.Module):
         logits = graded.logits.float()
         return graded._replace(logits=logits - logits.mean(dim=1, keepdim=True))
 
+    @abstractmethod
     def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
         """The method itself.
 
@@ -121,7 +123,6 @@ class Grader(nn.Module):
             Logits of the grades 0-4, features from fine to coarse (each at most as large as the one before, after a
             ReLU), and in `extra` what `loss` asks for beside.
         """
-        raise NotImplementedError
 
     def loss(
         self,

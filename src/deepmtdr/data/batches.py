@@ -20,7 +20,7 @@ from deepmtdr.data.transforms import camera, crop, rotate, rotation_margin, turn
 from deepmtdr.terms import Grade, Lesion
 
 CONTRAST_LIMIT = 3.0
-"""Local contrast is held between minus this and this."""
+"""What a network sees of a frame is held between minus this and this."""
 CONTRAST_STEPS = 255 / (2 * CONTRAST_LIMIT)
 """8-bit steps of a unit of local contrast."""
 
@@ -136,7 +136,7 @@ class GradingBatch(NamedTuple):
     """Whole frames with their lesion maps."""
 
     seen: Float[Tensor, "b 3 s s"]
-    """Local contrast of the frames; 0 where it is hidden, so that the subnet learns to read the lesion maps."""
+    """Frames as the grading subnet sees them; 0 where hidden, so that it learns to read the lesion maps."""
     lesions: Float[Tensor, "b 4 s s"]
     grade: Int[Tensor, " b"]
 

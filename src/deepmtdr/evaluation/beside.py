@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -89,8 +90,8 @@ def measure_thoroughly(
         beside[ORIGINAL] = Reading((), lesions)
     evidence = None
     if annotated.lesion_masks and model.grades:
-        masks = annotated.lesion_masks
-        evidence = evidence_scores(model, prediction.sr, masks, seen.inside, steps=removal, bf16=bf16)
+        how: dict[str, Any] = {"steps": removal, "bf16": bf16, "temperature": temperature}
+        evidence = evidence_scores(model, prediction.sr, annotated.lesion_masks, seen.inside, **how)
     agreement = _agreement(maps, seen.inside) if model.segments else {}
     measured = replace(measured, beside=beside, agreement=agreement, evidence=evidence)
     return measured if model.grades else replace(measured, probs=()), pools

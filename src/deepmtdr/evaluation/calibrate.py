@@ -14,10 +14,10 @@ from deepmtdr import __version__, checkpoint
 from deepmtdr.checkpoint import Checkpoint
 from deepmtdr.data.photograph import way_into_frame
 from deepmtdr.data.sample import Sample
-from deepmtdr.errors import CheckpointError, DeepMTDRError
+from deepmtdr.errors import CheckpointError
 from deepmtdr.evaluation.calibration import Calibration
 from deepmtdr.evaluation.cross_fit import fit, refuse_too_few
-from deepmtdr.evaluation.measure import Measured, as_tensor, bring, failed, measure_in_frame, read_frame
+from deepmtdr.evaluation.measure import Measured, measure
 from deepmtdr.evaluation.run import held_out
 from deepmtdr.evaluation.scores import Bootstrap
 from deepmtdr.progress import Progress
@@ -99,6 +99,8 @@ def calibrate_folder(
         OSError: if `out` cannot be written.
     """
     trained = checkpoint.load(weights)
+    if not trained.model.grades:
+        raise CheckpointError(f"{weights}: {trained.recipe.system} does not grade, expected weights that do")
     out = weights if out is None else out
     _try_to_write(out)
     samples = [sample for sample in held_out(data, split, side, datasets) if sample.grade is not None]
@@ -111,13 +113,8 @@ def calibrate_folder(
 
 def _read(trained: Checkpoint, sample: Sample, as_lr: int | None, bf16: bool) -> Measured:
     """The probabilities at temperature 1, and nothing of the other tasks."""
-    sample = replace(sample, lesion_masks={})
-    try:
-        seen = bring(sample, trained.recipe.data.frame, as_lr)
-        prediction = read_frame(trained.model, as_tensor(seen.lr), seen.scale, bf16)
-    except (DeepMTDRError, OSError) as error:
-        return failed(sample, error)
-    return measure_in_frame(sample, seen, prediction, slow=False)[0]
+    way: dict[str, Any] = {"frame": trained.recipe.data.frame, "as_lr": as_lr, "bf16": bf16}
+    return measure(trained.model, replace(sample, lesion_masks={}), **way, slow=False)[0]
 
 
 def _protocol(trained: Checkpoint, as_lr: int | None, bf16: bool) -> dict[str, Any]:

@@ -103,6 +103,7 @@ def evidence_scores(
     *,
     steps: int = 10,
     bf16: bool = False,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> EvidenceScores:
     """Score the evidence of one photograph.
@@ -115,6 +116,7 @@ def evidence_scores(
         steps: equal shares of the pixels; each costs three readings of the frame, where all the time goes. 0 leaves
             deletion and insertion out.
         bf16: compute convolutions in bfloat16.
+        temperature: of the probabilities, see `Checkpoint.temperature`.
         seed: of the random order.
 
     Returns:
@@ -129,7 +131,7 @@ def evidence_scores(
     evidence = given[0, 0].float().clamp(0, 1).cpu().numpy()
     removal = None
     if steps and inside.any():
-        removal = _removal(partial(_probs, model, bf16), prediction.sr, evidence, inside, steps, seed)
+        removal = _removal(partial(_probs, model, bf16, temperature), prediction.sr, evidence, inside, steps, seed)
     return EvidenceScores(*_in_regions(evidence, masks, inside), removal)
 
 
@@ -169,10 +171,10 @@ def _removal(
     return Removal(curve(whole, gone, highest_first), curve(gone, whole, highest_first), curve(whole, gone, scattered))
 
 
-def _probs(model: DeepMTDR, bf16: bool, frame: Float[Tensor, "1 3 f f"]) -> Probs:
+def _probs(model: DeepMTDR, bf16: bool, temperature: float, frame: Float[Tensor, "1 3 f f"]) -> Probs:
     """Segment and grade: the lesion maps that the grade is read from change with the frame."""
     with torch.inference_mode(), torch.autocast(frame.device.type, torch.bfloat16, enabled=bf16):
-        return model.read(frame).grade_logits[0].cpu().double().softmax(dim=0).numpy()
+        return model.read(frame).grade_logits[0].cpu().double().div(temperature).softmax(dim=0).numpy()
 
 
 def _on_the_way(start: Tensor, goal: Tensor, order: Int[np.ndarray, " n"], steps: int) -> Iterator[Tensor]:

@@ -168,6 +168,7 @@ def measure(
     as_lr: int | None = 256,
     bf16: bool = False,
     temperature: float = 1.0,
+    slow: bool = True,
 ) -> tuple[Measured, Curves]:
     """Read one photograph and measure what is known of it.
 
@@ -179,6 +180,7 @@ def measure(
             reading R19, straight into the frame if the photograph fills it.
         bf16: compute convolutions in bfloat16.
         temperature: see `Checkpoint.temperature`.
+        slow: see `measure_in_frame`.
 
     Returns:
         The measurements, and the fine pixel counts of each annotated type, to be pooled. A photograph that cannot be
@@ -190,7 +192,7 @@ def measure(
         prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16, temperature)
     except (DeepMTDRError, OSError) as error:
         return failed(sample, error), {}
-    measured, curves = measure_in_frame(sample, seen, prediction)
+    measured, curves = measure_in_frame(sample, seen, prediction, slow=slow)
     return measured if model.grades else replace(measured, probs=()), curves
 
 

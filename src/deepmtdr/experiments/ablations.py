@@ -1,11 +1,11 @@
-"""The ablations of the paper as functions Recipe -> Recipe (Secs. V-C and V-D, Fig. 10, Table VI).
+"""The ablations of the paper as functions Recipe -> Recipe (Secs. V-C and V-D, Fig. 10, Tables V and VI).
 
 Each changes what a run is told, never the loop; they compose in any order, and twice is once. The name of the recipe
 says which were taken: `paper-ddr_without-isr`. A subnet that is removed or fixed stands still in every sense: train an
 ablation from nothing, not by `--init` from weights in which it has learned.
 
-Not among them, since no recipe can say it: Table V, which puts other evidence maps or none in the place of GMSV, and
-Eq. (10) as printed (reading R12), which is `literal=True` of `losses.grading_loss` alone.
+Not among them, since no recipe can say it: Eq. (10) as printed (reading R12), which is `literal=True` of
+`losses.grading_loss` alone.
 """
 
 from __future__ import annotations
@@ -15,18 +15,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from deepmtdr.baselines import EVIDENCE
 from deepmtdr.errors import RecipeError
+from deepmtdr.optimiser import TRAINED
 from deepmtdr.recipe import STAGES, Recipe, Stage
 from deepmtdr.terms import SCALES
 
 Ablation = Callable[[Recipe], Recipe]
-
-LEARN = {
-    "restoration": ("isr", "segmentation"),
-    "grading": ("grading",),
-    "joint": ("isr", "segmentation", "grading"),
-}
-"""The subnets that learn in each stage (Sec. IV-C)."""
 
 
 def without_isr(recipe: Recipe) -> Recipe:
@@ -77,6 +72,23 @@ def without_task_aware_losses(recipe: Recipe) -> Recipe:
     return _everywhere(recipe, "without-task-aware-losses", {}, _none(*_TASK_AWARE))
 
 
+def with_evidence(recipe: Recipe, evidence: str) -> Recipe:
+    """Table V: another way to show evidence in the place of GMSV, or the DR scores without maps.
+
+    Args:
+        recipe: what is changed.
+        evidence: a name of `baselines.EVIDENCE`.
+
+    Raises:
+        RecipeError: if there is none of that name.
+    """
+    if evidence not in EVIDENCE:
+        raise RecipeError(f"evidence {evidence!r}, expected one of {', '.join(EVIDENCE)}")
+    slug = evidence.lower().replace(" ", "-")
+    shown = replace(recipe, parts=replace(recipe.parts, evidence=evidence))
+    return _named(shown, slug if evidence == "without maps" else f"with-{slug}")
+
+
 def with_scale(recipe: Recipe, scale: int) -> Recipe:
     """Table VI and Fig. 4: every photograph comes into the frame by one scale; 512 px into 1024 are x2 (reading R1).
 
@@ -119,6 +131,10 @@ ABLATIONS: dict[str, Ablation] = {
     "without-task-aware-losses": without_task_aware_losses,
     "without-classification-aware-loss": without_classification_aware_loss,
     "without-segmentation-aware-loss": without_segmentation_aware_loss,
+    "without-maps": partial(with_evidence, evidence="without maps"),
+    "with-guided-backpropagation": partial(with_evidence, evidence="guided backpropagation"),
+    "with-grad-cam": partial(with_evidence, evidence="Grad-CAM"),
+    "with-smoothgrad": partial(with_evidence, evidence="SmoothGrad"),
     "with-scale-2": partial(with_scale, scale=2),
     "with-supervision-75": partial(with_supervision, share=0.75),
     "with-supervision-50": partial(with_supervision, share=0.5),
@@ -171,7 +187,7 @@ def _changed(
     for name in names:
         stage: Stage = getattr(recipe, name)
         stage = replace(stage, **settings, loss=replace(stage.loss, **losses))
-        learns = any(getattr(stage, f"lr_{subnet}") for subnet in LEARN[name])
+        learns = any(getattr(stage, f"lr_{subnet}") for subnet in TRAINED[name])
         stages[name] = stage if learns else replace(stage, steps=0)
     return _named(replace(recipe, **stages), slug)
 
