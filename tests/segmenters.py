@@ -38,3 +38,27 @@ def learned_by_heart(net: Segmenter, steps: int, rate: float) -> float:
     there = masks.amax(dim=1).flatten() > 0
     assert there.float().mean() < 0.1
     return float(average_precision_score(there, lesion_region.flatten()))
+
+
+def expect_probabilities(net: Segmenter, height: int, width: int) -> None:
+    """In evaluation five classes sum to one in each pixel of the frame, in half precision too, given in full."""
+    net.eval()
+    with torch.no_grad():
+        classes = net(torch.rand(1, 3, height, width))
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = net(torch.rand(1, 3, height, width))
+    assert classes.shape == rough.shape == (1, 5, height, width)
+    assert classes.dtype == rough.dtype == torch.float32
+    assert torch.allclose(classes.sum(dim=1), torch.tensor(1.0))
+    assert torch.allclose(rough.sum(dim=1), torch.tensor(1.0))
+    assert min(classes.min(), rough.min()) >= 0
+
+
+def expect_every_parameter_to_learn(net: Segmenter) -> None:
+    """Each has a finite gradient from the method's own loss that is not zero."""
+    seen, masks = drawn()
+    net.loss(net(seen), masks, ALL, alone).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from deepmtdr.baselines.ce_net import CENet, DenseAtrousConvolution, ResidualMultiKernelPooling
 from deepmtdr.baselines.slots import plain_view
 from deepmtdr.losses import alone
-from segmenters import ALL, drawn, learned_by_heart
+from segmenters import ALL, expect_every_parameter_to_learn, expect_probabilities, learned_by_heart
 
 SMALL = (32, 64, 96, 128)
 
@@ -124,24 +124,11 @@ def test_pools_larger_than_the_map_take_the_whole_of_it(side: int) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 112), (192, 64)])
 def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
-    net = CENet(SMALL).eval()
-    with torch.no_grad():
-        classes = net(torch.rand(1, 3, height, width))
-        with torch.autocast("cpu", torch.bfloat16):
-            rough = net(torch.rand(1, 3, height, width))
-    assert classes.shape == rough.shape == (1, 5, height, width)
-    assert classes.dtype == rough.dtype == torch.float32
-    assert torch.allclose(classes.sum(dim=1), torch.tensor(1.0))
-    assert torch.allclose(rough.sum(dim=1), torch.tensor(1.0))
+    expect_probabilities(CENet(SMALL), height, width)
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    net, (seen, masks) = CENet(SMALL), drawn()
-    net.loss(net(seen), masks, ALL, alone).backward()
-    for name, parameter in net.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+    expect_every_parameter_to_learn(CENet(SMALL))
 
 
 def test_loss_by_hand() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from deepmtdr.baselines.dru_net import STEPS, DRUNet, RecurrentConv, RecurrentResidualBlock
 from deepmtdr.baselines.u_net import WIDTHS
 from deepmtdr.losses import alone
-from segmenters import ALL, drawn, learned_by_heart
+from segmenters import ALL, expect_every_parameter_to_learn, expect_probabilities, learned_by_heart
 
 SMALL = (8, 16, 32, 64)
 
@@ -72,24 +72,11 @@ def test_parameters_are_those_of_the_public_r2u_nets() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 96)])
 def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
-    net = DRUNet((*SMALL, 128)).eval()
-    with torch.no_grad():
-        classes = net(torch.rand(1, 3, height, width))
-        with torch.autocast("cpu", torch.bfloat16):
-            rough = net(torch.rand(1, 3, height, width))
-    assert classes.shape == rough.shape == (1, 5, height, width)
-    assert classes.dtype == rough.dtype == torch.float32
-    assert torch.allclose(classes.sum(dim=1), torch.tensor(1.0))
-    assert torch.allclose(rough.sum(dim=1), torch.tensor(1.0))
+    expect_probabilities(DRUNet((*SMALL, 128)), height, width)
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    net, (seen, masks) = DRUNet((*SMALL, 128)), drawn()
-    net.loss(net(seen), masks, ALL, alone).backward()
-    for name, parameter in net.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+    expect_every_parameter_to_learn(DRUNet((*SMALL, 128)))
 
 
 def test_loss_is_cross_entropy_of_wholly_annotated_photographs() -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.hgn import DEPTHS, HGN, WIDTHS, FullyConvolutional, geometric_mean
 from deepmtdr.losses import alone, lesion_cross_entropy_loss
-from segmenters import ALL, drawn, learned_by_heart
+from segmenters import ALL, expect_every_parameter_to_learn, expect_probabilities, learned_by_heart
 
 SMALL = (8, 16, 32, 64)
 
@@ -94,25 +94,11 @@ def test_parameters_are_the_first_ten_convolutions_of_vgg_16_twice() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 96)])
 def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
-    net = HGN(SMALL).eval()
-    with torch.no_grad():
-        classes = net(torch.rand(1, 3, height, width))
-        with torch.autocast("cpu", torch.bfloat16):
-            rough = net(torch.rand(1, 3, height, width))
-    assert classes.shape == rough.shape == (1, 5, height, width)
-    assert classes.dtype == rough.dtype == torch.float32
-    assert torch.allclose(classes.sum(dim=1), torch.tensor(1.0))
-    assert torch.allclose(rough.sum(dim=1), torch.tensor(1.0))
-    assert min(classes.min(), rough.min()) >= 0
+    expect_probabilities(HGN(SMALL), height, width)
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    net, (seen, masks) = HGN(SMALL), drawn()
-    net.loss(net(seen), masks, ALL, alone).backward()
-    for name, parameter in net.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+    expect_every_parameter_to_learn(HGN(SMALL))
 
 
 def test_learns_a_few_drawings_by_heart() -> None:
