@@ -246,7 +246,7 @@ def test_evidence_of_a_compared_grader_has_the_frames_size(way: Evidence) -> Non
 # Derivatives
 
 
-class Smooth(Grader):
+class Smooth(nn.Module):
     """A tiny grader in double precision whose view is the frame itself, with batch statistics and a product."""
 
     view = staticmethod(lambda frame: frame)
