@@ -79,7 +79,8 @@ class Stage:
     """Optimiser steps; 0 leaves the stage out."""
     minutes: float = 0.0
     """Of computing, after which the stage is at its end whatever its steps, for a comparison under one equal cap; the
-    schedule then follows the time, and a run is not the same twice. 0: no such cap."""
+    schedule then follows the time, and a run is not the same twice. On a CPU the time that the training thread itself
+    was at work, so that a busy machine takes nothing away. 0: no such cap."""
     batch: int = 8
     """Photographs a pass, over all processes together."""
     accumulate: int = 1

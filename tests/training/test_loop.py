@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +35,22 @@ def scored(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     given = iter(scores)
     monkeypatch.setattr(loop, "look", lambda *_, **__: Look({"kappa_quadratic": next(given)}, []))
     monkeypatch.setattr(loop, "draw_sheet", lambda *_: None)
+
+
+# The clock
+
+
+def test_a_busy_machine_takes_nothing_from_a_stage_that_the_clock_ends(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, wall = itertools.count(), itertools.count(step=1000)
+    clocks = SimpleNamespace(thread_time=lambda: float(next(work)), monotonic=lambda: float(next(wall)))
+    monkeypatch.setattr(loop, "time", clocks)
+    settings = ("restoration.minutes=0.05", "checkpoint_minutes=1000000")  # 3 s: each step takes one of the thread
+    out = train(tiny(*ONE_STAGE["restoration"], *settings, steps=100))
+    (stage,) = json.loads((out / "run.json").read_text(encoding="utf-8"))["stages"]
+    assert (stage["steps"], stage["computing"], stage["ended"]) == (3, 3.0, "by the clock")
+    assert stage["seconds"] > 1000
 
 
 # Looks at the validation side

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +38,9 @@ def stop(monkeypatch: pytest.MonkeyPatch, stage: str, steps: int) -> None:
 
     monkeypatch.setattr(two_stages, f"{stage}_losses", stopping)
     seconds = itertools.count()
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    monkeypatch.setattr(
+        loop, "time", SimpleNamespace(monotonic=lambda: float(next(seconds)), thread_time=time.thread_time)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,8 @@ class Cost:
     stage: str
     steps: int = 0
     seconds: float = 0.0
+    computing: float = 0.0
+    """Of the seconds, those that count for `Stage.minutes`."""
     photographs: int = 0
     peak_mib: int = 0
     best_step: int | None = None

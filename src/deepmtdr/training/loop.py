@@ -67,9 +67,9 @@ class Loop:
         self.model.train(name != "joint")  # a batch of one has no statistics of its own
         with self._as_the_stage_says(stage), self._progress(name, stage) as progress, asked_to_stop() as asked:
             while self._share_done(stage) < 1:
-                begun = time.monotonic()
+                begun, busy = time.monotonic(), self._clock()
                 terms = self._step(optimiser, name, stage, list(islice(batches, stage.accumulate)), losses)
-                self._count(stage, time.monotonic() - begun)
+                self._count(stage, time.monotonic() - begun, self._clock() - busy)
                 progress.advance(terms)
                 self._write(lambda log, terms=terms: log.losses(name, course.step - 1, terms))
                 if self._is_epoch(stage) and self._ends_early(name, stage):
@@ -133,12 +133,16 @@ class Loop:
             checkpoint.write(path, tensors, {"stage": name, "step": self.course.step, "found": found})
         raise TrainingError(f"{name} step {self.course.step}: {found}; the batch is in {readable(path)}")
 
+    def _clock(self) -> float:
+        """What `Stage.minutes` are counted by: on a CPU this thread's own time, whatever else the machine does."""
+        return time.thread_time() if self.fabric.device.type == "cpu" else time.monotonic()
+
     def _share_done(self, stage: Stage) -> float:
         """Share of the stage that is done, by steps, or by the time that the slowest process took if it is capped."""
         done = self.course.step / stage.steps
         if not stage.minutes:
             return done
-        seconds = torch.tensor(self.course.cost.seconds, device=self.fabric.device)
+        seconds = torch.tensor(self.course.cost.computing, device=self.fabric.device)
         return max(
             done, float(torch.as_tensor(self.fabric.all_reduce(seconds, reduce_op="max"))) / (60 * stage.minutes)
         )
@@ -176,13 +180,14 @@ class Loop:
         draw_sheet(self.out / "sheets" / f"{name}_{self.course.step:06d}.png", seen.seen, title)
         return seen.scores
 
-    def _count(self, stage: Stage, seconds: float) -> None:
+    def _count(self, stage: Stage, seconds: float, computing: float) -> None:
         """What the step cost."""
         cost = self.course.cost
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # KiB on Linux
         if self.fabric.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.fabric.device) >> 20
         cost.steps, cost.seconds, cost.peak_mib = cost.steps + 1, cost.seconds + seconds, max(cost.peak_mib, peak)
+        cost.computing += computing
         cost.photographs += stage.batch * stage.accumulate
 
     def _write(self, write: Callable[[Log], None]) -> None:
