@@ -8,6 +8,7 @@ The tree:
     |     '- NoFieldOfView    no fundus field of view is in it
     |- DataError              a data set, manifest or mask that contradicts its layout
     |- RecipeError            an unknown key or a value out of range in a recipe
+    |- ClinicError            a DICOM object that cannot be answered, or a service that cannot be set up
     |- CheckpointError        weights that are damaged, or of another architecture
     '- TrainingError          a run that cannot go on (non-finite loss, wrong stage)
 
@@ -39,6 +40,10 @@ class DataError(DeepMTDRError):
 
 class RecipeError(DeepMTDRError):
     """An unknown key or a value out of range in a recipe."""
+
+
+class ClinicError(DeepMTDRError):
+    """A DICOM object that cannot be answered, or a service that cannot be set up."""
 
 
 class CheckpointError(DeepMTDRError):
