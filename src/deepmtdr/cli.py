@@ -339,6 +339,53 @@ def draw(
     typer.echo(f"{len(samples)} drawings: {out}")
 
 
+@app.command()
+def serve(
+    settings: Annotated[Path | None, typer.Argument(help="TOML file; --example shows one.")] = None,
+    example: Annotated[bool, typer.Option("--example", help="Print settings with comments, and do nothing.")] = False,
+) -> None:
+    """Receive photographs from cameras and PACS by C-STORE, send results to PACS, DICOMweb and FHIR servers.
+
+    Runs until SIGTERM. What was received is examined and sent, whatever happens in between.
+
+    Example: deepmtdr serve --example > serve.toml && deepmtdr serve serve.toml
+    """
+    from deepmtdr.clinic.settings import example_settings, load_settings
+
+    with one_line_errors():
+        if example:
+            return typer.echo(example_settings(), nl=False)
+        if settings is None:
+            raise typer.BadParameter("no SETTINGS, expected a TOML file; `deepmtdr serve --example` prints one")
+        from deepmtdr.clinic.examine import load_examine
+        from deepmtdr.clinic.service import serve as serve_until_told
+
+        chosen = load_settings(settings)
+        serve_until_told(chosen, partial(load_examine, chosen.workers.weights, chosen.workers.codes))
+
+
+@app.command()
+def queue(
+    settings: Annotated[Path, typer.Argument(help="The TOML file of `deepmtdr serve`.")],
+    retry: Annotated[bool, typer.Option("--retry", help="Put the dead letters back first.")] = False,
+) -> None:
+    """Show what `deepmtdr serve` has received, examined and sent, and the dead letters with their reasons.
+
+    A reason may quote what stands in an object. Exit code 1 if there are dead letters.
+
+    Example: deepmtdr queue serve.toml --retry
+    """
+    from deepmtdr.clinic.listing import queue_tables
+    from deepmtdr.clinic.settings import load_settings
+    from deepmtdr.screening.screen import plain_table
+
+    with one_line_errors():
+        tables, dead = queue_tables(load_settings(settings), retry=retry)
+    for table in tables:
+        Console().print(plain_table(*table, numbers=False))
+    raise typer.Exit(FAILED if dead else 0)
+
+
 def _watched(items: Iterator[Any], total: int, name: str) -> list[Any]:
     """Everything the iterator gives, with a progress bar on stderr, so that stdout is the result alone."""
     from rich.progress import track

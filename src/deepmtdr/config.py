@@ -1,4 +1,4 @@
-"""Nested mappings, as TOML and JSON have them, into frozen dataclasses: an unknown key is an error that lists the known."""
+"""Nested mappings, as TOML has them, into frozen dataclasses: an unknown key is an error that lists the known ones."""
 
 from __future__ import annotations
 
