@@ -89,7 +89,9 @@ def make_none() -> Callable[[Path, Path], None]:
     raise ClinicError("weights.safetensors: damaged")
 
 
-def settings(folder: Path, *, workers: Workers | None = None, receiver: Receiver | None = None, **more: Any) -> Settings:
+def settings(
+    folder: Path, *, workers: Workers | None = None, receiver: Receiver | None = None, **more: Any
+) -> Settings:
     """Free ports, short waits."""
     return Settings(
         folder=folder,

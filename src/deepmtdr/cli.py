@@ -357,10 +357,10 @@ def serve(
             return typer.echo(example_settings(), nl=False)
         if settings is None:
             raise typer.BadParameter("no SETTINGS, expected a TOML file; `deepmtdr serve --example` prints one")
+        chosen = load_settings(settings)
         from deepmtdr.clinic.examine import load_examine
         from deepmtdr.clinic.service import serve as serve_until_told
 
-        chosen = load_settings(settings)
         serve_until_told(chosen, partial(load_examine, chosen.workers.weights, chosen.workers.codes))
 
 

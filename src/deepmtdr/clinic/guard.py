@@ -60,6 +60,13 @@ class BoundedSocket(AssociationSocket):
             raise OSError(f"PDU of {nr_bytes} bytes, expected at most {LARGEST_PDU}")
         return super().recv(nr_bytes)
 
+    def _shutdown_socket(self) -> None:
+        """Close it even where the peer was first: pynetdicom leaves that to the garbage collector."""
+        connection = self.socket
+        super()._shutdown_socket()
+        if connection is not None:
+            connection.close()
+
 
 class _Handler(RequestHandler):
     server: GuardedServer  # pyright: ignore[reportIncompatibleVariableOverride]

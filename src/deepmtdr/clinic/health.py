@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
@@ -20,6 +20,7 @@ from deepmtdr.errors import ClinicError
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Watched(Protocol):
     """What is asked of the service."""
 

@@ -212,10 +212,11 @@ class Queue:
             other = self._read("SELECT id FROM jobs WHERE uid = ? AND state <> 'dead' ORDER BY id LIMIT 1", uid)
             reason = f"has the SOP Instance UID of job {other[0][0]} and other content" if other else ""
             values = (uid, digest, "dead" if other else "received", reason, time.time())
-            row = self._db.execute(
-                "INSERT INTO jobs (uid, digest, state, reason, since) VALUES (?, ?, ?, ?, ?)", values
-            )
-            return row.lastrowid or 0
+            add = "INSERT INTO jobs (uid, digest, state, reason, since) VALUES (?, ?, ?, ?, ?)"
+            job = self._db.execute(add, values).lastrowid or 0
+        if other:
+            log.warning("job %d: dead letter, %s", job, reason)
+        return job
 
     def recover(self) -> None:
         """Take up what an earlier service left; only for who holds the folder, before anything works in it."""

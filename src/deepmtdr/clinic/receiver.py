@@ -114,7 +114,7 @@ class StoreServer:
 
     def _serve(self) -> None:
         assert self._server is not None
-        self._server.serve_forever(poll_interval=0.2)
+        self._server.serve_forever(poll_interval=0.05)
 
     def stop(self) -> None:
         """Take no more. Associations that are open are aborted: what was not answered is its sender's to send again."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from deepmtdr.clinic.queue import Parcel, Queue
 from deepmtdr.clinic.settings import Retry
@@ -36,6 +36,7 @@ class Unreachable(ClinicError):
     """A destination that cannot be reached, or will not talk to this service: nothing is wrong with the files."""
 
 
+@runtime_checkable
 class Destination(Protocol):
     """Where results go."""
 

@@ -125,7 +125,7 @@ class Spool:
                 part.unlink(missing_ok=True)
 
 
-def digest_of(uid: str, sop_class: str, syntax: str, data_set: bytes) -> str:
+def digest_of(uid: str, sop_class: str, syntax: str, data_set: bytes | memoryview) -> str:
     """Name of an object: the same object is the same name, and it tells nothing of the object."""
     digest = sha256("\0".join((uid, sop_class, syntax, "")).encode())
     digest.update(data_set)
