@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import UInt8
 from pydicom import Dataset
-from pydicom.dataset import FileDataset
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -38,7 +37,7 @@ TAKEN_OVER = (
     *("AcquisitionDeviceTypeCodeSequence", "MydriaticAgentSequence", "DegreeOfDilation", "AcquisitionDateTime"),
     *("SynchronizationTrigger", "SynchronizationFrameOfReferenceUID", "AcquisitionTimeSynchronized"),
 )
-"""How the photograph was taken: as true of the super-resolved image. Its square is not what the camera's angle spans."""
+"""How the photograph was taken: as true of the super-resolved image, but for the camera's angle."""
 LOSSY = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
@@ -50,7 +49,7 @@ LOSSY = {
 """Transfer syntaxes that lose detail, or may, and their methods in the words of PS3.3."""
 
 
-def sr_image(answer: Answer, sr: UInt8[np.ndarray, "s s 3"]) -> FileDataset:
+def sr_image(answer: Answer, sr: UInt8[np.ndarray, "s s 3"]) -> Dataset:
     """The image in the frame: Ophthalmic Photography 8 bit, derived, as the photograph; else a Secondary Capture.
 
     An Ophthalmic Photography object must say which eye it shows and how it was taken, and nothing is guessed here.
@@ -77,7 +76,7 @@ def sr_image(answer: Answer, sr: UInt8[np.ndarray, "s s 3"]) -> FileDataset:
     return made
 
 
-def overlay(answer: Answer, page: UInt8[np.ndarray, "h w 3"]) -> FileDataset:
+def overlay(answer: Answer, page: UInt8[np.ndarray, "h w 3"]) -> Dataset:
     """The page with lesions in colour, as a Secondary Capture that every viewer shows.
 
     Args:
@@ -92,7 +91,7 @@ def overlay(answer: Answer, page: UInt8[np.ndarray, "h w 3"]) -> FileDataset:
     return made
 
 
-def document(answer: Answer, pdf: bytes) -> FileDataset:
+def document(answer: Answer, pdf: bytes) -> Dataset:
     """The report for people, as an encapsulated PDF.
 
     Args:
@@ -101,7 +100,8 @@ def document(answer: Answer, pdf: bytes) -> FileDataset:
     """
     made = new_object(answer, "document", EncapsulatedPDFStorage, "DOC", "deepmtdr: report", 9006)
     made.ConversionType, made.BurnedInAnnotation, made.VerificationFlag = "WSD", "YES", "UNVERIFIED"
-    made.DocumentTitle, made.MIMETypeOfEncapsulatedDocument = "Diabetic retinopathy, read by deepmtdr", "application/pdf"
+    made.DocumentTitle = "Diabetic retinopathy, read by deepmtdr"
+    made.MIMETypeOfEncapsulatedDocument = "application/pdf"
     made.ConceptNameCodeSequence = []
     made.AcquisitionDateTime = ""
     made.EncapsulatedDocumentLength = len(pdf)

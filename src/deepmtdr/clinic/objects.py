@@ -6,18 +6,19 @@ same photograph read again by the same weights gives the same objects, byte by b
 
 from __future__ import annotations
 
+import io
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
 import pydicom.config
-from pydicom import DataElement, Dataset
+from pydicom import DataElement, Dataset, dcmwrite
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import validate_value
 
 from deepmtdr.clinic.codes import Code, Codes
-from deepmtdr.clinic.source import Source
+from deepmtdr.clinic.source import REQUIRED, Source
 from deepmtdr.files import readable
 from deepmtdr.screening.report import ScreeningReport
 
@@ -64,7 +65,7 @@ class Answer:
         return self._uid(self.source.uid, *names)
 
     def series_uid(self, kind: str) -> UID:
-        """Of the series of a kind of object: one for all photographs of a series and a side that the same weights read."""
+        """Of the series of a kind of object: one for all photographs of a series and side."""
         return self._uid(self.source.dataset.SeriesInstanceUID, kind, self.source.laterality or "", "series")
 
     def _uid(self, *names: str) -> UID:
@@ -87,7 +88,7 @@ class Answer:
             return 1
 
 
-def new_object(answer: Answer, kind: str, sop_class: UID, modality: str, description: str, number: int) -> FileDataset:
+def new_object(answer: Answer, kind: str, sop_class: UID, modality: str, description: str, number: int) -> Dataset:
     """A DICOM object of the photograph's patient and study, in a series of its own, with nothing in it yet.
 
     Args:
@@ -109,16 +110,41 @@ def new_object(answer: Answer, kind: str, sop_class: UID, modality: str, descrip
     return settle(made, answer)
 
 
-def settle(made: FileDataset, answer: Answer) -> FileDataset:
+def settle(made: Dataset, answer: Answer) -> Dataset:
     """Put the photograph's patient, study and dates into an object, and the maker; drop what differs at a repeat.
 
     Args:
         made: an object, by whatever hand; it is changed.
         answer: to which photograph.
     """
-    source = answer.source.dataset
+    source, report = answer.source.dataset, answer.report
+    _identify(made, source)
+    made.ContentDate, made.ContentTime = content_time(source)
+    for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
+        if keyword in made:
+            del made[keyword]
+    made.Manufacturer, made.ManufacturerModelName = "deepmtdr", "deepmtdr"
+    made.DeviceSerialNumber = report.weights[:64]
+    made.SoftwareVersions = [report.version, report.precision]
+    return made
+
+
+def header(source: Source) -> Dataset:
+    """Of a photograph what an answer may take over and refer to, and nothing else."""
+    made = Dataset()
+    for keyword in REQUIRED:
+        made[keyword] = source.dataset[keyword]
+    made.Modality, made.Rows, made.Columns = "OP", 1, 1
+    _identify(made, source.dataset)
+    return made
+
+
+def _identify(made: Dataset, source: Dataset) -> None:
+    """Patient and study as they stand in the photograph, and nothing more of either."""
     if "SpecificCharacterSet" in source:
         made.SpecificCharacterSet = source.SpecificCharacterSet
+    for element in [element for element in made if element.tag.group == 0x0010]:
+        del made[element.tag]
     for keyword in (*PATIENT, *STUDY):
         if keyword in source and _sound(source[keyword]):
             made[keyword] = source[keyword]
@@ -127,15 +153,6 @@ def settle(made: FileDataset, answer: Answer) -> FileDataset:
     for keyword in EMPTY:
         if keyword not in made:
             setattr(made, keyword, "")
-    made.ContentDate, made.ContentTime = content_time(source)
-    for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
-        if keyword in made:
-            del made[keyword]
-    report = answer.report
-    made.Manufacturer, made.ManufacturerModelName = "deepmtdr", "deepmtdr"
-    made.DeviceSerialNumber = report.weights[:64]
-    made.SoftwareVersions = [report.version, report.precision]
-    return made
 
 
 def content_time(source: Dataset) -> tuple[str, str]:
@@ -168,8 +185,15 @@ def reference(dataset: Dataset) -> Dataset:
     return item
 
 
+def as_file(made: Dataset) -> bytes:
+    """An object as the bytes of a DICOM file."""
+    buffer = io.BytesIO()
+    dcmwrite(buffer, made, enforce_file_format=True)
+    return buffer.getvalue()
+
+
 def _sound(element: DataElement) -> bool:
-    """Whether a value may stand in an answer: sequences, names and numbers as they are, the others if they are valid."""
+    """Whether a value may stand in an answer: names and numbers as they are, the others if valid."""
     if element.VR not in CHECKED:
         return True
     values: Any = element.value if element.VM > 1 else [element.value]

@@ -10,7 +10,6 @@ import highdicom as hd
 import numpy as np
 from jaxtyping import Bool, Float
 from pydicom import Dataset
-from pydicom.dataset import FileDataset
 
 from deepmtdr.clinic.codes import Code
 from deepmtdr.clinic.objects import IMPLEMENTATION, Answer, settle
@@ -19,7 +18,7 @@ from deepmtdr.screening.report import Pictures
 from deepmtdr.terms import PRESENT, Lesion
 
 
-def lesion_segments(answer: Answer, image: Dataset, pictures: Pictures) -> FileDataset:
+def lesion_segments(answer: Answer, image: Dataset, pictures: Pictures) -> Dataset:
     """A BINARY segmentation: what is there with probability >= `PRESENT`, inside the field of view.
 
     Segment n, and frame n, is lesion type n of MA, HE, EX, SE; a type of which nothing was found has an empty frame.
@@ -34,7 +33,7 @@ def lesion_segments(answer: Answer, image: Dataset, pictures: Pictures) -> FileD
     return _segmentation(answer, image, "lesions", present, named, "LESIONS", 9002)
 
 
-def probability_maps(answer: Answer, image: Dataset, pictures: Pictures) -> FileDataset:
+def probability_maps(answer: Answer, image: Dataset, pictures: Pictures) -> Dataset:
     """A FRACTIONAL segmentation: the probabilities of MA, HE, EX, SE, and the evidence, 255 for 1.
 
     Args:
@@ -63,7 +62,7 @@ def _segmentation(
     named: Sequence[tuple[str, Code]],
     label: str,
     number: int,
-) -> FileDataset:
+) -> Dataset:
     """By highdicom; what it draws at random is replaced."""
     made = hd.seg.Segmentation(
         source_images=[_as_highdicom_wants(image)],
@@ -88,14 +87,15 @@ def _segmentation(
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         if keyword in image:
             made[keyword] = image[keyword]
-    del made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence  # no size of a pixel is known
+    for groups in made.SharedFunctionalGroupsSequence:
+        groups.pop("PixelMeasuresSequence", None)  # no size of a pixel is known
     organisation = answer.uid(kind, "dimensions")
     for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
         item.DimensionOrganizationUID = organisation
     return settle(own(made), answer)
 
 
-def own(made: Any) -> FileDataset:
+def own(made: Any) -> Dataset:
     """Take over an object that highdicom made: no time of making in it, and this project's implementation."""
     for item in made.get("ContributingEquipmentSequence", ()):
         if "ContributionDateTime" in item:

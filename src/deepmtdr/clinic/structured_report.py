@@ -7,17 +7,16 @@ from typing import Any
 
 import highdicom as hd
 from pydicom import Dataset
-from pydicom.dataset import FileDataset
 
 from deepmtdr.clinic.codes import Code
-from deepmtdr.clinic.objects import Answer, settle
+from deepmtdr.clinic.objects import Answer, header, settle
 from deepmtdr.clinic.segments import own
 from deepmtdr.terms import Grade, Lesion
 
 LIMITS = "Research use: not a medical device. No human has read this."
 
 
-def structured_report(answer: Answer, image: Dataset | None = None, lesions: Dataset | None = None) -> FileDataset:
+def structured_report(answer: Answer, image: Dataset | None = None, lesions: Dataset | None = None) -> Dataset:
     """The report of one photograph.
 
     One group of measurements for the eye: grade and probabilities, or why there is none. One for each lesion type:
@@ -28,11 +27,10 @@ def structured_report(answer: Answer, image: Dataset | None = None, lesions: Dat
         image: the super-resolved image; None where the photograph was not graded.
         lesions: the segmentation on it.
     """
-    source, report = answer.source.dataset, answer.report
     groups: list[Any] = [_eye(answer)]
     if lesions is not None and image is not None:
         groups += [_lesion(answer, lesion, lesions) for lesion in Lesion]
-    evidence = [one for one in (source, image, lesions) if one is not None]
+    evidence = [one for one in (header(answer.source), image, lesions) if one is not None]
     content = hd.sr.MeasurementReport(
         observation_context=_observer(answer),
         procedure_reported=concept(answer.codes["document.procedure"]),
@@ -52,7 +50,7 @@ def structured_report(answer: Answer, image: Dataset | None = None, lesions: Dat
         is_verified=False,
     )
     made.SeriesDescription = "deepmtdr: structured report"
-    made.CompletionFlagDescription = LIMITS if report.status == "ok" else "The photograph was not graded."
+    made.CompletionFlagDescription = LIMITS if answer.report.status == "ok" else "The photograph was not graded."
     return settle(own(made), answer)
 
 
@@ -80,7 +78,10 @@ def _observer(answer: Answer) -> hd.sr.ObservationContext:
 def _eye(answer: Answer) -> hd.sr.MeasurementsAndQualitativeEvaluations:
     """The group of the whole photograph."""
     report, codes = answer.report, answer.codes
-    measured: list[tuple[str, float | None]] = [("quality", getattr(report, "quality", None)), ("p_referable", report.p_referable)]
+    measured: list[tuple[str, float | None]] = [
+        ("quality", getattr(report, "quality", None)),
+        ("p_referable", report.p_referable),
+    ]
     measured += [(f"p{grade}", p) for grade, p in enumerate(report.probabilities or ())]
     said = [("said.gradable", _yes_or_no(report.grade is not None))]
     if report.grade is not None:
@@ -98,7 +99,7 @@ def _eye(answer: Answer) -> hd.sr.MeasurementsAndQualitativeEvaluations:
         qualitative_evaluations=[
             hd.sr.QualitativeEvaluation(name=concept(codes[name]), value=concept(codes[value])) for name, value in said
         ],
-        source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(answer.source.dataset)],
+        source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(header(answer.source))],
     )
     texts = [("said.reader", reason) for reason in getattr(report, "for_reader", ())]
     if report.grade is None:
@@ -128,10 +129,12 @@ def _lesion(answer: Answer, lesion: Lesion, lesions: Dataset) -> Any:
     if not count:
         return hd.sr.MeasurementsAndQualitativeEvaluations(**shared)
     segment = hd.sr.ReferencedSegmentationFrame.from_segmentation(lesions, segment_number=int(lesion) + 1)
+    for item in segment:  # the segment is one frame, and the image has no more: to number them is not allowed
+        del item.ReferencedSOPSequence[0].ReferencedFrameNumber
     return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **shared)
 
 
-def _measurement(answer: Answer, name: str, value: float, unit: str) -> hd.sr.Measurement:
+def _measurement(answer: Answer, name: str, value: float | int, unit: str) -> hd.sr.Measurement:
     codes = answer.codes
     return hd.sr.Measurement(
         concept(codes[f"measured.{name}"]), value=round(value, 6), unit=concept(codes[f"unit.{unit}"])
