@@ -131,12 +131,6 @@ def test_patient_and_study_are_the_photographs() -> None:
         assert (read.ContentDate, read.ContentTime) == ("20240102", "101300")
 
 
-def as_bytes(made: Dataset):
-    import io
-
-    return io.BytesIO(as_file(made))
-
-
 def test_private_and_other_attributes_of_the_photograph_stay_there() -> None:
     source = photograph(PatientComments="tell nobody")
     source.private_block(0x0009, "CAMERA", create=True).add_new(1, "LO", "Yamada")
