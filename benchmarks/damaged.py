@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -101,7 +102,7 @@ def run(first: int, last: int) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """A whole photograph in every form."""
+    """A whole photograph in every form that can be written here."""
     pixels = np.asarray(draw(0, size=SIDE).photograph)
     for form, options in (("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("BMP", {}), ("PPM", {})):
         yield picture(pixels, form, **options)
@@ -113,6 +114,12 @@ def seeds() -> Iterator[bytes]:
         made = dataset(pixels, ExplicitVRLittleEndian)
         made.compress(syntax, generate_instance_uid=False)
         yield written(made, syntax)
+    if shutil.which("dcmcjpeg"):  # of DCMTK; nothing else at hand writes JPEG Lossless
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / name for name in ("raw.dcm", "lossless.dcm")]
+            paths[0].write_bytes(dicom(pixels, ExplicitVRLittleEndian))
+            subprocess.run(["dcmcjpeg", "+e1", *paths], check=True)
+            yield paths[1].read_bytes()
     made = dataset(pixels, JPEGBaseline8Bit)
     made.PhotometricInterpretation, made.PixelData = "YBR_FULL_422", encapsulate([picture(pixels, "JPEG")])
     made["PixelData"].is_undefined_length = True
