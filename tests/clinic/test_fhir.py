@@ -17,6 +17,7 @@ from deepmtdr.clinic.fhir import Namespaces, to_bundle, to_json
 from deepmtdr.errors import ClinicError
 from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.terms import Lesion
+from dicom_objects import read_as
 
 
 def sent(
@@ -111,7 +112,7 @@ def test_the_report_says_that_it_is_a_machines_and_unverified() -> None:
     assert "Right eye: Moderate non-proliferative retinopathy, grade 2" in report["conclusion"]
     assert code_of(report["conclusionCode"][0]) == "312904009"
     (device,) = resources(bundle, "Device")
-    assert [one["value"] for one in device["version"]] == ["0.1", "v0-0123456789ab"]
+    assert [one["value"] for one in device["version"]] == ["1.2", "w-0123456789ab"]
 
 
 @pytest.mark.parametrize("report", [graded(), ungradable()], ids=["graded", "ungradable"])
@@ -183,4 +184,4 @@ def test_a_time_without_a_zone_is_sent_as_its_day() -> None:
 
 def test_a_file_that_was_not_decoded_is_refused() -> None:
     with pytest.raises(ClinicError, match="status error, expected ok or ungradable"):
-        sent(graded(status="error", message="x"))
+        sent(read_as("error"))

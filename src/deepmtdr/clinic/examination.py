@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from deepmtdr.data.sample import Laterality
 from deepmtdr.errors import ClinicError
 from deepmtdr.files import readable
 from deepmtdr.screening.report import ScreeningReport
@@ -27,7 +28,7 @@ class Examination:
     study_uid: str
     series_uid: str
     instance_uid: str
-    laterality: Literal["L", "R"] | None = None
+    laterality: Laterality | None = None
     """Of the eye; None: unknown."""
     acquired: datetime | None = None
     """When the photograph was taken; without a time zone where the object has none."""

@@ -2,7 +2,7 @@
 
 Everything is `preliminary`: no person has verified it. The patient, the order, the study and the photograph are named
 by their identifiers alone, the patient's name is not known here. Each resource has an identifier that follows from the
-photograph and the weights, and is created only where the server has none such: a repeat changes nothing.
+photograph, the weights and the codes, and is created only where the server has none such: a repeat changes nothing.
 
 The library's oldest edition is R4B (4.3.0). What is written here is R4 (4.0.1) as well; docs/fhir.md says how that was
 judged.
@@ -30,11 +30,10 @@ from fhir.resources.R4B.reference import Reference
 
 from deepmtdr.clinic.codes import Codes
 from deepmtdr.clinic.examination import NOTICE, Examination, check, reason_of, said_of
+from deepmtdr.clinic.objects import NAMESPACE
 from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.terms import Grade, Lesion
 
-OWN = uuid.UUID("9c0c7a5e-6f0f-5d0c-8f5b-6d1d3b2f7a10")
-"""Namespace of the identifiers."""
 HL7 = "http://terminology.hl7.org/CodeSystem"
 METHOD = "Artificial intelligence on one fundus photograph, not verified by a person"
 
@@ -94,9 +93,11 @@ class _Writer:
 
     def _add(self, part: str, resource: Device | Observation | DiagnosticReport) -> Reference:
         """Take a resource into the bundle under its identifier."""
-        report = self.report
-        about = [] if part == "algorithm" else [self.examination.instance_uid, report.way_in_words, report.precision]
-        urn = uuid.uuid5(OWN, "\n".join([part, report.version, report.weights, *about])).urn
+        report, photograph = self.report, self.examination.instance_uid
+        about = () if part == "algorithm" else (photograph, report.way_in_words, report.precision)
+        said = sorted((name, *code) for name, code in self.codes.named.items())
+        key = "|".join(("FHIR", part, report.version, report.weights, *about, str(said)))
+        urn = uuid.uuid5(NAMESPACE, key).urn
         resource.identifier = [Identifier(system="urn:ietf:rfc:3986", value=urn)]
         request = BundleEntryRequest(
             method="POST", url=resource.get_resource_type(), ifNoneExist=f"identifier=urn:ietf:rfc:3986|{urn}"
