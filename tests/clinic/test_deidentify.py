@@ -123,6 +123,12 @@ def test_every_reference_is_true_afterwards() -> None:
     assert len(uids) > 6 and all(re.fullmatch(r"2\.25\.[1-9]\d{20,38}|1\.2\.840\.10008\.[\d.]+", uid) for uid in uids)
 
 
+def test_an_identifier_of_the_standard_itself_stays() -> None:
+    clock = UID("1.2.840.10008.15.1.1")  # coordinated universal time
+    clean = deidentify(photograph(SynchronizationFrameOfReferenceUID=clock), KEY)
+    assert clean.SynchronizationFrameOfReferenceUID == clock
+
+
 def test_a_result_of_a_photograph_is_still_its_result() -> None:
     made = photograph()
     derived, source = deidentify(sr_image(answer(made), draw_fundus(64, 64, (32, 32), 32)), KEY), deidentify(made, KEY)

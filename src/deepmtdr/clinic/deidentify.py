@@ -189,8 +189,8 @@ def action_of(tag: BaseTag) -> str:
     Returns:
         `X` remove, `Z` empty, `D` dummy, `U` another UID, their combinations as in Table E.1-1, or `K` keep.
     """
-    if tag.is_private or tag.element == 0 or tag.group >> 8 in (0x50, 0x60) or not dictionary_has_tag(tag):
-        return "X"  # group lengths, curves and overlays, and what this dictionary does not know, too
+    if tag.is_private or tag.element == 0 or not dictionary_has_tag(tag):
+        return "X"  # group lengths too, and what the dictionary has no single name for: curves, overlays
     return _table().get(tag, "K")
 
 
