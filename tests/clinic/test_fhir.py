@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
+from fhir.resources.R4B.observation import Observation
 
 from clinic_reports import examination, graded, ungradable
 from deepmtdr.clinic.codes import load_codes
@@ -185,3 +188,13 @@ def test_a_time_without_a_zone_is_sent_as_its_day() -> None:
 def test_a_file_that_was_not_decoded_is_refused() -> None:
     with pytest.raises(ClinicError, match="status error, expected ok or ungradable"):
         sent(read_as("error"))
+
+
+def test_the_example_of_the_docs_has_the_form_of_what_is_sent(root: Path) -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", (root / "docs" / "fhir.md").read_text("utf-8"), re.DOTALL)
+    shown, made = json.loads(block), by_code(sent(graded()))["71491-5"]
+    Observation.model_validate(shown)
+    assert set(shown) == set(made)
+    for name in ("status", "category", "code", "subject", "effectiveDateTime", "bodySite", "method", "derivedFrom"):
+        assert shown[name] == made[name]
+    assert set(shown["component"][0]["valueQuantity"]) == set(made["component"][0]["valueQuantity"])
