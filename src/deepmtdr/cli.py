@@ -30,10 +30,19 @@ REFUSED = 2
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """What goes wrong on purpose is one line on stderr and exit code 2; anything else is a bug, with its traceback."""
+def one_line_errors(extra: str = "") -> Iterator[None]:
+    """What goes wrong on purpose is one line on stderr and exit code 2; anything else is a bug, with its traceback.
+
+    Args:
+        extra: whose libraries may be missing.
+    """
     try:
         yield
+    except ModuleNotFoundError as error:
+        if not extra or (error.name or "").startswith("deepmtdr"):
+            raise
+        typer.echo(f"deepmtdr: {error.name} is not installed; pip install 'deepmtdr[{extra}]'", err=True)
+        raise typer.Exit(REFUSED) from None
     except (DeepMTDRError, OSError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         typer.echo(f"deepmtdr: {' '.join(text.split()) or type(error).__name__}", err=True)
@@ -89,6 +98,32 @@ def grade(
         inputs, left_out = find_photographs(paths, out)
         engine = ScreeningEngine.load(weights)
         reports = _watched(grade_all(engine, inputs, out, as_lr), len(inputs), "grading")
+    _show_reports(reports, left_out, as_json)
+    raise typer.Exit(FAILED if any(report.status != "ok" for report in reports) else 0)
+
+
+@app.command()
+def dicom(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="DICOM photographs, folders, globs.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.csv and a folder per photograph.")] = Path("out/dicom"),
+    codes: Annotated[Path | None, typer.Option(help="TOML file of codes that differ from the shipped ones.")] = None,
+    deidentify: Annotated[
+        Path | None, typer.Option(metavar="KEYFILE", help="Take the patient out first, by this key; made if missing.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON instead of a table.")] = False,
+    weights: Weights = None,
+) -> None:
+    """Answer DICOM photographs: DICOM objects, FHIR and a PDF, as files and without any network.
+
+    Exit code as of `grade`. What is written can be read by its owner alone.
+
+    Example: deepmtdr dicom examples/dicom --out out/dicom
+    """
+    with one_line_errors("clinic"):
+        from deepmtdr.clinic.results import answer_paths
+
+        answers, inputs, left_out = answer_paths(paths, out, weights, codes, deidentify)
+        reports = _watched(answers, len(inputs), "answering")
     _show_reports(reports, left_out, as_json)
     raise typer.Exit(FAILED if any(report.status != "ok" for report in reports) else 0)
 

@@ -11,22 +11,17 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-import pydicom.config
 from pydicom import DataElement, Dataset, dcmwrite
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
-from pydicom.valuerep import validate_value
 
 from deepmtdr.clinic.codes import Code, Codes
-from deepmtdr.clinic.source import REQUIRED, Source
-from deepmtdr.files import readable
+from deepmtdr.clinic.source import REQUIRED, Source, content_time, valid
 from deepmtdr.screening.report import ScreeningReport
 
 NAMESPACE = uuid.UUID("5d0f7d3e-6f0a-5b58-9a0e-0f6f3c1f6f71")
 """Of the identifiers that this project derives; fixed for ever."""
 IMPLEMENTATION = UID(f"2.25.{uuid.uuid5(NAMESPACE, 'implementation').int}")
-DUMMY_DATE, DUMMY_TIME = "19000101", "000000"
-"""Where a date must stand and the photograph has none, as after de-identification."""
 
 PATIENT = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "PatientBirthDate"),
@@ -73,11 +68,6 @@ class Answer:
         said = sorted((name, *code) for name, code in self.codes.named.items())
         key = "|".join((*names, report.version, report.weights, report.precision, str(said)))
         return UID(f"2.25.{uuid.uuid5(NAMESPACE, key).int}")
-
-    @property
-    def reason(self) -> str:
-        """Why the photograph was not graded; empty if it was."""
-        return self.report.message.removeprefix(f"{readable(self.report.path)}: ")
 
     @property
     def instance_number(self) -> int:
@@ -155,22 +145,6 @@ def _identify(made: Dataset, source: Dataset) -> None:
             setattr(made, keyword, "")
 
 
-def content_time(source: Dataset) -> tuple[str, str]:
-    """Date and time of the photograph, YYYYMMDD and HHMMSS: of its content, else its acquisition, else its study."""
-    moment = str(source.get("AcquisitionDateTime") or "")
-    found = (
-        (source.get("ContentDate"), source.get("ContentTime")),
-        (moment[:8], moment[8:14]),
-        (source.get("AcquisitionDate"), source.get("AcquisitionTime")),
-        (source.get("StudyDate"), source.get("StudyTime")),
-    )
-    for date, time in found:
-        day, clock = str(date or ""), str(time or "").partition(".")[0]
-        if day and _valid("DA", day):
-            return day, clock if len(clock) == 6 and _valid("TM", clock) else DUMMY_TIME
-    return DUMMY_DATE, DUMMY_TIME
-
-
 def coded(code: Code) -> Dataset:
     """A code as an item of a sequence."""
     item = Dataset()
@@ -197,12 +171,4 @@ def _sound(element: DataElement) -> bool:
     if element.VR not in CHECKED:
         return True
     values: Any = element.value if element.VM > 1 else [element.value]
-    return all(not value or _valid(element.VR, str(value)) for value in values)
-
-
-def _valid(vr: str, value: str) -> bool:
-    try:
-        validate_value(vr, value, pydicom.config.RAISE)
-    except ValueError:
-        return False
-    return True
+    return all(not value or valid(element.VR, str(value)) for value in values)

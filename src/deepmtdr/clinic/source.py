@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import warnings
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pydicom.config
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileDataset
 from pydicom.uid import (
@@ -22,7 +24,10 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
     VLPhotographicImageStorage,
 )
+from pydicom.valuerep import validate_value
 
+from deepmtdr.clinic.examination import Examination
+from deepmtdr.clinic.letters import name_in_words
 from deepmtdr.data.sample import Laterality
 from deepmtdr.errors import ClinicError
 from deepmtdr.files import readable
@@ -35,6 +40,8 @@ PHOTOGRAPHS = (
     VLPhotographicImageStorage,
 )
 """SOP classes that are answered; of several frames in one object none is."""
+DUMMY_DATE, DUMMY_TIME = "19000101", "000000"
+"""Where a date must stand and the photograph has none, as after de-identification."""
 REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
@@ -52,6 +59,31 @@ class Source:
     def uid(self) -> UID:
         """SOP Instance UID."""
         return self.dataset.SOPInstanceUID
+
+    @property
+    def examination(self) -> Examination:
+        """What the answer refers to."""
+        header = self.dataset
+        camera = (str(header.get(keyword) or "").strip() for keyword in ("Manufacturer", "ManufacturerModelName"))
+        return Examination(
+            patient_id=str(header.get("PatientID") or ""),
+            issuer=str(header.get("IssuerOfPatientID") or ""),
+            accession=str(header.get("AccessionNumber") or ""),
+            study_uid=str(header.StudyInstanceUID),
+            series_uid=str(header.SeriesInstanceUID),
+            instance_uid=str(header.SOPInstanceUID),
+            laterality=self.laterality,
+            acquired=_acquired(header),
+            device=" ".join(part for part in camera if part),
+        )
+
+    @property
+    def patient(self) -> str:
+        """Whose photograph it is, for people: name, number, date of birth."""
+        born = str(self.dataset.get("PatientBirthDate") or "")
+        name = name_in_words(str(self.dataset.get("PatientName") or ""))
+        parts = (name, self.examination.patient_id, f"born {born}" if born else "")
+        return ", ".join(part for part in parts if part)
 
 
 def read_source(path: Path) -> Source:
@@ -98,6 +130,37 @@ def take(dataset: FileDataset | Dataset, sha256: str = "") -> Source:
         if meta.get(named, dataset[own].value) != dataset[own].value:
             raise ClinicError(f"found a file header and a data set that name different {own}s, expected the same")
     return Source(dataset, _laterality(dataset), sha256)
+
+
+def _acquired(dataset: Dataset) -> datetime | None:
+    """When the photograph was taken, as far as it says so."""
+    date, time = content_time(dataset)
+    return None if date == DUMMY_DATE else datetime.strptime(date + time, "%Y%m%d%H%M%S")
+
+
+def content_time(source: Dataset) -> tuple[str, str]:
+    """Date and time of a photograph, YYYYMMDD and HHMMSS: of its content, else its acquisition, else its study."""
+    moment = str(source.get("AcquisitionDateTime") or "")
+    found = (
+        (source.get("ContentDate"), source.get("ContentTime")),
+        (moment[:8], moment[8:14]),
+        (source.get("AcquisitionDate"), source.get("AcquisitionTime")),
+        (source.get("StudyDate"), source.get("StudyTime")),
+    )
+    for date, time in found:
+        day, clock = str(date or ""), str(time or "").partition(".")[0]
+        if day and valid("DA", day):
+            return day, clock if len(clock) == 6 and valid("TM", clock) else DUMMY_TIME
+    return DUMMY_DATE, DUMMY_TIME
+
+
+def valid(vr: str, value: str) -> bool:
+    """Whether a value is one of this value representation."""
+    try:
+        validate_value(vr, value, pydicom.config.RAISE)
+    except ValueError:
+        return False
+    return True
 
 
 def _class_name(uid: UID) -> str:

@@ -9,6 +9,7 @@ import highdicom as hd
 from pydicom import Dataset
 
 from deepmtdr.clinic.codes import Code
+from deepmtdr.clinic.examination import reason_of
 from deepmtdr.clinic.objects import Answer, header, settle
 from deepmtdr.clinic.segments import own
 from deepmtdr.terms import Grade, Lesion
@@ -103,7 +104,7 @@ def _eye(answer: Answer) -> hd.sr.MeasurementsAndQualitativeEvaluations:
     )
     texts = [("said.reader", reason) for reason in getattr(report, "for_reader", ())]
     if report.grade is None:
-        texts.append(("said.reason", answer.reason))
+        texts.append(("said.reason", reason_of(report)))
     for name, text in texts:
         group[0].ContentSequence.append(
             hd.sr.TextContentItem(concept(codes[name]), text, hd.sr.RelationshipTypeValues.CONTAINS)
