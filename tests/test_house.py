@@ -110,7 +110,7 @@ def test_help_leaves_torch_alone(tmp_path: Path) -> None:
 def test_no_import_has_a_side_effect(tmp_path: Path) -> None:
     modules = [module_of(path) for path in SOURCES if path.stem != "__main__"]
     program = (
-        "import importlib, os, random, sys, threading, numpy, torch, rich.progress\n"
+        "import importlib, os, random, sys, threading, numpy, pydicom, torch, rich.progress\n"
         "state = lambda: (os.getcwd(), dict(os.environ), random.getstate(), torch.get_default_dtype(),\n"
         "    torch.get_num_threads(), torch.initial_seed(), torch.is_grad_enabled(), threading.active_count(),\n"
         "    str(numpy.random.get_state()), numpy.geterr(), list(sys.path))\n"

@@ -46,7 +46,7 @@ def test_the_example_is_answered_in_full_and_a_repeat_is_the_same_bytes(
     assert report.status == "ok"
     assert {path.stem for path in (tmp_path / "once").glob("*.dcm")} == GRADED
     said = json.loads((tmp_path / "once" / "report.json").read_text(encoding="utf-8"))
-    assert (said["path"], said["status"], said["grade"]) == ("Right eye, image 3", "ok", report.grade)
+    assert (said["path"], said["status"], said["grade"]) == ("Left eye, image 3", "ok", report.grade)
     write_results(engine, EXAMPLE, tmp_path / "again")
     assert files(tmp_path / "once") == files(tmp_path / "again")
 
