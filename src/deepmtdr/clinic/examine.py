@@ -1,0 +1,31 @@
+"""What a worker process of `deepmtdr serve` does: the network is loaded once, then one object after another is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepmtdr.clinic.codes import load_codes
+from deepmtdr.clinic.results import write_results
+from deepmtdr.clinic.worker import Examine
+from deepmtdr.screening.engine import ScreeningEngine
+
+
+def load_examine(weights: Path | None = None, codes: Path | None = None) -> Examine:
+    """Load the network and the codes, to examine with.
+
+    Args:
+        weights: checkpoint (.safetensors); None: the shipped one.
+        codes: the site's own codes (TOML) over the shipped ones.
+
+    Returns:
+        A function of a DICOM file and a folder that writes every result file of the one into the other.
+
+    Raises:
+        DeepMTDRError: if the checkpoint or the codes cannot be used.
+    """
+    engine, known = ScreeningEngine.load(weights), load_codes(codes)
+
+    def examine(photograph: Path, folder: Path) -> None:
+        write_results(engine, photograph, folder, known)
+
+    return examine
