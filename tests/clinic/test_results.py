@@ -134,3 +134,31 @@ def test_codes_that_are_none_are_refused_in_one_line(weights: Path, tmp_path: Pa
     (tmp_path / "codes.toml").write_text("[lesion]\nXX = 1\n", encoding="utf-8")
     code, said = dicom(EXAMPLE, "--out", tmp_path / "out", "--weights", weights, "--codes", tmp_path / "codes.toml")
     assert code == 2 and "there is no code [lesion] XX" in said
+
+
+ONE_BIT = {"SamplesPerPixel": 1, "PlanarConfiguration": None, "PhotometricInterpretation": "MONOCHROME2"} | {
+    **{"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0, "PixelData": bytes(300 * 320 // 8)}
+}
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"NumberOfFrames": 3}, "found 3 frames, expected one photograph"),
+        ({"Rows": 60_000, "Columns": 60_000}, "header declares 60000x60000 px"),
+        ({"Rows": 0}, "found 320x0 px"),
+        ({"BitsAllocated": 64, "BitsStored": 64, "HighBit": 63}, "damaged or of an unsupported kind"),
+        ({"PhotometricInterpretation": "CMYK"}, "found colours as 'CMYK', expected one of RGB"),
+        ({"PixelData": b""}, "damaged or of an unsupported kind"),
+    ],
+)
+def test_an_object_that_is_no_one_photograph_is_refused_with_its_reason(
+    engine: ScreeningEngine, tmp_path: Path, tags: dict[str, object], said: str
+) -> None:
+    path = save(tmp_path / "a.dcm", photograph(**tags))
+    with pytest.raises(ClinicError, match=said):
+        write_results(engine, path, tmp_path / "out")
+
+
+def test_a_picture_of_one_bit_is_read_and_ungradable(engine: ScreeningEngine, tmp_path: Path) -> None:
+    assert write_results(engine, save(tmp_path / "a.dcm", photograph(**ONE_BIT)), tmp_path / "out").grade is None

@@ -66,6 +66,8 @@ DECODING = 60.0
 # GIF is read for the sake of its message: several frames are refused by number.
 _FORMATS = ("JPEG", "PNG", "TIFF", "PPM", "BMP", "GIF")
 _EXPECTED = "expected one photograph as JPEG, PNG, TIFF, PPM, BMP or DICOM"
+_COLOURS = ("RGB", "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+"""DICOM's words for them, of those that are read."""
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -234,6 +236,9 @@ def _read_dicom(content: bytes) -> tuple[NDArray[np.uint8], Laterality | None]:
             name = dataset.get("SOPClassUID", "")
             raise _Refused(f"DICOM without pixel data ({getattr(name, 'name', name)}), {_EXPECTED}")
         _check_size(dataset.Columns, dataset.Rows, int(dataset.get("NumberOfFrames") or 1))
+        if dataset.PhotometricInterpretation not in _COLOURS:
+            found = dataset.PhotometricInterpretation
+            raise _Refused(f"found colours as {found!r}, expected one of {', '.join(_COLOURS)}")
         if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
             _check_codestream(dataset)
         side = str(dataset.get("ImageLaterality") or dataset.get("Laterality") or "").strip().upper()
