@@ -45,9 +45,10 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def verbs() -> dict[str, ast.FunctionDef]:
-    """Each function of cli.py that is decorated as a command, by the verb a person types."""
+    """Each function of cli/ that is decorated as a command, by the verb a person types."""
     found = {}
-    for node in ast.parse((PACKAGE / "cli.py").read_text(encoding="utf-8")).body:
+    sources = (path.read_text(encoding="utf-8") for path in sorted((PACKAGE / "cli").glob("*.py")))
+    for node in (node for source in sources for node in ast.parse(source).body):
         if isinstance(node, ast.FunctionDef) and any("command" in ast.unparse(d) for d in node.decorator_list):
             named = [d.args[0].value for d in node.decorator_list if isinstance(d, ast.Call) and d.args]  # type: ignore[union-attr]
             found[named[0] if named else node.name.replace("_", "-")] = node
@@ -110,7 +111,7 @@ def test_help_leaves_torch_alone(tmp_path: Path) -> None:
 def test_no_import_has_a_side_effect(tmp_path: Path) -> None:
     modules = [module_of(path) for path in SOURCES if path.stem != "__main__"]
     program = (
-        "import importlib, os, random, sys, threading, numpy, torch, rich.progress\n"
+        "import importlib, os, random, sys, threading, numpy, pydicom, torch, rich.progress\n"
         "state = lambda: (os.getcwd(), dict(os.environ), random.getstate(), torch.get_default_dtype(),\n"
         "    torch.get_num_threads(), torch.initial_seed(), torch.is_grad_enabled(), threading.active_count(),\n"
         "    str(numpy.random.get_state()), numpy.geterr(), list(sys.path))\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +24,14 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     OphthalmicPhotography8BitImageStorage,
     RLELossless,
     generate_uid,
 )
 
+from deepmtdr.data import photograph
 from deepmtdr.data.photograph import read_photograph
 from deepmtdr.errors import PhotographError
 from fundus import draw_fundus
@@ -253,3 +257,26 @@ def test_damaged_codestream(tmp_path: Path) -> None:
     stream = jpeg()
     dataset = encapsulated(stream[:40] + bytes(len(stream) - 40), JPEGBaseline8Bit, "YBR_FULL_422")
     assert "DICOM, damaged or of an unsupported kind" in fails(write(tmp_path / "a.dcm", dataset))
+
+
+def lossless_jpeg(path: Path) -> Path:
+    """A photograph in JPEG Lossless, as DCMTK writes it."""
+    subprocess.run(["dcmcjpeg", "+e1", write(path.with_suffix(".raw"), dicom(PIXELS, "RGB")), path], check=True)
+    return path
+
+
+@pytest.mark.skipif(shutil.which("dcmcjpeg") is None, reason="needs dcmcjpeg (dcmtk)")
+def test_lossless_jpeg_gives_the_very_pixels(tmp_path: Path) -> None:
+    assert off_by(lossless_jpeg(tmp_path / "a.dcm")) == 0
+
+
+@pytest.mark.parametrize(
+    ("decoder", "said"),
+    [("import os; os.abort()", "exit code -6"), ("while True: pass", "JPEG decoder took longer than 1 s")],
+)
+def test_a_decoder_that_aborts_or_hangs_ends_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: str, said: str
+) -> None:
+    monkeypatch.setattr(photograph, "_APART", decoder)
+    monkeypatch.setattr(photograph, "DECODING", 1.0)
+    assert said in fails(write(tmp_path / "a.dcm", encapsulated(jpeg(), JPEGLosslessSV1, "RGB")))

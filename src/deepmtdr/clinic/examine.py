@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deepmtdr.clinic.codes import load_codes
+from deepmtdr.clinic.results import write_results
 from deepmtdr.clinic.worker import Examine
-from deepmtdr.errors import ClinicError
+from deepmtdr.screening.engine import ScreeningEngine
 
 
 def load_examine(weights: Path | None = None, codes: Path | None = None) -> Examine:
@@ -21,6 +23,9 @@ def load_examine(weights: Path | None = None, codes: Path | None = None) -> Exam
     Raises:
         DeepMTDRError: if the checkpoint or the codes cannot be used.
     """
-    # TO BE WIRED: from deepmtdr.clinic.results import write_results, the engine, load_codes(codes), and
-    # return partial(write_results, engine, codes=...)
-    raise ClinicError("nothing writes results yet")
+    engine, known = ScreeningEngine.load(weights), load_codes(codes)
+
+    def examine(photograph: Path, folder: Path) -> None:
+        write_results(engine, photograph, folder, known)
+
+    return examine

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -58,9 +60,14 @@ MAX_BYTES = 1 << 29
 MIN_SIDE = 32
 """Shortest side of a photograph in pixels; whether its field of view is large enough, the quality gate says."""
 
+DECODING = 60.0
+"""Longest that a decoder in a process of its own may take, s."""
+
 # GIF is read for the sake of its message: several frames are refused by number.
 _FORMATS = ("JPEG", "PNG", "TIFF", "PPM", "BMP", "GIF")
 _EXPECTED = "expected one photograph as JPEG, PNG, TIFF, PPM, BMP or DICOM"
+_COLOURS = ("RGB", "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+"""DICOM's words for them, of those that are read."""
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -229,22 +236,24 @@ def _read_dicom(content: bytes) -> tuple[NDArray[np.uint8], Laterality | None]:
             name = dataset.get("SOPClassUID", "")
             raise _Refused(f"DICOM without pixel data ({getattr(name, 'name', name)}), {_EXPECTED}")
         _check_size(dataset.Columns, dataset.Rows, int(dataset.get("NumberOfFrames") or 1))
+        if dataset.PhotometricInterpretation not in _COLOURS:
+            found = dataset.PhotometricInterpretation
+            raise _Refused(f"found colours as {found!r}, expected one of {', '.join(_COLOURS)}")
         if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
             _check_codestream(dataset)
         side = str(dataset.get("ImageLaterality") or dataset.get("Laterality") or "").strip().upper()
-        return _dicom_pixels(dataset), "L" if side == "L" else "R" if side == "R" else None
+        return _dicom_pixels(dataset, content), "L" if side == "L" else "R" if side == "R" else None
     except _Refused:
         raise
     except Exception as error:  # decoders of damaged data raise almost anything
         raise _Refused(f"DICOM, damaged or of an unsupported kind ({_first_line(error)}), {_EXPECTED}") from error
 
 
-def _dicom_pixels(dataset: Dataset) -> NDArray[np.uint8]:
+def _dicom_pixels(dataset: Dataset, content: bytes) -> NDArray[np.uint8]:
     from pydicom.pixels.processing import apply_color_lut
-    from pydicom.pixels.utils import pixel_array
 
     colours = dataset.PhotometricInterpretation
-    values = pixel_array(dataset)  # every YBR becomes RGB here
+    values = _decoded(dataset, content)  # every YBR becomes RGB here
     bits = int(dataset.BitsStored)
     if colours == "PALETTE COLOR":
         values = apply_color_lut(values, dataset)[..., :3]
@@ -255,6 +264,40 @@ def _dicom_pixels(dataset: Dataset) -> NDArray[np.uint8]:
     if colours == "MONOCHROME1":  # 0 is white
         values = largest - values.astype(np.int32)
     return _to_8_bits(values, largest)
+
+
+def _decoded(dataset: Dataset, content: bytes) -> NDArray:
+    """By a decoder that survives damaged streams; where only GDCM can, in a process of its own, for it may abort."""
+    from pydicom import uid
+    from pydicom.pixels.utils import pixel_array
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    eight_bit_jpeg = syntax == uid.JPEGBaseline8Bit or (syntax == uid.JPEGExtended12Bit and dataset.BitsStored <= 8)
+    if syntax in uid.JPEGTransferSyntaxes and not eight_bit_jpeg:
+        return _decoded_apart(content)
+    plugin = "pillow" if eight_bit_jpeg else "pyjpegls" if syntax in uid.JPEGLSTransferSyntaxes else "pylibjpeg"
+    return pixel_array(dataset, decoding_plugin=plugin if syntax.is_encapsulated else "")
+
+
+_APART = """
+import io, sys, numpy
+from pydicom import dcmread
+from pydicom.pixels.utils import pixel_array
+dataset = dcmread(io.BytesIO(sys.stdin.buffer.read()))
+numpy.save(sys.stdout.buffer, pixel_array(dataset, decoding_plugin="gdcm"))
+"""
+
+
+def _decoded_apart(content: bytes) -> NDArray:
+    command = [sys.executable, "-P", "-W", "ignore", "-c", _APART]
+    try:
+        done = subprocess.run(command, input=content, capture_output=True, timeout=DECODING, check=False)
+    except subprocess.TimeoutExpired:
+        raise _Refused(f"its JPEG decoder took longer than {DECODING:.0f} s, {_EXPECTED}") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise _Refused(f"DICOM, damaged or of an unsupported kind ({said[0]}), {_EXPECTED}")
+    return np.load(io.BytesIO(done.stdout), allow_pickle=False)
 
 
 def _check_codestream(dataset: Dataset) -> None:

@@ -7,7 +7,7 @@ import glob
 import io
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,6 +90,34 @@ def grade_all(
         out: folder for the results; None writes nothing.
         as_lr: as in `ScreeningEngine.read`.
 
+    Returns:
+        As `read_all` yields them.
+    """
+
+    def read(found: Found, folder: Path | None) -> ScreeningReport:
+        problem = found.problem
+        report = engine.refuse(found.path, problem) if problem else engine.read(found.path, as_lr)
+        if folder is not None:
+            write_report(report, folder)
+        return report
+
+    return read_all(inputs, out, read, folder_names(found.path for found in inputs))
+
+
+def read_all(
+    inputs: Sequence[Found],
+    out: Path | None,
+    read: Callable[[Found, Path | None], ScreeningReport],
+    names: Iterable[str],
+) -> Iterator[ScreeningReport]:
+    """Read each input into a folder of its own; keep `results.csv` up to date on the way.
+
+    Args:
+        inputs: from `find_photographs`.
+        out: folder for the results; None writes nothing.
+        read: reads one into its folder, or into none, and never raises for the photograph's sake.
+        names: of the folders, one for each input.
+
     Yields:
         A report for each input, in order, without its pictures: thousands of them fit into memory.
 
@@ -101,11 +129,9 @@ def grade_all(
         make_results_folder(out)
         table = _Table(out / RESULTS)
     try:
-        for found, name in zip(inputs, folder_names(found.path for found in inputs), strict=True):
-            problem = found.problem
-            report = engine.refuse(found.path, problem) if problem else engine.read(found.path, as_lr)
-            if out is not None and table is not None:
-                write_report(report, out / name)
+        for found, name in zip(inputs, names, strict=True):
+            report = read(found, None if out is None else out / name)
+            if table is not None:
                 table.add(report.row())
             yield replace(report, pictures=None)
     finally:  # also when the caller stops, or is stopped by Ctrl-C

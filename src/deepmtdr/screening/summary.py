@@ -5,6 +5,7 @@ A page with the lesions at large; beside them the photograph, the super-resolved
 
 from __future__ import annotations
 
+import textwrap
 from typing import NamedTuple
 
 import numpy as np
@@ -162,7 +163,27 @@ def _grade_card(page: Image.Image, place: Place, probabilities: tuple[float, ...
 
 
 def _footer(page: Image.Image, report: ScreeningReport) -> None:
-    y = SIZE[1] - 24
+    y = page.height - 24
     write(page, (MARGIN, y), "Research use: not a medical device", 18, MARK)
     about = f"deepmtdr {report.version} · weights {report.weights}"
     write(page, (SIZE[0] - MARGIN, y), shortened(about, 18, SIZE[0] / 2), 18, SOFT, "rs")
+
+
+def draw_notice(report: ScreeningReport) -> Image.Image:
+    """The page of a photograph that was not graded: that, and why.
+
+    Args:
+        report: with a message.
+
+    Returns:
+        An RGB image as wide as the summary.
+    """
+    page = Image.new("RGB", (SIZE[0], HEAD + 260), PAGE)
+    write(page, (MARGIN, 74), "Not graded", 44, MARK, bold=True)
+    name = shortened(readable(report.path.name), 26, SIZE[0] / 2)
+    write(page, (SIZE[0] - MARGIN, 74), name, 26, anchor="rs")
+    reason = report.message.removeprefix(f"{readable(report.path)}: ")
+    for number, line in enumerate(textwrap.wrap(reason, 110)[:4]):
+        write(page, (MARGIN, HEAD + 30 + 40 * number), line, 28)
+    _footer(page, report)
+    return page

@@ -1,0 +1,174 @@
+"""What every object that answers a photograph has in common: patient, study, series, identifiers, dates, maker.
+
+The identifiers are derived from the photograph's and from what read it, and every date is the photograph's own. So the
+same photograph read again by the same weights gives the same objects, byte by byte, and a PACS keeps one of them.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom import DataElement, Dataset, dcmwrite
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from deepmtdr.clinic.codes import Code, Codes
+from deepmtdr.clinic.source import REQUIRED, Source, content_time, valid
+from deepmtdr.screening.report import ScreeningReport
+
+NAMESPACE = uuid.UUID("5d0f7d3e-6f0a-5b58-9a0e-0f6f3c1f6f71")
+"""Of the identifiers that this project derives; fixed for ever."""
+IMPLEMENTATION = UID(f"2.25.{uuid.uuid5(NAMESPACE, 'implementation').int}")
+
+PATIENT = (
+    *("PatientName", "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "PatientBirthDate"),
+    *("PatientSex", "OtherPatientIDsSequence", "PatientIdentityRemoved", "DeidentificationMethod"),
+    "DeidentificationMethodCodeSequence",
+)
+STUDY = (
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "IssuerOfAccessionNumberSequence"),
+    *("ReferringPhysicianName", "StudyDescription", "PatientAge", "ClinicalTrialSponsorName"),
+    *("ClinicalTrialProtocolID", "ClinicalTrialSubjectID"),
+)
+"""Of the patient and study modules what is copied, as it stands."""
+EMPTY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
+    *("AccessionNumber", "ReferringPhysicianName"),
+)
+"""Must be there, if only empty."""
+CHECKED = ("DA", "TM", "CS", "AS")
+"""Value representations that are left empty where their value breaks the standard; names and numbers never are."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One photograph, what was read in it, and in which codes it is said."""
+
+    source: Source
+    report: ScreeningReport
+    codes: Codes
+
+    def uid(self, *names: str) -> UID:
+        """The identifier of a thing of this answer.
+
+        Args:
+            names: what it is, such as "lesions", "series".
+        """
+        return self._uid(self.source.uid, *names)
+
+    def series_uid(self, kind: str) -> UID:
+        """Of the series of a kind of object: one for all photographs of a series and side."""
+        return self._uid(self.source.dataset.SeriesInstanceUID, kind, self.source.laterality or "", "series")
+
+    def _uid(self, *names: str) -> UID:
+        report = self.report
+        said = sorted((name, *code) for name, code in self.codes.named.items())
+        key = "|".join((*names, report.version, report.weights, report.precision, str(said)))
+        return UID(f"2.25.{uuid.uuid5(NAMESPACE, key).int}")
+
+    @property
+    def instance_number(self) -> int:
+        """The photograph's own, so that both sort alike."""
+        try:
+            return max(int(self.source.dataset.get("InstanceNumber") or 1), 1)
+        except (TypeError, ValueError):
+            return 1
+
+
+def new_object(answer: Answer, kind: str, sop_class: UID, modality: str, description: str, number: int) -> Dataset:
+    """A DICOM object of the photograph's patient and study, in a series of its own, with nothing in it yet.
+
+    Args:
+        answer: to which photograph.
+        kind: of object: makes its identifiers.
+        sop_class: of the object.
+        modality: of its series.
+        description: of its series, for people.
+        number: of its series.
+    """
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, answer.uid(kind)
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, IMPLEMENTATION
+    made = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    made.SOPClassUID, made.SOPInstanceUID = sop_class, answer.uid(kind)
+    made.Modality, made.SeriesInstanceUID = modality, answer.series_uid(kind)
+    made.SeriesNumber, made.InstanceNumber = number, answer.instance_number
+    made.SeriesDescription = description
+    return settle(made, answer)
+
+
+def settle(made: Dataset, answer: Answer) -> Dataset:
+    """Put the photograph's patient, study and dates into an object, and the maker; drop what differs at a repeat.
+
+    Args:
+        made: an object, by whatever hand; it is changed.
+        answer: to which photograph.
+    """
+    source, report = answer.source.dataset, answer.report
+    _identify(made, source)
+    made.ContentDate, made.ContentTime = content_time(source)
+    for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
+        if keyword in made:
+            del made[keyword]
+    made.Manufacturer, made.ManufacturerModelName = "deepmtdr", "deepmtdr"
+    made.DeviceSerialNumber = report.weights[:64]
+    made.SoftwareVersions = [report.version, report.precision]
+    return made
+
+
+def header(source: Source) -> Dataset:
+    """Of a photograph what an answer may take over and refer to, and nothing else."""
+    made = Dataset()
+    for keyword in REQUIRED:
+        made[keyword] = source.dataset[keyword]
+    made.Modality, made.Rows, made.Columns = "OP", 1, 1
+    _identify(made, source.dataset)
+    return made
+
+
+def _identify(made: Dataset, source: Dataset) -> None:
+    """Patient and study as they stand in the photograph, and nothing more of either."""
+    if "SpecificCharacterSet" in source:
+        made.SpecificCharacterSet = source.SpecificCharacterSet
+    for element in [element for element in made if element.tag.group == 0x0010]:
+        del made[element.tag]
+    for keyword in (*PATIENT, *STUDY):
+        if keyword in source and _sound(source[keyword]):
+            made[keyword] = source[keyword]
+        elif keyword in made:
+            del made[keyword]
+    for keyword in EMPTY:
+        if keyword not in made:
+            setattr(made, keyword, "")
+
+
+def coded(code: Code) -> Dataset:
+    """A code as an item of a sequence."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme, code.meaning
+    return item
+
+
+def reference(dataset: Dataset) -> Dataset:
+    """An object by its class and identifier, as an item of a sequence."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+    return item
+
+
+def as_file(made: Dataset) -> bytes:
+    """An object as the bytes of a DICOM file."""
+    buffer = io.BytesIO()
+    dcmwrite(buffer, made, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _sound(element: DataElement) -> bool:
+    """Whether a value may stand in an answer: names and numbers as they are, the others if valid."""
+    if element.VR not in CHECKED:
+        return True
+    values: Any = element.value if element.VM > 1 else [element.value]
+    return all(not value or valid(element.VR, str(value)) for value in values)

@@ -1,0 +1,183 @@
+"""The object that came: one DICOM photograph of one eye, and whose it is.
+
+Pixels are decoded elsewhere (`data.photograph`); here it is judged whether the object can be answered at all, and what
+of it goes into every answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pydicom.config
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileDataset
+from pydicom.uid import (
+    UID,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    OphthalmicPhotography8BitImageStorage,
+    OphthalmicPhotography16BitImageStorage,
+    SecondaryCaptureImageStorage,
+    VLPhotographicImageStorage,
+)
+from pydicom.valuerep import validate_value
+
+from deepmtdr.clinic.examination import Examination
+from deepmtdr.clinic.letters import name_in_words
+from deepmtdr.data.sample import Laterality
+from deepmtdr.errors import ClinicError
+from deepmtdr.files import readable
+
+PHOTOGRAPHS = (
+    OphthalmicPhotography8BitImageStorage,
+    OphthalmicPhotography16BitImageStorage,
+    SecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    VLPhotographicImageStorage,
+)
+"""SOP classes that are answered; of several frames in one object none is."""
+DUMMY_DATE, DUMMY_TIME = "19000101", "000000"
+"""Where a date must stand and the photograph has none, as after de-identification."""
+REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A photograph's header, without the pixels."""
+
+    dataset: Dataset
+    laterality: Laterality | None
+    """Which eye; None where the object does not say."""
+    sha256: str
+    """Of the file."""
+
+    @property
+    def uid(self) -> UID:
+        """SOP Instance UID."""
+        return self.dataset.SOPInstanceUID
+
+    @property
+    def examination(self) -> Examination:
+        """What the answer refers to."""
+        header = self.dataset
+        camera = (str(header.get(keyword) or "").strip() for keyword in ("Manufacturer", "ManufacturerModelName"))
+        return Examination(
+            patient_id=str(header.get("PatientID") or ""),
+            issuer=str(header.get("IssuerOfPatientID") or ""),
+            accession=str(header.get("AccessionNumber") or ""),
+            study_uid=str(header.StudyInstanceUID),
+            series_uid=str(header.SeriesInstanceUID),
+            instance_uid=str(header.SOPInstanceUID),
+            laterality=self.laterality,
+            acquired=_acquired(header),
+            device=" ".join(part for part in camera if part),
+        )
+
+    @property
+    def patient(self) -> str:
+        """Whose photograph it is, for people: name, number, date of birth."""
+        born = str(self.dataset.get("PatientBirthDate") or "")
+        name = name_in_words(str(self.dataset.get("PatientName") or ""))
+        parts = (name, self.examination.patient_id, f"born {born}" if born else "")
+        return ", ".join(part for part in parts if part)
+
+
+def read_source(path: Path) -> Source:
+    """Read the header of a photograph.
+
+    Args:
+        path: a DICOM file.
+
+    Raises:
+        ClinicError: if it is no DICOM file, of another SOP class, without the identifiers that an answer needs, or says
+            of itself that it is both a left and a right eye. The message holds no patient data.
+        OSError: if the file cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # values that are not as the standard wants them are judged where used
+            return take(dcmread(path, stop_before_pixels=True), hashlib.sha256(content).hexdigest())
+    except ClinicError as error:
+        raise ClinicError(f"{readable(path)}: {error}") from None
+    except Exception as error:  # a damaged header makes pydicom raise almost anything, quoting what it holds
+        raise ClinicError(f"{readable(path)}: no readable DICOM header ({type(error).__name__})") from None
+
+
+def take(dataset: FileDataset | Dataset, sha256: str = "") -> Source:
+    """Judge a header that was read.
+
+    Args:
+        dataset: with or without pixels.
+        sha256: of the file.
+
+    Raises:
+        ClinicError: as `read_source`, without the path.
+    """
+    for keyword in REQUIRED:
+        value = dataset.get(keyword)
+        if not isinstance(value, UID) or not value.is_valid:
+            raise ClinicError(f"found {'no' if not value else 'no valid'} {keyword}, expected an identifier")
+    if dataset.SOPClassUID not in PHOTOGRAPHS:
+        expected = ", ".join(UID(uid).name for uid in PHOTOGRAPHS)
+        raise ClinicError(f"found {_class_name(dataset.SOPClassUID)}, expected one of {expected}")
+    meta = getattr(dataset, "file_meta", Dataset())
+    for named, own in (("MediaStorageSOPClassUID", "SOPClassUID"), ("MediaStorageSOPInstanceUID", "SOPInstanceUID")):
+        if meta.get(named, dataset[own].value) != dataset[own].value:
+            raise ClinicError(f"found a file header and a data set that name different {own}s, expected the same")
+    return Source(dataset, _laterality(dataset), sha256)
+
+
+def _acquired(dataset: Dataset) -> datetime | None:
+    """When the photograph was taken, as far as it says so."""
+    date, time = content_time(dataset)
+    return None if date == DUMMY_DATE else datetime.strptime(date + time, "%Y%m%d%H%M%S")
+
+
+def content_time(source: Dataset) -> tuple[str, str]:
+    """Date and time of a photograph, YYYYMMDD and HHMMSS: of its content, else its acquisition, else its study."""
+    moment = str(source.get("AcquisitionDateTime") or "")
+    found = (
+        (source.get("ContentDate"), source.get("ContentTime")),
+        (moment[:8], moment[8:14]),
+        (source.get("AcquisitionDate"), source.get("AcquisitionTime")),
+        (source.get("StudyDate"), source.get("StudyTime")),
+    )
+    for date, time in found:
+        day, clock = str(date or ""), str(time or "").partition(".")[0]
+        if day and valid("DA", day):
+            return day, clock if len(clock) == 6 and valid("TM", clock) else DUMMY_TIME
+    return DUMMY_DATE, DUMMY_TIME
+
+
+def valid(vr: str, value: str) -> bool:
+    """Whether a value is one of this value representation."""
+    try:
+        validate_value(vr, value, pydicom.config.RAISE)
+    except ValueError:
+        return False
+    return True
+
+
+def _class_name(uid: UID) -> str:
+    return uid.name if uid.name != uid else "an unknown SOP class"
+
+
+def _laterality(dataset: Dataset) -> Laterality | None:
+    """What the header says, wherever it says it; R and L at once is no answer but a danger."""
+    said: list[Any] = [dataset.get("ImageLaterality"), dataset.get("Laterality")]
+    for region in dataset.get("AnatomicRegionSequence") or ():
+        for modifier in region.get("AnatomicRegionModifierSequence") or ():
+            said.append(MODIFIERS.get(str(modifier.get("CodeValue"))))
+    sides = {str(side).strip().upper() for side in said if side}
+    if {"L", "R"} <= sides:
+        raise ClinicError("found both a left and a right eye in the header, expected one side")
+    return "L" if "L" in sides else "R" if "R" in sides else None
+
+
+MODIFIERS = {"24028007": "R", "G-A100": "R", "7771000": "L", "G-A101": "L"}
+"""Right and left by SNOMED CT and by the retired SNOMED RT codes that older devices write."""

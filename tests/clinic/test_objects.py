@@ -1,0 +1,253 @@
+"""The objects that answer a photograph, written, read back and judged from outside."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import (
+    UID,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    OphthalmicPhotography8BitImageStorage,
+    OphthalmicPhotography16BitImageStorage,
+    SecondaryCaptureImageStorage,
+    VLPhotographicImageStorage,
+)
+
+from deepmtdr.clinic.derived import document, overlay, sr_image
+from deepmtdr.clinic.objects import Answer, as_file
+from deepmtdr.clinic.segments import lesion_segments, probability_maps
+from deepmtdr.clinic.structured_report import structured_report
+from deepmtdr.terms import Lesion
+from dicom_objects import NAME, answer, photograph, read_as
+
+PAGE = np.zeros((60, 80, 3), np.uint8)
+
+
+def objects(given: Answer) -> dict[str, Dataset]:
+    pictures, made = given.report.pictures, {}
+    if pictures is not None:
+        made["sr"] = sr_image(given, pictures.sr)
+        made["lesions"] = lesion_segments(given, made["sr"], pictures)
+        made["probabilities"] = probability_maps(given, made["sr"], pictures)
+    made["report"] = structured_report(given, made.get("sr"), made.get("lesions"))
+    return {**made, "overlay": overlay(given, PAGE), "document": document(given, b"%PDF-1.4\n%")}
+
+
+def errors(made: Dataset, folder: Path) -> list[str]:
+    """What dciodvfy has against an object; that it does not know our own codes is no fault."""
+    (folder / "made.dcm").write_bytes(as_file(made))
+    said = subprocess.run(["dciodvfy", folder / "made.dcm"], capture_output=True, text=True, check=False).stderr
+    return [line for line in said.splitlines() if line.startswith("Error")]
+
+
+def as_bytes(made: Dataset) -> io.BytesIO:
+    return io.BytesIO(as_file(made))
+
+
+BARE = ("ContentDate", "ContentTime", "AcquisitionDateTime", "StudyDate", "StudyTime", "StudyID", "AccessionNumber")
+SOURCES = {
+    "as a good camera writes it": photograph(),
+    "of a left eye": photograph(ImageLaterality="L"),
+    "of an unknown side": photograph(ImageLaterality=None),
+    "of sixteen bits": photograph(sop_class=OphthalmicPhotography16BitImageStorage),
+    "a secondary capture": photograph(sop_class=SecondaryCaptureImageStorage),
+    "a secondary capture without a side": photograph(sop_class=SecondaryCaptureImageStorage, ImageLaterality=None),
+    "any photograph": photograph(sop_class=VLPhotographicImageStorage),
+    "without a date, a number, a patient": photograph(
+        **dict.fromkeys((*BARE, "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "InstanceNumber"))
+    ),
+    "with nothing said of its making": photograph(
+        **dict.fromkeys(
+            ("AcquisitionDeviceTypeCodeSequence", "PupilDilated", "DetectorType", "LensesCodeSequence", "ImageType")
+        )
+    ),
+    "in Latin 1": photograph(SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jörg"),
+    "in Greek": photograph(SpecificCharacterSet="ISO_IR 126", PatientName="Διονυσιος^Σ"),
+    "lossy before": photograph(
+        LossyImageCompression="01", LossyImageCompressionRatio="20", LossyImageCompressionMethod="ISO_10918_1"
+    ),
+}
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (dicom3tools)")
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("status", ["ok", "ungradable"])
+def test_an_outside_validator_finds_no_error(tmp_path: Path, source: str, status: str) -> None:
+    made = objects(answer(SOURCES[source], read_as(status)))
+    found = {name: errors(one, tmp_path) for name, one in made.items()}
+    assert found == {name: [] for name in made}
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (dicom3tools)")
+def test_the_outside_validator_would_find_one(tmp_path: Path) -> None:
+    made = objects(answer())["sr"]
+    del made.ImageLaterality
+    assert errors(made, tmp_path)
+
+
+def test_the_photographs_of_the_tests_are_without_fault_themselves(tmp_path: Path) -> None:
+    if shutil.which("dciodvfy"):
+        assert errors(photograph(), tmp_path) == []
+
+
+def test_a_repeat_is_the_same_object_byte_by_byte() -> None:
+    once, again = (objects(answer(photograph())) for _ in range(2))
+    assert {name: as_file(made) for name, made in once.items()} == {name: as_file(made) for name, made in again.items()}
+
+
+@pytest.mark.parametrize("other", [{"weights": "w-other"}, {"version": "1.3"}, {"precision": "bf16"}])
+def test_another_reading_is_another_object(other: dict[str, str]) -> None:
+    once, again = objects(answer()), objects(answer(report=read_as(**other)))
+    for name in once:
+        assert once[name].SOPInstanceUID != again[name].SOPInstanceUID
+        assert once[name].SeriesInstanceUID != again[name].SeriesInstanceUID
+
+
+def test_no_two_objects_share_an_identifier() -> None:
+    made = [*objects(answer()).values(), *objects(answer(photograph("2.25.124"))).values()]
+    assert len({one.SOPInstanceUID for one in made}) == len(made)
+    assert all(UID(one.SOPInstanceUID).is_valid and one.SOPInstanceUID.startswith("2.25.") for one in made)
+    assert len({one.SeriesInstanceUID for one in made}) == len(made) / 2  # one series a kind, for both photographs
+
+
+def test_both_eyes_of_one_series_are_answered_in_series_of_their_own() -> None:
+    right, left = objects(answer()), objects(answer(photograph("2.25.124", ImageLaterality="L")))
+    assert all(right[name].SeriesInstanceUID != left[name].SeriesInstanceUID for name in right)
+
+
+def test_patient_and_study_are_the_photographs() -> None:
+    for made in objects(answer()).values():
+        read = dcmread(as_bytes(made))
+        assert str(read.PatientName) == NAME and read.PatientID == "P-17"
+        assert (read.StudyInstanceUID, read.AccessionNumber, read.StudyDate) == ("2.25.1", "A17", "20240102")
+        assert (read.ContentDate, read.ContentTime) == ("20240102", "101300")
+
+
+def test_private_and_other_attributes_of_the_photograph_stay_there() -> None:
+    source = photograph(PatientComments="tell nobody")
+    source.private_block(0x0009, "CAMERA", create=True).add_new(1, "LO", "Yamada")
+    for made in objects(answer(source)).values():
+        assert "tell nobody" not in str(made) and "CAMERA" not in str(made)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_birth_date_that_is_none_is_left_out_but_a_patients_number_never() -> None:
+    source = photograph()
+    source["PatientBirthDate"]._value = "unknown"
+    source["PatientID"]._value = "P" * 70
+    made = objects(answer(source))["overlay"]
+    assert (made.PatientBirthDate, made.PatientID) == ("", "P" * 70)
+
+
+def test_every_object_refers_to_the_photograph_and_to_what_it_lies_on() -> None:
+    given = answer()
+    made = objects(given)
+    for name in ("sr", "overlay"):
+        assert made[name].SourceImageSequence[0].ReferencedSOPInstanceUID == given.source.uid
+    assert made["document"].SourceInstanceSequence[0].ReferencedSOPInstanceUID == given.source.uid
+    for name in ("lesions", "probabilities"):
+        assert made[name].SourceImageSequence[0].ReferencedSOPInstanceUID == made["sr"].SOPInstanceUID
+        assert (made[name].Rows, made[name].Columns) == (made["sr"].Rows, made["sr"].Columns)
+    said = {
+        one.ReferencedSOPInstanceUID
+        for study in made["report"].CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for one in series.ReferencedSOPSequence
+    }
+    assert said == {given.source.uid, made["sr"].SOPInstanceUID, made["lesions"].SOPInstanceUID}
+
+
+def test_the_super_resolved_image_comes_back_pixel_by_pixel() -> None:
+    given = answer()
+    made = dcmread(as_bytes(objects(given)["sr"]))
+    assert given.report.pictures is not None
+    assert np.array_equal(made.pixel_array, given.report.pictures.sr)
+    assert made.SOPClassUID == OphthalmicPhotography8BitImageStorage
+    assert (made.ImageLaterality, made.ImageType[0]) == ("R", "DERIVED")
+    assert "x 20, y 10, side 280 px" in made.DerivationDescription and "x4 from 16 px" in made.DerivationDescription
+    assert made.HorizontalFieldOfView is None  # the square is not what the camera's angle spans
+
+
+def test_without_a_side_the_image_is_a_capture_for_none_is_guessed() -> None:
+    made = objects(answer(photograph(ImageLaterality=None)))
+    assert made["sr"].SOPClassUID == SecondaryCaptureImageStorage
+    assert "AnatomicRegionModifierSequence" not in made["lesions"].SegmentSequence[0].AnatomicRegionSequence[0]
+
+
+def test_lesions_come_back_as_they_were_counted() -> None:
+    given = answer()
+    made = hd.seg.Segmentation.from_dataset(dcmread(as_bytes(objects(given)["lesions"])))
+    pictures = given.report.pictures
+    assert pictures is not None
+    assert made.SegmentationType == "BINARY"
+    assert np.array_equal(made.pixel_array.astype(bool), pictures.lesions >= 0.5)
+    codes = [segment.SegmentedPropertyTypeCodeSequence[0].CodeValue for segment in made.SegmentSequence]
+    assert codes == [given.codes[f"lesion.{lesion.name}"].value for lesion in Lesion]
+    sides = [s.AnatomicRegionSequence[0].AnatomicRegionModifierSequence[0].CodeValue for s in made.SegmentSequence]
+    assert sides == ["24028007"] * 4
+
+
+def test_probabilities_and_evidence_come_back_within_half_a_step() -> None:
+    given = answer()
+    made = dcmread(as_bytes(objects(given)["probabilities"]))
+    pictures = given.report.pictures
+    assert pictures is not None
+    assert (made.SegmentationType, made.SegmentationFractionalType) == ("FRACTIONAL", "PROBABILITY")
+    maps = np.concatenate([pictures.lesions, pictures.evidence[None]])
+    assert np.abs(made.pixel_array / 255 - maps).max() <= 0.5 / 255 + 1e-6
+
+
+def test_the_report_says_grade_probabilities_lesions_and_who_read_it() -> None:
+    given = answer()
+    made = hd.sr.Comprehensive3DSR.from_dataset(dcmread(as_bytes(objects(given)["report"])))
+    groups = made.content.get_image_measurement_groups() + made.content.get_planar_roi_measurement_groups()
+    eye = groups[0]
+    numbers = {m.name.value: m.value for m in eye.get_measurements()}
+    assert [numbers[f"p{grade}"] for grade in range(5)] == [0.1, 0.2, 0.4, 0.2, 0.1]
+    assert numbers["p_referable"] == pytest.approx(0.7)
+    said = {e.name.value: e.value.value for e in eye.get_qualitative_evaluations()}
+    assert said == {"gradable": "373066001", "71491-5": "LA18645-4", "4855003": "312904009"}
+    by_type = {group.finding_type.value: group for group in groups[1:]}
+    haemorrhages = {m.name.value: m.value for m in by_type["28998008"].get_measurements()}
+    assert haemorrhages == {"count": 1, "area": 1.12}
+    assert by_type["28998008"].referenced_segmentation_frame.referenced_segment_numbers == [2]
+    assert "w-0123456789ab" in str(made)
+    assert (made.PreliminaryFlag, made.VerificationFlag) == ("PRELIMINARY", "UNVERIFIED")
+
+
+def test_an_ungradable_photograph_gets_no_grade_and_says_why() -> None:
+    made = objects(answer(report=read_as("ungradable")))
+    assert {*made} == {"report", "overlay", "document"}
+    text = as_file(made["report"])
+    assert b"too dark: median brightness 3 of 255" in text
+    assert b"LA186" not in text and b"71491-5" not in text
+
+
+def test_the_document_is_of_modality_doc_and_names_its_length() -> None:
+    made = dcmread(as_bytes(objects(answer())["document"]))
+    assert (made.Modality, made.MIMETypeOfEncapsulatedDocument, made.EncapsulatedDocumentLength) == (
+        *("DOC", "application/pdf"),
+        10,
+    )
+    assert made.EncapsulatedDocument[:10] == b"%PDF-1.4\n%"
+
+
+def test_the_page_is_drawn_without_the_patient() -> None:
+    made = objects(answer())["overlay"]
+    assert (made.BurnedInAnnotation, made.SOPClassUID) == ("NO", SecondaryCaptureImageStorage)
+
+
+@pytest.mark.parametrize(("syntax", "lossy"), [(JPEGBaseline8Bit, "01"), (JPEG2000Lossless, "00")])
+def test_what_was_lossy_once_is_lossy_for_ever(syntax: UID, lossy: str) -> None:
+    source = photograph()
+    source.file_meta.TransferSyntaxUID = syntax
+    assert objects(answer(source))["sr"].LossyImageCompression == lossy
+    assert objects(answer(source))["lesions"].LossyImageCompression == lossy
