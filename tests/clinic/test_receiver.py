@@ -20,8 +20,9 @@ from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
+from deepmtdr.clinic.classes import PHOTOGRAPHS, TRANSFER_SYNTAXES
 from deepmtdr.clinic.queue import Queue
-from deepmtdr.clinic.receiver import SOP_CLASSES, TRANSFER_SYNTAXES, StoreServer
+from deepmtdr.clinic.receiver import StoreServer
 from deepmtdr.clinic.settings import Receiver, Tls
 from deepmtdr.errors import ClinicError
 from stand_in import NAME, PATIENT, as_file, photograph, send, until
@@ -97,7 +98,7 @@ def test_the_same_object_twice_or_at_once_is_one_job(start: Start) -> None:
 
 def test_every_sop_class_comes_in_every_transfer_syntax(start: Start) -> None:
     server, entity = start(), AE("CAMERA")
-    every = [(sop_class, syntax) for sop_class in SOP_CLASSES for syntax in TRANSFER_SYNTAXES]
+    every = [(sop_class, syntax) for sop_class in PHOTOGRAPHS for syntax in TRANSFER_SYNTAXES]
     for sop_class, syntax in every:
         entity.add_requested_context(sop_class, syntax)
     association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
@@ -108,7 +109,7 @@ def test_every_sop_class_comes_in_every_transfer_syntax(start: Start) -> None:
 
 def test_a_sender_of_uncompressed_pixels_is_not_made_to_compress_them(start: Start) -> None:
     server, entity = start(), AE("CAMERA")
-    entity.add_requested_context(SOP_CLASSES[0], [uid.JPEGBaseline8Bit, uid.ImplicitVRLittleEndian])
+    entity.add_requested_context(PHOTOGRAPHS[0], [uid.JPEGBaseline8Bit, uid.ImplicitVRLittleEndian])
     association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
     chosen = association.accepted_contexts[0].transfer_syntax
     association.release()
@@ -119,8 +120,8 @@ def test_a_sender_of_uncompressed_pixels_is_not_made_to_compress_them(start: Sta
     ("sop_class", "syntax"),
     [
         (CTImageStorage, uid.ExplicitVRLittleEndian),
-        (SOP_CLASSES[0], uid.DeflatedExplicitVRLittleEndian),
-        (SOP_CLASSES[0], uid.MPEG2MPML),
+        (PHOTOGRAPHS[0], uid.DeflatedExplicitVRLittleEndian),
+        (PHOTOGRAPHS[0], uid.MPEG2MPML),
     ],
 )
 def test_another_sop_class_or_transfer_syntax_is_not_accepted(start: Start, sop_class: str, syntax: str) -> None:
@@ -151,7 +152,7 @@ def test_data_that_contradicts_the_request_is_refused(start: Start) -> None:
     server = start()
     data, other = photograph(), photograph()
     other.file_meta = data.file_meta
-    for wrong in (other, photograph(SOPClassUID=SOP_CLASSES[2])):
+    for wrong in (other, photograph(SOPClassUID=PHOTOGRAPHS[2])):
         assert stored_raw(server, as_data_set(wrong), data.SOPInstanceUID) == 0xA900
     assert kept(server) == [] and server.counts["refused"] == 2
 
@@ -167,11 +168,11 @@ def stored_raw(server: StoreServer, data_set: bytes | None, instance: str) -> in
     """Ask to store any bytes as a photograph; the status, or None if there is no answer."""
     entity = AE("CAMERA")
     entity.dimse_timeout = 5
-    entity.add_requested_context(SOP_CLASSES[0], uid.ExplicitVRLittleEndian)
+    entity.add_requested_context(PHOTOGRAPHS[0], uid.ExplicitVRLittleEndian)
     association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
     request = C_STORE()
     request.MessageID, request.Priority = 1, 2
-    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = SOP_CLASSES[0], instance
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = PHOTOGRAPHS[0], instance
     request.DataSet = None if data_set is None else BytesIO(data_set)
     association._reactor_checkpoint.clear()
     until(lambda: association._is_paused)
@@ -251,7 +252,7 @@ def test_rubbish_on_the_port_leaves_nothing_behind(start: Start, rubbish: bytes)
 
 def test_half_an_association_leaves_nothing_behind(start: Start) -> None:
     server, entity = start(idle_seconds=1.0), AE("CAMERA")
-    entity.add_requested_context(SOP_CLASSES[0], uid.ExplicitVRLittleEndian)
+    entity.add_requested_context(PHOTOGRAPHS[0], uid.ExplicitVRLittleEndian)
     association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
     request = struct.pack(">BBI", 4, 0, 500) + bytes(100)  # a PDU that is cut in the middle
     connection: Any = association.dul.socket

@@ -19,36 +19,13 @@ from pydicom.filereader import read_dataset
 from pynetdicom import AE, _config
 from pynetdicom.sop_class import Verification  # pyright: ignore[reportAttributeAccessIssue]
 
+from deepmtdr.clinic.classes import PHOTOGRAPHS, TRANSFER_SYNTAXES
 from deepmtdr.clinic.guard import GuardedServer, Intake
 from deepmtdr.clinic.queue import Queue
 from deepmtdr.clinic.settings import Receiver
 from deepmtdr.clinic.spool import digest_of
 from deepmtdr.clinic.tls import server_tls
 from deepmtdr.errors import ClinicError
-
-SOP_CLASSES = (
-    uids.OphthalmicPhotography8BitImageStorage,
-    uids.OphthalmicPhotography16BitImageStorage,
-    uids.SecondaryCaptureImageStorage,
-    uids.MultiFrameTrueColorSecondaryCaptureImageStorage,
-    uids.VLPhotographicImageStorage,
-)
-"""What a fundus camera's photograph comes as."""
-TRANSFER_SYNTAXES = (
-    uids.ExplicitVRLittleEndian,  # first: a sender that has it uncompressed is not made to compress
-    uids.ImplicitVRLittleEndian,
-    uids.ExplicitVRBigEndian,
-    uids.JPEGLosslessSV1,
-    uids.JPEGLossless,
-    uids.JPEGLSLossless,
-    uids.JPEG2000Lossless,
-    uids.RLELossless,
-    uids.JPEGBaseline8Bit,
-    uids.JPEGExtended12Bit,
-    uids.JPEGLSNearLossless,
-    uids.JPEG2000,
-)
-"""In the order in which one of several is chosen. Deflated is not among them: it is for no image, and a bomb."""
 
 SUCCESS, OUT_OF_RESOURCES, OTHER_OBJECT, TOO_LARGE, FAILED = 0x0000, 0xA700, 0xA900, 0xC001, 0x0110
 OWN_PDU = 1 << 17
@@ -103,7 +80,7 @@ class StoreServer:
         entity.network_timeout = entity.dimse_timeout = self.settings.idle_seconds
         entity.acse_timeout = min(self.settings.idle_seconds, 30.0)
         entity.add_supported_context(Verification)
-        for sop_class in SOP_CLASSES:
+        for sop_class in PHOTOGRAPHS:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
         address = (self.settings.address, self.settings.port)
         try:

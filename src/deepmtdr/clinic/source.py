@@ -16,30 +16,16 @@ from typing import Any
 import pydicom.config
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileDataset
-from pydicom.uid import (
-    UID,
-    MultiFrameTrueColorSecondaryCaptureImageStorage,
-    OphthalmicPhotography8BitImageStorage,
-    OphthalmicPhotography16BitImageStorage,
-    SecondaryCaptureImageStorage,
-    VLPhotographicImageStorage,
-)
+from pydicom.uid import UID
 from pydicom.valuerep import validate_value
 
+from deepmtdr.clinic.classes import PHOTOGRAPHS
 from deepmtdr.clinic.examination import Examination
 from deepmtdr.clinic.letters import name_in_words
 from deepmtdr.data.sample import Laterality
 from deepmtdr.errors import ClinicError
 from deepmtdr.files import readable
 
-PHOTOGRAPHS = (
-    OphthalmicPhotography8BitImageStorage,
-    OphthalmicPhotography16BitImageStorage,
-    SecondaryCaptureImageStorage,
-    MultiFrameTrueColorSecondaryCaptureImageStorage,
-    VLPhotographicImageStorage,
-)
-"""SOP classes that are answered; of several frames in one object none is."""
 DUMMY_DATE, DUMMY_TIME = "19000101", "000000"
 """Where a date must stand and the photograph has none, as after de-identification."""
 REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
