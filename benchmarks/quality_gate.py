@@ -31,10 +31,12 @@ from sklearn.model_selection import GroupKFold
 from deepmtdr.data.degraded import WAYS, degrade, disc
 from deepmtdr.data.photograph import crop_to_frame, find_fov, read_photograph
 from deepmtdr.data.resize import resize
+from deepmtdr.data.synthetic import draw
 from deepmtdr.errors import PhotographError
 from deepmtdr.screening.appearance import FEATURES, MEASURED_AT, measure_appearance
 from deepmtdr.screening.quality import QualityLimits
 from deepmtdr.screening.quality_score import POOR, SQUARED, Fault, terms
+from deepmtdr.terms import Grade
 
 SETS = {
     "idrid": ("idrid/B*/1*/**/*.jpg", 5),
@@ -56,8 +58,10 @@ TWINS = {"IDRiD_391": "IDRiD_021", "IDRiD_327": "IDRiD_028", "IDRiD_333": "IDRiD
     "IDRiD_279": "IDRiD_079",
 }
 """The same photograph twice."""
-SIDE, FOLDS, STRENGTH, TEXTURES = 512, 5, 2.0, 250
-"""Side at which frames are spoilt, px; folds; inverse strength of the penalty; random textures among the pictures."""
+SIDE, FOLDS, STRENGTH = 512, 5, 2.0
+"""Side at which frames are spoilt, px; folds; inverse strength of the penalty."""
+TEXTURES, DRAWINGS = 250, 150
+"""Random textures among the pictures; the project's own drawings among what is fit to be graded, judged nowhere."""
 
 
 class Looks(NamedTuple):
@@ -99,7 +103,8 @@ def measure(quick: bool = False) -> dict[str, object]:
     pictures = [(folder.name, path) for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     step = 10 if quick else 1
     textures = [("texture", Path(str(number))) for number in range(TEXTURES)]
-    real = _look(_photograph, photographs[::step])
+    drawings = [("drawing", Path(str(number))) for number in range(DRAWINGS)]
+    real = _look(_photograph, (photographs + drawings)[::step])
     other = _look(_picture, (pictures + textures)[::step])
     figures = {"photographs": _by(real.source[real.kind == "untouched"]), "pictures": _by(other.source)}
     _write(Path("out/bench/quality_score.csv"), _fit(real, _fitted(other)))
@@ -116,6 +121,8 @@ def _look(look: Callable[[tuple[str, Path]], list[Row]], items: list[tuple[str, 
 def _photograph(item: tuple[str, Path]) -> list[Row]:
     source, path = item
     rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+    if source == "drawing":
+        return [(_drawing(int(path.name), rng), source, f"drawing/{path}", "drawn")]
     patient = f"{source}/{path.stem.split('_')[0] if source == 'eyepacs' else TWINS.get(path.stem, path.stem)}"
     try:
         pixels = read_photograph(path).pixels
@@ -127,6 +134,11 @@ def _photograph(item: tuple[str, Path]) -> list[Row]:
     varied = np.rint((frame * rng.uniform(0.75, 1.25, 3)).clip(0, 255)).astype(np.uint8)
     rows += [(way, _seen(_on_canvas(degrade(varied, way, rng)))) for way in ways]
     return [(features, source, patient, kind) for kind, features in rows]
+
+
+def _drawing(number: int, rng: np.random.Generator) -> NDArray:
+    """So that `deepmtdr draw`, the demo and the tests pass, and since they hold lesions of every number and size."""
+    return _seen(draw(number, Grade(number % len(Grade)), int(2 ** rng.uniform(7, 9.5))).photograph)
 
 
 def _ordinary(frame: NDArray, rng: np.random.Generator) -> NDArray:

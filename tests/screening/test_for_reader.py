@@ -20,14 +20,14 @@ def test_each_reason_says_what_was_found() -> None:
     assert reasons_for_reader(0.456, unsure, None) == (
         "borderline quality 0.46",
         "uncertain grade, probability 0.28",
-        "probability of referable disease 0.48 close to one half",
+        "P(referable) 0.48 close to one half",
     )
 
 
 @pytest.mark.parametrize(("p", "marked"), [(0.03, False), (0.045, True), (0.05, True), (0.055, True), (0.07, False)])
 def test_closeness_to_a_low_operating_point_is_a_share_of_the_way_to_its_end(p: float, marked: bool) -> None:
     reasons = reasons_for_reader(1.0, (1 - p, 0.0, p, 0.0, 0.0), Threshold(0.9, 0.05))
-    assert reasons == ((f"probability of referable disease {p:.2f} close to the operating point 0.05",) * marked)
+    assert reasons == ((f"P(referable) {p:.2f} close to the operating point 0.05",) * marked)
 
 
 def test_limits_can_be_set() -> None:

@@ -53,6 +53,14 @@ def test_drawn_fundus_passes() -> None:
     assert quality.score > 0.8
 
 
+def test_the_drawings_of_the_examples_pass(root: Path) -> None:
+    drawings = sorted((root / "examples" / "drawings").glob("*.png"))
+    assert drawings
+    for path in drawings:
+        quality = gate(read_photograph(path).pixels)
+        assert quality is not None and quality.gradable, f"{path.name}: {quality and quality.reason}"
+
+
 def test_a_real_retina_passes_at_every_size_with_the_same_score_and_in_grey() -> None:
     retina = picture("retina")
     fov = find_fov(retina)

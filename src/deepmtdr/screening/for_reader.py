@@ -53,4 +53,4 @@ def _reasons(
     point = 0.5 if referable_from is None else referable_from.value
     if abs(p - point) < limits.closeness * min(point, 1 - point):
         named = "one half" if referable_from is None else f"the operating point {point:.2f}"
-        yield f"probability of referable disease {p:.2f} close to {named}"
+        yield f"P(referable) {p:.2f} close to {named}"

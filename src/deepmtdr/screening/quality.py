@@ -22,9 +22,9 @@ class QualityLimits:
     fov_side: int = 96
     """Smallest field of view in the photograph's pixels."""
     quality: float = 0.3
-    """Least score; 99 % of all untouched photographs that no fit saw have 0.45."""
+    """Least score; of the untouched photographs that a fit did not see 99 % have it, of spoilt ones 0.5 %."""
     other: float = 0.7
-    """Largest probability of being no fundus photograph; of those photographs none reached it."""
+    """Largest probability of being no fundus photograph; none of those photographs reached it."""
 
 
 class Quality(NamedTuple):
