@@ -11,6 +11,8 @@ import deepmtdr
 from deepmtdr.errors import CheckpointError
 from deepmtdr.files import readable
 from deepmtdr.screening.engine import ScreeningEngine, measure_lesions
+from deepmtdr.screening.for_reader import reasons_for_reader
+from deepmtdr.screening.quality_score import Fault
 from deepmtdr.terms import Lesion
 from tiny import FRAME, save_bad_inputs, save_photograph, save_tiny_weights
 
@@ -114,7 +116,28 @@ def test_a_retina_that_is_too_dark_is_ungradable(engine: ScreeningEngine, tmp_pa
         image.point(lambda level: level // 16).save(tmp_path / "night.png")
     report = engine.read(tmp_path / "night.png")
     assert (report.status, report.grade) == ("ungradable", None), report.message
-    assert report.message.startswith(f"{tmp_path / 'night.png'}: ") and "dark" in report.message
+    assert report.message.startswith(f"{tmp_path / 'night.png'}: too dark: quality 0.")
+    assert (report.fault, report.for_reader) == (Fault.DARK, ("not graded",))
+    assert report.quality is not None and report.quality < 0.3
+
+
+def test_a_picture_of_something_else_is_told_from_a_poor_photograph(engine: ScreeningEngine, tmp_path: Path) -> None:
+    with Image.open(save_photograph(tmp_path / "eye.png")) as image:
+        Image.merge("RGB", image.split()[::-1]).save(tmp_path / "blue.png")
+    report = engine.read(tmp_path / "blue.png")
+    assert (report.status, report.fault, report.grade) == ("ungradable", Fault.NO_FUNDUS, None), report.message
+    assert "no fundus photograph: probability" in report.message
+    Image.new("RGB", (300, 300)).save(tmp_path / "black.png")
+    assert engine.read(tmp_path / "black.png").fault is Fault.NO_FIELD
+
+
+def test_a_graded_photograph_has_a_quality_and_says_whether_a_reader_should_look(
+    engine: ScreeningEngine, photograph: Path
+) -> None:
+    report = engine.read(photograph)
+    assert report.quality is not None and report.quality > 0.8 and report.fault is None
+    assert report.probabilities is not None
+    assert report.for_reader == reasons_for_reader(report.quality, report.probabilities, None)
 
 
 def test_a_file_that_may_not_be_read_is_an_error(

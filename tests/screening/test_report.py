@@ -11,6 +11,7 @@ from PIL import Image
 from deepmtdr.canvas import COLOURS, evidence_in_colour, lesions_in_colour
 from deepmtdr.data.photograph import FieldOfView, Way
 from deepmtdr.files import readable, write_atomically
+from deepmtdr.screening.quality_score import Fault
 from deepmtdr.screening.report import COLUMNS, Pictures, ScreeningReport
 from deepmtdr.screening.summary import LARGE, SIZE, draw_summary
 from deepmtdr.screening.written import PICTURES, write_report
@@ -52,7 +53,8 @@ def failed() -> ScreeningReport:
 def test_columns_are_those_that_were_promised() -> None:
     promised = (
         "path, sha256, status, message, grade, grade_name, p0, p1, p2, p3, p4, p_referable, "
-        "count_MA, count_HE, count_EX, count_SE, area_MA, area_HE, area_EX, area_SE, width, height, weights, version"
+        "count_MA, count_HE, count_EX, count_SE, area_MA, area_HE, area_EX, area_SE, quality, fault, for_reader, "
+        "width, height, weights, version"
     )
     assert ", ".join(COLUMNS) == promised
     assert tuple(graded().row()) == COLUMNS
@@ -70,6 +72,22 @@ def test_a_row_without_a_grade_is_empty_where_nothing_is_known() -> None:
     assert said == {"path", "status", "message", "weights", "version"}
 
 
+def test_quality_fault_and_marks_are_written_for_people_and_machines() -> None:
+    marked = replace(graded(), quality=0.71234567, for_reader=("borderline quality 0.71", "uncertain grade"))
+    assert marked.row()["quality"] == 0.7123
+    assert marked.row()["for_reader"] == "borderline quality 0.71; uncertain grade"
+    assert marked.to_json()["for_reader"] == ["borderline quality 0.71", "uncertain grade"]
+    refused = replace(failed(), status="ungradable", fault=Fault.NO_FUNDUS).to_json()
+    assert (refused["fault"], refused["quality"], json.loads(json.dumps(refused))) == ("no_fundus", None, refused)
+
+
+def test_a_mark_for_a_reader_is_seen_on_the_summary() -> None:
+    plain, marked = (draw_summary(replace(graded(), for_reader=marks)) for marks in ((), ("uncertain grade " * 20,)))
+    changed = np.argwhere((np.asarray(plain) != np.asarray(marked)).any(axis=2))
+    assert len(changed) > 100
+    assert changed[:, 0].max() < 128, "only the header changes"
+
+
 def test_a_grade_without_retinopathy_is_not_taken_for_no_grade() -> None:
     row = replace(graded(), grade=Grade.NEGATIVE).row()
     assert (row["grade"], row["grade_name"]) == (0, "no diabetic retinopathy")
@@ -78,7 +96,7 @@ def test_a_grade_without_retinopathy_is_not_taken_for_no_grade() -> None:
 def test_report_json_has_row_way_and_geometry(tmp_path: Path) -> None:
     write_report(graded(), tmp_path / "eye")
     written = json.loads((tmp_path / "eye" / "report.json").read_text())
-    assert {column: written[column] for column in COLUMNS} == graded().row()
+    assert {column: written[column] for column in COLUMNS} == graded().row() | {"for_reader": []}
     assert written["way"] == "x4 from 256 px"
     assert written["geometry"] == {"x": -3, "y": 10, "side": 280, "frame": 1024}
 

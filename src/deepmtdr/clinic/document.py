@@ -18,7 +18,7 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
 from deepmtdr.canvas import COLOURS, evidence_in_colour, lesions_in_colour
-from deepmtdr.clinic.examination import NOTICE, Examination, check, reason_of, said_of
+from deepmtdr.clinic.examination import NOTICE, Examination, check, reason_of
 from deepmtdr.clinic.letters import PLAIN, Letters
 from deepmtdr.screening.report import Pictures, ScreeningReport
 from deepmtdr.terms import PRESENT, Grade, Lesion
@@ -78,7 +78,6 @@ def draw_document(report: ScreeningReport, examination: Examination, patient: st
 class _Page:
     def __init__(self, canvas: Canvas, letters: Letters, report: ScreeningReport, examination: Examination) -> None:
         self.canvas, self.letters, self.report, self.examination = canvas, letters, report, examination
-        self.said = said_of(report)
         self.y = HEIGHT - MARGIN
 
     def draw(self, patient: str) -> None:
@@ -189,11 +188,11 @@ class _Page:
         self._rule(9)
 
     def _remarks(self) -> None:
-        quality = self.said.quality
+        quality = self.report.quality
         if quality is not None:
             self._paragraph(f"Quality of the photograph: {quality:.2f} of 1.", 9, MARGIN, WIDTH - 2 * MARGIN, 1)
-        if self.said.for_reader:
-            words = f"To be read by a person: {'; '.join(self.said.for_reader)}."
+        if self.report.for_reader:
+            words = f"To be read by a person: {'; '.join(self.report.for_reader)}."
             self._paragraph(words, 9, MARGIN, WIDTH - 2 * MARGIN, 3, MARK)
         if self.report.grade is None:
             words = "No grade, no probability and no finding is given. Take another photograph, or have a person look."

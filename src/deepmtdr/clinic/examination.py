@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 
 from deepmtdr.data.sample import Laterality
 from deepmtdr.errors import ClinicError
@@ -39,21 +38,6 @@ class Examination:
     def eye(self) -> str:
         """The eye in words."""
         return {"R": "Right eye", "L": "Left eye", None: "Eye of unknown side"}[self.laterality]
-
-
-class Said(NamedTuple):
-    """What a report says beside grade and lesions."""
-
-    quality: float | None
-    """In [0, 1]; None: not measured."""
-    for_reader: tuple[str, ...]
-    """Why a human reader must see the photograph; empty: no reason."""
-
-
-def said_of(report: ScreeningReport) -> Said:
-    """Quality and the reader flag of a report, wherever it holds them."""
-    # MERGE: the one place that asks for fields which ScreeningReport may not have yet.
-    return Said(getattr(report, "quality", None), tuple(getattr(report, "for_reader", ())))
 
 
 def reason_of(report: ScreeningReport) -> str:

@@ -29,7 +29,7 @@ from fhir.resources.R4B.quantity import Quantity
 from fhir.resources.R4B.reference import Reference
 
 from deepmtdr.clinic.codes import Codes
-from deepmtdr.clinic.examination import NOTICE, Examination, check, reason_of, said_of
+from deepmtdr.clinic.examination import NOTICE, Examination, check, reason_of
 from deepmtdr.clinic.objects import NAMESPACE
 from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.terms import Grade, Lesion
@@ -75,18 +75,17 @@ def to_json(bundle: Bundle) -> bytes:
 class _Writer:
     def __init__(self, report: ScreeningReport, examination: Examination, codes: Codes, namespaces: Namespaces) -> None:
         self.report, self.examination, self.codes, self.namespaces = report, examination, codes, namespaces
-        self.said = said_of(report)
         self.entries: list[BundleEntry] = []
 
     def bundle(self) -> Bundle:
         self.algorithm = self._add("algorithm", self._device())
         results = [self._add("grade", self._grade())]
         results += [self._add(lesion.name, self._lesion(lesion)) for lesion in self.report.counts or ()]
-        if self.said.quality is not None:
-            answer = {"valueQuantity": self._quantity(self.said.quality, "one")}
+        if self.report.quality is not None:
+            answer = {"valueQuantity": self._quantity(self.report.quality, "one")}
             results.append(self._add("quality", self._observation(self.concept("measured.quality"), **answer)))
-        if self.said.for_reader:
-            answer = {"valueString": "; ".join(self.said.for_reader)}
+        if self.report.for_reader:
+            answer = {"valueString": "; ".join(self.report.for_reader)}
             results.append(self._add("reader", self._observation(self.concept("said.reader"), **answer)))
         self._add("report", self._report(results))
         return Bundle(type="transaction", entry=self.entries)
@@ -139,7 +138,7 @@ class _Writer:
         called = {True: "referable", False: "not referable", None: "no operating point"}[report.referable]
         finding = f"{self.codes[f'grade.{int(report.grade)}'].meaning}, grade {int(report.grade)} of 0 to 4"
         sure = f"probability {report.probabilities[report.grade]:.2f}"
-        reader = f" To be read by a person: {'; '.join(self.said.for_reader)}." if self.said.for_reader else ""
+        reader = f" To be read by a person: {'; '.join(self.report.for_reader)}." if self.report.for_reader else ""
         return f"{eye}: {finding} ({sure}); P(referable) {report.p_referable:.2f}, {called}.{reader} {notice}"
 
     def _grade(self) -> Observation:

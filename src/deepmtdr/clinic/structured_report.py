@@ -80,7 +80,7 @@ def _eye(answer: Answer) -> hd.sr.MeasurementsAndQualitativeEvaluations:
     """The group of the whole photograph."""
     report, codes = answer.report, answer.codes
     measured: list[tuple[str, float | None]] = [
-        ("quality", getattr(report, "quality", None)),
+        ("quality", report.quality),
         ("p_referable", report.p_referable),
     ]
     measured += [(f"p{grade}", p) for grade, p in enumerate(report.probabilities or ())]
@@ -102,7 +102,7 @@ def _eye(answer: Answer) -> hd.sr.MeasurementsAndQualitativeEvaluations:
         ],
         source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(header(answer.source))],
     )
-    texts = [("said.reader", reason) for reason in getattr(report, "for_reader", ())]
+    texts = [("said.reader", reason) for reason in report.for_reader]
     if report.grade is None:
         texts.append(("said.reason", reason_of(report)))
     for name, text in texts:

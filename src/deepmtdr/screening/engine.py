@@ -25,9 +25,12 @@ from deepmtdr.data.photograph import (
     read_photograph,
     way_into_frame,
 )
-from deepmtdr.errors import CheckpointError, PhotographError, Ungradable
+from deepmtdr.errors import CheckpointError, NoFieldOfView, PhotographError, Ungradable
 from deepmtdr.files import readable
-from deepmtdr.screening.quality import MEASURED_AT, assess
+from deepmtdr.screening.appearance import MEASURED_AT
+from deepmtdr.screening.for_reader import NOT_GRADED, reasons_for_reader
+from deepmtdr.screening.quality import Quality, assess
+from deepmtdr.screening.quality_score import Fault
 from deepmtdr.screening.report import Pictures, ScreeningReport, Status
 from deepmtdr.terms import FRAME, PRESENT, Grade, Lesion
 
@@ -105,10 +108,17 @@ class ScreeningEngine:
             photograph = read_photograph(path)
             height, width = photograph.pixels.shape[:2]
             facts = {"sha256": photograph.sha256, "width": width, "height": height}
-            facts |= self._see(photograph.pixels, as_lr)
-            return self._report(path, "ok", **facts, seconds=time.perf_counter() - started)
+            fov, quality = gate(photograph.pixels)
+            facts |= {"quality": quality.score, "fault": quality.fault}
+            if quality.reason is not None:
+                raise Ungradable(quality.reason)
+            facts |= self._see(photograph.pixels, fov, as_lr)
+            marks = reasons_for_reader(quality.score, facts["probabilities"], self.referable_from)
+            return self._report(path, "ok", **facts, for_reader=marks, seconds=time.perf_counter() - started)
         except Ungradable as error:
             status, reason = "ungradable", str(error)
+            if isinstance(error, NoFieldOfView):
+                facts["fault"] = Fault.NO_FIELD
         except (PhotographError, OSError) as error:
             status, reason = "error", str(error)
         except Exception as error:  # one photograph must not end a night's batch
@@ -120,18 +130,15 @@ class ScreeningEngine:
     def refuse(self, path: Path, reason: str, status: Status = "error", **facts: Any) -> ScreeningReport:
         """The report of a photograph that was not graded: its message is one line with path and reason."""
         reason = " ".join(reason.removeprefix(f"{path}: ").split())
-        return self._report(path, status, message=readable(f"{path}: {reason}"), **facts)
+        message = readable(f"{path}: {reason}")
+        return self._report(path, status, message=message, for_reader=NOT_GRADED, **facts)
 
     def _report(self, path: Path, status: Status, **facts: Any) -> ScreeningReport:
         said = {"weights": self.weights, "version": __version__, "precision": "bf16" if self.bf16 else "fp32"}
         return ScreeningReport(path=path, status=status, **said, **facts)
 
-    def _see(self, pixels: UInt8[np.ndarray, "h w 3"], as_lr: int | None) -> dict[str, Any]:
-        """Everything about a decoded photograph; raises Ungradable."""
-        fov = find_fov(pixels)
-        quality = assess(crop_to_frame(pixels, fov, MEASURED_AT), fov.side)
-        if quality.reason is not None:
-            raise Ungradable(quality.reason)
+    def _see(self, pixels: UInt8[np.ndarray, "h w 3"], fov: FieldOfView, as_lr: int | None) -> dict[str, Any]:
+        """Everything that the network says of a photograph."""
         scale = way_into_frame(fov.side, as_lr).scale
         way = Way(self.frame // scale, scale)
         pictures, probabilities = self._predict(pixels, fov, way)
@@ -155,6 +162,19 @@ class ScreeningEngine:
         photograph = crop_to_frame(pixels, fov, self.frame)
         probabilities = (prediction.grade_logits[0].double() / self.temperature).softmax(dim=0).float().numpy()
         return Pictures(photograph, sr, lesions, evidence[0, 0].float().clamp(0, 1).numpy()), probabilities
+
+
+def gate(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[FieldOfView, Quality]:
+    """Find the field of view and assess what is in it.
+
+    Args:
+        pixels: the upright photograph, RGB.
+
+    Raises:
+        NoFieldOfView: if there is none.
+    """
+    fov = find_fov(pixels)
+    return fov, assess(crop_to_frame(pixels, fov, MEASURED_AT), fov.side)
 
 
 def measure_lesions(

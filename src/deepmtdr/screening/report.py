@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from deepmtdr.checkpoint import Threshold
 from deepmtdr.data.photograph import FieldOfView, Way
 from deepmtdr.files import readable
+from deepmtdr.screening.quality_score import Fault
 from deepmtdr.terms import Grade, Lesion
 
 Status = Literal["ok", "ungradable", "error"]
@@ -23,6 +24,7 @@ COLUMNS = (
     "p_referable",
     *(f"count_{lesion.name}" for lesion in Lesion),
     *(f"area_{lesion.name}" for lesion in Lesion),
+    *("quality", "fault", "for_reader"),
     *("width", "height", "weights", "version"),
 )
 """Of `results.csv`, in this order; empty where there is nothing to say."""
@@ -54,6 +56,12 @@ class ScreeningReport:
     message: str = ""
     """One line with path and reason if the status is not `ok`."""
     sha256: str | None = None
+    quality: float | None = None
+    """How fit the photograph is to be graded, in [0, 1]; None where no field of view was found."""
+    fault: Fault | None = None
+    """What is wrong with an ungradable photograph: `NO_FUNDUS` is none of a fundus, most others are poor ones."""
+    for_reader: tuple[str, ...] = ()
+    """Why a person should look at it, a clause each; empty if the grade stands by itself."""
     grade: Grade | None = None
     probabilities: tuple[float, ...] | None = None
     """Of the grades 0-4, summing to 1."""
@@ -111,6 +119,8 @@ class ScreeningReport:
             "p_referable": _rounded(self.p_referable, 6),
             **{f"count_{lesion.name}": counts.get(lesion) for lesion in Lesion},
             **{f"area_{lesion.name}": _rounded(areas.get(lesion), 5) for lesion in Lesion},
+            **{"quality": _rounded(self.quality, 4), "fault": None if self.fault is None else self.fault.value},
+            "for_reader": "; ".join(self.for_reader) or None,
             **{"width": self.width, "height": self.height, "weights": self.weights, "version": self.version},
         }
         called = {} if self.referable is None else {CALLED: self.referable}
@@ -126,7 +136,7 @@ class ScreeningReport:
         said = None if point is None else {"sensitivity": point.sensitivity, "threshold": point.value}
         called = {CALLED: self.referable, "operating_point": said}
         way = {"way": self.way_in_words or None, "precision": self.precision, "geometry": geometry}
-        return {**self.row(), **called, **way}
+        return {**self.row(), "for_reader": list(self.for_reader), **called, **way}
 
 
 def _int(value: int | None) -> int | None:

@@ -25,6 +25,7 @@ from deepmtdr.canvas import (
     inferno,
     lesions_in_colour,
     shortened,
+    width_of,
     write,
 )
 from deepmtdr.files import readable
@@ -72,7 +73,8 @@ def draw_summary(report: ScreeningReport) -> Image.Image:
         lesions_in_colour(pictures.sr, pictures.lesions, LARGE),
     )
     _legend(page, Place(MARGIN, top, LARGE), report)
-    size = f"{report.width} x {report.height} px"
+    quality = "" if report.quality is None else f" · quality {report.quality:.2f}"
+    size = f"{report.width} x {report.height} px{quality}"
     _panel(page, Place(left, top, SMALL), "Photograph", size, pictures.photograph)
     _panel(page, Place(right, top, SMALL), *_sr_caption(report), pictures.sr)
     seen = "for retinopathy" if pictures.evidence.any() else "none for retinopathy"
@@ -108,7 +110,12 @@ def _header(page: Image.Image, report: ScreeningReport) -> None:
         else f"{grade.full_name.capitalize()} diabetic retinopathy"
     )
     write(page, (MARGIN, 74), title, 44, bold=True)
-    write(page, (MARGIN, 110), f"Grade {int(grade)} on the scale of 0 to 4, estimated by a machine", 20, SOFT)
+    scale = f"Grade {int(grade)} on the scale of 0 to 4, estimated by a machine"
+    write(page, (MARGIN, 110), scale, 20, SOFT)
+    if report.for_reader:
+        x = MARGIN + round(width_of(scale, 20)) + GAP
+        marks = shortened(f"For a human reader: {', '.join(report.for_reader)}", 20, SIZE[0] - MARGIN - 320 - x)
+        write(page, (x, 110), marks, 20, MARK)
     name = shortened(readable(report.path.name), 26, SIZE[0] / 2)
     write(page, (SIZE[0] - MARGIN, 74), name, 26, anchor="rs")
     write(page, (SIZE[0] - MARGIN, 110), f"SHA-256 {(report.sha256 or '')[:16]}", 20, SOFT, "rs")

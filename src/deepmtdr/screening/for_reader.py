@@ -1,0 +1,56 @@
+"""Why a person should look at a photograph although it has a grade (Sec. I: screening is for those who then look)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from deepmtdr.checkpoint import Threshold
+from deepmtdr.terms import Grade
+
+NOT_GRADED = ("not graded",)
+"""Of a photograph without a grade."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderLimits:
+    """Beyond these a graded photograph is marked for a human reader. The figures behind them: docs/clinic.md."""
+
+    quality: float = 0.8
+    """Score of the photograph below which it is borderline."""
+    confidence: float = 0.3
+    """Probability of the grade below which it is uncertain; five grades alike have 0.2 each."""
+    closeness: float = 0.2
+    """How near P(referable) may come to the operating point, as a share of the way from there to 0 or 1, whichever is
+    nearer. Without an operating point it is held against 1/2: 0.4 to 0.6 is too near."""
+
+
+def reasons_for_reader(
+    quality: float, probabilities: Sequence[float], referable_from: Threshold | None, limits: ReaderLimits | None = None
+) -> tuple[str, ...]:
+    """Say why a person should look at a graded photograph.
+
+    Args:
+        quality: the gate's score, in [0, 1].
+        probabilities: of the grades 0-4.
+        referable_from: the operating point; None where the weights have none.
+        limits: where to draw the lines.
+
+    Returns:
+        One clause for each reason, each without a semicolon; empty if there is none.
+    """
+    return tuple(_reasons(quality, probabilities, referable_from, limits or ReaderLimits()))
+
+
+def _reasons(
+    quality: float, probabilities: Sequence[float], referable_from: Threshold | None, limits: ReaderLimits
+) -> Iterator[str]:
+    if quality < limits.quality:
+        yield f"borderline quality {quality:.2f}"
+    if max(probabilities) < limits.confidence:
+        yield f"uncertain grade, probability {max(probabilities):.2f}"
+    p = sum(p for grade, p in zip(Grade, probabilities, strict=True) if grade.referable)
+    point = 0.5 if referable_from is None else referable_from.value
+    if abs(p - point) < limits.closeness * min(point, 1 - point):
+        named = "one half" if referable_from is None else f"the operating point {point:.2f}"
+        yield f"P(referable) {p:.2f} close to {named}"

@@ -1,0 +1,35 @@
+"""Which graded photographs are marked for a person."""
+
+from __future__ import annotations
+
+import pytest
+
+from deepmtdr.checkpoint import Threshold
+from deepmtdr.screening.for_reader import ReaderLimits, reasons_for_reader
+
+SURE = (0.9, 0.05, 0.03, 0.01, 0.01)
+
+
+def test_a_sharp_photograph_with_a_sure_grade_stands_by_itself() -> None:
+    assert reasons_for_reader(0.95, SURE, None) == ()
+    assert reasons_for_reader(0.95, SURE, Threshold(0.9, 0.2)) == ()
+
+
+def test_each_reason_says_what_was_found() -> None:
+    unsure = (0.28, 0.24, 0.2, 0.18, 0.1)
+    assert reasons_for_reader(0.456, unsure, None) == (
+        "borderline quality 0.46",
+        "uncertain grade, probability 0.28",
+        "P(referable) 0.48 close to one half",
+    )
+
+
+@pytest.mark.parametrize(("p", "marked"), [(0.03, False), (0.045, True), (0.05, True), (0.055, True), (0.07, False)])
+def test_closeness_to_a_low_operating_point_is_a_share_of_the_way_to_its_end(p: float, marked: bool) -> None:
+    reasons = reasons_for_reader(1.0, (1 - p, 0.0, p, 0.0, 0.0), Threshold(0.9, 0.05))
+    assert reasons == ((f"P(referable) {p:.2f} close to the operating point 0.05",) * marked)
+
+
+def test_limits_can_be_set() -> None:
+    assert reasons_for_reader(0.95, SURE, None, ReaderLimits(quality=0.99)) == ("borderline quality 0.95",)
+    assert reasons_for_reader(0.95, SURE, None, ReaderLimits(confidence=0.95)) == ("uncertain grade, probability 0.90",)
