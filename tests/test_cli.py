@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,13 @@ def test_drawings_are_the_same_from_the_same_seed_and_can_be_read_back(tmp_path:
 def test_a_folder_for_drawings_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert refused(deepmtdr_("draw", tmp_path / "file" / "x", "--count", 1, "--size", 64), "file", "Not a directory")
+
+
+def test_a_verb_whose_libraries_are_missing_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("deepmtdr.clinic", "highdicom"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    result = deepmtdr_("dicom", "examples/dicom", "--out", tmp_path / "out")
+    assert refused(result, "highdicom is not installed; pip install 'deepmtdr[clinic]'")

@@ -38,9 +38,10 @@ def one_line_errors(extra: str = "") -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if not extra or (error.name or "").startswith("deepmtdr"):
+        missing = (error.name or "").partition(".")[0]
+        if not extra or missing == "deepmtdr":
             raise
-        typer.echo(f"deepmtdr: {error.name} is not installed; pip install 'deepmtdr[{extra}]'", err=True)
+        typer.echo(f"deepmtdr: {missing} is not installed; pip install 'deepmtdr[{extra}]'", err=True)
         raise typer.Exit(REFUSED) from None
     except (DeepMTDRError, OSError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
