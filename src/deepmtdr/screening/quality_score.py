@@ -4,8 +4,7 @@ Both take the 26 numbers of `appearance.py`, standardised and cut at 4 standard 
 first tells real photographs from copies spoilt in six kinds of ways (`data/degraded.py`): its probability of "good" is
 the score, the most probable other kind is the reason. The second tells fundus photographs, spoilt or not, from any
 other picture. Its fit, its judgement and the figures: `benchmarks/quality_gate.py` and docs/clinic.md. The degradations
-are drawn, not met: photographs that readers refused (label 5 of the DDR set) would set it better, and that script takes
-them as they are.
+are made, not met: photographs that readers refused (label 5 of the DDR set) would set it better; none were at hand.
 """
 
 from __future__ import annotations
