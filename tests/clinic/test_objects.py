@@ -10,7 +10,8 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
+from pydicom.datadict import dictionary_VR
 from pydicom.uid import (
     UID,
     JPEG2000Lossless,
@@ -25,6 +26,7 @@ from deepmtdr.clinic.derived import document, overlay, sr_image
 from deepmtdr.clinic.objects import Answer, as_file
 from deepmtdr.clinic.segments import lesion_segments, probability_maps
 from deepmtdr.clinic.structured_report import structured_report
+from deepmtdr.errors import ClinicError
 from deepmtdr.terms import Lesion
 from dicom_objects import NAME, answer, photograph, read_as
 
@@ -251,3 +253,80 @@ def test_what_was_lossy_once_is_lossy_for_ever(syntax: UID, lossy: str) -> None:
     source.file_meta.TransferSyntaxUID = syntax
     assert objects(answer(source))["sr"].LossyImageCompression == lossy
     assert objects(answer(source))["lesions"].LossyImageCompression == lossy
+
+
+# Headers as they come
+
+
+CHARACTER_SETS = {
+    "Japanese": (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    "Korean": (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    "Chinese": (["", "ISO 2022 IR 58"], "Zhang^XiaoDong=张^小东"),
+    "GB18030": ("GB18030", "Wang^XiaoDong=王^小东"),
+    "empty": ("", "Doe^Jane"),
+}
+
+
+@pytest.mark.parametrize("name", CHARACTER_SETS)
+@pytest.mark.parametrize("status", ["ok", "ungradable"])
+def test_names_in_the_standards_character_sets_come_back(name: str, status: str) -> None:
+    characters, person = CHARACTER_SETS[name]
+    given = answer(photograph(SpecificCharacterSet=characters, PatientName=person), read_as(status))
+    for made in objects(given).values():
+        assert str(dcmread(as_bytes(made)).PatientName) == person
+
+
+WRONG: dict[str, dict[str, object]] = {
+    "a day that is none": {"StudyDate": "20240230", "ContentDate": "20230230"},
+    "a range of days": {"ContentDate": "20240101-20240102"},
+    "a second that is none": {"ContentTime": "235960"},
+    "a short time": {"ContentTime": "1013"},
+    "two names": {"PatientName": ["A^B", "C^D"]},
+    "a huge number": {"InstanceNumber": "99999999999999"},
+    "a ratio in words": {"LossyImageCompression": "01", "LossyImageCompressionRatio": "abc"},
+    "lossy without a method": {"LossyImageCompression": "01"},
+    "an orientation of one letter": {"PatientOrientation": "L"},
+    "an orientation in words": {"PatientOrientation": ["left", "feet"]},
+    "a word that is none": {"PupilDilated": "maybe", "DetectorType": "ccd"},
+}
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (dicom3tools)")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_faulty_header_is_answered_without_its_faults(tmp_path: Path, fault: str) -> None:
+    source = photograph()
+    for keyword, value in WRONG[fault].items():
+        source.add_new(keyword, dictionary_VR(keyword), None)
+        source[keyword]._value = value
+    made = objects(answer(source))
+    assert {name: errors(one, tmp_path) for name, one in made.items()} == {name: [] for name in made}
+
+
+@pytest.mark.parametrize("value", [["A", "B"], "P\x0017"])
+def test_a_patients_number_that_is_none_is_refused(value: object) -> None:
+    source = photograph()
+    source["PatientID"]._value = value
+    with pytest.raises(ClinicError, match="found a PatientID that is no single printable text"):
+        answer(source)
+
+
+def test_values_of_another_kind_than_the_standards_are_left_out() -> None:
+    source = photograph()
+    source["StudyDate"] = DataElement("StudyDate", "US", 5)
+    source["LensesCodeSequence"] = DataElement("LensesCodeSequence", "LO", "none")
+    made = objects(answer(source))["sr"]
+    assert made.StudyDate == "" and len(made.LensesCodeSequence) == 0
+
+
+def test_the_same_identifier_for_another_patient_gives_other_identifiers() -> None:
+    one, other = answer(), answer(photograph(PatientID="P-18"))
+    assert {made.SOPInstanceUID for made in objects(one).values()}.isdisjoint(
+        made.SOPInstanceUID for made in objects(other).values()
+    )
+
+
+def test_the_time_of_the_photograph_is_that_of_its_acquisition() -> None:
+    given = answer(photograph(AcquisitionDateTime="20190101", ContentDate="20240601", ContentTime="0800"))
+    assert str(given.source.examination.acquired) == "2019-01-01 00:00:00"
+    assert (objects(given)["sr"].ContentDate, objects(given)["sr"].ContentTime) == ("20240601", "080000")

@@ -71,6 +71,12 @@ def test_the_same_uid_with_other_content_is_kept_as_a_dead_letter_that_no_retry_
     assert queue.retry() == 0 and queue.counts().jobs["dead"] == 1
 
 
+def test_a_dead_object_that_comes_again_is_tried_once_more(queue: Queue) -> None:
+    put(queue)
+    queue.bury(claimed(queue), "cannot be answered")
+    assert put(queue) == 1 and claimed(queue).crashes == 0
+
+
 def test_a_corrected_object_after_a_dead_one_of_its_uid_is_worked_on(queue: Queue) -> None:
     put(queue)
     queue.bury(claimed(queue), "damaged")

@@ -14,6 +14,7 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from deepmtdr.cli import app
+from deepmtdr.clinic import results
 from deepmtdr.clinic.results import write_results
 from deepmtdr.errors import ClinicError
 from deepmtdr.screening.engine import ScreeningEngine
@@ -113,7 +114,7 @@ def test_a_folder_is_answered_file_by_file_and_a_bad_one_has_its_row(weights: Pa
     assert {name: row["status"] for name, row in rows.items()} == {
         **{"good.dcm": "ok", "both.dcm": "error", "text.dcm": "error", "gone.dcm": "error"}
     }
-    assert "found both a left and a right eye" in rows["both.dcm"]["message"]
+    assert "found eyes L, R" in rows["both.dcm"]["message"]
     for path in (tmp_path / "out").rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
@@ -148,7 +149,7 @@ ONE_BIT = {"SamplesPerPixel": 1, "PlanarConfiguration": None, "PhotometricInterp
         ({"Rows": 60_000, "Columns": 60_000}, "header declares 60000x60000 px"),
         ({"Rows": 0}, "found 320x0 px"),
         ({"BitsAllocated": 64, "BitsStored": 64, "HighBit": 63}, "damaged or of an unsupported kind"),
-        ({"PhotometricInterpretation": "CMYK"}, "found colours as 'CMYK', expected one of RGB"),
+        ({"PhotometricInterpretation": "CMYK"}, "found colours as ..., expected one of RGB"),
         ({"PixelData": b""}, "damaged or of an unsupported kind"),
     ],
 )
@@ -162,3 +163,46 @@ def test_an_object_that_is_no_one_photograph_is_refused_with_its_reason(
 
 def test_a_picture_of_one_bit_is_read_and_ungradable(engine: ScreeningEngine, tmp_path: Path) -> None:
     assert write_results(engine, save(tmp_path / "a.dcm", photograph(**ONE_BIT)), tmp_path / "out").grade is None
+
+
+def test_an_earlier_answer_never_stands_beside_the_next_one(engine: ScreeningEngine, tmp_path: Path) -> None:
+    path = save(tmp_path / "eye.dcm", photograph())
+    write_results(engine, path, tmp_path / "out")
+    black = photograph("2.25.77", pixels=np.zeros((300, 320, 3), np.uint8), PatientName="Other", PatientID="P-18")
+    write_results(engine, save(path, black), tmp_path / "out")
+    assert not (tmp_path / "out" / "lesions.dcm").exists()
+    assert {dcmread(one).PatientID for one in (tmp_path / "out").glob("*.dcm")} == {"P-18"}
+    path.write_bytes(b"nothing")
+    with pytest.raises(ClinicError):
+        write_results(engine, path, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_nobody_foresaw_ends_no_batch_and_quotes_nothing(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprise(*_: object) -> None:
+        raise ValueError("Yamada^Tarou is no name")
+
+    for name in ("a.dcm", "b.dcm"):
+        save(tmp_path / name, photograph())
+    monkeypatch.setattr(results, "structured_report", surprise)
+    code, said = dicom(tmp_path, "--out", tmp_path / "out", "--weights", weights)
+    rows = (tmp_path / "out" / "results.csv").read_text(encoding="utf-8")
+    assert code == 1 and rows.count("cannot be answered (ValueError at test_results.py:") == 2
+    assert "Yamada" not in rows + said
+
+
+def test_a_file_that_cannot_be_read_is_not_named_in_an_export(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    save(tmp_path / "Yamada.dcm", photograph())
+    (tmp_path / "Suzuki_notes.txt").write_text("no photograph")
+    monkeypatch.setattr(results, "read_source", refused)
+    code, said = dicom(tmp_path, "--out", tmp_path / "out", "--weights", weights, "--deidentify", tmp_path / "key")
+    rows = (tmp_path / "out" / "results.csv").read_text(encoding="utf-8")
+    assert code == 1 and "Permission denied" in rows
+    assert "Yamada" not in rows + said and "Suzuki" not in said

@@ -60,7 +60,8 @@ def serve(
         from deepmtdr.clinic.examine import load_examine
         from deepmtdr.clinic.service import serve as serve_until_told
 
-        serve_until_told(chosen, partial(load_examine, chosen.workers.weights, chosen.workers.codes))
+        make = partial(load_examine, chosen.workers.weights, chosen.workers.codes, chosen.namespaces)
+        serve_until_told(chosen, make)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import UInt8
 from pydicom import Dataset
@@ -9,6 +11,7 @@ from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     JPEG2000MC,
+    UID,
     EncapsulatedPDFStorage,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -18,26 +21,13 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from deepmtdr.clinic.attributes import SEQUENCES, TAKEN_OVER, VALUES
 from deepmtdr.clinic.codes import Code
 from deepmtdr.clinic.objects import Answer, coded, new_object, reference
 
 PROCESSED = Code("DCM", "121322", "Source image for image processing operation")
 CAMERA = Code("SCT", "409898007", "Fundus Camera")
-SEQUENCES = (
-    *("IlluminationTypeCodeSequence", "LightPathFilterTypeStackCodeSequence", "ImagePathFilterTypeStackCodeSequence"),
-    *("LensesCodeSequence", "RefractiveStateSequence", "AcquisitionContextSequence"),
-)
-VALUES = (
-    *("DetectorType", "PatientEyeMovementCommanded", "HorizontalFieldOfView", "EmmetropicMagnification"),
-    *("IntraOcularPressure", "PupilDilated"),
-)
-"""Of an Ophthalmic Photography object: must be there, if only empty (PS3.3 C.8.17)."""
-TAKEN_OVER = (
-    *(keyword for keyword in (*SEQUENCES, *VALUES) if keyword != "HorizontalFieldOfView"),
-    *("AcquisitionDeviceTypeCodeSequence", "MydriaticAgentSequence", "DegreeOfDilation", "AcquisitionDateTime"),
-    *("SynchronizationTrigger", "SynchronizationFrameOfReferenceUID", "AcquisitionTimeSynchronized"),
-)
-"""How the photograph was taken: as true of the super-resolved image, but for the camera's angle."""
+OPHTHALMIC = (OphthalmicPhotography8BitImageStorage, OphthalmicPhotography16BitImageStorage)
 LOSSY = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
@@ -52,14 +42,15 @@ LOSSY = {
 def sr_image(answer: Answer, sr: UInt8[np.ndarray, "s s 3"]) -> Dataset:
     """The image in the frame: Ophthalmic Photography 8 bit, derived, as the photograph; else a Secondary Capture.
 
-    An Ophthalmic Photography object must say which eye it shows and how it was taken, and nothing is guessed here.
+    An Ophthalmic Photography object must say which eye it shows and what compression took away, and nothing is
+    guessed here.
 
     Args:
         answer: to which photograph.
         sr: RGB.
     """
     side, kind = answer.source.laterality, answer.source.dataset.SOPClassUID
-    known = side is not None and kind in (OphthalmicPhotography8BitImageStorage, OphthalmicPhotography16BitImageStorage)
+    known = side is not None and kind in OPHTHALMIC and None not in _lossy(answer).values()
     sop_class = OphthalmicPhotography8BitImageStorage if known else SecondaryCaptureImageStorage
     made = new_object(answer, "sr", sop_class, "OP", "deepmtdr: super-resolved image", 9001)
     _colour(made, sr)
@@ -136,7 +127,9 @@ def _derived(made: Dataset, answer: Answer, how: str) -> None:
     item = _source_item(answer)
     item.PurposeOfReferenceCodeSequence = [coded(PROCESSED)]
     made.SourceImageSequence = [item]
-    _lossy(made, answer.source.dataset)
+    for keyword, value in _lossy(answer).items():
+        if value is not None:
+            setattr(made, keyword, value)
 
 
 def _source_item(answer: Answer) -> Dataset:
@@ -164,17 +157,22 @@ def _as_it_was_taken(made: Dataset, source: Dataset) -> None:
         setattr(made, keyword, None)
     made.AcquisitionDeviceTypeCodeSequence = [coded(CAMERA)]
     for keyword in TAKEN_OVER:
-        if source.get(keyword):
+        if keyword in source and not source[keyword].is_empty:
             made[keyword] = source[keyword]
     if made.PupilDilated == "YES":
         made.setdefault("MydriaticAgentSequence", [])
         made.setdefault("DegreeOfDilation", None)
 
 
-def _lossy(made: Dataset, source: Dataset) -> None:
-    """Whether detail was lost before: once lossy, always lossy (PS3.3 C.7.6.1.1.5)."""
-    method = LOSSY.get(getattr(source, "file_meta", Dataset()).get("TransferSyntaxUID"))
-    made.LossyImageCompression = "01" if method or source.get("LossyImageCompression") == "01" else "00"
-    if made.LossyImageCompression == "01":
-        made.LossyImageCompressionRatio = source.get("LossyImageCompressionRatio") or 1
-        made.LossyImageCompressionMethod = source.get("LossyImageCompressionMethod") or method
+def _lossy(answer: Answer) -> dict[str, Any]:
+    """Whether detail was lost before, how and how much: once lossy, always lossy (C.7.6.1.1.5); None: not known."""
+    source, report = answer.source, answer.report
+    said, method = source.dataset, LOSSY.get(UID(source.syntax))
+    if said.get("LossyImageCompression") != "01" and method is None:
+        return {"LossyImageCompression": "00"}
+    ratio = None if method is None else round(3 * (report.width or 0) * (report.height or 0) / source.length, 2)
+    return {
+        "LossyImageCompression": "01",
+        "LossyImageCompressionRatio": said.get("LossyImageCompressionRatio") or ratio or None,
+        "LossyImageCompressionMethod": said.get("LossyImageCompressionMethod") or method,
+    }

@@ -64,7 +64,7 @@ class Node:
         entity = AE(self.calling)
         entity.connection_timeout = entity.acse_timeout = self.settings.seconds
         entity.dimse_timeout = entity.network_timeout = self.settings.seconds
-        for sop_class, syntax in sorted({_kind(path) for path in paths}):
+        for sop_class, syntax in sorted({kind for path in paths if (kind := _kind(path)) is not None}):
             entity.add_requested_context(sop_class, syntax)
         node = self.settings
         association = entity.associate(node.host, node.port, ae_title=node.ae_title, tls_args=self._tls)
@@ -73,10 +73,13 @@ class Node:
         return association
 
     def _send(self, association: Association, path: Path, number: int) -> Delivery:
+        kind = _kind(path)
+        if kind is None:
+            return Delivery("dead", "its file is gone or damaged")
         try:
             answer = association.send_c_store(path, msg_id=number)
         except ValueError:  # pynetdicom's word for: its presentation context was not accepted
-            return Delivery("dead", "takes no SOP class {} in transfer syntax {}".format(*_kind(path)))
+            return Delivery("dead", "takes no SOP class {} in transfer syntax {}".format(*kind))
         except RuntimeError:
             answer = None
         status = getattr(answer, "Status", None)
@@ -91,10 +94,13 @@ class Node:
         return Delivery("waiting" if status in LATER else "dead", said)
 
 
-def _kind(path: Path) -> tuple[str, str]:
-    """SOP class and transfer syntax of a file."""
-    meta = read_file_meta_info(path)
-    return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+def _kind(path: Path) -> tuple[str, str] | None:
+    """SOP class and transfer syntax of a file; None if there is none."""
+    try:
+        meta = read_file_meta_info(path)
+        return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+    except Exception:  # a disk that lost it, or a part of it: the other files still go
+        return None
 
 
 def _why_not(association: Association) -> str:

@@ -6,16 +6,20 @@ from pathlib import Path
 
 from deepmtdr.clinic.codes import load_codes
 from deepmtdr.clinic.results import write_results
+from deepmtdr.clinic.settings import Namespaces
 from deepmtdr.clinic.worker import Examine
 from deepmtdr.screening.engine import ScreeningEngine
 
 
-def load_examine(weights: Path | None = None, codes: Path | None = None) -> Examine:
+def load_examine(
+    weights: Path | None = None, codes: Path | None = None, namespaces: Namespaces | None = None
+) -> Examine:
     """Load the network and the codes, to examine with.
 
     Args:
         weights: checkpoint (.safetensors); None: the shipped one.
         codes: the site's own codes (TOML) over the shipped ones.
+        namespaces: of the site's numbers.
 
     Returns:
         A function of a DICOM file and a folder that writes every result file of the one into the other.
@@ -26,6 +30,6 @@ def load_examine(weights: Path | None = None, codes: Path | None = None) -> Exam
     engine, known = ScreeningEngine.load(weights), load_codes(codes)
 
     def examine(photograph: Path, folder: Path) -> None:
-        write_results(engine, photograph, folder, known)
+        write_results(engine, photograph, folder, known, namespaces=namespaces)
 
     return examine

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -31,19 +30,12 @@ from fhir.resources.R4B.reference import Reference
 from deepmtdr.clinic.codes import Codes
 from deepmtdr.clinic.examination import NOTICE, Examination, check, reason_of
 from deepmtdr.clinic.objects import NAMESPACE
+from deepmtdr.clinic.settings import Namespaces
 from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.terms import Grade, Lesion
 
 HL7 = "http://terminology.hl7.org/CodeSystem"
 METHOD = "Artificial intelligence on one fundus photograph, not verified by a person"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Namespaces:
-    """URIs under which a site keeps its identifiers; empty: not said, unless the issuer is an OID."""
-
-    patient: str = ""
-    accession: str = ""
 
 
 def to_bundle(

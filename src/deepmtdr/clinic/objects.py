@@ -6,41 +6,33 @@ same photograph read again by the same weights gives the same objects, byte by b
 
 from __future__ import annotations
 
+import copy
 import io
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
-from pydicom import DataElement, Dataset, dcmwrite
+from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from deepmtdr.clinic.attributes import PATIENT, STUDY
 from deepmtdr.clinic.codes import Code, Codes
-from deepmtdr.clinic.source import REQUIRED, Source, content_time, valid
+from deepmtdr.clinic.source import Source, content_time
 from deepmtdr.screening.report import ScreeningReport
 
 NAMESPACE = uuid.UUID("5d0f7d3e-6f0a-5b58-9a0e-0f6f3c1f6f71")
 """Of the identifiers that this project derives; fixed for ever."""
 IMPLEMENTATION = UID(f"2.25.{uuid.uuid5(NAMESPACE, 'implementation').int}")
 
-PATIENT = (
-    *("PatientName", "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "PatientBirthDate"),
-    *("PatientSex", "OtherPatientIDsSequence", "PatientIdentityRemoved", "DeidentificationMethod"),
-    "DeidentificationMethodCodeSequence",
-)
-STUDY = (
-    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "IssuerOfAccessionNumberSequence"),
-    *("ReferringPhysicianName", "StudyDescription", "PatientAge", "ClinicalTrialSponsorName"),
-    *("ClinicalTrialProtocolID", "ClinicalTrialSubjectID"),
-)
-"""Of the patient and study modules what is copied, as it stands."""
 EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
     *("AccessionNumber", "ReferringPhysicianName"),
 )
 """Must be there, if only empty."""
-CHECKED = ("DA", "TM", "CS", "AS")
-"""Value representations that are left empty where their value breaks the standard; names and numbers never are."""
+
+
+UNWRITABLE = "ISO 2022 IR 58"
+"""Chinese by escape sequences, which pydicom reads but writes without them: answered in UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +44,13 @@ class Answer:
     codes: Codes
 
     def uid(self, *names: str) -> UID:
-        """The identifier of a thing of this answer.
+        """The identifier of a thing of this answer; another patient's or study's is another, whatever the photograph's.
 
         Args:
             names: what it is, such as "lesions", "series".
         """
-        return self._uid(self.source.uid, *names)
+        about = self.source.examination
+        return self._uid(self.source.uid, about.study_uid, about.issuer, about.patient_id, *names)
 
     def series_uid(self, kind: str) -> UID:
         """Of the series of a kind of object: one for all photographs of a series and side."""
@@ -72,10 +65,7 @@ class Answer:
     @property
     def instance_number(self) -> int:
         """The photograph's own, so that both sort alike."""
-        try:
-            return max(int(self.source.dataset.get("InstanceNumber") or 1), 1)
-        except (TypeError, ValueError):
-            return 1
+        return max(int(self.source.dataset.get("InstanceNumber") or 1), 1)
 
 
 def new_object(answer: Answer, kind: str, sop_class: UID, modality: str, description: str, number: int) -> Dataset:
@@ -119,27 +109,39 @@ def settle(made: Dataset, answer: Answer) -> Dataset:
     return made
 
 
-def header(source: Source) -> Dataset:
-    """Of a photograph what an answer may take over and refer to, and nothing else."""
+def neutral(dataset: Dataset) -> Dataset:
+    """What highdicom is given of an object: what it is and belongs to, and nothing of the patient.
+
+    highdicom takes fewer character sets and values than a photograph may have; `settle` writes the true ones after it.
+
+    Args:
+        dataset: a photograph or an image of ours; it is not changed.
+    """
     made = Dataset()
-    for keyword in REQUIRED:
-        made[keyword] = source.dataset[keyword]
-    made.Modality, made.Rows, made.Columns = "OP", 1, 1
-    _identify(made, source.dataset)
+    for element in dataset:
+        if element.keyword not in ("PixelData", "SpecificCharacterSet", *PATIENT, *STUDY):
+            made.add(copy.deepcopy(element))
+    made.StudyInstanceUID = dataset.StudyInstanceUID
+    for keyword in EMPTY:
+        setattr(made, keyword, "")
+    made.setdefault("Modality", "OP")
+    made.setdefault("Rows", 1)
+    made.setdefault("Columns", 1)
     return made
 
 
 def _identify(made: Dataset, source: Dataset) -> None:
     """Patient and study as they stand in the photograph, and nothing more of either."""
-    if "SpecificCharacterSet" in source:
-        made.SpecificCharacterSet = source.SpecificCharacterSet
+    made.pop("SpecificCharacterSet", None)
     for element in [element for element in made if element.tag.group == 0x0010]:
         del made[element.tag]
-    for keyword in (*PATIENT, *STUDY):
-        if keyword in source and _sound(source[keyword]):
+    for keyword in ("SpecificCharacterSet", *PATIENT, *STUDY):
+        if keyword in source:
             made[keyword] = source[keyword]
-        elif keyword in made:
-            del made[keyword]
+        else:
+            made.pop(keyword, None)
+    if UNWRITABLE in str(made.get("SpecificCharacterSet")):
+        made.SpecificCharacterSet = "ISO_IR 192"
     for keyword in EMPTY:
         if keyword not in made:
             setattr(made, keyword, "")
@@ -164,11 +166,3 @@ def as_file(made: Dataset) -> bytes:
     buffer = io.BytesIO()
     dcmwrite(buffer, made, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def _sound(element: DataElement) -> bool:
-    """Whether a value may stand in an answer: names and numbers as they are, the others if valid."""
-    if element.VR not in CHECKED:
-        return True
-    values: Any = element.value if element.VM > 1 else [element.value]
-    return all(not value or valid(element.VR, str(value)) for value in values)

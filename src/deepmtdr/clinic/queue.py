@@ -186,6 +186,7 @@ class Queue:
             OSError, sqlite3.Error: if it could not be kept; then nothing of it is.
         """
         if (known := self._whole(digest)) is not None:
+            self._revive(known)
             return known, False
         with self.spool.prepared(content) as part, self._lock:
             if (known := self._whole(digest)) is not None:
@@ -205,6 +206,14 @@ class Queue:
         """The job of an object that is in the queue and on the disk."""
         known = self._read("SELECT id FROM jobs WHERE digest = ?", digest)
         return known[0][0] if known and self.spool.original(digest).is_file() else None
+
+    def _revive(self, job: int) -> None:
+        """An object that comes again may be answered by now: its dead letter is tried once more."""
+        dead = f"SELECT id FROM jobs WHERE id = ? AND state = 'dead' AND {ALONE}"
+        if self._read(dead, job):
+            with self._written():
+                revive = f"UPDATE jobs SET state = 'received', crashes = 0, since = ? WHERE id = ({dead})"
+                self._db.execute(revive, (time.time(), job))
 
     def _insert(self, uid: str, digest: str) -> int:
         """A row for an object that lies in `originals`: dead at once if its UID is that of another one."""

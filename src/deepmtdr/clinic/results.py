@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +23,7 @@ from deepmtdr.clinic.deidentify import deidentify, read_key
 from deepmtdr.clinic.derived import document, overlay, sr_image
 from deepmtdr.clinic.document import draw_document
 from deepmtdr.clinic.examination import reason_of
-from deepmtdr.clinic.fhir import to_bundle, to_json
+from deepmtdr.clinic.fhir import Namespaces, to_bundle, to_json
 from deepmtdr.clinic.objects import Answer, as_file
 from deepmtdr.clinic.segments import lesion_segments, probability_maps
 from deepmtdr.clinic.source import read_source
@@ -33,12 +35,18 @@ from deepmtdr.screening.engine import ScreeningEngine
 from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.screening.summary import draw_notice, draw_summary
 
-ORIGINAL = "original.dcm"
-"""The photograph without its patient, where that was asked for."""
+OBJECTS = ("sr", "lesions", "probabilities", "report", "overlay", "document")
+REPORT, FHIR, ORIGINAL = "report.json", "fhir.json", "original.dcm"
+"""The last is the photograph without its patient, where that was asked for."""
 
 
 def write_results(
-    engine: ScreeningEngine, photograph: Path, folder: Path, codes: Codes | None = None, key: bytes | None = None
+    engine: ScreeningEngine,
+    photograph: Path,
+    folder: Path,
+    codes: Codes | None = None,
+    key: bytes | None = None,
+    namespaces: Namespaces | None = None,
 ) -> ScreeningReport:
     """Read a DICOM photograph and write all that answers it.
 
@@ -49,31 +57,58 @@ def write_results(
             too `report.dcm`, `overlay.dcm`, `document.dcm`, `fhir.json` and `report.json`.
         codes: `load_codes()` if not given.
         key: de-identify the photograph first, by this key; it is then written too, as `original.dcm`.
+        namespaces: of a site's own numbers, for FHIR.
 
     Returns:
         What is said, under a name that says nothing of the patient.
 
     Raises:
-        ClinicError: if the object cannot be answered; no answer is written. The message holds no patient data but
-            the file's own path.
+        ClinicError: if the object cannot be answered; the folder then holds no answer, neither an earlier one. The
+            message holds no patient data but the file's own path.
         OSError: if the folder cannot be written.
     """
-    source, codes = read_source(photograph), codes or load_codes()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / "report.json").unlink(missing_ok=True)
-    read = photograph if key is None else _without_patient(photograph, folder / ORIGINAL, key)
-    if key is not None:
-        source = read_source(read)
-    report = engine.read(read)
-    if report.status == "error":
-        raise ClinicError(f"{readable(photograph)}: {reason_of(report)}")
-    answer = Answer(source, _named(report, Answer(source, report, codes)), codes)
-    said = to_json(to_bundle(answer.report, source.examination, codes))
-    files = {**{f"{name}.dcm": as_file(made) for name, made in objects(answer).items()}, "fhir.json": said}
+    empty(folder)
+    codes = codes or load_codes()
+    try:
+        source = read_source(photograph)
+        read = photograph if key is None else _without_patient(photograph, folder / ORIGINAL, key)
+        source = source if key is None else read_source(read)
+        report = engine.read(read)
+        if report.status == "error":
+            raise ClinicError(_without_quotations(reason_of(report)))
+        answer = Answer(source, _named(report, Answer(source, report, codes)), codes)
+        files = {f"{name}.dcm": as_file(made) for name, made in objects(answer).items()}
+        files[FHIR] = to_json(to_bundle(answer.report, source.examination, codes, namespaces))
+    except OSError:
+        raise
+    except Exception as error:
+        empty(folder)
+        # A header that nobody foresaw: its values are not for anybody's eyes.
+        said = str(error) if isinstance(error, ClinicError) else f"cannot be answered ({said_safely(error)})"
+        where = readable(photograph)
+        raise ClinicError(f"{where}: {said.removeprefix(f'{where}: ')}") from error
     for name, content in files.items():
         write_atomically(folder / name, content)
-    write_atomically(folder / "report.json", (json.dumps(answer.report.to_json(), indent=2) + "\n").encode())
+    write_atomically(folder / REPORT, (json.dumps(answer.report.to_json(), indent=2) + "\n").encode())
     return answer.report
+
+
+def empty(folder: Path) -> None:
+    """Take away an earlier answer, whosever it was: no file of it may stand beside the next one."""
+    for name in (REPORT, FHIR, ORIGINAL, *(f"{name}.dcm" for name in OBJECTS)):
+        (folder / name).unlink(missing_ok=True)
+
+
+def said_safely(error: Exception) -> str:
+    """What went wrong and where, without the text of the error, which may quote a patient's name."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at " + " < ".join(f"{Path(at.filename).name}:{at.lineno}" for at in frames[:-4:-1])
+
+
+def _without_quotations(reason: str) -> str:
+    """A decoder's words without what it quotes of the object."""
+    return re.sub(r"b?(['\"]).*?\1", "...", reason)
 
 
 class Answers(NamedTuple):
@@ -117,13 +152,18 @@ def answer_paths(
     engine = ScreeningEngine.load(weights)
 
     def read(found: Found, folder: Path | None) -> ScreeningReport:
+        name, reason = shown[found], found.problem
         try:
-            if found.problem or folder is None:
-                raise ClinicError(found.problem)
-            return replace(write_results(engine, found.path, folder, known, key), path=shown[found])
-        except (ClinicError, OSError) as error:
-            return engine.refuse(shown[found], str(error).removeprefix(f"{readable(found.path)}: "))
+            if folder is not None and not reason:
+                return replace(write_results(engine, found.path, folder, known, key), path=name)
+        except ClinicError as error:
+            reason = str(error).removeprefix(f"{readable(found.path)}: ")
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+        return engine.refuse(name, reason)
 
+    if key is not None:  # nor are their names anybody's
+        left_out = [Path(f"file {number}") for number in range(1, len(left_out) + 1)]
     return Answers(read_all(inputs, out, read, names), inputs, left_out)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from jaxtyping import Bool, Float
 from pydicom import Dataset
 
 from deepmtdr.clinic.codes import Code
-from deepmtdr.clinic.objects import IMPLEMENTATION, Answer, settle
+from deepmtdr.clinic.objects import IMPLEMENTATION, Answer, neutral, settle
 from deepmtdr.data.photograph import fov_mask
 from deepmtdr.screening.report import Pictures
 from deepmtdr.terms import PRESENT, Lesion
@@ -107,10 +106,7 @@ def own(made: Any) -> Dataset:
 
 def _as_highdicom_wants(image: Dataset) -> Dataset:
     """A copy of the header with what it looks for in enhanced images, as which it takes Ophthalmic Photography."""
-    header = Dataset()
-    for element in image:
-        if element.keyword != "PixelData":
-            header.add(copy.deepcopy(element))
+    header = neutral(image)
     header.file_meta = image.file_meta
     groups = Dataset()
     groups.PixelMeasuresSequence = hd.PixelMeasuresSequence(pixel_spacing=[1.0, 1.0], slice_thickness=1.0)

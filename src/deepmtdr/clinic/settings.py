@@ -76,6 +76,16 @@ class Workers:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Namespaces:
+    """URIs under which a site keeps its numbers, for FHIR; empty: not said, unless the issuer is an OID."""
+
+    patient: str = ""
+    """Of Patient ID."""
+    accession: str = ""
+    """Of Accession Number."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DicomNode:
     """A PACS that takes results by C-STORE."""
 
@@ -142,6 +152,7 @@ class Settings:
     workers: Workers = field(default_factory=Workers)
     retry: Retry = field(default_factory=Retry)
     health: Health = field(default_factory=Health)
+    namespaces: Namespaces = field(default_factory=Namespaces)
     dicom: dict[str, DicomNode] = field(default_factory=dict)
     """Destinations by name."""
     dicomweb: dict[str, WebServer] = field(default_factory=dict)

@@ -13,12 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pydicom.config
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileDataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID
-from pydicom.valuerep import validate_value
 
+from deepmtdr.clinic.attributes import REQUIRED, calendar, clean
 from deepmtdr.clinic.classes import PHOTOGRAPHS
 from deepmtdr.clinic.examination import Examination
 from deepmtdr.clinic.letters import name_in_words
@@ -28,7 +28,6 @@ from deepmtdr.files import readable
 
 DUMMY_DATE, DUMMY_TIME = "19000101", "000000"
 """Where a date must stand and the photograph has none, as after de-identification."""
-REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,15 @@ class Source:
     """A photograph's header, without the pixels."""
 
     dataset: Dataset
+    """What of the header may stand in an answer (`attributes.clean`)."""
     laterality: Laterality | None
     """Which eye; None where the object does not say."""
+    syntax: str
+    """UID of the transfer syntax it came in."""
     sha256: str
     """Of the file."""
+    length: int
+    """Of the file, bytes."""
 
     @property
     def uid(self) -> UID:
@@ -87,19 +91,20 @@ def read_source(path: Path) -> Source:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # values that are not as the standard wants them are judged where used
-            return take(dcmread(path, stop_before_pixels=True), hashlib.sha256(content).hexdigest())
+            return take(dcmread(path, stop_before_pixels=True), hashlib.sha256(content).hexdigest(), len(content))
     except ClinicError as error:
         raise ClinicError(f"{readable(path)}: {error}") from None
     except Exception as error:  # a damaged header makes pydicom raise almost anything, quoting what it holds
         raise ClinicError(f"{readable(path)}: no readable DICOM header ({type(error).__name__})") from None
 
 
-def take(dataset: FileDataset | Dataset, sha256: str = "") -> Source:
+def take(dataset: FileDataset | Dataset, sha256: str = "", length: int = 1) -> Source:
     """Judge a header that was read.
 
     Args:
         dataset: with or without pixels.
         sha256: of the file.
+        length: of the file, bytes.
 
     Raises:
         ClinicError: as `read_source`, without the path.
@@ -115,38 +120,31 @@ def take(dataset: FileDataset | Dataset, sha256: str = "") -> Source:
     for named, own in (("MediaStorageSOPClassUID", "SOPClassUID"), ("MediaStorageSOPInstanceUID", "SOPInstanceUID")):
         if meta.get(named, dataset[own].value) != dataset[own].value:
             raise ClinicError(f"found a file header and a data set that name different {own}s, expected the same")
-    return Source(dataset, _laterality(dataset), sha256)
+    return Source(clean(dataset), _laterality(dataset), str(meta.get("TransferSyntaxUID", "")), sha256, length)
 
 
 def _acquired(dataset: Dataset) -> datetime | None:
     """When the photograph was taken, as far as it says so."""
-    date, time = content_time(dataset)
-    return None if date == DUMMY_DATE else datetime.strptime(date + time, "%Y%m%d%H%M%S")
+    moment = str(dataset.get("AcquisitionDateTime") or "")
+    return _first(dataset, (moment[:8], moment[8:14]), ("AcquisitionDate", "AcquisitionTime"), *CONTENT)
 
 
-def content_time(source: Dataset) -> tuple[str, str]:
-    """Date and time of a photograph, YYYYMMDD and HHMMSS: of its content, else its acquisition, else its study."""
-    moment = str(source.get("AcquisitionDateTime") or "")
-    found = (
-        (source.get("ContentDate"), source.get("ContentTime")),
-        (moment[:8], moment[8:14]),
-        (source.get("AcquisitionDate"), source.get("AcquisitionTime")),
-        (source.get("StudyDate"), source.get("StudyTime")),
-    )
-    for date, time in found:
-        day, clock = str(date or ""), str(time or "").partition(".")[0]
-        if day and valid("DA", day):
-            return day, clock if len(clock) == 6 and valid("TM", clock) else DUMMY_TIME
-    return DUMMY_DATE, DUMMY_TIME
+def content_time(dataset: Dataset) -> tuple[str, str]:
+    """Date and time of a photograph's content, YYYYMMDD and HHMMSS: else of its acquisition, else of its study."""
+    found = _first(dataset, *CONTENT[:1]) or _acquired(dataset)
+    return (DUMMY_DATE, DUMMY_TIME) if found is None else (found.strftime("%Y%m%d"), found.strftime("%H%M%S"))
 
 
-def valid(vr: str, value: str) -> bool:
-    """Whether a value is one of this value representation."""
-    try:
-        validate_value(vr, value, pydicom.config.RAISE)
-    except ValueError:
-        return False
-    return True
+CONTENT = (("ContentDate", "ContentTime"), ("StudyDate", "StudyTime"))
+
+
+def _first(dataset: Dataset, *places: tuple[str, str]) -> datetime | None:
+    """The first moment that is one; a place is two attributes, or date and time themselves."""
+    for date, time in places:
+        found = calendar(str(dataset.get(date, date) or ""), str(dataset.get(time, time) or ""))
+        if found is not None:
+            return found
+    return None
 
 
 def _class_name(uid: UID) -> str:
@@ -155,15 +153,22 @@ def _class_name(uid: UID) -> str:
 
 def _laterality(dataset: Dataset) -> Laterality | None:
     """What the header says, wherever it says it; R and L at once is no answer but a danger."""
-    said: list[Any] = [dataset.get("ImageLaterality"), dataset.get("Laterality")]
+    said = [*_values(dataset.get("ImageLaterality")), *_values(dataset.get("Laterality"))]
     for region in dataset.get("AnatomicRegionSequence") or ():
         for modifier in region.get("AnatomicRegionModifierSequence") or ():
-            said.append(MODIFIERS.get(str(modifier.get("CodeValue"))))
-    sides = {str(side).strip().upper() for side in said if side}
-    if {"L", "R"} <= sides:
-        raise ClinicError("found both a left and a right eye in the header, expected one side")
-    return "L" if "L" in sides else "R" if "R" in sides else None
+            said.append(MODIFIERS.get(str(modifier.get("CodeValue")), ""))
+    sides = {side for side in (str(side).strip().upper() for side in said) if side in ("L", "R", "B")}
+    if len(sides) > 1:
+        raise ClinicError(f"found eyes {', '.join(sorted(sides))} in the header, expected one side")
+    return "L" if sides == {"L"} else "R" if sides == {"R"} else None
 
 
-MODIFIERS = {"24028007": "R", "G-A100": "R", "7771000": "L", "G-A101": "L"}
-"""Right and left by SNOMED CT and by the retired SNOMED RT codes that older devices write."""
+def _values(value: Any) -> list[Any]:
+    """One value, several or none."""
+    return list(value) if isinstance(value, MultiValue) else [value] if value else []
+
+
+MODIFIERS = {
+    **{"24028007": "R", "G-A100": "R", "7771000": "L", "G-A101": "L", "51440002": "B", "G-A102": "B"},
+}
+"""Right, left and both by SNOMED CT and by the retired SNOMED RT codes that older devices write."""

@@ -10,7 +10,7 @@ from pydicom import Dataset
 
 from deepmtdr.clinic.codes import Code
 from deepmtdr.clinic.examination import reason_of
-from deepmtdr.clinic.objects import Answer, header, settle
+from deepmtdr.clinic.objects import Answer, neutral, settle
 from deepmtdr.clinic.segments import own
 from deepmtdr.terms import Grade, Lesion
 
@@ -31,7 +31,7 @@ def structured_report(answer: Answer, image: Dataset | None = None, lesions: Dat
     groups: list[Any] = [_eye(answer)]
     if lesions is not None and image is not None:
         groups += [_lesion(answer, lesion, lesions) for lesion in Lesion]
-    evidence = [one for one in (header(answer.source), image, lesions) if one is not None]
+    evidence = [neutral(one) for one in (answer.source.dataset, image, lesions) if one is not None]
     content = hd.sr.MeasurementReport(
         observation_context=_observer(answer),
         procedure_reported=concept(answer.codes["document.procedure"]),
@@ -100,7 +100,7 @@ def _eye(answer: Answer) -> hd.sr.MeasurementsAndQualitativeEvaluations:
         qualitative_evaluations=[
             hd.sr.QualitativeEvaluation(name=concept(codes[name]), value=concept(codes[value])) for name, value in said
         ],
-        source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(header(answer.source))],
+        source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(neutral(answer.source.dataset))],
     )
     texts = [("said.reader", reason) for reason in report.for_reader]
     if report.grade is None:

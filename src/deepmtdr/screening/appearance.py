@@ -102,7 +102,7 @@ def _direction(seen: _Seen) -> float:
     down, right = (slope[seen.inside] for slope in np.gradient(seen.green[1] / seen.around))
     across, along, mixed = (right * right).mean(), (down * down).mean(), (right * down).mean()
     mean, differ = (across + along) / 2, np.hypot((across - along) / 2, mixed)
-    return float(np.log((mean + differ + 1e-6) / (mean - differ + 1e-6)))
+    return float(np.log((mean + differ + 1e-6) / max(mean - differ + 1e-6, 1e-9)))
 
 
 def _vessels(seen: _Seen) -> float:
@@ -111,7 +111,8 @@ def _vessels(seen: _Seen) -> float:
     (down_down, mixed), right_right = np.gradient(down), np.gradient(right)[1]
     mean, differ = (right_right + down_down) / 2, np.hypot((right_right - down_down) / 2, mixed)
     dark, bright = ((mean + differ)[seen.inside], (differ - mean)[seen.inside])
-    return float(np.log((np.percentile(dark, 95) + 1e-3) / (np.percentile(bright, 95) + 1e-3)))
+    dark_lines, bright_lines = (max(float(np.percentile(lines, 95)) + 1e-3, 1e-6) for lines in (dark, bright))
+    return float(np.log(dark_lines / bright_lines))
 
 
 def _colour(seen: _Seen) -> Iterator[float]:

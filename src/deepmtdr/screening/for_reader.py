@@ -51,6 +51,9 @@ def _reasons(
         yield f"uncertain grade, probability {max(probabilities):.2f}"
     p = sum(p for grade, p in zip(Grade, probabilities, strict=True) if grade.referable)
     point = 0.5 if referable_from is None else referable_from.value
+    named = "one half" if referable_from is None else f"the operating point {point:.2f}"
     if abs(p - point) < limits.closeness * min(point, 1 - point):
-        named = "one half" if referable_from is None else f"the operating point {point:.2f}"
         yield f"P(referable) {p:.2f} close to {named}"
+    grade = Grade(max(range(len(probabilities)), key=probabilities.__getitem__))
+    if grade.referable != (p >= point):
+        yield f"grade {int(grade)}, but P(referable) {p:.2f} on the other side of {named}"

@@ -61,10 +61,10 @@ def assess(
     if side < limits.fov_side:
         reason = f"field of view of {side} px, expected at least {limits.fov_side} px"
         return Quality(quality, Fault.SMALL, reason)
-    if other > limits.other:
+    if not other <= limits.other:  # what cannot be measured is refused too
         found = f"probability {other:.2f} of being something else, expected at most {limits.other:.2f}"
         return Quality(quality, Fault.NO_FUNDUS, f"{Fault.NO_FUNDUS.in_words}: {found}")
-    if quality < limits.quality:
+    if not quality >= limits.quality:
         return Quality(
             quality, fault, f"{fault.in_words}: quality {quality:.2f}, expected at least {limits.quality:.2f}"
         )
