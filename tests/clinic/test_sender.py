@@ -174,6 +174,13 @@ def test_a_sop_class_that_a_pacs_does_not_take_is_refused_and_the_others_go(pacs
     assert "66.4" in deliveries[1].reason
 
 
+def test_a_file_that_is_gone_holds_up_no_other(pacs: Any, files: list[Path]) -> None:
+    files[0].unlink()
+    said = list(node(pacs.port).deliver(files))
+    assert (said[0].state, said[0].reason) == ("dead", "its file is gone or damaged")
+    assert all(each.state != "waiting" for each in said) and any(each.state == "sent" for each in said[1:])
+
+
 def test_a_pacs_that_rejects_or_is_down_is_unreachable(pacs: Any, files: list[Path]) -> None:
     with pytest.raises(Unreachable, match="rejected the association"):
         list(node(pacs.port, "OTHER").deliver(files))
