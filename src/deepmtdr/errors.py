@@ -17,6 +17,9 @@ Each message says what was found, what was expected, and where.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class DeepMTDRError(Exception):
     """Root of the tree: `except DeepMTDRError` catches whatever this package raises on purpose."""
@@ -52,3 +55,9 @@ class CheckpointError(DeepMTDRError):
 
 class TrainingError(DeepMTDRError):
     """A training run that cannot go on."""
+
+
+def said_safely(error: Exception) -> str:
+    """What went wrong and where, without the text of an error that nobody foresaw: it may quote a patient's name."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at " + " < ".join(f"{Path(at.filename).name}:{at.lineno}" for at in frames[:-4:-1])

@@ -15,6 +15,7 @@ from deepmtdr.baselines.hybrid_colour import to_lgi
 from deepmtdr.baselines.slots import Graded, plain_view
 from deepmtdr.data.synthetic import draw
 from deepmtdr.terms import Grade
+from graders import expect_any_frame_to_be_graded, expect_every_parameter_to_learn
 
 KNOWN = torch.ones(5, dtype=torch.bool)
 
@@ -103,22 +104,11 @@ def test_further_classifiers_have_no_say_in_use() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("side", [64, 256])
 def test_any_frame_is_graded_at_224_px(dtype: torch.dtype, side: int) -> None:
-    net = CKML().eval()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        graded = net(plain_view(torch.rand(1, 3, side, side)), torch.zeros(1, 4, side, side))
-    assert graded.logits.dtype == torch.float32 and graded.logits.shape == (1, 5)
-    assert [tuple(f.shape[1:]) for f in graded.features] == [
-        (channels, width, width) for channels, width in zip(net.channels, (112, 56, 28, 14, 7), strict=True)
-    ]
-    assert all((feature >= 0).all() for feature in graded.features)
+    expect_any_frame_to_be_graded(CKML(), side, dtype, (112, 56, 28, 14, 7))
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    net, (seen, lesions, grade) = SmallCKML().train(), photographs(64)
-    seen.requires_grad_()
-    net.loss(net(seen, lesions), grade, KNOWN, None, lambda x: x).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
-    assert seen.grad is not None and seen.grad.isfinite().all()  # black borders too: an ISR before it can learn
+    expect_every_parameter_to_learn(SmallCKML(), *photographs(64))
 
 
 def test_it_learns_five_drawings_by_heart() -> None:

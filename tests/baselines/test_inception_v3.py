@@ -6,12 +6,13 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from deepmtdr.baselines.inception_v3 import InceptionV3
 from deepmtdr.baselines.slots import Graded
 from deepmtdr.losses import alone
+from graders import unlike_identity
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +20,7 @@ def model() -> InceptionV3:
     """With running statistics and scales that are no identity."""
     torch.manual_seed(0)
     made = InceptionV3().eval()
-    for norm in made.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
-            norm.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.uniform_(norm.bias, -0.1, 0.1)
+    unlike_identity(made)
     return made
 
 

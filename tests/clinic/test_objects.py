@@ -330,3 +330,8 @@ def test_the_time_of_the_photograph_is_that_of_its_acquisition() -> None:
     given = answer(photograph(AcquisitionDateTime="20190101", ContentDate="20240601", ContentTime="0800"))
     assert str(given.source.examination.acquired) == "2019-01-01 00:00:00"
     assert (objects(given)["sr"].ContentDate, objects(given)["sr"].ContentTime) == ("20240601", "080000")
+
+
+def test_text_in_the_photographs_pixels_is_owned_up_to_in_every_picture_of_it() -> None:
+    made = objects(answer(photograph(BurnedInAnnotation="YES")))
+    assert (made["sr"].BurnedInAnnotation, made["overlay"].BurnedInAnnotation) == ("YES", "YES")

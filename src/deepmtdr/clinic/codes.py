@@ -33,6 +33,11 @@ class Codes:
     systems: Mapping[str, str]
     """FHIR's URI of each scheme."""
 
+    @property
+    def text(self) -> str:
+        """All of them in one text, which goes into identifiers: other codes make other objects."""
+        return str(sorted((name, *code) for name, code in self.named.items()))
+
     def __getitem__(self, name: str) -> Code:
         """The code of a name."""
         return self.named[name]

@@ -55,7 +55,7 @@ def sr_image(answer: Answer, sr: UInt8[np.ndarray, "s s 3"]) -> Dataset:
     made = new_object(answer, "sr", sop_class, "OP", "deepmtdr: super-resolved image", 9001)
     _colour(made, sr)
     made.ImageType = ["DERIVED", "PRIMARY", "SUPERRESOLVED", "COLOR"] if known else ["DERIVED", "SECONDARY"]
-    made.BurnedInAnnotation, made.PatientOrientation = "NO", _orientation(answer)
+    made.BurnedInAnnotation, made.PatientOrientation = _burned_in(answer), _orientation(answer)
     _derived(made, answer, _derivation(answer))
     if not known:
         _captured(made, answer)
@@ -72,11 +72,12 @@ def overlay(answer: Answer, page: UInt8[np.ndarray, "h w 3"]) -> Dataset:
 
     Args:
         answer: to which photograph.
-        page: RGB, with no patient data drawn in it.
+        page: RGB, with no patient data drawn on it.
     """
     made = new_object(answer, "overlay", SecondaryCaptureImageStorage, "OT", "deepmtdr: lesions, evidence, grade", 9005)
     _colour(made, page)
-    made.ImageType, made.BurnedInAnnotation, made.PatientOrientation = ["DERIVED", "SECONDARY"], "NO", ""
+    made.ImageType, made.PatientOrientation = ["DERIVED", "SECONDARY"], ""
+    made.BurnedInAnnotation = _burned_in(answer)
     _captured(made, answer)
     _derived(made, answer, "Page drawn by deepmtdr: lesion maps, evidence and grade of the photograph")
     return made
@@ -142,6 +143,11 @@ def _derivation(answer: Answer) -> str:
     where = "" if fov is None else f"Square of the field of view: x {fov.x}, y {fov.y}, side {fov.side} px. "
     how = f"Brought into the frame {report.way_in_words} by deepmtdr {report.version}, weights {report.weights}. "
     return f"{where}{how}Plausible, not recovered detail: no finding may rest on it alone."
+
+
+def _burned_in(answer: Answer) -> str:
+    """Text in the photograph's pixels is in every picture of it."""
+    return answer.source.dataset.get("BurnedInAnnotation") or "NO"
 
 
 def _orientation(answer: Answer) -> list[str] | str:

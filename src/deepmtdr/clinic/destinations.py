@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def _why_not(association: Association) -> str:
     return "aborted the association" if association.is_aborted else "does not answer"
 
 
-class _Web:
+class _Web(ABC):
     """What both HTTP destinations share: certificates, secrets, one client for a batch."""
 
     def __init__(self, settings: WebServer) -> None:
@@ -135,8 +136,9 @@ class _Web:
         auth = httpx.BasicAuth(settings.user, secret(settings.password)) if settings.password else None
         return httpx.Client(verify=self._tls, headers=headers, auth=auth, timeout=settings.seconds, trust_env=False)
 
+    @abstractmethod
     def _post(self, client: httpx.Client, path: Path) -> httpx.Response:
-        raise NotImplementedError
+        """Send one file."""
 
     def _judge(self, response: httpx.Response) -> Delivery:
         if response.is_success:

@@ -42,7 +42,7 @@ class Examination:
 
 def reason_of(report: ScreeningReport) -> str:
     """Why a photograph was not graded, without its path: a file's name may be a patient's."""
-    reason = report.message.removeprefix(readable(f"{report.path}: "))
+    reason = report.reason
     for name in (os.fspath(report.path), report.path.name):
         reason = reason.replace(readable(name), "the photograph") if name else reason
     return reason

@@ -84,10 +84,10 @@ class _Writer:
 
     def _add(self, part: str, resource: Device | Observation | DiagnosticReport) -> Reference:
         """Take a resource into the bundle under its identifier."""
-        report, photograph = self.report, self.examination.instance_uid
-        about = () if part == "algorithm" else (photograph, report.way_in_words, report.precision)
-        said = sorted((name, *code) for name, code in self.codes.named.items())
-        key = "|".join(("FHIR", part, report.version, report.weights, *about, str(said)))
+        report, of = self.report, self.examination
+        photograph = (of.instance_uid, of.study_uid, of.issuer, of.patient_id)
+        about = () if part == "algorithm" else (*photograph, report.way_in_words, report.precision)
+        key = "|".join(("FHIR", part, report.version, report.weights, *about, self.codes.text))
         urn = uuid.uuid5(NAMESPACE, key).urn
         resource.identifier = [Identifier(system="urn:ietf:rfc:3986", value=urn)]
         request = BundleEntryRequest(

@@ -58,8 +58,7 @@ class Answer:
 
     def _uid(self, *names: str) -> UID:
         report = self.report
-        said = sorted((name, *code) for name, code in self.codes.named.items())
-        key = "|".join((*names, report.version, report.weights, report.precision, str(said)))
+        key = "|".join((*names, report.version, report.weights, report.precision, self.codes.text))
         return UID(f"2.25.{uuid.uuid5(NAMESPACE, key).int}")
 
     @property

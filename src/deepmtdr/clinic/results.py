@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +27,7 @@ from deepmtdr.clinic.objects import Answer, as_file
 from deepmtdr.clinic.segments import lesion_segments, probability_maps
 from deepmtdr.clinic.source import read_source
 from deepmtdr.clinic.structured_report import structured_report
-from deepmtdr.errors import ClinicError
+from deepmtdr.errors import ClinicError, said_safely
 from deepmtdr.files import readable, write_atomically
 from deepmtdr.screening.batch import Found, find_photographs, folder_names, make_results_folder, read_all
 from deepmtdr.screening.engine import ScreeningEngine
@@ -100,12 +99,6 @@ def empty(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def said_safely(error: Exception) -> str:
-    """What went wrong and where, without the text of the error, which may quote a patient's name."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} at " + " < ".join(f"{Path(at.filename).name}:{at.lineno}" for at in frames[:-4:-1])
-
-
 def _without_quotations(reason: str) -> str:
     """A decoder's words without what it quotes of the object."""
     return re.sub(r"b?(['\"]).*?\1", "...", reason)
@@ -153,6 +146,8 @@ def answer_paths(
 
     def read(found: Found, folder: Path | None) -> ScreeningReport:
         name, reason = shown[found], found.problem
+        if reason and folder is not None:
+            empty(folder)
         try:
             if folder is not None and not reason:
                 return replace(write_results(engine, found.path, folder, known, key), path=name)

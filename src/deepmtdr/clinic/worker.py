@@ -17,7 +17,6 @@ import sqlite3
 import sys
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
@@ -28,7 +27,7 @@ from typing import NamedTuple
 
 from deepmtdr.clinic.queue import Job, Queue
 from deepmtdr.clinic.settings import Workers
-from deepmtdr.errors import ClinicError, DeepMTDRError
+from deepmtdr.errors import ClinicError, DeepMTDRError, said_safely
 
 Examine = Callable[[Path, Path], object]
 """Reads one DICOM file and writes every file of its results into a folder; a DeepMTDRError says why it cannot."""
@@ -249,11 +248,8 @@ def _examined(examine: Examine, source: Path, folder: Path) -> tuple[str, str]:
 
 
 def _said(error: Exception) -> str:
-    """What went wrong and where; the text of an error that nobody foresaw may quote a patient's name."""
-    if isinstance(error, DeepMTDRError):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} at " + " < ".join(f"{Path(at.filename).name}:{at.lineno}" for at in frames[:-4:-1])
+    """What went wrong and where."""
+    return str(error) if isinstance(error, DeepMTDRError) else said_safely(error)
 
 
 def _silence() -> None:

@@ -102,6 +102,11 @@ class ScreeningReport:
         return None if p is None or self.referable_from is None else p >= self.referable_from.value
 
     @property
+    def reason(self) -> str:
+        """The message without the path; empty if there is none."""
+        return self.message.removeprefix(f"{readable(self.path)}: ")
+
+    @property
     def way_in_words(self) -> str:
         """How the photograph came into the frame (reading R19): `x4 from 256 px`, or `straight, ISR skipped`."""
         if self.way is None:

@@ -189,8 +189,7 @@ def draw_notice(report: ScreeningReport) -> Image.Image:
     write(page, (MARGIN, 74), "Not graded", 44, MARK, bold=True)
     name = shortened(readable(report.path.name), 26, SIZE[0] / 2)
     write(page, (SIZE[0] - MARGIN, 74), name, 26, anchor="rs")
-    reason = report.message.removeprefix(f"{readable(report.path)}: ")
-    for number, line in enumerate(textwrap.wrap(reason, 110)[:4]):
+    for number, line in enumerate(textwrap.wrap(report.reason, 110)[:4]):
         write(page, (MARGIN, HEAD + 30 + 40 * number), line, 28)
     _footer(page, report)
     return page
