@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -22,6 +21,7 @@ from deepmtdr.clinic.structured_report import structured_report
 from deepmtdr.errors import ClinicError
 from dicom_objects import answer, item, photograph, save
 from fundus import draw_fundus
+from outside import needs
 
 KEY = b"a key of thirty-two bytes, secret"
 SECRETS = (
@@ -225,7 +225,7 @@ def test_a_file_without_explicit_types_is_cleaned_too(tmp_path: Path) -> None:
     assert np.array_equal(again(content).pixel_array, made.pixel_array)
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed")
+@needs("dciodvfy")
 def test_a_photograph_without_a_fault_has_none_afterwards(tmp_path: Path) -> None:
     def errors(dataset: FileDataset) -> list[str]:
         path = save(tmp_path / "a.dcm", dataset)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from deepmtdr.clinic.structured_report import structured_report
 from deepmtdr.errors import ClinicError
 from deepmtdr.terms import Lesion
 from dicom_objects import NAME, answer, photograph, read_as
+from outside import needs
 
 PAGE = np.zeros((60, 80, 3), np.uint8)
 
@@ -79,7 +79,7 @@ SOURCES = {
 }
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (dicom3tools)")
+@needs("dciodvfy")
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("status", ["ok", "ungradable"])
 def test_an_outside_validator_finds_no_error(tmp_path: Path, source: str, status: str) -> None:
@@ -88,16 +88,16 @@ def test_an_outside_validator_finds_no_error(tmp_path: Path, source: str, status
     assert found == {name: [] for name in made}
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (dicom3tools)")
+@needs("dciodvfy")
 def test_the_outside_validator_would_find_one(tmp_path: Path) -> None:
     made = objects(answer())["sr"]
     del made.ImageLaterality
     assert errors(made, tmp_path)
 
 
+@needs("dciodvfy")
 def test_the_photographs_of_the_tests_are_without_fault_themselves(tmp_path: Path) -> None:
-    if shutil.which("dciodvfy"):
-        assert errors(photograph(), tmp_path) == []
+    assert errors(photograph(), tmp_path) == []
 
 
 def test_a_repeat_is_the_same_object_byte_by_byte() -> None:
@@ -291,7 +291,7 @@ WRONG: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (dicom3tools)")
+@needs("dciodvfy")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("fault", WRONG)
 def test_a_faulty_header_is_answered_without_its_faults(tmp_path: Path, fault: str) -> None:

@@ -7,7 +7,6 @@ import email.policy
 import io
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,11 +21,12 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from dicom_objects import NAME, photograph, save
+from outside import called, program
 from tiny import save_tiny_weights
 
 PLUGINS = Path("/usr/share/orthanc/plugins")
 NEEDED = pytest.mark.skipif(
-    not (shutil.which("Orthanc") and shutil.which("storescu") and (PLUGINS / "libOrthancDicomWeb.so").exists()),
+    not (program("Orthanc") and program("storescu") and (PLUGINS / "libOrthancDicomWeb.so").exists()),
     reason="needs Orthanc with its DICOMweb plugin, and DCMTK",
 )
 OBJECTS = {"sr", "lesions", "probabilities", "report", "overlay", "document"}
@@ -80,7 +80,7 @@ def orthanc(folder: Path) -> Iterator[tuple[str, int]]:
         **{"RemoteAccessAllowed": False, "Plugins": [str(PLUGINS)], "DicomWeb": {"Enable": True}},
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
-    with running(["Orthanc", folder / "orthanc.json"], folder, f"http://127.0.0.1:{web}/system"):
+    with running([called("Orthanc"), folder / "orthanc.json"], folder, f"http://127.0.0.1:{web}/system"):
         yield f"http://127.0.0.1:{web}/dicom-web", port
 
 
@@ -121,8 +121,8 @@ def test_results_come_back_from_the_archive_as_they_were_made(tmp_path: Path, wa
         node = f'[dicom.pacs]\nae_title = "ORTHANC"\nhost = "127.0.0.1"\nport = {pacs}'
         destination = node if way == "C-STORE" else f'[dicomweb.archive]\nurl = "{web}"'
         with service(tmp_path / "service", destination) as (port, folder):
-            for called, where in (("ORTHANC", pacs), ("DEEPMTDR", port)):
-                subprocess.run(["storescu", "-aec", called, "127.0.0.1", str(where), path], check=True)
+            for title, where in (("ORTHANC", pacs), ("DEEPMTDR", port)):
+                subprocess.run([called("storescu"), "-aec", title, "127.0.0.1", str(where), path], check=True)
             stored = until(
                 lambda: found if len(found := ask(f"{web}/studies/2.25.1/instances")) == 1 + len(OBJECTS) else None,
                 "the original and six results in the archive",

@@ -25,9 +25,10 @@ from deepmtdr.clinic.queue import Queue
 from deepmtdr.clinic.receiver import StoreServer
 from deepmtdr.clinic.settings import Receiver, Tls
 from deepmtdr.errors import ClinicError
+from outside import called, needs
 from stand_in import NAME, PATIENT, as_file, photograph, send, until
 
-DCMTK = pytest.mark.skipif(shutil.which("storescu") is None, reason="DCMTK is not installed")
+DCMTK = needs("storescu", "echoscu")
 Start = Callable[..., StoreServer]
 
 
@@ -362,9 +363,9 @@ def test_dcmtk_is_a_camera_that_is_served(start: Start, tmp_path: Path) -> None:
     server, data = start(calling=("STORESCU", "ECHOSCU")), photograph()
     (tmp_path / "eye.dcm").write_bytes(as_file(data))
     where = ["-aec", "DEEPMTDR", "127.0.0.1", str(server.port)]
-    subprocess.run(["echoscu", *where], check=True)
+    subprocess.run([called("echoscu"), *where], check=True)
     for syntax in ("-x=", "-xi", "-xb"):
-        subprocess.run(["storescu", syntax, *where, str(tmp_path / "eye.dcm")], check=True)
+        subprocess.run([called("storescu"), syntax, *where, str(tmp_path / "eye.dcm")], check=True)
     assert {dcmread(BytesIO(content)).SOPInstanceUID for content in kept(server)} == {data.SOPInstanceUID}
-    wrong = subprocess.run(["echoscu", "-aet", "STRANGER", *where], capture_output=True, text=True, check=False)
+    wrong = subprocess.run([called("echoscu"), "-aet", "STRANGER", *where], capture_output=True, text=True, check=False)
     assert wrong.returncode != 0 and "Calling AE Title Not Recognized" in wrong.stderr

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import socket
 import subprocess
 import threading
@@ -24,6 +23,7 @@ from deepmtdr.clinic.queue import Queue
 from deepmtdr.clinic.receiver import quiet_libraries
 from deepmtdr.clinic.sender import Delivery, Destination, Sender, Unreachable, waiting_time
 from deepmtdr.clinic.settings import DicomNode, Retry, WebServer
+from outside import called, needs
 from stand_in import as_file, photograph, settings, until
 
 FAST = Retry(first_wait=0.02, longest_wait=0.05)
@@ -190,14 +190,16 @@ def test_a_pacs_that_rejects_or_is_down_is_unreachable(pacs: Any, files: list[Pa
         list(node(pacs.port).deliver(files))
 
 
-@pytest.mark.skipif(shutil.which("storescp") is None, reason="DCMTK is not installed")
+@needs("storescp")
 def test_dcmtk_is_a_pacs_that_stores(files: list[Path], tmp_path: Path) -> None:
     quiet_libraries()
     (tmp_path / "pacs").mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with subprocess.Popen(["storescp", "-aet", "PACS", "-od", str(tmp_path / "pacs"), "+B", str(port)]) as process:
+    with subprocess.Popen(
+        [called("storescp"), "-aet", "PACS", "-od", str(tmp_path / "pacs"), "+B", str(port)]
+    ) as process:
         try:
             until(lambda: _listens(port))
             assert [one.state for one in node(port).deliver(files)] == ["sent"] * 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from deepmtdr.data import photograph
 from deepmtdr.data.photograph import read_photograph
 from deepmtdr.errors import PhotographError
 from fundus import draw_fundus
+from outside import needs
 
 PIXELS = draw_fundus(60, 80, (40, 30), 28)
 GREY = PIXELS[..., 1]
@@ -265,7 +265,7 @@ def lossless_jpeg(path: Path) -> Path:
     return path
 
 
-@pytest.mark.skipif(shutil.which("dcmcjpeg") is None, reason="needs dcmcjpeg (dcmtk)")
+@needs("dcmcjpeg")
 def test_lossless_jpeg_gives_the_very_pixels(tmp_path: Path) -> None:
     assert off_by(lossless_jpeg(tmp_path / "a.dcm")) == 0
 
