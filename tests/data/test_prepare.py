@@ -265,7 +265,7 @@ def test_another_run_decodes_nothing_and_changes_no_byte(
 def test_two_workers_write_the_same_bytes_as_one(tmp_path: Path) -> None:
     samples = [plain(photograph(tmp_path / f"{n}.png", tint=9 * n), str(n)) for n in range(5)]
     one, two = (prepare(samples, tmp_path, tmp_path / f"w{n}", size=SIZE, workers=n).folder for n in (1, 2))
-    assert bytes_of(one) == bytes_of(two) and len(bytes_of(one)) == 12
+    assert bytes_of(one) == bytes_of(two) and len(bytes_of(one)) == 13
 
 
 @pytest.mark.parametrize("change", ["photograph", "mask", "annotation", "lost file"])
@@ -340,6 +340,16 @@ def test_a_killed_run_goes_on_to_the_same_bytes_and_leaves_no_worker(tmp_path: P
         time.sleep(0.1)
     subprocess.run([*command, str(out)], check=True, capture_output=True)
     assert bytes_of(out) == bytes_of(tmp_path / "whole")
+
+
+def test_two_runs_that_share_a_folder_wait_for_each_other(tmp_path: Path) -> None:
+    root = draw_idrid(tmp_path / "idrid")
+    (tmp_path / "run.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "run.py"), str(root), str(tmp_path / "out")]
+    runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [run.communicate()[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert len(read_prepared(tmp_path / "out").rows) == 9
 
 
 def _members(session: int) -> list[int]:

@@ -1,7 +1,8 @@
 """Prepare a data set once: every photograph into the HR frame, its LR and its masks beside it, a manifest over all.
 
 A photograph that cannot be used gets a row that says why. A run that was killed goes on where it stopped: each finished
-photograph has left whole files and a line in the journal. Another run writes the same bytes (Sec. V-A, reading R19).
+photograph has left whole files and a line in the journal. Another run writes the same bytes (Sec. V-A, reading R19);
+one that comes while the first still works waits for it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from deepmtdr.data.field_of_view import FieldOfView, crop_mask, crop_to_frame, find_fov, way_into_frame
 from deepmtdr.data.frames import read_lesion_masks, write_tiff
@@ -47,6 +49,8 @@ from deepmtdr.terms import FRAME, SCALES, Lesion
 
 JOURNAL = "manifest.partial.csv"
 """Rows of a run that has not ended, in the order in which they were finished."""
+LOCK = ".lock"
+"""Held by the run that works in the folder: training runs share their prepared photographs."""
 LONGEST = 120
 """Most bytes of a file's stem: with a suffix and a temporary name it stays within what every file system takes."""
 
@@ -95,27 +99,42 @@ def prepare(
         raise DataError(f"size {size} and scale {scale}, expected a multiple of {max(SCALES)} and one of {SCALES}")
     samples = sorted(samples, key=lambda sample: sample.name)
     try:
-        known = _begin(out, size, scale)
-        files = _file_names([sample.name for sample in samples])
-        sources = (_source(sample.photograph, root) for sample in samples)
-        jobs = [
-            _Job(sample, (sides or {}).get(name, ""), source, files[name], known.get(name), out, size, scale)
-            for sample, source, name in zip(samples, sources, files, strict=True)
-        ]
-        rows = []
-        journal = (out / JOURNAL).open("a", encoding="utf-8")
-        with journal, Progress("prepare", len(jobs)) as progress:
-            for row in _done(jobs, workers):
-                rows.append(row)
-                journal.write(rows_as_csv([row], header=False))
-                journal.flush()
-                progress.advance()
-        write_atomically(out / MANIFEST, rows_as_csv(rows).encode())
-        (out / JOURNAL).unlink()
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(out / LOCK):
+            rows = _all_rows(samples, root, out, size, scale, sides or {}, workers)
     except OSError as error:
         reason = f"{error.strerror or type(error).__name__}; what was finished is kept, run again to go on"
         raise DataError(f"{error.filename or out}: cannot be written ({reason})") from error
     return PreparedSet(out, size, scale, rows)
+
+
+def _all_rows(
+    samples: Sequence[Sample],
+    root: Path,
+    out: Path,
+    size: int,
+    scale: int,
+    sides: Mapping[str, str],
+    workers: int | None,
+) -> list[Row]:
+    known = _begin(out, size, scale)
+    files = _file_names([sample.name for sample in samples])
+    sources = (_source(sample.photograph, root) for sample in samples)
+    jobs = [
+        _Job(sample, sides.get(name, ""), source, files[name], known.get(name), out, size, scale)
+        for sample, source, name in zip(samples, sources, files, strict=True)
+    ]
+    rows = []
+    journal = (out / JOURNAL).open("a", encoding="utf-8")
+    with journal, Progress("prepare", len(jobs)) as progress:
+        for row in _done(jobs, workers):
+            rows.append(row)
+            journal.write(rows_as_csv([row], header=False))
+            journal.flush()
+            progress.advance()
+    write_atomically(out / MANIFEST, rows_as_csv(rows).encode())
+    (out / JOURNAL).unlink()
+    return rows
 
 
 def _begin(out: Path, size: int, scale: int) -> dict[str, Row]:
