@@ -1,4 +1,4 @@
-"""What every HTML page is made of: its style, light or dark as the reader has it, and its tables."""
+"""What pages are made of: the style of HTML, light or dark as the reader has it, and tables, in Markdown too."""
 
 from __future__ import annotations
 
@@ -33,3 +33,10 @@ def table_html(table: Table, kind: str = "numbers") -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
     rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows)
     return f"<table class={kind}><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def table_markdown(table: Table) -> str:
+    """A table for a page in Markdown, under its title."""
+    rule = "|---" + "|---:" * (len(table.columns) - 1) + "|"
+    head, *rows = (f"| {' | '.join(cells)} |" for cells in [table.columns, *table.rows])
+    return "\n".join([f"**{table.title}**", "", head, rule, *rows])

@@ -102,9 +102,10 @@ def test_lesion_scores_are_those_of_all_pixels_inside_the_field_of_view(
     assert aupr.low <= aupr.value <= aupr.high
 
 
-def test_the_mean_is_that_of_the_four_types(done: Evaluation) -> None:
-    of_types = [pick(done.scores, "drawings", lesion.name, "aupr_pooled").value for lesion in Lesion]
-    mean = pick(done.scores, "drawings", "mean", "aupr_pooled")
+@pytest.mark.parametrize("score", ["aupr_pooled", "ap_per_image", "auc_per_image"])
+def test_the_mean_is_that_of_the_four_types(done: Evaluation, score: str) -> None:
+    of_types = [pick(done.scores, "drawings", lesion.name, score).value for lesion in Lesion]
+    mean = pick(done.scores, "drawings", "mean", score)
     assert mean.value == pytest.approx(np.mean(of_types))
     assert mean.photographs == 6
 

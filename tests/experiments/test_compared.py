@@ -12,7 +12,7 @@ from deepmtdr.baselines import SYSTEMS
 from deepmtdr.data.synthetic import write_data_set
 from deepmtdr.errors import RecipeError
 from deepmtdr.experiments import compared as module
-from deepmtdr.experiments.compared import capped, compared, tables
+from deepmtdr.experiments.compared import capped, compared, page, tables
 from deepmtdr.recipe import STAGES, load_recipe
 
 TINY = (
@@ -54,12 +54,14 @@ def test_systems_are_trained_scored_and_put_side_by_side(tmp_path: Path, monkeyp
     found = compared(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02)
     by_title = {table.title: [row[0] for row in table.rows] for table in found}
     assert by_title["Table I, grading, drawings"] == ["DeepMT-DR", "ResNet-18"]
-    assert by_title["Table III, lesions, drawings"] == ["DeepMT-DR"]
-    assert by_title["Table IV, super-resolution, drawings"] == names
+    assert by_title["Table III, AP of lesions, image by image, drawings"] == ["DeepMT-DR"]
+    assert by_title["Table IV, super-resolution, drawings"] == ["DeepMT-DR", "SRCNN"]
     written = json.loads((tmp_path / "out" / "compared.json").read_text(encoding="utf-8"))
     stages = {name: [stage["ended"] for stage in one["stages"]] for name, one in written["systems"].items()}
     assert stages == {"DeepMT-DR": ["by the clock"] * 3, "SRCNN": ["by the clock"], "ResNet-18": ["by the clock"]}
     assert list(tables(written["systems"])) == found
+    page = (tmp_path / "out" / "compared.md").read_text(encoding="utf-8")
+    assert [line.strip("*") for line in page.splitlines() if line.startswith("**Table")] == [t.title for t in found]
     monkeypatch.setattr(training, "run", None)  # a second time nothing is trained
     monkeypatch.setattr(module, "evaluate_folder", None)  # nor scored
     assert compared(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02) == found
@@ -68,3 +70,19 @@ def test_systems_are_trained_scored_and_put_side_by_side(tmp_path: Path, monkeyp
 def test_a_system_that_nobody_knows_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=f"'ResNet-19' is no system; there are {next(iter(SYSTEMS))}, "):
         compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["ResNet-19"])
+
+
+def test_a_cell_is_its_own_subject_and_score_with_the_interval() -> None:
+    score = {"task": "lesions", "dataset": "d", "score": "ap_per_image", "low": 0.1, "high": 0.3}
+    scores = [{**score, "subject": "MA", "value": 0.2}, {**score, "subject": "mean", "value": None}]
+    scores.append({**score, "subject": "MA", "score": "iou_per_image", "value": 0.9})
+    found = {"U-Net": {"scores": scores, "parameters": {}, "stages": []}, "ResNet-18": {"scores": []}}
+    ap = next(table for table in tables(found) if table.title == "Table III, AP of lesions, image by image, d")
+    assert ap.columns == ("system", "MA", "HE", "EX", "SE", "mean")
+    assert ap.rows == [("U-Net", "0.200 [0.100, 0.300]", "", "", "", "undefined")]
+
+
+def test_the_page_says_how_many_steps_each_stage_had() -> None:
+    stages = [{"stage": "grading", "steps": 70}, {"stage": "grading", "steps": 50}]
+    text = page(10.0, {"CKML": {"scores": [], "parameters": {"isr": 0, "grading": 10323119}, "stages": stages}})
+    assert "| CKML | 10,323,119 |  | 120 |  |" in text

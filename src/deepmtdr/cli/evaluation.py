@@ -119,7 +119,9 @@ def compare(
     ] = None,
     recipe: Annotated[str, typer.Option(help="What the systems share: a shipped recipe or a .toml file.")] = "compared",
     data: Annotated[Path, typer.Option(help="Folder that holds a folder per data set.")] = Path("data"),
-    out: Annotated[Path, typer.Option(help="Folder for a folder per system and compared.json.")] = Path("out/compared"),
+    out: Annotated[Path, typer.Option(help="Folder for a folder per system, compared.json and compared.md.")] = Path(
+        "out/compared"
+    ),
     minutes: Annotated[float, typer.Option(min=0.01, help="Of training for each system.")] = 10.0,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")

@@ -12,6 +12,9 @@ from deepmtdr.metrics import FrocCounts, PooledCurve
 from deepmtdr.terms import Lesion
 
 TASK = "lesions"
+MEAN = "mean"
+"""The subject that is the four types together."""
+ABSENT = "one of the four types is not on these photographs"
 
 Pooled = Mapping[tuple[str, Lesion], PooledCurve]
 """Fine pixel counts by data set and lesion type."""
@@ -31,6 +34,9 @@ PER_IMAGE: dict[str, Callable[[LesionPixels], float]] = {
     "iou_per_image": lambda pixels: pixels.iou,
 }
 """Means over the photographs on which they are defined."""
+
+AVERAGED = ("ap_per_image", "auc_per_image")
+"""The scores of which Table III has the average over the four types."""
 
 FROC_SCORES: dict[str, Callable[[FrocCounts], float]] = {
     "froc_cpm": FrocCounts.cpm,
@@ -66,7 +72,9 @@ def lesion_scores(
             having = [m for m in group if lesion in m.lesions]
             rows += _lesion_rows(place, lesion, having, curve, bootstrap, kept)
         if having := [m for m in group if m.lesions]:
-            rows.append(mean_row(Place(task, dataset, "mean"), having, whole_curves(pooled, dataset), bootstrap))
+            place = Place(task, dataset, MEAN)
+            rows.append(mean_row(place, having, whole_curves(pooled, dataset), bootstrap))
+            rows += [_averaged(place, name, having, bootstrap) for name in AVERAGED if kept(name)]
     return rows
 
 
@@ -146,8 +154,18 @@ def mean_row(place: Place, group: list[Measured], whole: Mapping[Lesion, PooledC
 
     value = float(np.mean([whole[n].average_precision() if n in whole else np.nan for n in Lesion]))
     interval = bootstrap.of(mean_aupr, group, np.arange(len(group)))
-    why = "one of the four types is not on these photographs"
-    return place.row("aupr_pooled", interval._replace(value=value), group, why)
+    return place.row("aupr_pooled", interval._replace(value=value), group, ABSENT)
+
+
+def _averaged(place: Place, name: str, group: list[Measured], bootstrap: Bootstrap) -> Score:
+    """Mean of the types' means over photographs; undefined as soon as one of the four is."""
+    score = PER_IMAGE[name]
+    values = np.array([[score(m.lesions[n]) if n in m.lesions else np.nan for n in Lesion] for m in group])
+
+    def mean(drawn: np.ndarray) -> float:
+        return float(np.mean([mean_of_defined(of_type) for of_type in drawn.T]))
+
+    return place.row(name, bootstrap.of(mean, group, values), group, ABSENT)
 
 
 class Drawn:

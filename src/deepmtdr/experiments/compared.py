@@ -16,22 +16,40 @@ from deepmtdr import training
 from deepmtdr.baselines import SYSTEMS, PartNames, build, own_names
 from deepmtdr.errors import RecipeError
 from deepmtdr.evaluation import Table, evaluate_folder
+from deepmtdr.evaluation.lesions import MEAN
 from deepmtdr.evaluation.results import write_json
+from deepmtdr.files import write_atomically
 from deepmtdr.optimiser import learns
+from deepmtdr.pages import table_markdown
 from deepmtdr.recipe import STAGES, Recipe, Stage
+from deepmtdr.terms import Lesion
 from deepmtdr.training.course import STATE
 
 SHARES = {"restoration": 0.5, "grading": 0.35, "joint": 0.15}
 """Of the minutes, where all stages have something to learn; a stage's share goes to the others where it has not."""
-TABLES = {
+LESIONS = (*(lesion.name for lesion in Lesion), MEAN)
+TABLES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     "Table I, grading": (
         "grading",
-        ("accuracy", "precision_weighted", "f1_weighted", "kappa_quadratic", "auc_referable"),
+        {
+            name: ("grade", name)
+            for name in ("accuracy", "precision_weighted", "f1_weighted", "kappa_quadratic", "auc_referable")
+        },
     ),
-    "Table III, lesions": ("lesions", ("ap_per_image", "auc_per_image", "aupr_pooled")),
-    "Table IV, super-resolution": ("super-resolution", ("psnr_whole", "ssim_whole", "psnr_fov")),
+    **{
+        f"Table III, {words}": ("lesions", {lesion: (lesion, name) for lesion in LESIONS})
+        for name, words in {
+            "auc_per_image": "AUC of lesions, image by image",
+            "ap_per_image": "AP of lesions, image by image",
+            "aupr_pooled": "AUPR of lesions, all pixels together",
+        }.items()
+    },
+    "Table IV, super-resolution": (
+        "super-resolution",
+        {name: ("sr", name) for name in ("psnr_whole", "ssim_whole", "psnr_fov")},
+    ),
 }
-"""The task and the scores of each table, the paper's first."""
+"""By title the task and the columns, each with the subject and the score of its cells; the paper's scores first."""
 
 
 def compared(
@@ -42,7 +60,8 @@ def compared(
     Args:
         recipe: what they share: photographs, split, frame, batches.
         data: folder that holds a folder for each data set.
-        out: folder for a folder per system, and `compared.json`; prepared photographs are shared.
+        out: folder for a folder per system, `compared.json`, and the tables in `compared.md`; prepared photographs are
+            shared.
         systems: names of `SYSTEMS`; empty takes all.
         minutes: of computing for each of them.
 
@@ -59,6 +78,7 @@ def compared(
         folder = out / name.replace(" ", "-").replace(".", "").lower()
         found[name] = _scored(capped(recipe, name, minutes), data, folder, out / "prepared")
     write_json(out / "compared.json", {"minutes": minutes, "systems": found})
+    write_atomically(out / "compared.md", page(minutes, found).encode())
     return list(tables(found))
 
 
@@ -98,7 +118,7 @@ def _scored(recipe: Recipe, data: Path, folder: Path, cache: Path) -> dict[str, 
             data, weights=weights, split=folder / "split.csv", out=folder, bf16=True, thorough=False, pictures=False
         )
     done, cost = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("evaluation.json", "run.json"))
-    return {"scores": done["scores"], "parameters": cost["parameters"], "stages": cost["stages"]}
+    return {"scores": done["scores"], **{name: cost[name] for name in ("parameters", "stages", "machine")}}
 
 
 def tables(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
@@ -107,35 +127,42 @@ def tables(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
     Args:
         found: by system what `compared.json` holds.
     """
-    for title, (task, names) in TABLES.items():
-        rows = {system: [s for s in one["scores"] if s["task"] == task] for system, one in found.items()}
-        datasets = dict.fromkeys(s["dataset"] for scores in rows.values() for s in scores)
-        for dataset in datasets:
-            yield from _table(f"{title}, {dataset}", names, {k: _of(v, dataset) for k, v in rows.items()})
+    for title, (task, columns) in TABLES.items():
+        rows = {
+            system: [s for s in one["scores"] if s["task"] == task]
+            for system, one in found.items()
+            if task != "super-resolution" or own_names(system).isr == system  # not what another's box has done
+        }
+        for dataset in dict.fromkeys(s["dataset"] for scores in rows.values() for s in scores):
+            cells = {name: _cells(scores, dataset) for name, scores in rows.items()}
+            lines = [(system, *(of.get(key, "") for key in columns.values())) for system, of in cells.items() if of]
+            yield Table(f"{title}, {dataset}", ("system", *columns), lines)
 
 
-def _of(scores: Sequence[Mapping[str, Any]], dataset: str) -> dict[str, str]:
-    """The scores of the task's main subject: the grade, SR, or the mean over the lesion types where there is one."""
-    cells: dict[str, list[Mapping[str, Any]]] = {}
-    for score in scores:
-        if score["dataset"] == dataset and score["subject"] not in ("bicubic", "gain"):
-            cells.setdefault(score["score"], []).append(score)
-    return {
-        name: _cell(next((s for s in found if s["subject"] == "mean"), None), found) for name, found in cells.items()
-    }
+def _cells(scores: Sequence[Mapping[str, Any]], dataset: str) -> dict[tuple[str, str], str]:
+    return {(s["subject"], s["score"]): _cell(s) for s in scores if s["dataset"] == dataset}
 
 
-def _cell(mean: Mapping[str, Any] | None, found: Sequence[Mapping[str, Any]]) -> str:
-    one = mean or (found[0] if len(found) == 1 else None)
-    if one is None:  # of the lesion types: their mean, without an interval
-        values = [score["value"] for score in found]
-        return "undefined" if None in values else f"{sum(values) / len(values):.3f}"
-    if one["value"] is None:
+def _cell(score: Mapping[str, Any]) -> str:
+    if score["value"] is None:
         return "undefined"
-    return f"{one['value']:.3f}" + ("" if one["low"] is None else f" [{one['low']:.3f}, {one['high']:.3f}]")
+    return f"{score['value']:.3f}" + ("" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]")
 
 
-def _table(title: str, names: Sequence[str], rows: Mapping[str, Mapping[str, str]]) -> Iterator[Table]:
-    cells = [(system, *(found.get(name, "") for name in names)) for system, found in rows.items() if found]
-    if cells:
-        yield Table(title, ("system", *names), cells)
+def page(minutes: float, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The tables in Markdown, after what each system had: its parameters, and its steps in each stage.
+
+    Args:
+        minutes: of computing for each system.
+        found: by system what `compared.json` holds.
+    """
+    rows = [
+        (system, f"{sum(one['parameters'].values()):,}", *(str(_steps(one, stage) or "") for stage in STAGES))
+        for system, one in found.items()
+    ]
+    learned = Table(f"{minutes:g} minutes of training each: steps", ("system", "parameters", *STAGES), rows)
+    return "\n\n".join(table_markdown(table) for table in [learned, *tables(found)]) + "\n"
+
+
+def _steps(one: Mapping[str, Any], stage: str) -> int:
+    return sum(cost["steps"] for cost in one["stages"] if cost["stage"] == stage)
