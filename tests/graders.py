@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deepmtdr.baselines.slots import Grader, plain_view
-from deepmtdr.losses import alone
+from deepmtdr.losses import GradeLabels
 
 
 def unlike_identity(made: nn.Module) -> None:
@@ -37,6 +37,6 @@ def expect_every_parameter_to_learn(net: Grader, seen: Tensor, lesions: Tensor, 
     """Each has a finite gradient from the method's own loss that is not zero, and what it sees a finite one."""
     seen.requires_grad_()
     known = torch.ones_like(grade, dtype=torch.bool)
-    net.train().loss(net(seen, lesions), grade, known, None, alone).backward()
+    net.train().loss(net(seen, lesions), GradeLabels(grade, known)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
     assert seen.grad is not None and seen.grad.isfinite().all()  # black borders too: an ISR before it can learn

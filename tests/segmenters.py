@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepmtdr.baselines.slots import Segmenter, plain_view
 from deepmtdr.data.synthetic import draw
-from deepmtdr.losses import alone
+from deepmtdr.losses import LesionLabels
 from deepmtdr.terms import Grade
 
 ALL = torch.ones(2, 4, dtype=torch.bool)
@@ -29,7 +29,7 @@ def learned_by_heart(net: Segmenter, steps: int, rate: float) -> float:
     seen, masks = drawn()
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate)
     for _ in range(steps):
-        loss = net.loss(net(seen), masks, ALL, alone)
+        loss = net.loss(net(seen), LesionLabels(masks, ALL))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -57,7 +57,7 @@ def expect_probabilities(net: Segmenter, height: int, width: int) -> None:
 def expect_every_parameter_to_learn(net: Segmenter) -> None:
     """Each has a finite gradient from the method's own loss that is not zero."""
     seen, masks = drawn()
-    net.loss(net(seen), masks, ALL, alone).backward()
+    net.loss(net(seen), LesionLabels(masks, ALL)).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,6 +31,30 @@ def mean_where(values: Float[Tensor, " b"], counted: Bool[Tensor, " b"], total: 
     """Mean of the photographs' values over those that count; 0 (with a gradient of 0) if none does."""
     known = counted.to(values.dtype)
     return total((values * known).sum()) / total(known.sum()).clamp_min(1)
+
+
+class LesionLabels(NamedTuple):
+    """What is known of a batch's lesions; as `*labels` the last arguments of the supervised segmentation losses."""
+
+    masks: Float[Tensor, "b 4 h w"]
+    """In [0, 1]; what it holds where a type was not annotated does not matter."""
+    annotated: Bool[Tensor, "b 4"]
+    total: Total = alone
+
+
+class GradeLabels(NamedTuple):
+    """What is known of a batch's grades."""
+
+    grade: Int[Tensor, " b"]
+    """0-4; what it holds where no grade is known does not matter."""
+    known: Bool[Tensor, " b"]
+    class_weights: Float[Tensor, " 5"] | None = None
+    """A further weight of each true grade; None is 1 for all."""
+    total: Total = alone
+
+    def mean(self, each: Float[Tensor, " b"]) -> Float[Tensor, ""]:
+        """Over the photographs whose grade is known."""
+        return mean_where(each, self.known, self.total)
 
 
 @dataclass(frozen=True, kw_only=True)

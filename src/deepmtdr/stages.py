@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepmtdr import losses
 from deepmtdr.data.batches import Batch, GradingBatch
-from deepmtdr.losses import LossWeights, Total, alone
+from deepmtdr.losses import GradeLabels, LesionLabels, LossWeights, Total, alone
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
 
@@ -91,9 +91,9 @@ def restoration_losses(
         return _isr_losses(sr, batch.hr, scale, weights, processes)
     classes = model.segment(model.views(sr)[0])
     image, variation, seg_aware = _image_losses(model, sr, classes, batch.hr, scale, weights, processes)
-    known = batch.lesion_masks, batch.annotated, processes.total
-    dice = losses.dice_loss(classes[:, :4], *known)
-    entropy = losses.lesion_cross_entropy_loss(classes[:, :4], *known)
+    labels = LesionLabels(batch.lesion_masks, batch.annotated, processes.total)
+    dice = losses.dice_loss(classes[:, :4], *labels)
+    entropy = losses.lesion_cross_entropy_loss(classes[:, :4], *labels)
     nothing = sr.new_zeros(())
     return StepLosses(
         losses.isr_loss(image, variation, seg_aware, nothing, weights) if scale > 1 else nothing,
@@ -164,8 +164,9 @@ def joint_losses(
             cls_aware = scores_alone(on_sr, on_hr)
         cls_aware = processes.mean(cls_aware)
     total = processes.total
-    dice = losses.dice_loss(on_sr.lesions, batch.lesion_masks, batch.annotated, total)
-    entropy = losses.lesion_cross_entropy_loss(on_sr.lesions, batch.lesion_masks, batch.annotated, total)
+    labels = LesionLabels(batch.lesion_masks, batch.annotated, total)
+    dice = losses.dice_loss(on_sr.lesions, *labels)
+    entropy = losses.lesion_cross_entropy_loss(on_sr.lesions, *labels)
     unknown = ~batch.annotated.any(dim=1)
     unknown = unknown & (scores_alone is None)  # no map, no pseudo ground truth
     pseudo = losses.unsupervised_segmentation_loss(on_sr.lesion_region, evidence_hr, weights.phi_vis, unknown, total)
@@ -217,9 +218,9 @@ def composed_losses(
     seen, shown = model.views(sr)
     classes, segmentation, grading = model.segment(seen), nothing, nothing
     if model.segments:
-        known = batch.lesion_masks, batch.annotated, processes.total
         own = own_loss(model.segmentation) or _segmentation_loss
-        segmentation = terms["segmentation"] = own(classes, *known)
+        labels = LesionLabels(batch.lesion_masks, batch.annotated, processes.total)
+        segmentation = terms["segmentation"] = own(classes, labels)
     if grades and model.grades:
         graded = model.grading(shown, classes[:, :4].detach())
         grading = _grading_loss(model, graded, batch.grade, batch.graded, weights, processes)
@@ -233,13 +234,9 @@ def _plain_isr_loss(sr: Tensor, hr: Tensor, weights: LossWeights, processes: Pro
     return losses.isr_loss(image, variation, sr.new_zeros(()), sr.new_zeros(()), weights)
 
 
-def _segmentation_loss(classes: Tensor, masks: Tensor, annotated: Tensor, total: Total) -> Tensor:
+def _segmentation_loss(classes: Tensor, labels: LesionLabels) -> Tensor:
     lesions = classes[:, :4]
-    dice, entropy = (loss(lesions, masks, annotated, total) for loss in SEGMENTATION_LOSSES)
-    return dice + entropy
-
-
-SEGMENTATION_LOSSES = losses.dice_loss, losses.lesion_cross_entropy_loss
+    return losses.dice_loss(lesions, *labels) + losses.lesion_cross_entropy_loss(lesions, *labels)
 
 
 def _grading_loss(
@@ -248,7 +245,7 @@ def _grading_loss(
     """Eq. (10), or the method's own over the photographs that somebody graded."""
     classes = _class_weights(weights, graded.logits)
     if own := own_loss(model.grading):
-        return own(graded, grade, known, classes, processes.total)
+        return own(graded, GradeLabels(grade, known, classes, processes.total))
     return losses.grading_loss(graded.logits, grade, classes, graded=known, total=processes.total)
 
 

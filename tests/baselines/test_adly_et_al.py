@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from deepmtdr.baselines.adly_et_al import TREE, WIDTHS, AdlyEtAl, tree_log_probabilities
 from deepmtdr.baselines.slots import Graded, plain_view
 from deepmtdr.data.synthetic import draw
-from deepmtdr.losses import alone
+from deepmtdr.losses import GradeLabels
 from deepmtdr.terms import Grade
 
 NARROW = (4, 8, 8, 16, 16)
@@ -39,7 +39,7 @@ def nodes_loss(
 ) -> Tensor:
     graded = Graded(torch.zeros(len(grades), 5), (), (nodes,))
     seen = torch.tensor(known or [True] * len(grades))
-    return AdlyEtAl((1,)).loss(graded, torch.tensor(grades), seen, weights, alone)
+    return AdlyEtAl((1,)).loss(graded, GradeLabels(torch.tensor(grades), seen, weights))
 
 
 def test_tree_splits_each_side_further_until_one_grade_is_left() -> None:
@@ -135,7 +135,7 @@ def test_learning_side_by_side_is_learning_one_after_another() -> None:
             optimiser.zero_grad()
             graded = model(frame, no_lesions(frame))
             own = F.binary_cross_entropy_with_logits(graded.extra[0][:, 0], (grade > 0).float())
-            (own if only_first else model.loss(graded, grade, known, None, alone)).backward()
+            (own if only_first else model.loss(graded, GradeLabels(grade, known))).backward()
             optimiser.step()
         ends.append([p.detach()[: len(p) // 4] for p in model.parameters()])
     torch.testing.assert_close(ends[0], ends[1])
@@ -163,7 +163,7 @@ def test_every_parameter_gets_a_finite_gradient_in_bfloat16_too(narrow: AdlyEtAl
         with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
             graded = narrow(photographs((0, 3)), torch.zeros(2, 4, 96, 96))
         assert graded.logits.dtype is torch.float32
-        narrow.loss(graded, torch.tensor([0, 3]), torch.ones(2, dtype=torch.bool), None, alone).backward()
+        narrow.loss(graded, GradeLabels(torch.tensor([0, 3]), torch.ones(2, dtype=torch.bool))).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in narrow.parameters())
 
 
@@ -178,7 +178,7 @@ def test_it_learns_five_drawn_photographs_one_of_each_grade() -> None:
     for _ in range(60):
         optimiser.zero_grad()
         graded = model(frame, no_lesions(frame))
-        model.loss(graded, grade, torch.ones(5, dtype=torch.bool), None, alone).backward()
+        model.loss(graded, GradeLabels(grade, torch.ones(5, dtype=torch.bool))).backward()
         optimiser.step()
         logits = graded.logits
     assert logits.argmax(dim=1).tolist() == grade.tolist()

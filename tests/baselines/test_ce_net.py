@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.ce_net import CENet, DenseAtrousConvolution, ResidualMultiKernelPooling
 from deepmtdr.baselines.slots import plain_view
-from deepmtdr.losses import alone
+from deepmtdr.losses import LesionLabels
 from segmenters import ALL, expect_every_parameter_to_learn, expect_probabilities, learned_by_heart
 
 SMALL = (32, 64, 96, 128)
@@ -139,10 +139,10 @@ def test_loss_by_hand() -> None:
     masks[:, 0] = 1
     dice, entropy = (1 / 9 + 3) / 4, -torch.tensor(0.8).log()
     loss = CENet(SMALL).loss
-    assert torch.allclose(loss(classes, masks, ALL, alone), dice + entropy, atol=1e-5)
+    assert torch.allclose(loss(classes, LesionLabels(masks, ALL)), dice + entropy, atol=1e-5)
     only_ma = torch.tensor([[True, False, False, False]] * 2)
-    assert torch.allclose(loss(classes, masks, only_ma, alone), torch.tensor(1 / 9), atol=1e-5)
-    assert loss(classes, masks, ~ALL, alone) == 0
+    assert torch.allclose(loss(classes, LesionLabels(masks, only_ma)), torch.tensor(1 / 9), atol=1e-5)
+    assert loss(classes, LesionLabels(masks, ~ALL)) == 0
 
 
 def test_imagenet_weights_load_under_their_published_names() -> None:

@@ -14,6 +14,7 @@ from deepmtdr.baselines.ckml import CKML, LOSSES, MODULES, CombinedKernels
 from deepmtdr.baselines.hybrid_colour import to_lgi
 from deepmtdr.baselines.slots import Graded, plain_view
 from deepmtdr.data.synthetic import draw
+from deepmtdr.losses import GradeLabels
 from deepmtdr.terms import Grade
 from graders import expect_any_frame_to_be_graded, expect_every_parameter_to_learn
 
@@ -86,10 +87,10 @@ def test_loss_is_the_weighted_sum_of_three_cross_entropies() -> None:
     # equal logits: ln 5 each; one logit of ln 4 before four zeros: -ln (4 / 8) = ln 2
     equal, certain = torch.zeros(1, 5), torch.tensor([[math.log(4), 0.0, 0.0, 0.0, 0.0]])
     grade, known, net = torch.tensor([0]), torch.tensor([True]), SmallCKML()
-    loss = net.loss(Graded(equal, (), (certain, equal)), grade, known, None, lambda x: x)
+    loss = net.loss(Graded(equal, (), (certain, equal)), GradeLabels(grade, known))
     assert loss.item() == pytest.approx(math.log(5) + 0.3 * math.log(2) + 0.3 * math.log(5), abs=1e-6)
     assert LOSSES == (1.0, 0.3, 0.3)
-    unknown = net.loss(Graded(equal, (), (certain, equal)), grade, ~known, None, lambda x: x)
+    unknown = net.loss(Graded(equal, (), (certain, equal)), GradeLabels(grade, ~known))
     assert unknown.item() == 0
 
 
@@ -119,7 +120,7 @@ def test_it_learns_five_drawings_by_heart() -> None:
     optimiser = torch.optim.Adam(net.parameters(), 1e-3)
     for _ in range(25):
         optimiser.zero_grad()
-        net.loss(net(seen, lesions), grade, KNOWN, None, lambda x: x).backward()
+        net.loss(net(seen, lesions), GradeLabels(grade, KNOWN)).backward()
         optimiser.step()
     with torch.no_grad():
         graded = net.eval()(seen, lesions)

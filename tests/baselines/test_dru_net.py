@@ -8,7 +8,7 @@ from torch import nn
 
 from deepmtdr.baselines.dru_net import STEPS, DRUNet, RecurrentConv, RecurrentResidualBlock
 from deepmtdr.baselines.u_net import WIDTHS
-from deepmtdr.losses import alone
+from deepmtdr.losses import LesionLabels
 from segmenters import ALL, expect_every_parameter_to_learn, expect_probabilities, learned_by_heart
 
 SMALL = (8, 16, 32, 64)
@@ -82,8 +82,8 @@ def test_every_parameter_learns_from_the_loss() -> None:
 def test_loss_is_cross_entropy_of_wholly_annotated_photographs() -> None:
     classes = torch.full((2, 5, 8, 8), 0.2)
     loss = DRUNet(SMALL).loss
-    assert torch.allclose(loss(classes, torch.zeros(2, 4, 8, 8), ALL, alone), torch.tensor(5.0).log())
-    assert loss(classes, torch.zeros(2, 4, 8, 8), torch.tensor([[True, True, True, False]] * 2), alone) == 0
+    assert torch.allclose(loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), ALL)), torch.tensor(5.0).log())
+    assert loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), torch.tensor([[True, True, True, False]] * 2))) == 0
 
 
 def test_learns_a_few_drawings_by_heart() -> None:

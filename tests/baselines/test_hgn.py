@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.hgn import DEPTHS, HGN, WIDTHS, FullyConvolutional, geometric_mean
-from deepmtdr.losses import alone, lesion_cross_entropy_loss
+from deepmtdr.losses import LesionLabels, lesion_cross_entropy_loss
 from segmenters import ALL, expect_every_parameter_to_learn, expect_probabilities, learned_by_heart
 
 SMALL = (8, 16, 32, 64)
@@ -59,7 +59,7 @@ def test_loss_is_the_mean_of_the_two_networks_own() -> None:
     logits, others = torch.randn(2, 5, 8, 8), torch.randn(2, 5, 8, 8)
     masks = F.one_hot(torch.randint(5, (2, 8, 8)), 5).permute(0, 3, 1, 2)[:, :4].float()
     own = [lesion_cross_entropy_loss(z.softmax(dim=1)[:, :4], masks, ALL) for z in (logits, others)]
-    ours = HGN(SMALL).loss(geometric_mean(logits, others), masks, ALL, alone)
+    ours = HGN(SMALL).loss(geometric_mean(logits, others), LesionLabels(masks, ALL))
     assert torch.allclose(ours, (own[0] + own[1]) / 2)
 
 
@@ -68,7 +68,7 @@ def test_each_network_learns_by_itself() -> None:
     masks = (torch.rand(2, 4, 8, 8) > 0.95).float()
     logits, gradients = torch.randn(2, 5, 8, 8, requires_grad=True), []
     for _ in range(2):
-        loss = HGN(SMALL).loss(geometric_mean(logits, torch.randn(2, 5, 8, 8)), masks, ALL, alone)
+        loss = HGN(SMALL).loss(geometric_mean(logits, torch.randn(2, 5, 8, 8)), LesionLabels(masks, ALL))
         gradients += torch.autograd.grad(loss, logits)
     assert torch.allclose(*gradients)
 
@@ -76,7 +76,7 @@ def test_each_network_learns_by_itself() -> None:
 def test_photographs_not_wholly_annotated_do_not_count() -> None:
     classes = torch.full((2, 5, 8, 8), 0.2, requires_grad=True)
     known = torch.tensor([[True, True, True, True], [True, True, True, False]])
-    loss = HGN(SMALL).loss(classes, torch.zeros(2, 4, 8, 8), known, alone)
+    loss = HGN(SMALL).loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), known))
     assert torch.allclose(loss, torch.tensor(5.0).log())
     (gradient,) = torch.autograd.grad(loss, classes)
     assert gradient[0].any()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.inception_v3 import InceptionV3
 from deepmtdr.baselines.slots import Graded
-from deepmtdr.losses import alone
+from deepmtdr.losses import GradeLabels
 from graders import unlike_identity
 
 
@@ -110,7 +110,7 @@ def test_in_training_the_auxiliary_classifier_speaks_beside_the_last_layer(model
 
 def loss(model: InceptionV3, logits: Tensor, extra: tuple[Tensor, ...], known: list[bool]) -> float:
     grade = torch.tensor([2, 1][: len(logits)])
-    return float(model.loss(Graded(logits, (), extra), grade, torch.tensor(known), None, alone))
+    return float(model.loss(Graded(logits, (), extra), GradeLabels(grade, torch.tensor(known))))
 
 
 def test_its_loss_counts_the_auxiliary_by_two_fifths(model: InceptionV3) -> None:

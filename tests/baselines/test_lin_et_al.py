@@ -13,7 +13,7 @@ from deepmtdr.baselines.lin_et_al import PATCH, PRIOR, AntiNoiseDetector, Attent
 from deepmtdr.baselines.resnet18 import ResNet18
 from deepmtdr.baselines.slots import plain_view
 from deepmtdr.data.synthetic import draw
-from deepmtdr.losses import alone
+from deepmtdr.losses import GradeLabels, LesionLabels
 from deepmtdr.terms import Grade
 
 NARROW = (4, 8, 8, 16)
@@ -41,7 +41,7 @@ def patches(*scores: list[float]) -> Tensor:
 
 
 def detector_loss(classes: Tensor, masks: Tensor, annotated: Tensor = ALL) -> float:
-    return AntiNoiseDetector(NARROW).loss(classes, masks, annotated, alone).item()
+    return AntiNoiseDetector(NARROW).loss(classes, LesionLabels(masks, annotated)).item()
 
 
 def test_detector_gives_each_patch_one_score_at_the_frame_s_size() -> None:
@@ -85,7 +85,7 @@ def test_suspicion_is_no_way_to_a_smaller_loss() -> None:
     pulls = []
     for lesion in (0.45, 0.95):
         classes = patches([lesion, 0.0, 0.0, 0.0, 1 - lesion]).requires_grad_()
-        AntiNoiseDetector(NARROW).loss(classes, torch.zeros(1, 4, 8, 8), ALL, alone).backward()
+        AntiNoiseDetector(NARROW).loss(classes, LesionLabels(torch.zeros(1, 4, 8, 8), ALL)).backward()
         assert classes.grad is not None
         pulls.append(classes.grad[0, -1].sum().item() * (1 - lesion))  # by the logit, but for a common factor
     assert pulls[0] < pulls[1] < 0
@@ -113,7 +113,7 @@ def test_every_parameter_of_the_detector_gets_a_finite_gradient() -> None:
         detector.zero_grad()
         with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
             classes = detector(seen)
-        detector.loss(classes, masks, ALL.expand(2, 4), alone).backward()
+        detector.loss(classes, LesionLabels(masks, ALL.expand(2, 4))).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
 
 
@@ -125,7 +125,7 @@ def test_detector_learns_the_lesions_of_two_drawn_photographs() -> None:
     for _ in range(80):
         optimiser.zero_grad()
         classes = detector(seen)
-        detector.loss(classes, masks, ALL.expand(2, 4), alone).backward()
+        detector.loss(classes, LesionLabels(masks, ALL.expand(2, 4))).backward()
         optimiser.step()
     found = (1 - classes[:, -1, ::PATCH, ::PATCH]) > 0.5
     present = F.max_pool2d(masks, PATCH).amax(dim=1) > 0
@@ -151,7 +151,7 @@ def test_missed_half_of_like_lesions_no_longer_spoils_the_annotated_half(
         alike = torch.stack([p * 0, p * 0, p, p * 0, 1 - p])
         row = torch.cat([alike.repeat(16, 1), torch.tensor([[0.0, 0, 0, 0, 1]]).repeat(24, 1)]).T[None, :, None]
         classes = row.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
-        (slope,) = torch.autograd.grad(detector.loss(classes, masks, ALL, alone), logit)
+        (slope,) = torch.autograd.grad(detector.loss(classes, LesionLabels(masks, ALL)), logit)
         logit = (logit.detach() - 5 * slope).requires_grad_()
     assert p.item() == pytest.approx(ends, abs=0.03)
 
@@ -193,7 +193,7 @@ def test_every_parameter_of_the_fusion_gets_a_finite_gradient(fusion: SmallFusio
         fusion.train().zero_grad()
         with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
             graded = fusion(seen, masks)
-        fusion.loss(graded, torch.tensor([1, 4]), torch.ones(2, dtype=torch.bool), None, alone).backward()
+        fusion.loss(graded, GradeLabels(torch.tensor([1, 4]), torch.ones(2, dtype=torch.bool))).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in fusion.parameters())
 
 
@@ -228,7 +228,7 @@ def test_fusion_learns_four_drawn_photographs_with_their_lesion_maps() -> None:
     for _ in range(15):
         optimiser.zero_grad()
         graded = model(seen, masks)
-        model.loss(graded, grade, torch.ones(4, dtype=torch.bool), None, alone).backward()
+        model.loss(graded, GradeLabels(grade, torch.ones(4, dtype=torch.bool))).backward()
         optimiser.step()
         logits = graded.logits
     assert logits.argmax(dim=1).tolist() == grade.tolist()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from deepmtdr.baselines.m_net import ConvNorm, MNet, Residual, block_c
 from deepmtdr.baselines.slots import plain_view
 from deepmtdr.data.synthetic import draw
+from deepmtdr.losses import GradeLabels
 from deepmtdr.terms import Grade
 
 
@@ -163,7 +164,7 @@ def test_any_frame_is_graded_at_492_px(dtype: torch.dtype) -> None:
 
 def test_every_parameter_learns_from_the_loss() -> None:
     net, (seen, lesions, grade) = SmallMNet().train(), photographs(64)
-    net.loss(net(seen, lesions), grade, torch.ones(5, dtype=torch.bool), None, lambda x: x).backward()
+    net.loss(net(seen, lesions), GradeLabels(grade, torch.ones(5, dtype=torch.bool))).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
     assert all(p.grad.any() for p in net.parameters() if p.grad is not None)
 
@@ -213,7 +214,7 @@ def test_it_learns_five_drawings_by_heart() -> None:
     optimiser = torch.optim.Adam(net.parameters(), 3e-4)
     for _ in range(20):
         optimiser.zero_grad()
-        loss = net.loss(net(seen, lesions), grade, torch.ones(5, dtype=torch.bool), None, lambda x: x)
+        loss = net.loss(net(seen, lesions), GradeLabels(grade, torch.ones(5, dtype=torch.bool)))
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.2

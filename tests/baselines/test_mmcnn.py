@@ -11,7 +11,7 @@ from deepmtdr.baselines.m_net import MNet
 from deepmtdr.baselines.mmcnn import MMCNN
 from deepmtdr.baselines.slots import Graded, plain_view
 from deepmtdr.data.synthetic import draw
-from deepmtdr.losses import alone
+from deepmtdr.losses import GradeLabels
 from deepmtdr.terms import Grade
 
 BLOCKS, SIZES = (1, 1, 1), (80, 112, 144)
@@ -83,14 +83,14 @@ def test_every_parameter_gets_a_finite_gradient_at_the_largest_size(small: MMCNN
     frame = photographs((1, 4), 144)
     grade = torch.tensor([1, 4])
     graded = small(frame, no_lesions(frame))
-    small.loss(graded, grade, KNOWN, None, alone).backward()
+    small.loss(graded, GradeLabels(grade, KNOWN)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in small.parameters())
 
 
 def test_smaller_frame_leaves_the_cells_alone(small: MMCNN) -> None:
     small.train().zero_grad()
     frame = photographs((1, 4), 96)
-    small.loss(small(frame, no_lesions(frame)), torch.tensor([1, 4]), KNOWN, None, alone).backward()
+    small.loss(small(frame, no_lesions(frame)), GradeLabels(torch.tensor([1, 4]), KNOWN)).backward()
     assert all(p.grad is None for p in small.cells.parameters())
 
 
@@ -98,15 +98,15 @@ def test_loss_is_cross_entropy_and_squared_error_of_the_graded(small: MMCNN) -> 
     """Even logits: log 5 = 1.6094; the number 2.5 for grade 4: 2.25. The second photograph is not graded."""
     graded = Graded(torch.zeros(2, 5), (), (torch.tensor([2.5, 100.0]),))
     known = torch.tensor([True, False])
-    loss = small.loss(graded, torch.tensor([4, 0]), known, None, alone)
+    loss = small.loss(graded, GradeLabels(torch.tensor([4, 0]), known))
     assert loss.item() == pytest.approx(1.6094 + 2.25, abs=1e-4)
-    assert small.loss(graded, torch.tensor([4, 0]), ~torch.ones_like(known), None, alone).item() == 0
+    assert small.loss(graded, GradeLabels(torch.tensor([4, 0]), ~torch.ones_like(known))).item() == 0
 
 
 def test_class_weights_count_in_the_cross_entropy_alone(small: MMCNN) -> None:
     graded = Graded(torch.zeros(2, 5), (), (torch.tensor([2.0, 2.0]),))
     weights = torch.tensor([1.0, 1.0, 1.0, 1.0, 3.0])
-    loss = small.loss(graded, torch.tensor([4, 4]), KNOWN, weights, alone)
+    loss = small.loss(graded, GradeLabels(torch.tensor([4, 4]), KNOWN, weights))
     assert loss.item() == pytest.approx(3 * 1.6094 + 4, abs=1e-3)
 
 
@@ -139,7 +139,7 @@ def test_it_learns_four_drawn_photographs_by_both_tasks() -> None:
     for _ in range(25):
         optimiser.zero_grad()
         graded = model(frame, no_lesions(frame))
-        loss = model.loss(graded, grade, known, None, alone)
+        loss = model.loss(graded, GradeLabels(grade, known))
         loss.backward()
         optimiser.step()
         losses.append(loss.item())

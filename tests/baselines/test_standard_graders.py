@@ -20,7 +20,7 @@ from deepmtdr.baselines.spp import VGG16SPP, DenseNet121SPP, ResNet18SPP, Squeez
 from deepmtdr.baselines.squeezenet import SqueezeNet
 from deepmtdr.baselines.vgg16 import VGG16
 from deepmtdr.data.synthetic import draw
-from deepmtdr.losses import alone
+from deepmtdr.losses import GradeLabels
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Parts
 from deepmtdr.model.gmsv import GMSVConfig
 from deepmtdr.model.isr import ISRConfig, ISRSubnet
@@ -96,7 +96,7 @@ def photographs() -> tuple[Tensor, Tensor]:
 
 def loss_of(model: Grader, seen: Tensor, grade: Tensor) -> Tensor:
     graded = model(seen, seen.new_zeros(len(seen), 4, *seen.shape[2:]))
-    return model.loss(graded, grade, torch.ones_like(grade, dtype=torch.bool), None, alone)
+    return model.loss(graded, GradeLabels(grade, torch.ones_like(grade, dtype=torch.bool)))
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)
@@ -166,7 +166,7 @@ def test_it_learns_two_drawn_photographs_by_heart(kind: type[Grader], shrunk: No
     while len(entropies) < 40 and (not entropies or entropies[-1] >= LEARNT):
         optimiser.zero_grad()
         graded = model(seen, torch.zeros(2, 4, 64, 64))
-        model.loss(graded, grade, torch.ones(2, dtype=torch.bool), None, alone).backward()
+        model.loss(graded, GradeLabels(grade, torch.ones(2, dtype=torch.bool))).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         entropies.append(float(nn.functional.cross_entropy(graded.logits.detach(), grade)))

@@ -15,6 +15,7 @@ from deepmtdr.baselines.hybrid_colour import to_lgi
 from deepmtdr.baselines.slots import plain_view
 from deepmtdr.baselines.vnxk import AT_FIRST, VNXK, ExtraKernel
 from deepmtdr.data.synthetic import draw
+from deepmtdr.losses import GradeLabels
 from deepmtdr.terms import Grade
 from graders import expect_any_frame_to_be_graded, expect_every_parameter_to_learn
 
@@ -137,7 +138,7 @@ def test_it_learns_five_drawings_by_heart() -> None:
     optimiser = torch.optim.Adam(net.parameters(), 1e-3)
     for _ in range(80):
         optimiser.zero_grad()
-        net.loss(net(seen, lesions), grade, KNOWN, None, lambda x: x).backward()
+        net.loss(net(seen, lesions), GradeLabels(grade, KNOWN)).backward()
         optimiser.step()
     with torch.no_grad():
         graded = net.eval()(seen, lesions)

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deepmtdr import checkpoint
+from deepmtdr.baselines.ce_net import CENet
 from deepmtdr.data.batches import Mixture
 from deepmtdr.data.datasets import read_datasets
 from deepmtdr.data.frames import Frame
@@ -254,6 +255,19 @@ def test_imagenet_weights_are_where_grading_starts_from(train: Callable[..., Pat
     grading = checkpoint.load(out / "weights.safetensors").model.grading
     assert (grading.conv1.weight[:, :3] == 3).all() and not (grading.conv1.weight[:, 3:] == 3).any()
     assert (grading.layer4[0].conv1.weight == 2).all()
+
+
+def test_imagenet_weights_are_where_an_encoder_starts_from(train: Callable[..., Path], tmp_path: Path) -> None:
+    recipe, path = tiny('system="CE-Net"', *(f"{stage}.steps=0" for stage in STAGES)), tmp_path / "resnet.safetensors"
+    encoder = CENet().encoder.state_dict()
+    save_file({name: torch.full_like(tensor, 2) for name, tensor in encoder.items()}, path)
+    begun = checkpoint.load(train(recipe, init_segmentation=path) / "weights.safetensors").model.segmentation
+    assert (begun.encoder.layer4[2].conv2.weight == 2).all() and not (begun.dac.dilate1.weight == 2).any()
+
+
+def test_a_network_that_takes_no_imagenet_weights_says_so(train: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"x: the segmentation network of this system takes no ImageNet weights"):
+        train(tiny(), init_segmentation=tmp_path / "x")
 
 
 # The steps themselves

@@ -14,16 +14,15 @@ training). They stand side by side as the groups of one grouped convolution.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.slots import Graded, Grader, normalised
-from deepmtdr.losses import mean_where
+from deepmtdr.losses import GradeLabels, mean_where
 
 TREE = (
     ((0,), (1, 2, 3, 4)),
@@ -75,24 +74,17 @@ class AdlyEtAl(Grader):
         nodes = self.decide(x.mean(dim=(2, 3), keepdim=True)).flatten(1).float()
         return Graded(tree_log_probabilities(nodes), tuple(features), (nodes,))
 
-    def loss(
-        self,
-        graded: Graded,
-        grade: Int[Tensor, " b"],
-        known: Bool[Tensor, " b"],
-        class_weights: Float[Tensor, " 5"] | None,
-        total: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, ""]:
+    def loss(self, graded: Graded, labels: GradeLabels) -> Float[Tensor, ""]:
         """Each node's binary cross-entropy over the graded photographs that belong below it, summed."""
         (nodes,) = graded.extra
         loss = nodes.new_zeros(())
         for logit, (zero, one) in zip(nodes.unbind(dim=1), TREE, strict=True):
-            right = torch.isin(grade, grade.new_tensor(one))
-            below = known & (right | torch.isin(grade, grade.new_tensor(zero)))
+            right = torch.isin(labels.grade, labels.grade.new_tensor(one))
+            below = labels.known & (right | torch.isin(labels.grade, labels.grade.new_tensor(zero)))
             each = F.binary_cross_entropy_with_logits(logit, right.to(logit.dtype), reduction="none")
-            if class_weights is not None:
-                each = each * class_weights[grade.clamp(0, 4).long()]
-            loss = loss + mean_where(each, below, total)
+            if labels.class_weights is not None:
+                each = each * labels.class_weights[labels.grade.clamp(0, 4).long()]
+            loss = loss + mean_where(each, below, labels.total)
         return loss
 
 

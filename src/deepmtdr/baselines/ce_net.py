@@ -11,16 +11,16 @@ pools that are larger than the map take the whole of it; where the map has an od
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.slots import Segmenter, load_published, normalised, to_rgb
-from deepmtdr.losses import dice_loss, lesion_cross_entropy_loss
+from deepmtdr.losses import LesionLabels, dice_loss, lesion_cross_entropy_loss
 from deepmtdr.model.grading import BasicBlock
 from deepmtdr.model.segmentation import CLASSES
 
@@ -135,16 +135,9 @@ class CENet(Segmenter):
             x = block(x)[..., : skip.shape[-2], : skip.shape[-1]] + skip
         return self.to_map(self.decoder[-1](x)).float().softmax(dim=1)
 
-    def loss(
-        self,
-        classes: Float[Tensor, "b 5 h w"],
-        lesion_masks: Float[Tensor, "b 4 h w"],
-        annotated: Bool[Tensor, "b 4"],
-        total: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, ""]:
+    def loss(self, classes: Float[Tensor, "b 5 h w"], labels: LesionLabels) -> Float[Tensor, ""]:
         """Dice, the mean of the types, and pixel-wise cross-entropy."""
-        known = lesion_masks, annotated, total
-        return dice_loss(classes[:, :4], *known) + lesion_cross_entropy_loss(classes[:, :4], *known)
+        return dice_loss(classes[:, :4], *labels) + lesion_cross_entropy_loss(classes[:, :4], *labels)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over published ImageNet weights of ResNet-34 for the encoder.

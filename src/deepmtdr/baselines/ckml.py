@@ -11,16 +11,16 @@ combined from the first layer on, where small lesions still have a shape; batch 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.hybrid_colour import to_lgi
 from deepmtdr.baselines.slots import Graded, Grader, cross_entropy
+from deepmtdr.losses import GradeLabels
 from deepmtdr.terms import Grade
 
 STEM = {3: 16, 5: 16, 7: 32}
@@ -112,16 +112,9 @@ class CKML(Grader):
             x = self.inception[name](x)
         return x
 
-    def loss(
-        self,
-        graded: Graded,
-        grade: Int[Tensor, " b"],
-        known: Bool[Tensor, " b"],
-        class_weights: Float[Tensor, " 5"] | None,
-        total: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, ""]:
+    def loss(self, graded: Graded, labels: GradeLabels) -> Float[Tensor, ""]:
         """Cross-entropy of the three classifiers, weighted."""
-        each = (cross_entropy(x, grade, known, class_weights, total) for x in (graded.logits, *graded.extra))
+        each = (cross_entropy(x, labels) for x in (graded.logits, *graded.extra))
         return torch.stack([weight * loss for weight, loss in zip(LOSSES, each, strict=True)]).sum()
 
 

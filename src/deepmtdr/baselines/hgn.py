@@ -13,16 +13,15 @@ the scale by the mean of 2x2 pixels; cross-entropy over the four types and the b
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.slots import Segmenter
-from deepmtdr.losses import TINY, mean_where
+from deepmtdr.losses import TINY, LesionLabels, mean_where
 from deepmtdr.model.segmentation import CLASSES
 
 WIDTHS = (64, 128, 256, 512)
@@ -93,18 +92,12 @@ class HGN(Segmenter):
             return classes
         return torch.cat([classes[:, :4], 1 - classes[:, :4].sum(dim=1, keepdim=True)], dim=1)
 
-    def loss(
-        self,
-        classes: Float[Tensor, "b 5 h w"],
-        lesion_masks: Float[Tensor, "b 4 h w"],
-        annotated: Bool[Tensor, "b 4"],
-        total: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, ""]:
+    def loss(self, classes: Float[Tensor, "b 5 h w"], labels: LesionLabels) -> Float[Tensor, ""]:
         """Pixel-wise cross-entropy over five classes, of the photographs with all types annotated.
 
         -log sqrt(p q) is the mean of -log p and -log q: each network learns as it would by itself.
         """
-        target = lesion_masks / lesion_masks.sum(dim=1, keepdim=True).clamp_min(1)
+        target = labels.masks / labels.masks.sum(dim=1, keepdim=True).clamp_min(1)
         target = torch.cat([target, 1 - target.sum(dim=1, keepdim=True)], dim=1)
         surprise = -(target * classes.clamp_min(TINY).log()).sum(dim=1)
-        return mean_where(surprise.mean(dim=(1, 2)), annotated.all(dim=1), total)
+        return mean_where(surprise.mean(dim=(1, 2)), labels.annotated.all(dim=1), labels.total)

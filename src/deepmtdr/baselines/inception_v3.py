@@ -10,15 +10,16 @@ names are those of the published ImageNet state-dict, and so is the input's rang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Graded, Grader, load_published
+from deepmtdr.baselines.slots import Graded, Grader, cross_entropy, load_published
+from deepmtdr.losses import GradeLabels
 from deepmtdr.terms import Grade
 
 AUXILIARY = 0.4
@@ -200,23 +201,11 @@ class InceptionV3(Grader):
         logits = self.fc(self.dropout(features[TAPPED[-1]].mean(dim=(2, 3))))
         return Graded(logits, tuple(features.values()), auxiliary)
 
-    def loss(
-        self,
-        graded: Graded,
-        grade: Int[Tensor, " b"],
-        known: Bool[Tensor, " b"],
-        class_weights: Float[Tensor, " 5"] | None,
-        total: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, ""]:
+    def loss(self, graded: Graded, labels: GradeLabels) -> Float[Tensor, ""]:
         """Cross-entropy with smoothed labels, and 0.4 times the same of the auxiliary classifier."""
-        counted, target = known.float(), torch.where(known, grade, 0).long()
-        each = torch.zeros_like(counted)
-        for share, logits in zip((1.0, AUXILIARY), (graded.logits, *graded.extra), strict=False):
-            entropy = F.cross_entropy(
-                logits.float(), target, class_weights, reduction="none", label_smoothing=SMOOTHING
-            )
-            each = each + share * entropy
-        return total((each * counted).sum()) / total(counted.sum()).clamp_min(1)
+        spoken = zip((1.0, AUXILIARY), (graded.logits, *graded.extra), strict=False)
+        each = (share * cross_entropy(logits, labels, smoothing=SMOOTHING) for share, logits in spoken)
+        return torch.stack(list(each)).sum()
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over published ImageNet weights but for the two last layers.

@@ -13,17 +13,18 @@ weights their logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.resnet18 import ResNet18
 from deepmtdr.baselines.slots import Graded, Grader, Segmenter
 from deepmtdr.baselines.u_net import DoubleConv
+from deepmtdr.losses import LesionLabels
 from deepmtdr.model.grading import BasicBlock
 from deepmtdr.model.segmentation import CLASSES
 from deepmtdr.terms import Grade, Lesion
@@ -70,19 +71,14 @@ class AntiNoiseDetector(Segmenter):
         scores = self.score(x).float().softmax(dim=1)
         return scores.repeat_interleave(PATCH, dim=2).repeat_interleave(PATCH, dim=3)
 
-    def loss(
-        self,
-        classes: Float[Tensor, "b 5 h w"],
-        lesion_masks: Float[Tensor, "b 4 h w"],
-        annotated: Bool[Tensor, "b 4"],
-        total: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, ""]:
+    def loss(self, classes: Float[Tensor, "b 5 h w"], labels: LesionLabels) -> Float[Tensor, ""]:
         """Cross-entropy over the patches: of annotated lesions, and of the background where it is none that was missed.
 
         The background is known only where all four types are annotated.
         """
+        masks, annotated, total = labels
         surprise = -classes[..., ::PATCH, ::PATCH].float().clamp_min(TINY).log()
-        shown = F.max_pool2d(lesion_masks * annotated[:, :, None, None], PATCH)
+        shown = F.max_pool2d(masks * annotated[:, :, None, None], PATCH)
         shown = shown / shown.sum(dim=1, keepdim=True).clamp_min(1)
         rest = (1 - shown.sum(dim=1)) * annotated.all(dim=1)[:, None, None]
         lesion = 1 - classes[:, -1, ::PATCH, ::PATCH].detach().float()

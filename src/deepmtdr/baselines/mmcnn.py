@@ -12,16 +12,16 @@ alike; the class decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.m_net import BLOCKS, DROPOUT, MNet, block_c
 from deepmtdr.baselines.slots import Graded, Grader, cross_entropy, resized
-from deepmtdr.losses import mean_where
+from deepmtdr.losses import GradeLabels
 
 SIZES = (224, 448, 720)
 
@@ -67,18 +67,10 @@ class MMCNN(Grader):
         number = self.regressor(pooled).float().squeeze(1)
         return Graded(base.last_linear(pooled), (stem, eighth, sixteenth, coarse, last), (number,))
 
-    def loss(
-        self,
-        graded: Graded,
-        grade: Int[Tensor, " b"],
-        known: Bool[Tensor, " b"],
-        class_weights: Float[Tensor, " 5"] | None,
-        total: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, ""]:
+    def loss(self, graded: Graded, labels: GradeLabels) -> Float[Tensor, ""]:
         """Cross-entropy of the class and squared error of the number, over the graded photographs."""
         (number,) = graded.extra
-        squared = mean_where((number - grade).square(), known, total)
-        return cross_entropy(graded.logits, grade, known, class_weights, total) + squared
+        return cross_entropy(graded.logits, labels) + labels.mean((number - labels.grade).square())
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over published ImageNet weights of Inception-ResNet-v2; the cells and the outputs stay.

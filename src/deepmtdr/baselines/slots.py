@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.data.batches import CONTRAST_LIMIT
+from deepmtdr.losses import GradeLabels, LesionLabels, mean_where
 
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -73,18 +74,11 @@ class Segmenter(nn.Module):
     """The super-resolver in front of it, if nobody says another."""
     view = staticmethod(plain_view)
 
-    def loss(
-        self,
-        classes: Float[Tensor, "b 5 h w"],
-        lesion_masks: Float[Tensor, "b 4 h w"],
-        annotated: Bool[Tensor, "b 4"],
-        total: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, ""]:
+    def loss(self, classes: Float[Tensor, "b 5 h w"], labels: LesionLabels) -> Float[Tensor, ""]:
         """What it learns by: binary cross-entropy of the annotated types, unless a method has its own."""
         with torch.autocast(classes.device.type, enabled=False):
-            each = F.binary_cross_entropy(classes[:, :4].float().clamp(0, 1), lesion_masks, reduction="none")
-        known = annotated.to(each.dtype)
-        return total((each.mean(dim=(2, 3)) * known).sum()) / total(known.sum()).clamp_min(1)
+            each = F.binary_cross_entropy(classes[:, :4].float().clamp(0, 1), labels.masks, reduction="none")
+        return mean_where(each.mean(dim=(2, 3)), labels.annotated, labels.total)
 
 
 class Grader(nn.Module, ABC):
@@ -124,29 +118,17 @@ class Grader(nn.Module, ABC):
             ReLU), and in `extra` what `loss` asks for beside.
         """
 
-    def loss(
-        self,
-        graded: Graded,
-        grade: Int[Tensor, " b"],
-        known: Bool[Tensor, " b"],
-        class_weights: Float[Tensor, " 5"] | None,
-        total: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, ""]:
+    def loss(self, graded: Graded, labels: GradeLabels) -> Float[Tensor, ""]:
         """What it learns by: cross-entropy over the graded photographs, unless a method has its own."""
-        return cross_entropy(graded.logits, grade, known, class_weights, total)
+        return cross_entropy(graded.logits, labels)
 
 
-def cross_entropy(
-    logits: Float[Tensor, "b k"],
-    grade: Int[Tensor, " b"],
-    known: Bool[Tensor, " b"],
-    class_weights: Float[Tensor, " k"] | None,
-    total: Callable[[Tensor], Tensor],
-) -> Float[Tensor, ""]:
-    """Mean over the photographs whose class is known; 0 (with a gradient of 0) if there is none."""
-    each = F.cross_entropy(logits.float(), torch.where(known, grade, 0).long(), class_weights, reduction="none")
-    counted = known.to(each.dtype)
-    return total((each * counted).sum()) / total(counted.sum()).clamp_min(1)
+def cross_entropy(logits: Float[Tensor, "b 5"], labels: GradeLabels, *, smoothing: float = 0.0) -> Float[Tensor, ""]:
+    """Mean over the photographs whose grade is known; 0 (with a gradient of 0) if there is none."""
+    grade = torch.where(labels.known, labels.grade, 0).long()
+    weights = labels.class_weights
+    each = F.cross_entropy(logits.float(), grade, weights, reduction="none", label_smoothing=smoothing)
+    return labels.mean(each)
 
 
 def with_background(lesions: Float[Tensor, "b 4 h w"]) -> Float[Tensor, "b 5 h w"]:

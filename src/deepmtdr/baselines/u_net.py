@@ -7,16 +7,15 @@ parameters, softmax with cross-entropy. Assumed: batch norm and padded convoluti
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.slots import Segmenter
-from deepmtdr.losses import lesion_cross_entropy_loss
+from deepmtdr.losses import LesionLabels, lesion_cross_entropy_loss
 from deepmtdr.model.segmentation import CLASSES
 
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -65,12 +64,6 @@ class UNet(Segmenter):
             x = block(torch.cat([skip, rise(x)], dim=1))
         return self.to_map(x).float().softmax(dim=1)
 
-    def loss(
-        self,
-        classes: Float[Tensor, "b 5 h w"],
-        lesion_masks: Float[Tensor, "b 4 h w"],
-        annotated: Bool[Tensor, "b 4"],
-        total: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, ""]:
+    def loss(self, classes: Float[Tensor, "b 5 h w"], labels: LesionLabels) -> Float[Tensor, ""]:
         """Pixel-wise cross-entropy over five classes."""
-        return lesion_cross_entropy_loss(classes[:, :4], lesion_masks, annotated, total)
+        return lesion_cross_entropy_loss(classes[:, :4], *labels)

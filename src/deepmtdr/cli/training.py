@@ -22,7 +22,13 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     init: Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors) to start from.")] = None,
-    init_grading: Annotated[Path | None, typer.Option(help="ImageNet ResNet-18 weights (.safetensors).")] = None,
+    init_segmentation: Annotated[
+        Path | None, typer.Option(help="ImageNet weights (.safetensors) of CE-Net's encoder, a ResNet-34.")
+    ] = None,
+    init_grading: Annotated[
+        Path | None,
+        typer.Option(help="ImageNet weights (.safetensors) of the grader, a ResNet-18 in the paper."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make batches ahead; 0: none.")] = 0,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, ... as Lightning Fabric has them.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="How many on each machine share a batch.")] = 1,
@@ -41,6 +47,7 @@ def train(
     with one_line_errors():
         chosen = load_recipe(recipe, settings or ())
         machine = {"accelerator": accelerator, "devices": devices, "nodes": nodes, "workers": workers}
-        start = {"resume": resume, "init": init, "init_grading": init_grading}
+        start = {"resume": resume, "init": init}
+        start |= {"init_segmentation": init_segmentation, "init_grading": init_grading}
         written = training.run(chosen, data, out, **start, **machine, tensorboard=tensorboard)
     typer.echo(f"weights: {written}")

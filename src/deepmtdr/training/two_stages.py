@@ -53,6 +53,7 @@ def run(
     *,
     resume: bool = False,
     init: Path | None = None,
+    init_segmentation: Path | None = None,
     init_grading: Path | None = None,
     cache: Path | None = None,
     workers: int = 0,
@@ -70,7 +71,9 @@ def run(
             `weights.safetensors`, `run.json` and `report.html`.
         resume: go on from the last checkpoint in `out`.
         init: a checkpoint of deepmtdr, of the same architecture, whose weights the run starts from.
-        init_grading: safetensors file of a published ImageNet ResNet-18 for the grading subnet.
+        init_segmentation: safetensors file of published ImageNet weights, for a segmentation network that takes them
+            (CE-Net: ResNet-34).
+        init_grading: the same for the grading network (the paper's grading subnet: ResNet-18).
         cache: folder of prepared sets, which several runs may share; `out / "prepared"` if None.
         workers: processes that make batches ahead; any number gives the same weights.
         accelerator: as Lightning Fabric has it: auto, cpu, cuda, ...
@@ -85,7 +88,7 @@ def run(
         TrainingError: if a loss or gradient is not finite, a signal ends the run, a batch cannot be divided among the
             processes, or `out` is to be resumed with another recipe or other data.
         DataError: if a data set is not as its reader expects, or has no photograph that a stage could learn from.
-        CheckpointError: if there is nothing to resume, or `init` or `init_grading` is no such file.
+        CheckpointError: if there is nothing to resume, or one of the files to start from is no such file.
     """
     fabric = _launched(recipe, accelerator, devices, nodes)
     torch.manual_seed(recipe.seed)
@@ -95,8 +98,9 @@ def run(
     model.to(fabric.device)
     if init is not None:
         _init(model, init)
-    if init_grading is not None:
-        _init_grading(model, init_grading)
+    for name, path in {"segmentation": init_segmentation, "grading": init_grading}.items():
+        if path is not None:
+            _init_part(model, name, path)
     course = _resumed(model, recipe, out, fingerprint) if resume else Course()
     if fabric.is_global_zero:
         _make_folder(out, sides, course, keep=resume)
@@ -209,10 +213,10 @@ def _init(model: DeepMTDR, path: Path) -> None:
         raise CheckpointError(f"{path}: not the architecture of the recipe: {' '.join(str(error).split())}") from error
 
 
-def _init_grading(model: DeepMTDR, path: Path) -> None:
-    load = getattr(model.grading, "load_imagenet", None)
+def _init_part(model: DeepMTDR, name: str, path: Path) -> None:
+    load = getattr(getattr(model, name), "load_imagenet", None)
     if load is None:
-        raise CheckpointError(f"{path}: the grading network of this system takes no ImageNet weights")
+        raise CheckpointError(f"{path}: the {name} network of this system takes no ImageNet weights")
     try:
         load(checkpoint.read_plain(path))
     except ValueError as error:
