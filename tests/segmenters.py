@@ -9,10 +9,17 @@ from torch import Tensor
 from deepmtdr.baselines.slots import Segmenter, plain_view
 from deepmtdr.data.synthetic import draw
 from deepmtdr.losses import LesionLabels
+from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.terms import Grade
 
 ALL = torch.ones(2, 4, dtype=torch.bool)
 """Every type of both is known."""
+
+
+def see_lesions(model: DeepMTDR) -> None:
+    """Let an untrained network show lesions here and there; by itself it begins with background everywhere."""
+    for module in model.segmentation.to_map:
+        module.reset_parameters()
 
 
 def drawn(side: int = 64) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
 from deepmtdr.stages import StepLosses, grading_losses, joint_losses, restoration_losses, route
+from segmenters import see_lesions
 
 PHI_VIS = 0.9  # a net that never trained finds evidence nearly everywhere
 LAMBDAS = ("lambda_img", "lambda_tv", "lambda_sa", "lambda_ca")
@@ -33,6 +34,7 @@ def model() -> DeepMTDR:
         grading=GradingConfig(width=4, hidden=8),
     )
     model = DeepMTDR(config).eval()
+    see_lesions(model)
     with torch.no_grad():
         model.grading.spp_fc.weight.abs_()
         model.grading.classifier.weight.abs_()[0].neg_()

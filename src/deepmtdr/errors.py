@@ -11,6 +11,7 @@ The tree:
     |- ClinicError            a DICOM object that cannot be answered, or a service that cannot be set up
     |- CheckpointError        weights that are damaged, or of another architecture
     '- TrainingError          a run that cannot go on (non-finite loss, wrong stage)
+       '- Stopped             a run that was asked to stop
 
 Each message says what was found, what was expected, and where.
 """
@@ -55,6 +56,10 @@ class CheckpointError(DeepMTDRError):
 
 class TrainingError(DeepMTDRError):
     """A training run that cannot go on."""
+
+
+class Stopped(TrainingError):
+    """A training run that was asked to stop, by a signal."""
 
 
 def said_safely(error: Exception) -> str:

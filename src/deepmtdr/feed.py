@@ -14,7 +14,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from deepmtdr.data.batches import Batch, GradingBatch, Mixture, Reading, crop_batch, grading_batch
+from deepmtdr.data.batches import (
+    Batch,
+    GradingBatch,
+    Mixture,
+    Reading,
+    Tone,
+    crop_batch,
+    grading_batch,
+    tone_contrast,
+)
 from deepmtdr.recipe import STAGES, Recipe, Stage
 
 T = TypeVar("T")
@@ -96,6 +105,9 @@ class GradingSteps:
     small: Sequence[Reading]
     """The same, `SMALLER` times smaller."""
     share: Share = WHOLE
+    tone: Tone = tone_contrast
+    hides: bool = True
+    """Whether there is a network that learns anything from lesion maps without the image."""
 
     def __call__(self, n: int) -> tuple[GradingBatch]:
         """Batch n."""
@@ -103,7 +115,7 @@ class GradingSteps:
         first = n < small_steps(stage) * stage.accumulate
         pool, count = (self.small, SMALLER * stage.batch) if first else (self.readings, stage.batch)
         rngs = _own_rngs(_seed(self.recipe, "grading", n), count, self.share)
-        return (grading_batch(pool, stage.balance, stage.hide_image, rngs),)
+        return (grading_batch(pool, stage.balance, stage.hide_image if self.hides else 0.0, rngs, self.tone),)
 
 
 def small_steps(stage: Stage) -> int:

@@ -53,15 +53,21 @@ def learns(model: DeepMTDR, name: str, stage: Stage) -> bool:
 
 
 def build_optimiser(model: DeepMTDR, name: str, stage: Stage) -> torch.optim.AdamW:
-    """AdamW over the subnets of the stage, each with its own learning rate; the others stand still."""
+    """AdamW over the subnets of the stage, each with its own learning rate; the others stand still.
+
+    A compared method may have a `rate`, by which that of the recipe is multiplied.
+    """
     trained = TRAINED[name]
     model.requires_grad_(False)
     groups = []
     for subnet in trained:
-        highest = getattr(stage, f"lr_{subnet}")
-        parameters = list(getattr(model, subnet).parameters())
-        if highest and parameters:
-            groups.append({"params": parameters, "highest": highest, "subnet": subnet})
+        part = getattr(model, subnet)
+        highest, parameters = getattr(stage, f"lr_{subnet}") * getattr(part, "rate", 1.0), list(part.parameters())
+        opposed = {id(parameter) for parameter in getattr(part, "adversary", torch.nn.Module()).parameters()}
+        for against in (False, True):  # an adversary's gradient is clipped by itself
+            own = [parameter for parameter in parameters if (id(parameter) in opposed) == against]
+            if highest and own:
+                groups.append({"params": own, "highest": highest, "subnet": subnet})
     if "grading" in trained and model.grades and model.explain is None:
         thresholds = {"params": list(model.gmsv.parameters()), "highest": 1e-2, "weight_decay": 0.0}
         groups.append({**thresholds, "subnet": "gmsv"})

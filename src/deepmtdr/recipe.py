@@ -77,7 +77,8 @@ class Stage:
     minutes: float = 0.0
     """Of computing, after which the stage is at its end whatever its steps, for a comparison under one equal cap; the
     schedule then follows the time, and a run is not the same twice. On a CPU the time that the training thread itself
-    was at work, so that a busy machine takes nothing away. 0: no such cap."""
+    was at work, so that a busy machine takes nothing away. Up to half of the grading stage's may go to reading the
+    photographs, those of each data set and grade in turn. 0: no such cap."""
     batch: int = 8
     """Photographs a pass, over all processes together."""
     accumulate: int = 1

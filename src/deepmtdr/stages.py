@@ -172,7 +172,9 @@ def joint_losses(
     pseudo = losses.unsupervised_segmentation_loss(on_sr.lesion_region, evidence_hr, weights.phi_vis, unknown, total)
     logits, classes = on_sr.grade_logits, _class_weights(weights, on_sr.grade_logits)
     grading = losses.grading_loss(logits, batch.grade, classes, graded=batch.graded, total=total)
-    xi = model.gmsv.xi_loss(on_sr.features, on_sr.lesion_region, total)
+    xi = sr.new_zeros(())  # the thresholds are GMSV's alone
+    if model.explain is None:
+        xi = model.gmsv.xi_loss(on_sr.features, on_sr.lesion_region, total)
     return StepLosses(
         losses.isr_loss(image, variation, seg_aware, cls_aware, weights) if scale > 1 else sr.new_zeros(()),
         weights.dice * dice + weights.lesion_cross_entropy * entropy + weights.unsupervised * pseudo,

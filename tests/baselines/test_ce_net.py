@@ -165,4 +165,4 @@ def test_missing_imagenet_weights_are_named() -> None:
 
 
 def test_learns_a_few_drawings_by_heart() -> None:
-    assert learned_by_heart(CENet(SMALL), 100, 1e-2) > 0.4
+    assert learned_by_heart(CENet(SMALL), 100, 3e-3) > 0.5

@@ -94,11 +94,22 @@ def test_loss_is_the_weighted_sum_of_three_cross_entropies() -> None:
     assert unknown.item() == 0
 
 
-def test_further_classifiers_have_no_say_in_use() -> None:
+def test_further_classifiers_are_silent_outside_training() -> None:
     net, (seen, lesions, _) = SmallCKML().eval(), photographs(96)
-    before = net(seen, lesions)
-    nn.init.normal_(net.further[0].classifier.weight)
-    after = net(seen, lesions)
+    said = net(seen, lesions)
+    assert said.extra == ()
+    labels = GradeLabels(torch.zeros(len(seen), dtype=torch.long), torch.ones(len(seen), dtype=torch.bool))
+    assert torch.allclose(net.loss(said, labels), F.cross_entropy(said.logits, labels.grade))
+
+
+def test_further_classifiers_have_no_say_in_use() -> None:
+    net, (seen, lesions, _) = SmallCKML().train(), photographs(96)
+    said = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        said.append(net(seen, lesions))
+        nn.init.normal_(net.further[0].classifier.weight)
+    before, after = said
     assert torch.equal(before.logits, after.logits) and not torch.equal(before.extra[0], after.extra[0])
 
 

@@ -73,6 +73,15 @@ def test_each_network_learns_by_itself() -> None:
     assert torch.allclose(*gradients)
 
 
+def test_each_network_learns_by_itself_in_the_joint_stage_too() -> None:
+    # There the norms stand still, as in use; the background must stay a mean.
+    net, seen = HGN(SMALL).eval(), torch.rand(1, 3, 32, 32)
+    nn.init.normal_(net.half_size.to_map[0].bias)  # so that they do not agree
+    with torch.no_grad():
+        assert torch.allclose(net(seen).sum(dim=1), torch.tensor(1.0))
+    assert net(seen).sum(dim=1).max() < 0.99
+
+
 def test_photographs_not_wholly_annotated_do_not_count() -> None:
     classes = torch.full((2, 5, 8, 8), 0.2, requires_grad=True)
     known = torch.tensor([[True, True, True, True], [True, True, True, False]])

@@ -52,7 +52,7 @@ def test_lightness_has_no_step() -> None:
 
 
 def test_lgi_is_in_full_precision_under_autocast() -> None:
-    rgb = torch.rand(1, 3, 8, 8)
+    rgb = torch.rand(1, 3, 8, 8).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         inside = to_lgi(rgb)
-    assert inside.dtype == torch.float32 and torch.equal(inside, to_lgi(rgb))
+    assert inside.dtype == torch.float32 and torch.equal(inside, to_lgi(rgb.float()))

@@ -119,6 +119,13 @@ def test_its_loss_counts_the_auxiliary_by_two_fifths(model: InceptionV3) -> None
     assert loss(model, even, (even,), [True]) == pytest.approx(1.4 * math.log(5))
 
 
+def test_a_class_weight_is_the_true_grades_with_smoothed_labels_too(model: InceptionV3) -> None:
+    logits, weights = torch.tensor([[0.3, -1.0, 2.0, 0.0, 0.7]]), torch.tensor([1.0, 9.0, 3.0, 5.0, 7.0])
+    labels = GradeLabels(torch.tensor([2]), torch.tensor([True]))
+    plain = model.loss(Graded(logits, ()), labels)
+    assert torch.allclose(model.loss(Graded(logits, ()), labels._replace(class_weights=weights)), 3 * plain)
+
+
 def test_its_labels_are_smoothed_by_a_tenth_over_five_grades(model: InceptionV3) -> None:
     # Logits of ln 6 for the true grade and 0 beside: p = 0.6 and 0.1; the smoothed label is 0.92 and four times 0.02.
     logits = torch.zeros(1, 5)

@@ -38,6 +38,14 @@ def test_srcnn_looks_at_13_px_of_the_enlarged_image() -> None:
     assert receptive_field(build("SRCNN", PartNames(), ModelConfig()), "isr", 64) == 10
 
 
+def test_what_the_list_says_of_a_system() -> None:
+    rows = {(one.name, one.task): one for one in listing()}
+    assert rows["MMCNN", "grading"].sizes == (224, 448, 720) and rows["MMCNN", "grading"].before == "MDRN"
+    assert rows["ResNet-18", "grading"] == ("ResNet-18", "grading", 11_176_512 + 513 * 5, 11.69, (224,), "bicubic")
+    assert rows["ResNet-18 + SPP", "grading"].sizes == ()
+    assert rows["Mahapatra et al.", "super-resolution"].parameters < 1_000_000  # its adversary has 23 million
+
+
 def test_every_system_is_listed_once_for_each_of_its_tasks() -> None:
     rows = [(one.name, one.task) for one in listing()]
     assert len(rows) == len(set(rows))

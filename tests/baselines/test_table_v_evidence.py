@@ -25,6 +25,7 @@ from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
 from deepmtdr.stages import joint_losses, route
 from deepmtdr.training.recompute import recomputed
+from segmenters import see_lesions
 
 MAPS = {
     "guided backpropagation": GuidedBackpropagation(),
@@ -46,6 +47,7 @@ def model_of(way: Evidence | None) -> DeepMTDR:
     """A small network in use, whose last stage speaks for DR, so that there is evidence."""
     torch.manual_seed(0)
     model = DeepMTDR(SMALL, own_parts(SMALL)._replace(evidence=way)).eval()
+    see_lesions(model)
     grading = cast(Any, model.grading)
     with torch.no_grad():
         grading.spp_fc.weight.abs_()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepmtdr.data.batches import Mixture, Reading, crop_batch, grading_batch, known_lesions
+from deepmtdr.data.batches import Mixture, Reading, crop_batch, grading_batch, known_lesions, tone_rgb
 from deepmtdr.data.frames import Frame
 from deepmtdr.data.sample import Sample
 from deepmtdr.terms import Grade, Lesion
@@ -206,6 +206,13 @@ def test_grading_sees_the_local_contrast_that_was_kept(rng: np.random.Generator)
     assert strength.min() >= 0.7 and strength.max() <= 1.4 and strength.std() > 0.1
     assert torch.allclose(image[:, 0, 0, 0], -3 * strength)
     assert image[:, 1].abs().max() < 0.02
+
+
+def test_a_photograph_is_made_brighter_or_darker_and_stays_one() -> None:
+    rgb = torch.tensor([0.0, 0.5, 0.9, 1.0])
+    seen = (6 * rgb - 3).expand(3, 4, 4)
+    for factor in (0.7, 1.4):
+        assert torch.allclose((tone_rgb(seen, factor) + 3) / 6, (factor * rgb).clamp(max=1).expand(3, 4, 4))
 
 
 def test_a_reduced_reading_keeps_the_mean_contrast_and_every_lesion() -> None:

@@ -10,10 +10,10 @@ import pytest
 from deepmtdr import training
 from deepmtdr.baselines import SYSTEMS
 from deepmtdr.data.synthetic import write_data_set
-from deepmtdr.errors import RecipeError
+from deepmtdr.errors import RecipeError, Stopped, TrainingError
 from deepmtdr.experiments import compared as module
 from deepmtdr.experiments.compared import capped, compared, page, tables
-from deepmtdr.recipe import STAGES, load_recipe
+from deepmtdr.recipe import STAGES, Recipe, load_recipe, to_dict
 
 TINY = (
     *('data.datasets=["drawings"]', 'data.split=""', "data.held_out=0.5", "data.frame=64"),
@@ -67,6 +67,64 @@ def test_systems_are_trained_scored_and_put_side_by_side(tmp_path: Path, monkeyp
     assert compared(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02) == found
 
 
+def finished(recipe: Recipe, data: Path, out: Path, **_: object) -> Path:
+    """What a training leaves that is looked at later."""
+    out.mkdir(parents=True, exist_ok=True)
+    facts = {"recipe": to_dict(recipe), "parameters": {}, "stages": [], "machine": {}}
+    (out / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    return out / "weights.safetensors"
+
+
+def no_scores(data: Path, *, out: Path, **_: object) -> None:
+    (out / "evaluation.json").write_text('{"scores": []}', encoding="utf-8")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "run", finished)
+    monkeypatch.setattr(module, "evaluate_folder", no_scores)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_trained_by_another_recipe_is_not_shown_as_this_ones(tmp_path: Path) -> None:
+    recipe = load_recipe("compared", TINY)
+    compared(recipe, tmp_path, tmp_path, systems=["SRCNN"], minutes=1.0)
+    with pytest.raises(RecipeError, match=r"srcnn: trained by another recipe \(restoration.minutes was 1.*, is 10"):
+        compared(recipe, tmp_path, tmp_path, systems=["bicubic"], minutes=10.0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_system_at_a_time_adds_to_the_tables(tmp_path: Path) -> None:
+    for name in ("SRCNN", "bicubic"):
+        compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=[name])
+    written = json.loads((tmp_path / "compared.json").read_text(encoding="utf-8"))
+    assert [*written["systems"]] == ["bicubic", "SRCNN"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_system_that_fails_takes_nothing_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(recipe: Recipe, *rest: Path, **more: object) -> Path:
+        if recipe.name == "SRCNN":
+            raise TrainingError("a loss is not finite")
+        return finished(recipe, *rest, **more)
+
+    monkeypatch.setattr(training, "run", run)
+    with pytest.raises(TrainingError, match=r"1 failed, the others are in .*compared.md; SRCNN: a loss is not finite"):
+        compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["SRCNN", "bicubic"])
+    assert "| bicubic |" in (tmp_path / "compared.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_signal_ends_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object, **__: object) -> Path:
+        raise Stopped("stopped by SIGTERM")
+
+    monkeypatch.setattr(training, "run", run)
+    with pytest.raises(Stopped):
+        compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["SRCNN", "bicubic"])
+    assert not (tmp_path / "compared.md").exists()
+
+
 def test_a_system_that_nobody_knows_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=f"'ResNet-19' is no system; there are {next(iter(SYSTEMS))}, "):
         compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["ResNet-19"])
@@ -83,6 +141,6 @@ def test_a_cell_is_its_own_subject_and_score_with_the_interval() -> None:
 
 
 def test_the_page_says_how_many_steps_each_stage_had() -> None:
-    stages = [{"stage": "grading", "steps": 70}, {"stage": "grading", "steps": 50}]
+    stages = [{"stage": "grading", "steps": 120, "read": 904}]
     text = page(10.0, {"CKML": {"scores": [], "parameters": {"isr": 0, "grading": 10323119}, "stages": stages}})
-    assert "| CKML | 10,323,119 |  | 120 |  |" in text
+    assert "| CKML | 10,323,119 | 904 |  | 120 |  |" in text

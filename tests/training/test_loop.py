@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from deepmtdr import checkpoint
+from deepmtdr.baselines import PartNames, build
 from deepmtdr.errors import TrainingError
-from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
 from deepmtdr.optimiser import build_optimiser, rate, set_rates
 from deepmtdr.recipe import Stage
 from deepmtdr.training import loop, two_stages
@@ -220,6 +221,22 @@ def test_a_step_schedule_falls_once_each_subnet_by_its_own() -> None:
     assert {group["subnet"]: group["lr"] for group in optimiser.param_groups} == {
         "isr": pytest.approx(2e-4), "segmentation": pytest.approx(5e-4), "grading": 1e-3, "gmsv": 1e-2,
     }  # fmt: skip
+
+
+def test_a_methods_own_rate_multiplies_that_of_the_recipe() -> None:
+    stage = Stage(lr_grading=2e-3)
+    rates = [
+        build_optimiser(build(name, PartNames(), ModelConfig()), "grading", stage).param_groups[0]["highest"]
+        for name in ("SqueezeNet", "VGG-16")
+    ]
+    assert rates == [2e-3, pytest.approx(2e-4)]
+
+
+def test_an_adversary_is_clipped_by_itself() -> None:
+    model = build("Mahapatra et al.", PartNames(), ModelConfig())
+    generator, adversary = build_optimiser(model, "restoration", Stage()).param_groups
+    assert {id(p) for p in adversary["params"]} == {id(p) for p in model.isr.adversary.parameters()}
+    assert len(generator["params"]) + len(adversary["params"]) == len(list(model.isr.parameters()))
 
 
 def test_class_weights_reach_the_grading_loss(train: Callable[..., Path]) -> None:

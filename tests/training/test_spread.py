@@ -73,7 +73,9 @@ def test_two_processes_train_as_one_does(
     run_as_two(recipe, data, two, cache)
     started = {name: t for name, t in DeepMTDR(recipe.model).state_dict().items() if t.is_floating_point()}
     assert len(started) > 0
-    assert largest_difference(alone, two) < 2e-4
+    assert (
+        largest_difference(alone, two) < 1e-3
+    )  # three steps of 2e-3; Adam makes some of rounding where there is no slope
     for one, other in zip(rows(alone / "metrics.csv"), rows(two / "metrics.csv"), strict=True):
         assert (one["step"], one["term"]) == (other["step"], other["term"])
         assert float(one["value"]) == pytest.approx(float(other["value"]), rel=2e-3, abs=1e-5)

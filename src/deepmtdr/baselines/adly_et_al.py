@@ -1,6 +1,6 @@
 """Adly et al., a binary tree of CNNs. Tables I and II.
 
-M. M. Adly, A. S. Ghoneim, A. A. Youssif, "On the Graded of Diabetic Retinopathies Using a Binary-Tree-Based Multiclass
+M. M. Adly, A. S. Ghoneim, A. A. Youssif, "On the Grading of Diabetic Retinopathies Using a Binary-Tree-Based Multiclass
 Classifier of CNNs", IJCSIS 17(1), 2019. Published: the five grades are told apart by a binary tree whose nodes are
 CNNs. Its layers, sizes and tree were not to be found: after the description. Assumed: the tree below, 224 px, and
 VGG-like nodes of five stages, twice conv3x3 each, 32 to 512 channels, averaged to one logit; group norm, under which a

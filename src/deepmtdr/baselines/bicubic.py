@@ -10,7 +10,7 @@ from deepmtdr.model.isr import bicubic
 
 
 class Bicubic(SuperResolver):
-    """The kernel by which the paper makes its LR images, the other way (a = -1/2)."""
+    """The kernel by which LR images are made here, the other way (a = -1/2; the paper names none for its own)."""
 
     def forward(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Float[Tensor, "b 3 H W"]:
         """Enlarge."""

@@ -5,8 +5,9 @@ four stages of ResNet-34 from ImageNet; dense atrous convolution (DAC), four bra
 their kernels; residual multi-kernel pooling (RMP), maxima of 2, 3, 5 and 6 cells to one channel each, 516 in all; four
 decoder blocks that are added to the encoder's stages. Its loss is Dice over the classes; the released loss of two
 classes has cross-entropy as well, and both are here: by Dice alone a type that fills few pixels may vanish. Assumed:
-softmax over the four types and the background; ImageNet's normalisation; no bias before batch norm; below 192 px the
-pools that are larger than the map take the whole of it; where the map has an odd side the decoder's is cut to it.
+softmax over the four types and the background, which it begins with; ImageNet's normalisation; no bias before batch
+norm; below 192 px the pools that are larger than the map take the whole of it; where the map has an odd side the
+decoder's is cut to it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from deepmtdr.baselines.slots import Segmenter, load_published, normalised, to_rgb
 from deepmtdr.losses import LesionLabels, dice_loss, lesion_cross_entropy_loss
 from deepmtdr.model.grading import BasicBlock
-from deepmtdr.model.segmentation import CLASSES
+from deepmtdr.model.segmentation import CLASSES, begin_with_background
 
 WIDTHS = (64, 128, 256, 512)
 DEPTHS = (3, 4, 6, 3)
@@ -126,6 +127,8 @@ class CENet(Segmenter):
             nn.Conv2d(widths[0] // 2, widths[0] // 2, 3, padding=1), nn.ReLU(),
             nn.Conv2d(widths[0] // 2, CLASSES, 3, padding=1),
         )  # fmt: skip
+
+        begin_with_background([self.to_map[-1]])  # pyright: ignore[reportArgumentType]
 
     def forward(self, seen: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
         """Segment; h and w multiples of 16."""

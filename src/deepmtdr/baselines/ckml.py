@@ -4,9 +4,9 @@ Source: Vo and Verma, "New Deep Neural Nets for Fine-Grained Diabetic Retinopath
 ISM 2016. Published: an improvement upon GoogLeNet that combines kernels of several sizes and learns by several losses,
 on the hybrid colour space LGI (`hybrid_colour`). The layer table is not public, so this is after the description. Taken
 from GoogLeNet (Szegedy et al., CVPR 2015): the channels of its nine inception modules, and two further classifiers
-behind modules 4a and 4d, whose losses count 0.3 and which have no say in use. Assumed: kernels of 3, 5 and 7 px are
-combined from the first layer on, where small lesions still have a shape; batch norm in place of local response norm;
-224 px; cross-entropy. No public ImageNet state-dict fits, because of the kernels.
+behind modules 4a and 4d, whose losses count 0.3 and which speak in training mode alone. Assumed: kernels of 3, 5 and
+7 px are combined from the first layer on, where small lesions still have a shape; batch norm in place of local response
+norm; 224 px; cross-entropy. No public ImageNet state-dict fits, because of the kernels.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ class CKML(Grader):
         sixteenth = self._through(middle, "4e")
         last = self._through(_halved(sixteenth), "5a", "5b")
         logits = self.classifier(F.dropout(last.mean(dim=(2, 3)), DROPOUT, self.training))
-        further = tuple(head(x) for head, x in zip(self.further, (early, middle), strict=True))
+        heads = zip(self.further, (early, middle), strict=True)
+        further = tuple(head(x) for head, x in heads) if self.training else ()
         return Graded(logits, (stem, fourth, eighth, sixteenth, last), further)
 
     def _through(self, x: Tensor, *names: str) -> Tensor:
@@ -115,7 +116,7 @@ class CKML(Grader):
     def loss(self, graded: Graded, labels: GradeLabels) -> Float[Tensor, ""]:
         """Cross-entropy of the three classifiers, weighted."""
         each = (cross_entropy(x, labels) for x in (graded.logits, *graded.extra))
-        return torch.stack([weight * loss for weight, loss in zip(LOSSES, each, strict=True)]).sum()
+        return torch.stack([weight * loss for weight, loss in zip(LOSSES, each, strict=False)]).sum()
 
 
 def _halved(x: Tensor) -> Tensor:

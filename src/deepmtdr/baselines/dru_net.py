@@ -1,8 +1,8 @@
 """DRU-Net (Kou et al., Journal of Medical Imaging 2019), Table III; after the description.
 
-"Microaneurysms segmentation with a U-Net based on recurrent residual convolutional neural network". Published: residual
-connections and recurrent convolutions in the blocks of a U-Net. Its layer table and its loss could not be had: the
-block is that of the family, R2U-Net (Alom et al. 2018), with t = 2: the input by a 1x1 convolution, two recurrent
+"Microaneurysms segmentation with a U-Net based on recurrent residual convolutional neural network" (PMC6582229).
+Published: residual connections and recurrent convolutions in the blocks of a U-Net. Its text was not at hand: the block
+is that of the family, R2U-Net (Alom et al. 2018), with t = 2: the input by a 1x1 convolution, two recurrent
 layers of a first and t further steps, the input added to what comes out.
 
 Assumed: the widths of U-Net; one kernel for all steps of a layer, as the public R2U-Nets have it (39.09 million

@@ -1,14 +1,15 @@
 """HGN (Sarhan et al., MICCAI 2019), Table III; after the description.
 
-"Multi-scale Microaneurysms Segmentation Using Embedding Triplet Loss". Published: the hypothesis generation network is
-the first of two stages (the second, a patch-wise refinement network with a triplet loss, is not what the paper compares
-with). A fully convolutional network is trained on patches, one at the photograph's scale and one at half of it, each by
-itself; for a whole photograph the geometric mean of their probabilities counts (on its own test set AUPR 0.337 at 1x,
-0.341 at 0.5x, 0.362 by the mean). Here the crops of the first stage of training are the patches.
+"Multi-scale Microaneurysms Segmentation Using Embedding Triplet Loss" (arXiv 1904.12732). Published: the hypothesis
+generation network is the first of two stages (the second, a patch-wise refinement network with a triplet loss, is not
+what the paper compares with). A fully convolutional network is trained on patches, one at the photograph's scale and
+one at half of it, each by itself; for a whole photograph the geometric mean of their probabilities counts (on its own
+test set AUPR 0.337 at 1x, 0.341 at 0.5x, 0.362 by the mean). Here the crops of the first stage of training are the
+patches.
 
-The layers and the loss could not be had. Assumed: VGG-16's first ten convolutions with batch norm, strides 1 to 8, a
-microaneurysm having few pixels; a map from each stride, summed from coarse to fine as in FCN (Long et al. 2015); half
-the scale by the mean of 2x2 pixels; cross-entropy over the four types and the background.
+Its text was not at hand. Assumed: VGG-16's first ten convolutions with batch norm, strides 1 to 8, a microaneurysm
+having few pixels; a map from each stride, summed from coarse to fine as in FCN (Long et al. 2015); half the scale by
+the mean of 2x2 pixels; cross-entropy over the four types and the background, from background everywhere.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.slots import Segmenter
 from deepmtdr.losses import TINY, LesionLabels, mean_where
-from deepmtdr.model.segmentation import CLASSES
+from deepmtdr.model.segmentation import CLASSES, begin_with_background
 
 WIDTHS = (64, 128, 256, 512)
 DEPTHS = (2, 2, 3, 3)
@@ -50,7 +51,9 @@ class FullyConvolutional(nn.Module):
         super().__init__()
         stages = zip((3, *widths), widths, DEPTHS, strict=False)
         self.stages = nn.ModuleList(ConvStage(i, o, depth) for i, o, depth in stages)
-        self.to_map = nn.ModuleList(nn.Conv2d(width, CLASSES, 1) for width in widths)
+        maps = [nn.Conv2d(width, CLASSES, 1) for width in widths]
+        begin_with_background(maps, float(len(maps)))
+        self.to_map = nn.ModuleList(maps)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
         """Logits; h and w multiples of 8."""
@@ -84,11 +87,11 @@ class HGN(Segmenter):
         """Segment; h and w multiples of 16.
 
         Returns:
-            The geometric means. In evaluation the background takes what those of the lesions leave of 1; in training it
-            stays a mean too: see `loss`.
+            The geometric means. In use the background takes what those of the lesions leave of 1; where there is a
+            gradient it stays a mean too: see `loss`.
         """
         classes = geometric_mean(self.full_size(seen), _doubled(self.half_size(F.avg_pool2d(seen, 2))))
-        if self.training:
+        if self.training or classes.requires_grad:
             return classes
         return torch.cat([classes[:, :4], 1 - classes[:, :4].sum(dim=1, keepdim=True)], dim=1)
 

@@ -4,8 +4,8 @@ Table II names a GoogLeNet, without a reference of its own. Published: 299 px, f
 blocks, batch norm everywhere, an auxiliary classifier on the 17x17 grid, labels smoothed by 0.1; 27.16 million
 parameters with 1,000 classes and the auxiliary classifier, 23.83 without ("less than 25 million"). Assumed, since their
 paper does not say it, after the authors' released training code: the auxiliary loss counts 0.4, a fifth of the last
-features is dropped. It speaks in training mode alone, so not in the joint stage, whose norms stand still. Parameter
-names are those of the published ImageNet state-dict, and so is the input's range of [-1, 1].
+features is dropped. The auxiliary classifier speaks in training mode alone, so not in the joint stage, whose norms
+stand still. Parameter names are those of the published ImageNet state-dict, and so is the input's range of [-1, 1].
 """
 
 from __future__ import annotations

@@ -93,6 +93,7 @@ class AttentionFusion(Grader):
 
     isr: ClassVar[str] = "MDRN"
     size: ClassVar[int] = 512
+    reads_lesions: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -25,8 +25,8 @@ class Listed(NamedTuple):
     parameters: int
     published: float | None
     """Millions, where its makers say it."""
-    size: int
-    """Native side of a grader's input, px; 0: the frame as it comes."""
+    sizes: tuple[int, ...]
+    """Native sides of a grader's input, px; none: the frame as it comes."""
     before: str
     """What super-resolves for it; "" for a super-resolver."""
 
@@ -39,12 +39,13 @@ def listing() -> Iterator[Listed]:
         for task, box in BOXES.items():
             if getattr(own_names(name), box) == name:
                 kind = {"isr": SUPER_RESOLVERS, "segmentation": SEGMENTERS, "grading": GRADERS}[box].get(name)
-                facts = getattr(kind, "published_parameters", None), getattr(kind, "size", 0), getattr(kind, "isr", "")
-                yield Listed(name, task, _parameters(getattr(model, box)), *facts)
+                part, published = getattr(model, box), getattr(kind, "published_parameters", None)
+                sizes = getattr(part, "sizes", (part.size,) if getattr(part, "size", 0) else ())
+                yield Listed(name, task, parameters(part), published, sizes, getattr(kind, "isr", ""))
 
 
-def _parameters(part: nn.Module) -> int:
-    """Of what is used: an adversary only teaches."""
+def parameters(part: nn.Module) -> int:
+    """How many are trained, auxiliary classifiers too, but for an adversary."""
     return sum(p.numel() for name, p in part.named_parameters() if not name.startswith("adversary."))
 
 

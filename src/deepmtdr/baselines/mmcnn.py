@@ -1,13 +1,13 @@
 """MMCNN, several cells and two tasks: deeper where the photograph is larger. Tables I and II.
 
-Zhou et al., "Multi-Cell Multi-Task Convolutional Neural Networks for Diabetic Retinopathy Graded", EMBC 2018.
+Zhou et al., "Multi-Cell Multi-Task Convolutional Neural Networks for Diabetic Retinopathy Grading", EMBC 2018.
 Published: the depth of the network and the size of its input grow together, by a cell for each larger size (224, 448,
 720 px), in the family of Inception-ResNet; the grade is learned as a class and as a number at once. Its layer table and
 parameter count were not to be found: after the description. Assumed: M-Net's Inception-ResNet-v2 at 224 px; a cell is
 a 3x3 max pooling of stride 2 and an Inception-ResNet-C block in front of the last one, so that the last grid stays 5 to
 6 px wide, and begins as the pooling alone; the network takes the largest of the three sizes that the frame fills, so
-that a recipe with smaller frames first (`grading.small`) grows it as published; cross-entropy and squared error count
-alike; the class decides.
+that a recipe with smaller frames first (`grading.small`) begins with a shallower one; cross-entropy and squared error
+count alike; the class decides.
 """
 
 from __future__ import annotations

@@ -90,9 +90,14 @@ class Grader(nn.Module, ABC):
     task: ClassVar[Task] = "grading"
     published_parameters: ClassVar[float | None] = None
     isr: ClassVar[str] = "bicubic"
-    """The super-resolver in front of it, if nobody says another: MDRN for networks that see more than the LR pixels."""
+    """The super-resolver in front of it, if nobody says another: MDRN for networks whose native size is more than the
+    LR pixels (Sec. V-B); those of Fig. 3 (a) are shown the resized photograph."""
     size: ClassVar[int] = 0
     """Native side, px; 0: the frame as it comes."""
+    rate: ClassVar[float] = 1.0
+    """By which the recipe's learning rate is multiplied."""
+    reads_lesions: ClassVar[bool] = False
+    """Whether it looks at lesion maps, so that it can learn from them with the image hidden."""
     channels: tuple[int, ...] = ()
     view = staticmethod(plain_view)
 
@@ -124,11 +129,16 @@ class Grader(nn.Module, ABC):
 
 
 def cross_entropy(logits: Float[Tensor, "b 5"], labels: GradeLabels, *, smoothing: float = 0.0) -> Float[Tensor, ""]:
-    """Mean over the photographs whose grade is known; 0 (with a gradient of 0) if there is none."""
+    """Mean over the photographs whose grade is known; 0 (with a gradient of 0) if there is none.
+
+    Args:
+        logits: of the grades.
+        labels: what is known; a class weight is that of the true grade, with smoothed labels too.
+        smoothing: share of each label that is spread evenly over all grades.
+    """
     grade = torch.where(labels.known, labels.grade, 0).long()
-    weights = labels.class_weights
-    each = F.cross_entropy(logits.float(), grade, weights, reduction="none", label_smoothing=smoothing)
-    return labels.mean(each)
+    each = F.cross_entropy(logits.float(), grade, reduction="none", label_smoothing=smoothing)
+    return labels.mean(each if labels.class_weights is None else each * labels.class_weights[grade])
 
 
 def with_background(lesions: Float[Tensor, "b 4 h w"]) -> Float[Tensor, "b 5 h w"]:

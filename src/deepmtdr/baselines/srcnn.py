@@ -1,9 +1,10 @@
 """SRCNN (Dong et al., "Image Super-Resolution Using Deep Convolutional Networks", TPAMI 2016), Table IV.
 
-Published: three convolutions of 9, 1 and 5 px with 64 and 32 channels on the bicubic image, mean squared error, 8,032
-weights on the luminance alone. Here it sees and gives RGB: the paper's PSNR is taken on RGB (reading R16). Assumed: one
-set of weights for all scales, padding in place of lost borders, and a last layer that starts at zero beside the bicubic
-image, so that it begins where the published one arrives after very many steps.
+The paper's [6] is its first form, ECCV 2014. Published: three convolutions of 9, 1 and 5 px with 64 and 32 channels on
+the bicubic image, mean squared error, 8,032 weights on the luminance alone. Here it sees and gives RGB: the paper's
+PSNR is taken on RGB (reading R16). Assumed: one set of weights for all scales, padding in place of lost borders, and a
+last layer that starts at zero beside the bicubic image, so that it begins where the published one arrives after very
+many steps.
 """
 
 from __future__ import annotations

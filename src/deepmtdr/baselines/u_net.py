@@ -1,8 +1,10 @@
 """U-Net (Ronneberger et al., "Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015), Table III.
 
-Published: 64 to 1,024 channels, two 3x3 convolutions a level, 2x2 transposed convolutions on the way up, 31.0 million
-parameters, softmax with cross-entropy. Assumed: batch norm and padded convolutions, as nearly every later use has them
-(the published one cuts its borders off); cross-entropy over the four types and the background.
+Published: 64 to 1,024 channels, two 3x3 convolutions a level, 2x2 transposed convolutions on the way up, softmax with
+cross-entropy, weighted by class and towards borders between cells, dropout at the end of the way down. 31.0 million
+parameters are the count of its later implementations. Assumed: batch norm and padded convolutions, as nearly every
+later use has them (the published one cuts its borders off); cross-entropy over the four types and the background; it
+begins with background everywhere. Left out: the weights, which are for cells that touch, and the dropout.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.slots import Segmenter
 from deepmtdr.losses import LesionLabels, lesion_cross_entropy_loss
-from deepmtdr.model.segmentation import CLASSES
+from deepmtdr.model.segmentation import CLASSES, begin_with_background
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -53,6 +55,7 @@ class UNet(Segmenter):
         self.rise = nn.ModuleList(self.rise_by(i, o) for i, o in coarse_to_fine)
         self.up = nn.ModuleList(self.block(i, o) for i, o in coarse_to_fine)
         self.to_map = nn.Conv2d(widths[0], CLASSES, 1)
+        begin_with_background([self.to_map])
 
     def forward(self, seen: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
         """Segment; h and w multiples of 16."""

@@ -2,9 +2,10 @@
 
 Fig. 3 (a), there with SPP (`spp`). Published: configuration D, thirteen convolutions of 3 px in five blocks with max
 pooling behind each, dense layers of 4,096, 4,096 and 1,000 units with half of the hidden ones dropped, 224 px,
-cross-entropy, 138.4 million parameters. Assumed: depth 16 (the paper says only "[35]"), and He's initialisation, since
-the published course, which starts from a shallower network's weights, is another training. Parameter names are those
-of the published ImageNet state-dict.
+cross-entropy, 138.4 million parameters. Assumed: depth 16 (the paper says only "[35]"); He's initialisation of the
+convolutions, since the published course, which starts from a shallower network's weights, is another training; a tenth
+of the recipe's learning rate, because Adam moves each of the 25,088 weights of a hidden unit by as much as the rate.
+Parameter names are those of the published ImageNet state-dict.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class VGG16(Grader):
 
     published_parameters: ClassVar[float | None] = 138.36
     size: ClassVar[int] = 224
+    rate: ClassVar[float] = 0.1
     left_aside: ClassVar[tuple[str, ...]] = ("classifier.6.",)
     """What published weights are not taken for."""
 

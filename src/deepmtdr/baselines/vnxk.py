@@ -6,8 +6,8 @@ ISM 2016. Published: an improvement upon VGGNet by kernels of a further size, on
 Zisserman, ICLR 2015): channels, kernels of 3 px, two hidden layers of 4,096 with half of them dropped; 138.4 million
 parameters with 1,000 classes. Assumed: 16 layers; beside the first 3 px kernel of each of the five blocks an extra one
 of 5 px, small at first and added, with a ReLU of its own, since the two would otherwise fold into one; batch norm,
-without which 16 layers hardly learn from nothing; 224 px; cross-entropy. Parameter names are those of the published
-ImageNet state-dict of VGG-16 with batch norm, beside `extra`.
+without which 16 layers hardly learn from nothing; 224 px; cross-entropy; VGG-16's learning rate. Parameter names are
+those of the published ImageNet state-dict of VGG-16 with batch norm, beside `extra`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.hybrid_colour import to_lgi
 from deepmtdr.baselines.slots import Graded, Grader, load_published
+from deepmtdr.baselines.vgg16 import VGG16
 from deepmtdr.terms import Grade
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -29,7 +30,7 @@ CONVOLUTIONS = (2, 2, 3, 3, 3)
 HIDDEN = 4096
 EXTRA_KERNEL = 5
 AT_FIRST = 0.1
-"""Gain of the extra kernels before training, so that published weights start in the network that they know."""
+"""Gain of the extra kernels before training: the network begins as VGG-16 with a little beside it."""
 
 
 class ExtraKernel(nn.Module):
@@ -49,6 +50,7 @@ class VNXK(Grader):
     """Thirteen convolutions in five blocks, an extra kernel in each block, three linear layers."""
 
     size: ClassVar[int] = 224
+    rate: ClassVar[float] = VGG16.rate
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS, hidden: int = HIDDEN) -> None:
         super().__init__()

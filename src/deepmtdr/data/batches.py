@@ -6,7 +6,7 @@ photograph graded 0 has no lesions: where its pixels were not annotated it count
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -141,8 +141,26 @@ class GradingBatch(NamedTuple):
     grade: Int[Tensor, " b"]
 
 
+Tone = Callable[[Tensor, float], Tensor]
+"""What a network sees of a frame, in another light."""
+
+
+def tone_contrast(seen: Float[Tensor, "3 s s"], factor: float) -> Float[Tensor, "3 s s"]:
+    """Of local contrast: more of it or less."""
+    return seen * factor
+
+
+def tone_rgb(seen: Float[Tensor, "3 s s"], factor: float) -> Float[Tensor, "3 s s"]:
+    """Of RGB spread over [-3, 3]: brighter or darker, black stays black and white white."""
+    return (factor * (seen + CONTRAST_LIMIT)).clamp(0, 2 * CONTRAST_LIMIT) - CONTRAST_LIMIT
+
+
 def grading_batch(
-    readings: Sequence[Reading], balance: float, hide_image: float, rngs: Sequence[np.random.Generator]
+    readings: Sequence[Reading],
+    balance: float,
+    hide_image: float,
+    rngs: Sequence[np.random.Generator],
+    tone: Tone = tone_contrast,
 ) -> GradingBatch:
     """Draw graded photographs, data sets evenly, grades with frequency ** -balance; another tone and turn each time.
 
@@ -151,6 +169,7 @@ def grading_batch(
         balance: 0 takes grades as they are, 1 all alike.
         hide_image: how often the image is hidden.
         rngs: each photograph's source of every choice, also of which one it is.
+        tone: by what the frames were seen.
     """
     sets: dict[str, list[Reading]] = {}
     for reading in readings:
@@ -163,7 +182,7 @@ def grading_batch(
         reading = pool[rng.choice(len(pool), p=odds / odds.sum())]
         maps = (torch.from_numpy(np.array(reading.lesions)).float() / 255) ** rng.uniform(0.7, 1.4)
         seen = torch.from_numpy(np.array(reading.seen)).float() / CONTRAST_STEPS - CONTRAST_LIMIT
-        seen = seen * rng.uniform(0.7, 1.4) * (rng.random() >= hide_image)
+        seen = tone(seen, rng.uniform(0.7, 1.4)) * (rng.random() >= hide_image)
         both = turn(torch.cat([seen, maps]), rng)
         frames.append(both[:3])
         lesions.append(both[3:])

@@ -1,4 +1,4 @@
-"""Bicubic reduction as in the paper's LR synthesis: Keys' kernel with a = -1/2, widened against aliasing (Sec. V-A).
+"""Bicubic reduction, by which LR images are made (Sec. V-A): Keys' kernel with a = -1/2, widened against aliasing.
 
 It is Pillow's BICUBIC but for the rounding between its passes; PyTorch computes it several times as fast.
 """

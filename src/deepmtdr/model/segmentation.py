@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -99,6 +99,24 @@ def fuse_scales(
         return torch.stack(list(lifted)).sum(dim=0).softmax(dim=1)
 
 
+PRIOR = 0.01
+"""Probability of any lesion with which a segmentation network begins: about as many pixels as show one."""
+
+
+def begin_with_background(maps: Iterable[nn.Conv2d], weight: float = 1.0) -> None:
+    """Let untrained maps say background nearly everywhere; from equal classes a short training learns little else.
+
+    Args:
+        maps: the last layers, which give the logits of the types and the background.
+        weight: with which all of them together count.
+    """
+    prior = torch.tensor([PRIOR / (CLASSES - 1)] * (CLASSES - 1) + [1 - PRIOR]).log() / weight
+    with torch.no_grad():
+        for to_map in maps:
+            to_map.weight.mul_(0.1)
+            to_map.bias.copy_(prior)  # pyright: ignore[reportOptionalMemberAccess]
+
+
 class LesionSegmentationSubnet(nn.Module):
     """Five down-transitions, four up-transitions, a segmentation map from the last DT and from each UT."""
 
@@ -118,7 +136,9 @@ class LesionSegmentationSubnet(nn.Module):
         coarse_to_fine = zip(widths[:0:-1], widths[-2::-1], strict=True)
         self.down = nn.ModuleList(block(i, o) for i, o in zip([3, *widths], widths, strict=False))
         self.up = nn.ModuleList(UpTransition(i, o, conv, block) for i, o in coarse_to_fine)
-        self.to_map = nn.ModuleList(nn.Conv2d(width, CLASSES, 1) for width in widths[::-1])
+        maps = [nn.Conv2d(width, CLASSES, 1) for width in widths[::-1]]
+        begin_with_background(maps, sum(self.config.gamma))
+        self.to_map = nn.ModuleList(maps)
 
     def forward(self, frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
         """Segment the lesions.

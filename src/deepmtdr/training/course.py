@@ -29,6 +29,8 @@ class Cost:
     computing: float = 0.0
     """Of the seconds, those that count for `Stage.minutes`."""
     photographs: int = 0
+    read: int = 0
+    """Photographs that the standing subnets had read before the first step."""
     peak_mib: int = 0
     best_step: int | None = None
     ended: str = "whole"

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from deepmtdr import checkpoint
+from deepmtdr.data.batches import Reading
 from deepmtdr.data.frames import Frame
-from deepmtdr.errors import TrainingError
+from deepmtdr.errors import Stopped, TrainingError
 from deepmtdr.feed import Share, seed_torch
 from deepmtdr.files import readable
 from deepmtdr.model.deepmtdr import DeepMTDR
@@ -32,7 +33,9 @@ from deepmtdr.stages import StepLosses, route
 from deepmtdr.training.course import STATE, Course, copied
 from deepmtdr.training.log import Log
 from deepmtdr.training.look import look
+from deepmtdr.training.readings import read_frames
 from deepmtdr.training.recompute import recomputed
+from deepmtdr.training.running_statistics import begun_by_the_first_batch
 from deepmtdr.training.sheet import draw_sheet
 from deepmtdr.training.spread import average_gradients, processes_of, shared_statistics
 
@@ -76,7 +79,7 @@ class Loop:
                     break
                 if stop := self._agreed(asked):
                     self.save(optimiser)
-                    raise TrainingError(f"stopped by {stop} after {course.step} steps of {name}; go on with --resume")
+                    raise Stopped(f"stopped by {stop} after {course.step} steps of {name}; go on with --resume")
                 if time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes:
                     self.save(optimiser)
                     saved = time.monotonic()
@@ -85,6 +88,18 @@ class Loop:
         self.model.load_state_dict(course.best or course.average)
         course.stage, course.step = next_stage(self.recipe, name), 0
         self.save(None)
+
+    def read(self, frames: Sequence[Frame], stage: Stage) -> list[Reading]:
+        """What the standing subnets say of the photographs; under a cap it may take half of the stage's minutes."""
+        cost, begun = self.course.cost, self._clock()
+
+        def time_left() -> bool:
+            return not stage.minutes or (not cost.steps and self._clock() - begun < 30 * stage.minutes)
+
+        readings = read_frames(self.fabric, self.model, frames, stage, self.out / "readings", time_left)
+        if not cost.steps:
+            cost.read, cost.computing = len(readings), cost.computing + self._clock() - begun
+        return readings
 
     def _step(
         self, optimiser: torch.optim.Optimizer, name: str, stage: Stage, batches: Sequence[Any], losses: Losses
@@ -123,6 +138,8 @@ class Loop:
         for key, tensor in self.model.state_dict().items():
             if tensor.is_floating_point():
                 self.course.average[key].lerp_(tensor, 1 - decay)
+            else:
+                self.course.average[key].copy_(tensor)
 
     def _expect_finite(self, name: str, values: Any, found: str, batch: Sequence[Any]) -> None:
         if all(math.isfinite(value) for value in values):
@@ -199,7 +216,8 @@ class Loop:
 
     @contextmanager
     def _as_the_stage_says(self, stage: Stage) -> Iterator[None]:
-        with shared_statistics(self.model, self.processes), recomputed(self.model, stage.recompute):
+        shared, again = shared_statistics(self.model, self.processes), recomputed(self.model, stage.recompute)
+        with begun_by_the_first_batch(self.model), shared, again:
             yield
 
     def _agreed(self, asked: list[str]) -> str:

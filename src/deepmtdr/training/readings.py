@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def read_frames(fabric: Fabric, model: DeepMTDR, frames: Sequence[Frame], stage: Stage, folder: Path) -> list[Reading]:
+def read_frames(
+    fabric: Fabric,
+    model: DeepMTDR,
+    frames: Sequence[Frame],
+    stage: Stage,
+    folder: Path,
+    time_left: Callable[[], bool] = lambda: True,
+) -> list[Reading]:
     """Let the standing ISR and segmentation subnets read each photograph once, or find what they said before.
 
     A photograph that fills the frame comes in by one of the stage's scales, drawn once; a low-resolution one by its
@@ -35,17 +42,34 @@ def read_frames(fabric: Fabric, model: DeepMTDR, frames: Sequence[Frame], stage:
         frames: the photographs.
         stage: the grading stage.
         folder: what was read is kept there.
+        time_left: whether another photograph may be read.
+
+    Returns:
+        What was read: of all photographs, or where there was no time left of as many of each data set and grade.
     """
     model.eval()
     files = [folder / frame.sample.dataset / f"{frame.sample.name}.npy" for frame in frames]
-    missing = [n for n, file in enumerate(files) if not file.exists()]
+    missing = [n for n in _in_turn(frames) if not files[n].exists()]
     with Progress("readings", len(missing), shown=fabric.is_global_zero) as progress:
         for n in missing[fabric.global_rank :: fabric.world_size]:
+            if not time_left():
+                break
             _write(files[n], _read(fabric, model, frames[n], stage, n))
             progress.advance()
     fabric.barrier()
-    arrays = (np.load(file, mmap_mode="r") for file in files)
-    return [Reading(frame, both[:3], both[3:]) for frame, both in zip(frames, arrays, strict=True)]
+    arrays = ((frame, np.load(file, mmap_mode="r")) for frame, file in zip(frames, files, strict=True) if file.exists())
+    return [Reading(frame, both[:3], both[3:]) for frame, both in arrays]
+
+
+def _in_turn(frames: Sequence[Frame]) -> list[int]:
+    """Numbers of the frames: the first of each data set and grade, then the second of each, and so on."""
+    before: Counter[tuple[str, int | None]] = Counter()
+    places = []
+    for n, frame in enumerate(frames):
+        group = (frame.sample.dataset, frame.sample.grade)
+        places.append((before[group], n))
+        before[group] += 1
+    return [n for _, n in sorted(places)]
 
 
 def _read(fabric: Fabric, model: DeepMTDR, frame: Frame, stage: Stage, n: int) -> np.ndarray:

@@ -18,7 +18,9 @@ import torch
 
 from deepmtdr import checkpoint
 from deepmtdr.baselines import build
-from deepmtdr.data.batches import Mixture
+from deepmtdr.baselines.listing import parameters
+from deepmtdr.baselines.slots import plain_view
+from deepmtdr.data.batches import Mixture, tone_contrast, tone_rgb
 from deepmtdr.data.datasets import read_datasets
 from deepmtdr.data.frames import Frame
 from deepmtdr.data.prepare import prepare
@@ -37,7 +39,7 @@ from deepmtdr.training.log import Log
 from deepmtdr.training.look import looked_at
 from deepmtdr.training.loop import Loop, Losses
 from deepmtdr.training.page import write_page
-from deepmtdr.training.readings import at_most, read_frames
+from deepmtdr.training.readings import at_most
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -256,9 +258,12 @@ def _stage(name: str, loop: Loop, frames: list[Frame]) -> tuple[Make, Losses]:
     stage: Stage = getattr(recipe, name)
     if name == "grading":
         graded = at_most(stage.per_grade, _some((f for f in frames if f.sample.grade is not None), "has a grade", name))
-        readings = read_frames(loop.fabric, loop.model, graded, stage, loop.out / "readings")
+        readings = loop.read(graded, stage)
         small = [reading.reduced(SMALLER) for reading in readings] if small_steps(stage) else []
-        return GradingSteps(recipe, readings, small, share), grading_losses
+        grader = loop.model.grading
+        tone = tone_rgb if getattr(grader, "view", None) is plain_view else tone_contrast
+        hides = loop.model.segments and getattr(grader, "reads_lesions", True)
+        return GradingSteps(recipe, readings, small, share, tone, hides), grading_losses
     sharp = _some((f for f in frames if f.scale == 1), f"fills the frame of {recipe.data.frame} px", name)
     losses = restoration_losses if name == "restoration" else joint_losses
     return ImageSteps(recipe, name, Mixture(sharp), share), losses
@@ -282,7 +287,7 @@ def _report(loop: Loop, weights: Path) -> None:
         "recipe": to_dict(loop.recipe),
         "data": loop.data,
         "machine": machine,
-        "parameters": {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in SUBNETS},
+        "parameters": {name: parameters(getattr(model, name)) for name in SUBNETS},
         "stages": [asdict(cost) for cost in loop.course.costs],
         "weights": checkpoint.read(weights)[2],
     }

@@ -1,0 +1,62 @@
+"""U-Net: the parameters of its common form, the skips, and what it begins with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deepmtdr.baselines.u_net import WIDTHS, UNet
+from deepmtdr.losses import LesionLabels
+from deepmtdr.model.segmentation import PRIOR
+from segmenters import ALL, expect_every_parameter_to_learn, expect_probabilities, learned_by_heart
+
+SMALL = (8, 16, 32, 64, 128)
+
+
+def test_parameters_are_those_of_its_common_form() -> None:
+    # Two 3x3 convolutions a level with two norms each, nine levels; a 2x2 transposed convolution with bias on each
+    # way up; the last layer.
+    def double(i: int, o: int) -> int:
+        return 9 * i * o + 9 * o * o + 4 * o
+
+    down = sum(double(i, o) for i, o in zip((3, *WIDTHS), WIDTHS, strict=False))
+    up = sum(double(i, i // 2) + 4 * i * (i // 2) + i // 2 for i in WIDTHS[1:])
+    assert sum(p.numel() for p in UNet().parameters()) == down + up + 5 * 64 + 5 == 31_037_893
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_each_level_is_seen_past_the_ones_below(level: int) -> None:
+    torch.manual_seed(0)
+    net, seen = UNet(SMALL).eval(), torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        for rise in net.rise[: 4 - level]:
+            rise.weight.zero_()  # pyright: ignore[reportCallIssue]
+            rise.bias.zero_()  # pyright: ignore[reportCallIssue]
+        assert not torch.allclose(net(seen), net(seen + torch.rand_like(seen)))
+
+
+def test_it_begins_with_background_everywhere() -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        classes = UNet(SMALL)(torch.rand(2, 3, 64, 64))
+    assert (1 - classes[:, -1]).mean().item() == pytest.approx(PRIOR, rel=0.2)
+
+
+def test_loss_is_cross_entropy_of_wholly_annotated_photographs() -> None:
+    classes, masks = torch.full((2, 5, 8, 8), 0.2), torch.zeros(2, 4, 8, 8)
+    assert torch.allclose(UNet(SMALL).loss(classes, LesionLabels(masks, ALL)), torch.tensor(5.0).log())
+    some = torch.tensor([[True, True, True, False]] * 2)
+    assert UNet(SMALL).loss(classes, LesionLabels(masks, some)) == 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 96)])
+def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
+    expect_probabilities(UNet(SMALL), height, width)
+
+
+def test_every_parameter_learns_from_the_loss() -> None:
+    expect_every_parameter_to_learn(UNet(SMALL))
+
+
+def test_learns_a_few_drawings_by_heart() -> None:
+    assert learned_by_heart(UNet(SMALL), 100, 3e-3) > 0.5
