@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
 from deepmtdr.optimiser import build_optimiser, rate, set_rates
 from deepmtdr.recipe import Stage
 from deepmtdr.training import loop, two_stages
+from deepmtdr.training.course import STATE
 from deepmtdr.training.look import Look
 from small_runs import ONE_STAGE, rows, same, tiny, weights
 
@@ -151,7 +153,7 @@ def test_ten_kills_at_random_moments_change_no_bit(
     train: Callable[..., Path], data: Path, cache: Path, tmp_path: Path
 ) -> None:
     settings = ("checkpoint_minutes=0.02", "data.validation=0.4", "restoration.epoch=4", "joint.epoch=4")
-    recipe = tiny(*settings, steps=12)
+    recipe = tiny(*settings, steps=30)
     whole = train(recipe, out="whole")
     child = tmp_path / "child.py"
     child.write_text(
@@ -160,7 +162,7 @@ def test_ten_kills_at_random_moments_change_no_bit(
         "if __name__ == '__main__':\n"
         "    data, out, cache = map(Path, sys.argv[1:4])\n"
         "    begun = (out / 'resume.safetensors').exists()\n"
-        f"    run(tiny(*{settings!r}, steps=12), data, out, cache=cache, resume=begun)\n"
+        f"    run(tiny(*{settings!r}, steps=30), data, out, cache=cache, resume=begun)\n"
     )
     command = [
         sys.executable,
@@ -171,19 +173,19 @@ def test_ten_kills_at_random_moments_change_no_bit(
         "-",
         str(Path(__file__).parents[1]),
     ]
-    moments = random.Random(0)
-    kills = 0
-    for _ in range(60):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        try:
-            _, said = process.communicate(timeout=moments.uniform(6, 16) if kills < 10 else 300)
-            assert process.returncode == 0, said
+    moments, state, kills = random.Random(0), tmp_path / "killed" / STATE, 0
+    while True:
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (kills == 10 or not state.exists() or state.stat().st_mtime_ns == before):
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.5))  # some steps behind a checkpoint
+        if process.poll() is not None:
             break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills += 1
-    assert kills >= 3
+        process.kill()
+        process.wait()
+        kills += 1
+    assert process.returncode == 0 and kills >= 3
     assert same(weights(tmp_path / "killed"), weights(whole))
     assert rows(tmp_path / "killed/metrics.csv") == rows(whole / "metrics.csv")
     assert rows(tmp_path / "killed/looks.csv") == rows(whole / "looks.csv")

@@ -23,6 +23,7 @@ from deepmtdr.data.datasets import read_datasets
 from deepmtdr.data.frames import Frame
 from deepmtdr.data.prepare import prepare
 from deepmtdr.data.prepared import read_prepared
+from deepmtdr.data.synthetic import write_data_set
 from deepmtdr.errors import CheckpointError, DataError, TrainingError
 from deepmtdr.model.contrast import local_contrast
 from deepmtdr.model.deepmtdr import DeepMTDR
@@ -64,14 +65,22 @@ def test_every_shipped_recipe_runs_a_step_of_each_stage(name: str, train: Callab
 
 
 @pytest.mark.slow
-def test_the_smoke_recipe_runs_as_it_is(train: Callable[..., Path]) -> None:
-    out = train(load_recipe("smoke", ["data.frame=96"]))
+def test_the_smoke_recipe_runs_as_it_is(tmp_path: Path) -> None:
+    write_data_set(tmp_path / "data" / "drawings", range(12), size=200)
+    recipe = load_recipe("smoke")
+    out = run(recipe, tmp_path / "data", tmp_path / "out").parent
     steps = {(row["stage"], row["step"]) for row in rows(out / "metrics.csv")}
-    assert len(steps) == 8
-    assert sorted(path.name for path in out.iterdir()) == [
-        *("failed.csv", "metrics.csv", "readings", "resume.safetensors", "split.csv"),
-        *("weights.json", "weights.safetensors"),
-    ]
+    assert len(steps) == sum(getattr(recipe, stage).steps for stage in STAGES)
+    expected = {
+        "failed.csv",
+        "metrics.csv",
+        "split.csv",
+        "weights.json",
+        "weights.safetensors",
+        "run.json",
+        "report.html",
+    }
+    assert expected <= {path.name for path in out.iterdir()}
 
 
 def test_the_weights_are_those_of_the_last_checkpoint_as_float16(train: Callable[..., Path]) -> None:
