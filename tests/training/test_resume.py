@@ -15,6 +15,7 @@ import pytest
 
 from deepmtdr.errors import CheckpointError, TrainingError
 from deepmtdr.training import loop, run, two_stages
+from deepmtdr.training.log import Log
 from drawings import SMALL
 from small_runs import rows, same, tiny, weights
 from trees import GRADING_TABLE
@@ -181,3 +182,14 @@ def test_a_full_disk_ends_the_run_and_the_checkpoint_before_is_kept(
         train(tiny(), resume=True)
     assert (stopped / "resume.safetensors").read_bytes() == before
     train(tiny(), resume=True)
+
+
+def test_a_look_before_the_checkpoint_stays_and_what_lies_behind_it_goes(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    for step in range(6):
+        log.losses("grading", step, {"grading": 1.0})
+    for step in (2, 4, 6):
+        log.scores("grading", step, {"accuracy": 0.5})
+    log.forget_from("grading", 4)
+    kept = ([row["step"] for row in rows(tmp_path / name)] for name in ("metrics.csv", "looks.csv"))
+    assert [*kept] == [["0", "1", "2", "3"], ["2", "4"]]

@@ -40,11 +40,14 @@ class Log:
                 self._board.add_scalar(f"{stage}/{key}", value, step)
 
     def forget_from(self, stage: str, step: int) -> None:
-        """Leave out what lies behind a checkpoint: it will be done again."""
-        for name in (LOSSES, LOOKS):
+        """Leave out what lies behind a checkpoint after so many steps: it will be done again.
+
+        The losses are those of step 0, 1, ...; a look after a step, before its checkpoint, has the number of steps done.
+        """
+        for name, end in ((LOSSES, step), (LOOKS, step + 1)):
             path = self.out / name
             if path.exists():
-                _cut(path, (stage, step))
+                _cut(path, (stage, end))
 
     def clear(self) -> None:
         """Leave out everything: a table of losses without a row, so that a run without a step has one too."""
