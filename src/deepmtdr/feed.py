@@ -106,6 +106,7 @@ class GradingSteps:
     """The same, `SMALLER` times smaller."""
     share: Share = WHOLE
     tone: Tone = tone_contrast
+    """How their light varies."""
     hides: bool = True
     """Whether there is a network that learns anything from lesion maps without the image."""
 

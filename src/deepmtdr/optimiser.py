@@ -55,14 +55,14 @@ def learns(model: DeepMTDR, name: str, stage: Stage) -> bool:
 def build_optimiser(model: DeepMTDR, name: str, stage: Stage) -> torch.optim.AdamW:
     """AdamW over the subnets of the stage, each with its own learning rate; the others stand still.
 
-    A compared method may have a `rate`, by which that of the recipe is multiplied.
+    A compared method may have an `lr_factor`, by which that of the recipe is multiplied.
     """
     trained = TRAINED[name]
     model.requires_grad_(False)
     groups = []
     for subnet in trained:
         part = getattr(model, subnet)
-        highest, parameters = getattr(stage, f"lr_{subnet}") * getattr(part, "rate", 1.0), list(part.parameters())
+        highest, parameters = getattr(stage, f"lr_{subnet}") * getattr(part, "lr_factor", 1.0), list(part.parameters())
         opposed = {id(parameter) for parameter in getattr(part, "adversary", torch.nn.Module()).parameters()}
         for against in (False, True):  # an adversary's gradient is clipped by itself
             own = [parameter for parameter in parameters if (id(parameter) in opposed) == against]

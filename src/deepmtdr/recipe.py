@@ -123,7 +123,8 @@ class Stage:
     small: float = 0.0
     """Share of the grading stage's steps, the first ones, on frames a quarter the size: a cheap beginning."""
     hide_image: float = 0.0
-    """How often the grading subnet is shown the lesion maps without the image, so that it learns to read them."""
+    """How often the grading subnet is shown the lesion maps without the image, so that it learns to read them; never
+    where nothing segments, or where a compared method looks at the photograph alone."""
     loss: LossWeights = field(default_factory=LossWeights)
     augmentation: Augmentation = field(default_factory=Augmentation)
 

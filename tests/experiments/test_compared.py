@@ -10,7 +10,7 @@ import pytest
 from deepmtdr import training
 from deepmtdr.baselines import SYSTEMS
 from deepmtdr.data.synthetic import write_data_set
-from deepmtdr.errors import RecipeError, Stopped, TrainingError
+from deepmtdr.errors import DataError, RecipeError, Stopped, TrainingError
 from deepmtdr.experiments import compared as module
 from deepmtdr.experiments.compared import capped, compared, page, tables
 from deepmtdr.recipe import STAGES, Recipe, load_recipe, to_dict
@@ -51,7 +51,7 @@ def test_a_network_behind_another_spends_no_minute_on_it() -> None:
 def test_systems_are_trained_scored_and_put_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data_set(tmp_path / "data" / "drawings", range(8), size=80)
     recipe, names = load_recipe("compared", TINY), ["DeepMT-DR", "SRCNN", "ResNet-18"]
-    found = compared(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02)
+    found = compared(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02).tables
     by_title = {table.title: [row[0] for row in table.rows] for table in found}
     assert by_title["Table I, grading, drawings"] == ["DeepMT-DR", "ResNet-18"]
     assert by_title["Table III, AP of lesions, image by image, drawings"] == ["DeepMT-DR"]
@@ -64,13 +64,13 @@ def test_systems_are_trained_scored_and_put_side_by_side(tmp_path: Path, monkeyp
     assert [line.strip("*") for line in page.splitlines() if line.startswith("**Table")] == [t.title for t in found]
     monkeypatch.setattr(training, "run", None)  # a second time nothing is trained
     monkeypatch.setattr(module, "evaluate_folder", None)  # nor scored
-    assert compared(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02) == found
+    assert compared(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02).tables == found
 
 
 def finished(recipe: Recipe, data: Path, out: Path, **_: object) -> Path:
     """What a training leaves that is looked at later."""
     out.mkdir(parents=True, exist_ok=True)
-    facts = {"recipe": to_dict(recipe), "parameters": {}, "stages": [], "machine": {}}
+    facts = {"recipe": to_dict(recipe), "parameters": {}, "stages": [], "machine": {}, "data": "a split"}
     (out / "run.json").write_text(json.dumps(facts), encoding="utf-8")
     return out / "weights.safetensors"
 
@@ -83,6 +83,7 @@ def no_scores(data: Path, *, out: Path, **_: object) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "run", finished)
     monkeypatch.setattr(module, "evaluate_folder", no_scores)
+    monkeypatch.setattr(module, "read_datasets", lambda roots: [])
 
 
 @pytest.mark.usefixtures("quick")
@@ -102,6 +103,16 @@ def test_a_system_at_a_time_adds_to_the_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_systems_of_other_photographs_are_not_put_side_by_side(tmp_path: Path) -> None:
+    recipe = load_recipe("compared", TINY)
+    compared(recipe, tmp_path, tmp_path, systems=["SRCNN"])
+    facts = json.loads((tmp_path / "srcnn" / "run.json").read_text(encoding="utf-8"))
+    (tmp_path / "srcnn" / "run.json").write_text(json.dumps({**facts, "data": "another split"}), encoding="utf-8")
+    with pytest.raises(DataError, match="bicubic and SRCNN learned from other photographs, labels or sides"):
+        compared(recipe, tmp_path, tmp_path, systems=["bicubic"])
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_system_that_fails_takes_nothing_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(recipe: Recipe, *rest: Path, **more: object) -> Path:
         if recipe.name == "SRCNN":
@@ -109,8 +120,8 @@ def test_a_system_that_fails_takes_nothing_from_the_others(tmp_path: Path, monke
         return finished(recipe, *rest, **more)
 
     monkeypatch.setattr(training, "run", run)
-    with pytest.raises(TrainingError, match=r"1 failed, the others are in .*compared.md; SRCNN: a loss is not finite"):
-        compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["SRCNN", "bicubic"])
+    done = compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["SRCNN", "bicubic"])
+    assert done.failed == [("SRCNN", "a loss is not finite")]
     assert "| bicubic |" in (tmp_path / "compared.md").read_text(encoding="utf-8")
 
 

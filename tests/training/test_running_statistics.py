@@ -48,6 +48,15 @@ def test_a_norm_that_has_counted_goes_on_and_one_that_stands_still_does_not_move
     assert not still.running_mean.any()  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def test_statistics_that_nobody_counted_are_not_thrown_away() -> None:
+    norm, (batch,) = nn.BatchNorm2d(3), batches(1)
+    norm.running_mean += 3  # pyright: ignore[reportOptionalOperand]
+    with begun_by_the_first_batch(norm):
+        norm(batch)
+    expected = 0.9 * 3 + 0.1 * batch.mean(dim=(0, 2, 3))
+    assert torch.allclose(norm.running_mean, expected, atol=1e-5)  # pyright: ignore[reportArgumentType]
+
+
 def test_features_that_are_computed_again_are_not_counted_again() -> None:
     from deepmtdr.model.grading import BasicBlock
 

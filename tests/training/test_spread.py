@@ -73,9 +73,10 @@ def test_two_processes_train_as_one_does(
     run_as_two(recipe, data, two, cache)
     started = {name: t for name, t in DeepMTDR(recipe.model).state_dict().items() if t.is_floating_point()}
     assert len(started) > 0
-    assert (
-        largest_difference(alone, two) < 1e-3
-    )  # three steps of 2e-3; Adam makes some of rounding where there is no slope
+    # Adam makes steps of rounding where there is hardly a slope: in few places, shorter than three steps of 2e-3.
+    a, b = weights(alone), weights(two)
+    differing = torch.cat([(a[name].double() - b[name].double()).abs().flatten() for name in a])
+    assert differing.max() < 1e-3 and (differing > 1e-4).double().mean() < 1e-3
     for one, other in zip(rows(alone / "metrics.csv"), rows(two / "metrics.csv"), strict=True):
         assert (one["step"], one["term"]) == (other["step"], other["term"])
         assert float(one["value"]) == pytest.approx(float(other["value"]), rel=2e-3, abs=1e-5)

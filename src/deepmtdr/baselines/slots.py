@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.data.batches import CONTRAST_LIMIT
-from deepmtdr.losses import GradeLabels, LesionLabels, mean_where
+from deepmtdr.losses import GradeLabels, LesionLabels
 
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -65,7 +65,7 @@ class SuperResolver(nn.Module):
         return F.mse_loss(sr, hr)
 
 
-class Segmenter(nn.Module):
+class Segmenter(nn.Module, ABC):
     """`forward(seen)` -> probabilities of MA, HE, EX, SE and the background, summing to 1, at the frame's size."""
 
     task: ClassVar[Task] = "segmentation"
@@ -74,11 +74,14 @@ class Segmenter(nn.Module):
     """The super-resolver in front of it, if nobody says another."""
     view = staticmethod(plain_view)
 
+    @abstractmethod
     def loss(self, classes: Float[Tensor, "b 5 h w"], labels: LesionLabels) -> Float[Tensor, ""]:
-        """What it learns by: binary cross-entropy of the annotated types, unless a method has its own."""
-        with torch.autocast(classes.device.type, enabled=False):
-            each = F.binary_cross_entropy(classes[:, :4].float().clamp(0, 1), labels.masks, reduction="none")
-        return mean_where(each.mean(dim=(2, 3)), labels.annotated, labels.total)
+        """What it learns by; 0 (with a gradient of 0) if nothing is known.
+
+        Args:
+            classes: what `forward` gave.
+            labels: what is known.
+        """
 
 
 class Grader(nn.Module, ABC):
@@ -94,7 +97,7 @@ class Grader(nn.Module, ABC):
     LR pixels (Sec. V-B); those of Fig. 3 (a) are shown the resized photograph."""
     size: ClassVar[int] = 0
     """Native side, px; 0: the frame as it comes."""
-    rate: ClassVar[float] = 1.0
+    lr_factor: ClassVar[float] = 1.0
     """By which the recipe's learning rate is multiplied."""
     reads_lesions: ClassVar[bool] = False
     """Whether it looks at lesion maps, so that it can learn from them with the image hidden."""

@@ -3,9 +3,9 @@
 Published (Finding 1): "we use SPP before the dense connection layers" of [35], [16], [14], [15] (VGG, SqueezeNet,
 ResNet, DenseNet), which are shown 128 to 1,024 px as they come. Assumed: the depths 16, 18 and 121 and SqueezeNet 1.0;
 the pyramid of the paper's own grading subnet, 4x4, 2x2 and 1x1 cells by maximum. It takes the place of the last pooling
-(as in the SPP paper): of VGG's fifth, of the global averages of ResNet and DenseNet, and in SqueezeNet, which has no
-dense layer, of the averaged map of the classes: its last layer becomes a dense one on the pyramid of fire 9. Published
-weights are taken over up to the pyramid.
+(as in the SPP paper): of VGG's fifth (whose learning rate stays VGG-16's), of the global averages of ResNet and
+DenseNet, and in SqueezeNet, which has no dense layer, of the averaged map of the classes: its last layer becomes a
+dense one on the pyramid of fire 9. Published weights are taken over up to the pyramid.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class VGG16(Grader):
 
     published_parameters: ClassVar[float | None] = 138.36
     size: ClassVar[int] = 224
-    rate: ClassVar[float] = 0.1
+    lr_factor: ClassVar[float] = 0.1
     left_aside: ClassVar[tuple[str, ...]] = ("classifier.6.",)
     """What published weights are not taken for."""
 

@@ -50,7 +50,7 @@ class VNXK(Grader):
     """Thirteen convolutions in five blocks, an extra kernel in each block, three linear layers."""
 
     size: ClassVar[int] = 224
-    rate: ClassVar[float] = VGG16.rate
+    lr_factor: ClassVar[float] = VGG16.lr_factor
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS, hidden: int = HIDDEN) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deepmtdr.cli.door import AsLR, app, one_line_errors, show_scores
+from deepmtdr.cli.door import FAILED, AsLR, app, one_line_errors, show_scores
 
 
 @app.command()
@@ -138,6 +138,9 @@ def compare(
     from deepmtdr.screening.screen import plain_table
 
     with one_line_errors():
-        tables = compared(load_recipe(recipe, settings or ()), data, out, systems=system or (), minutes=minutes)
-    for table in tables:
+        done = compared(load_recipe(recipe, settings or ()), data, out, systems=system or (), minutes=minutes)
+    for table in done.tables:
         Console().print(plain_table(*table))
+    for failed in done.failed:
+        typer.echo(f"{failed.system}: {failed.reason}", err=True)
+    raise typer.Exit(FAILED if done.failed else 0)

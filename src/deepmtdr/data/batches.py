@@ -121,7 +121,7 @@ class Reading(NamedTuple):
 
     frame: Frame
     seen: np.ndarray
-    """3 s s: the frame's local contrast, -3 to 3 as 0 to 255."""
+    """3 s s: what the grading subnet sees of the frame (local contrast, or RGB), -3 to 3 as 0 to 255."""
     lesions: np.ndarray
     """4 s s: probability x 255."""
 
@@ -136,7 +136,7 @@ class GradingBatch(NamedTuple):
     """Whole frames with their lesion maps."""
 
     seen: Float[Tensor, "b 3 s s"]
-    """Frames as the grading subnet sees them; 0 where hidden, so that it learns to read the lesion maps."""
+    """Frames as the grading subnet sees them; 0 (no contrast) where hidden, so that it learns to read lesion maps."""
     lesions: Float[Tensor, "b 4 s s"]
     grade: Int[Tensor, " b"]
 
@@ -169,7 +169,7 @@ def grading_batch(
         balance: 0 takes grades as they are, 1 all alike.
         hide_image: how often the image is hidden.
         rngs: each photograph's source of every choice, also of which one it is.
-        tone: by what the frames were seen.
+        tone: how their light varies: `tone_rgb` where photographs were kept, not local contrast.
     """
     sets: dict[str, list[Reading]] = {}
     for reading in readings:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from deepmtdr.data.field_of_view import FieldOfView, crop_mask, crop_to_frame, find_fov, way_into_frame
 from deepmtdr.data.frames import read_lesion_masks, write_tiff
@@ -100,12 +100,26 @@ def prepare(
     samples = sorted(samples, key=lambda sample: sample.name)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with FileLock(out / LOCK):
+        with _alone_in(out):
             rows = _all_rows(samples, root, out, size, scale, sides or {}, workers)
     except OSError as error:
         reason = f"{error.strerror or type(error).__name__}; what was finished is kept, run again to go on"
         raise DataError(f"{error.filename or out}: cannot be written ({reason})") from error
     return PreparedSet(out, size, scale, rows)
+
+
+@contextlib.contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    lock = FileLock(out / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        with Progress(f"waiting for another run in {readable(out)}", 0):
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _all_rows(

@@ -10,13 +10,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from deepmtdr import training
 from deepmtdr.baselines import SYSTEMS, PartNames, build, own_names
-from deepmtdr.errors import DataError, RecipeError, Stopped, TrainingError
+from deepmtdr.data.datasets import read_datasets
+from deepmtdr.errors import CheckpointError, DataError, RecipeError, Stopped, TrainingError
 from deepmtdr.evaluation import Table, evaluate_folder
 from deepmtdr.evaluation.lesions import MEAN
 from deepmtdr.evaluation.results import write_json
@@ -54,9 +55,22 @@ TABLES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
 """By title the task and the columns, each with the subject and the score of its cells; the paper's scores first."""
 
 
-def compared(
-    recipe: Recipe, data: Path, out: Path, *, systems: Sequence[str] = (), minutes: float = 10.0
-) -> list[Table]:
+class Failed(NamedTuple):
+    """A system that has no scores."""
+
+    system: str
+    reason: str
+
+
+class Compared(NamedTuple):
+    """What came out."""
+
+    tables: list[Table]
+    """A row for each system that has the task, each value with its interval."""
+    failed: list[Failed]
+
+
+def compared(recipe: Recipe, data: Path, out: Path, *, systems: Sequence[str] = (), minutes: float = 10.0) -> Compared:
     """Train and score the systems one after the other; a run that was stopped goes on where it stood.
 
     The tables are written anew after each system, from every one that is finished in the folder.
@@ -70,30 +84,31 @@ def compared(
         minutes: of computing for each of them.
 
     Returns:
-        The tables, a row for each system that has the task, each value with its interval.
+        The tables, and which systems failed.
 
     Raises:
         RecipeError: if there is no system of a name, or one in the folder was trained by another recipe.
-        TrainingError: if a run was asked to stop, or, behind all others, if one of them failed.
+        DataError: if a data set is not as its reader expects, or the folder holds systems of other photographs.
+        Stopped: if a run was asked to stop.
     """
     if unknown := [name for name in systems if name not in SYSTEMS]:
         raise RecipeError(f"{unknown[0]!r} is no system; there are {', '.join(SYSTEMS)}")
     recipes, failed, found = {name: capped(recipe, name, minutes) for name in SYSTEMS}, [], {}
     for name, one in recipes.items():
         _expect_its_own(one, _folder(out, name))
+    read_datasets({name: data / name for name in recipe.data.datasets})  # what all of them need
     for name in systems or SYSTEMS:
         try:
             _train_and_score(recipes[name], data, _folder(out, name), out / "prepared")
-        except (TrainingError, DataError) as error:
-            if isinstance(error, Stopped):
-                raise
-            failed.append(f"{name}: {error}")
+        except Stopped:
+            raise
+        except (TrainingError, DataError, CheckpointError) as error:
+            failed.append(Failed(name, str(error)))
         found = {name: result for name in SYSTEMS if (result := _result(_folder(out, name)))}
+        _expect_the_same_photographs(out, found)
         write_json(out / "compared.json", {"minutes": minutes, "systems": found})
         write_atomically(out / "compared.md", page(minutes, found).encode())
-    if failed:
-        raise TrainingError(f"{len(failed)} failed, the others are in {out / 'compared.md'}; {'; '.join(failed)}")
-    return list(tables(found))
+    return Compared(list(tables(found)), failed)
 
 
 def _folder(out: Path, system: str) -> Path:
@@ -151,8 +166,15 @@ def _result(folder: Path) -> dict[str, Any] | None:
     return {"scores": _read(folder / "evaluation.json")["scores"], **{name: cost[name] for name in COSTS}}
 
 
-COSTS = ("parameters", "stages", "machine")
-"""What is shown of `run.json`."""
+COSTS = ("parameters", "stages", "machine", "data")
+"""What `compared.json` takes from `run.json`."""
+
+
+def _expect_the_same_photographs(out: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
+    sides = {one["data"]: name for name, one in found.items()}
+    if len(sides) > 1:
+        systems = " and ".join(list(sides.values())[:2])
+        raise DataError(f"{out}: {systems} learned from other photographs, labels or sides; expected another folder")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -203,11 +225,13 @@ def page(minutes: float, found: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n\n".join([HEAD, *map(table_markdown, [learned, *tables(found)])]) + "\n"
 
 
-HEAD = """Each system had the same minutes of computing, readings for the grading stage among them; its own box alone
-was trained, behind bicubic interpolation (the paper has MDRN before some), from nothing, without ImageNet weights.
-DeepMT-DR and Wang et al. see local contrast (reading R21), the others RGB. A value stands before its 95 % interval,
-patients drawn with replacement; photographs of held-out patients, x4. The numbers of the paper come from days on a
-GPU: these show that each system learns, not which is the best."""
+HEAD = """Each system had the same minutes of computing, readings for the grading stage among them; its own box
+alone was trained, behind bicubic interpolation (the paper has MDRN before some), from nothing, without ImageNet
+weights. Frames are of 256 px unless the recipe was changed, from 64 px by x4: networks of a larger native size see
+them enlarged, and MMCNN has none of its further cells. DeepMT-DR and Wang et al. see local contrast (reading R21),
+the others RGB. A value stands before its 95 % interval, patients drawn with replacement; all photographs are of
+held-out patients. The numbers of the paper come from days on a GPU: these show that each system learns, not which
+is the best."""
 
 
 def _steps(one: Mapping[str, Any]) -> list[str]:

@@ -106,9 +106,11 @@ PRIOR = 0.01
 def begin_with_background(maps: Iterable[nn.Conv2d], weight: float = 1.0) -> None:
     """Let untrained maps say background nearly everywhere; from equal classes a short training learns little else.
 
+    Their biases become the prior, their weights a tenth of what they are.
+
     Args:
         maps: the last layers, which give the logits of the types and the background.
-        weight: with which all of them together count.
+        weight: the sum of the factors by which their logits are added up.
     """
     prior = torch.tensor([PRIOR / (CLASSES - 1)] * (CLASSES - 1) + [1 - PRIOR]).log() / weight
     with torch.no_grad():

@@ -31,6 +31,8 @@ class Cost:
     photographs: int = 0
     read: int = 0
     """Photographs that the standing subnets had read before the first step."""
+    reading: float = 0.0
+    """Seconds of that, which count for `Stage.minutes` too."""
     peak_mib: int = 0
     best_step: int | None = None
     ended: str = "whole"

@@ -42,7 +42,7 @@ class Log:
     def forget_from(self, stage: str, step: int) -> None:
         """Leave out what lies behind a checkpoint after so many steps: it will be done again.
 
-        The losses are those of step 0, 1, ...; a look after a step, before its checkpoint, has the number of steps done.
+        Losses are those of step 0, 1, ...; a look has the number of steps done, and is taken before their checkpoint.
         """
         for name, end in ((LOSSES, step), (LOOKS, step + 1)):
             path = self.out / name

@@ -90,15 +90,10 @@ class Loop:
         self.save(None)
 
     def read(self, frames: Sequence[Frame], stage: Stage) -> list[Reading]:
-        """What the standing subnets say of the photographs; under a cap it may take half of the stage's minutes."""
-        cost, begun = self.course.cost, self._clock()
-
-        def time_left() -> bool:
-            return not stage.minutes or (not cost.steps and self._clock() - begun < 30 * stage.minutes)
-
-        readings = read_frames(self.fabric, self.model, frames, stage, self.out / "readings", time_left)
-        if not cost.steps:
-            cost.read, cost.computing = len(readings), cost.computing + self._clock() - begun
+        """What the standing subnets say of the photographs; the time goes off the stage's minutes."""
+        folder = self.out / "readings"
+        readings, seconds = read_frames(self.fabric, self.model, frames, stage, folder, self._clock)
+        self.course.cost.read, self.course.cost.reading = len(readings), seconds
         return readings
 
     def _step(
@@ -159,10 +154,9 @@ class Loop:
         done = self.course.step / stage.steps
         if not stage.minutes:
             return done
-        seconds = torch.tensor(self.course.cost.computing, device=self.fabric.device)
-        return max(
-            done, float(torch.as_tensor(self.fabric.all_reduce(seconds, reduce_op="max"))) / (60 * stage.minutes)
-        )
+        cost = self.course.cost
+        share = torch.tensor(cost.computing / (60 * stage.minutes - cost.reading), device=self.fabric.device)
+        return max(done, float(torch.as_tensor(self.fabric.all_reduce(share, reduce_op="max"))))
 
     def _is_epoch(self, stage: Stage) -> bool:
         done = self.course.step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 from deepmtdr.data.batches import CONTRAST_LIMIT, CONTRAST_STEPS, Reading
 from deepmtdr.data.frames import Frame
 from deepmtdr.data.transforms import to_image
+from deepmtdr.errors import TrainingError
 from deepmtdr.feed import draw_scale
+from deepmtdr.files import write_atomically
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
 from deepmtdr.progress import Progress
@@ -29,12 +32,13 @@ def read_frames(
     frames: Sequence[Frame],
     stage: Stage,
     folder: Path,
-    time_left: Callable[[], bool] = lambda: True,
-) -> list[Reading]:
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[list[Reading], float]:
     """Let the standing ISR and segmentation subnets read each photograph once, or find what they said before.
 
     A photograph that fills the frame comes in by one of the stage's scales, drawn once; a low-resolution one by its
-    own. Several processes share the work.
+    own. Several processes share the work. Where the stage's minutes are capped, reading ends when half of them are
+    gone, in this run and in those that it goes on from.
 
     Args:
         fabric: where and in which precision it is computed.
@@ -42,23 +46,40 @@ def read_frames(
         frames: the photographs.
         stage: the grading stage.
         folder: what was read is kept there.
-        time_left: whether another photograph may be read.
+        clock: seconds, by which the stage's minutes are counted.
 
     Returns:
-        What was read: of all photographs, or where there was no time left of as many of each data set and grade.
+        What was read (of all photographs; under a cap perhaps of some, as many of each data set and grade), and the
+        seconds that it took.
+
+    Raises:
+        TrainingError: if the cap left no time for any.
     """
     model.eval()
     files = [folder / frame.sample.dataset / f"{frame.sample.name}.npy" for frame in frames]
+    fabric.barrier()  # nobody writes before all have seen what is there
     missing = [n for n in _in_turn(frames) if not files[n].exists()]
+    fabric.barrier()
+    begun = clock() - (float((folder / SECONDS).read_text()) if (folder / SECONDS).exists() else 0.0)
     with Progress("readings", len(missing), shown=fabric.is_global_zero) as progress:
         for n in missing[fabric.global_rank :: fabric.world_size]:
-            if not time_left():
+            if stage.minutes and clock() - begun >= 30 * stage.minutes:
                 break
             _write(files[n], _read(fabric, model, frames[n], stage, n))
+            if fabric.is_global_zero:
+                write_atomically(folder / SECONDS, f"{clock() - begun}".encode())
             progress.advance()
     fabric.barrier()
-    arrays = ((frame, np.load(file, mmap_mode="r")) for frame, file in zip(frames, files, strict=True) if file.exists())
-    return [Reading(frame, both[:3], both[3:]) for frame, both in arrays]
+    seconds = float((folder / SECONDS).read_text()) if (folder / SECONDS).exists() else 0.0
+    there = [(frame, file) for frame, file in zip(frames, files, strict=True) if not stage.minutes or file.exists()]
+    if not there:
+        raise TrainingError(f"{folder}: no photograph could be read in half of {stage.minutes:g} minutes; allow more")
+    arrays = ((frame, np.load(file, mmap_mode="r")) for frame, file in there)
+    return [Reading(frame, both[:3], both[3:]) for frame, both in arrays], seconds
+
+
+SECONDS = "seconds"
+"""Beside the readings: how long they took."""
 
 
 def _in_turn(frames: Sequence[Frame]) -> list[int]:
@@ -73,7 +94,7 @@ def _in_turn(frames: Sequence[Frame]) -> list[int]:
 
 
 def _read(fabric: Fabric, model: DeepMTDR, frame: Frame, stage: Stage, n: int) -> np.ndarray:
-    """Local contrast and lesion maps as 8 bits, 7 s s."""
+    """What the grading subnet sees of the frame (`view`) and lesion maps as 8 bits, 7 s s."""
     scale = frame.scale if frame.scale > 1 else draw_scale(stage.scales, np.random.default_rng([n, 7]))
     lr = fabric.to_device(to_image(frame.pixels)[None])
     if frame.scale == 1:

@@ -18,7 +18,8 @@ def begun_by_the_first_batch(model: nn.Module) -> Iterator[None]:
     """Inside, statistics are the mean over the first batches, as long as that is fewer than the norm's momentum takes.
 
     Args:
-        model: whose norms; those that have counted batches before go on from there.
+        model: whose norms; those that have counted batches before go on from there, and those whose statistics are not
+            the first ones any more, though nobody has counted, by their momentum alone.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.momentum]
     usual = [norm.momentum for norm in norms]
@@ -36,9 +37,19 @@ class _Weigh:
 
     def __init__(self, norm: _BatchNorm) -> None:
         self.usual = norm.momentum or 0.0
-        self.batches = 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
+        counted = 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
+        self.batches = counted or (0 if _untouched(norm) else MANY)
 
     def __call__(self, norm: _BatchNorm, _: object) -> None:
         if norm.training and norm.momentum:  # recomputed features are not counted again
             self.batches += 1
             norm.momentum = max(self.usual, 1 / self.batches)
+
+
+MANY = 1_000_000
+"""Batches after which none is a first one."""
+
+
+def _untouched(norm: _BatchNorm) -> bool:
+    mean, variance = norm.running_mean, norm.running_var
+    return mean is None or variance is None or not (mean.any() or (variance != 1).any())
