@@ -151,6 +151,13 @@ def test_a_cell_is_its_own_subject_and_score_with_the_interval() -> None:
     assert ap.rows == [("U-Net", "0.200 [0.100, 0.300]", "", "", "", "undefined")]
 
 
+@pytest.mark.parametrize(("sets", "shown"), [(("d", "all"), ["d"]), (("d", "e", "all"), ["d", "e", "all"])])
+def test_one_data_set_is_not_shown_again_as_all(sets: tuple[str, ...], shown: list[str]) -> None:
+    score = {"task": "grading", "subject": "grade", "score": "accuracy", "value": 0.5, "low": None, "high": None}
+    scores = [{**score, "dataset": name} for name in sets]
+    assert [table.title for table in tables({"CKML": {"scores": scores}})] == [f"Table I, grading, {n}" for n in shown]
+
+
 def test_the_page_says_how_many_steps_each_stage_had() -> None:
     stages = [{"stage": "grading", "steps": 120, "read": 904}]
     text = page(10.0, {"CKML": {"scores": [], "parameters": {"isr": 0, "grading": 10323119}, "stages": stages}})

@@ -21,6 +21,7 @@ from deepmtdr.errors import CheckpointError, DataError, RecipeError, Stopped, Tr
 from deepmtdr.evaluation import Table, evaluate_folder
 from deepmtdr.evaluation.lesions import MEAN
 from deepmtdr.evaluation.results import write_json
+from deepmtdr.evaluation.scores import ALL
 from deepmtdr.files import write_atomically
 from deepmtdr.optimiser import learns
 from deepmtdr.pages import table_markdown
@@ -193,7 +194,8 @@ def tables(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
             for system, one in found.items()
             if task != "super-resolution" or own_names(system).isr == system  # not what another's box has done
         }
-        for dataset in dict.fromkeys(s["dataset"] for scores in rows.values() for s in scores):
+        datasets = dict.fromkeys(s["dataset"] for scores in rows.values() for s in scores)
+        for dataset in [name for name in datasets if name != ALL or len(datasets) > 2]:  # all of one set is that set
             cells = {name: _cells(scores, dataset) for name, scores in rows.items()}
             lines = [(system, *(of.get(key, "") for key in columns.values())) for system, of in cells.items() if of]
             yield Table(f"{title}, {dataset}", ("system", *columns), lines)
