@@ -9,6 +9,7 @@ import pytest
 
 from deepmtdr import training
 from deepmtdr.baselines import SYSTEMS
+from deepmtdr.baselines.vgg16 import VGG16
 from deepmtdr.data.synthetic import write_data_set
 from deepmtdr.errors import DataError, RecipeError, Stopped, TrainingError
 from deepmtdr.experiments import compared as module
@@ -39,6 +40,13 @@ def test_the_minutes_go_to_the_stages_in_which_something_learns() -> None:
     assert minutes("SRCNN") == {"restoration": 10.0}
     assert minutes("ResNet-18") == {"grading": 10.0}
     assert [*minutes("Lin et al.")] == ["restoration", "grading"]
+
+
+def test_the_papers_dense_layer_learns_as_that_of_vgg_16() -> None:
+    recipe = load_recipe("compared", TINY)
+    rates = {name: capped(recipe, name, 10.0).grading.lr_grading for name in ("DeepMT-DR", "Wang et al.", "ResNet-18")}
+    vgg = recipe.grading.lr_grading * VGG16.lr_factor
+    assert rates == {"DeepMT-DR": vgg, "Wang et al.": vgg, "ResNet-18": recipe.grading.lr_grading}
 
 
 def test_a_network_behind_another_spends_no_minute_on_it() -> None:
