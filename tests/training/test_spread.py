@@ -71,8 +71,6 @@ def test_two_processes_train_as_one_does(
     recipe = tiny(*EXACT, *ONE_STAGE[stage], f"{stage}.batch=4", f"{stage}.annotated=0.5", steps=3)
     alone, two = train(recipe), tmp_path / "two"
     run_as_two(recipe, data, two, cache)
-    started = {name: t for name, t in DeepMTDR(recipe.model).state_dict().items() if t.is_floating_point()}
-    assert len(started) > 0
     # Adam makes steps of rounding where there is hardly a slope: in few places, shorter than three steps of 2e-3.
     a, b = weights(alone), weights(two)
     differing = torch.cat([(a[name].double() - b[name].double()).abs().flatten() for name in a])

@@ -71,6 +71,5 @@ class UpConv(nn.Sequential):
 class DRUNet(UNet):
     """U-Net's four levels down and up, a recurrent residual block in place of each pair of convolutions."""
 
-    published_parameters: ClassVar[float | None] = None
     block: ClassVar[type[nn.Module]] = RecurrentResidualBlock
     rise_by: ClassVar[type[nn.Module]] = UpConv

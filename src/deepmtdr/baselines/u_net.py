@@ -4,7 +4,7 @@ Published: 64 to 1,024 channels, two 3x3 convolutions a level, 2x2 transposed co
 cross-entropy, weighted by class and towards borders between cells, dropout at the end of the way down. 31.0 million
 parameters are the count of its later implementations. Assumed: batch norm and padded convolutions, as nearly every
 later use has them (the published one cuts its borders off); cross-entropy over the four types and the background; it
-begins with background everywhere. Left out: the weights, which are for cells that touch, and the dropout.
+begins with background everywhere. Left out: the weights and the dropout.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ class DoubleSize(nn.ConvTranspose2d):
 class UNet(Segmenter):
     """Four levels down, four up, a skip at each."""
 
-    published_parameters: ClassVar[float | None] = 31.0
     block: ClassVar[type[nn.Module]] = DoubleConv
     """What each level computes."""
     rise_by: ClassVar[type[nn.Module]] = DoubleSize
