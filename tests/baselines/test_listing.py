@@ -6,9 +6,12 @@ import pytest
 from torch import nn
 
 from deepmtdr.baselines import GRADERS, SEGMENTERS, SUPER_RESOLVERS, SYSTEMS, WHOLE, Bicubic, PartNames, build
-from deepmtdr.baselines.listing import listing, receptive_field
+from deepmtdr.baselines.listing import BOXES, listing, passed, receptive_field
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Parts
 from deepmtdr.model.segmentation import CLASSES
+
+ASIDE = ("upscaling.2.", "to_rgb.2.", "to_rgb.8.", "cells.")
+"""Parameters that serve x2 and x8 alone, or frames larger than 256 px (MMCNN)."""
 
 PLAIN = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, CLASSES, 3, padding=1), nn.Softmax(dim=1))
 DILATED = nn.Sequential(nn.Conv2d(3, CLASSES, 3, padding=4, dilation=4), nn.Sigmoid())
@@ -55,3 +58,19 @@ def test_every_system_is_listed_once_for_each_of_its_tasks() -> None:
     for kinds, task in zip((SUPER_RESOLVERS, SEGMENTERS, GRADERS), tasks, strict=True):
         expected |= {(name, task) for name in kinds}
     assert set(rows) == expected
+
+
+def test_a_pass_there_and_back_has_the_shapes_of_its_box() -> None:
+    ours = build("DeepMT-DR", PartNames(), ModelConfig())
+    assert passed(ours, "isr", 64)[:3] == ((3, 16, 16), (3, 64, 64), (3, 16, 16))
+    assert passed(ours, "segmentation", 64)[:3] == ((3, 64, 64), (CLASSES, 64, 64), (3, 64, 64))
+    assert passed(ours, "grading", 64)[:3] == ((3, 64, 64), (5,), (3, 64, 64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "box"), [(one.name, BOXES[one.task]) for one in listing()])
+def test_the_gradient_reaches_all_that_serves_this_scale_and_frame(name: str, box: str) -> None:
+    model = build(name, PartNames(), ModelConfig())
+    found = passed(model, box)
+    aside = [p for key, _ in getattr(model, box).named_parameters() for p in ASIDE if key.startswith(p)]
+    assert found.tensors - found.reached == len(aside)

@@ -1,4 +1,4 @@
-"""The compared systems side by side: task, parameters beside the published number, native size, receptive field."""
+"""The compared systems side by side: parameters beside the published number, native size, shapes, receptive field."""
 
 from __future__ import annotations
 
@@ -31,6 +31,19 @@ class Listed(NamedTuple):
     """What super-resolves for it; "" for a super-resolver."""
 
 
+class Passed(NamedTuple):
+    """The shapes of one box there and back, without the batch."""
+
+    image: tuple[int, ...]
+    answer: tuple[int, ...]
+    gradient: tuple[int, ...]
+    """With respect to the image."""
+    reached: int
+    """Tensors of parameters that the gradient reaches."""
+    tensors: int
+    """All that are trained, but for an adversary's."""
+
+
 def listing() -> Iterator[Listed]:
     """Every box of every system, in the order of `SYSTEMS`; on shapes alone, nothing is computed."""
     for name in SYSTEMS:
@@ -46,7 +59,34 @@ def listing() -> Iterator[Listed]:
 
 def parameters(part: nn.Module) -> int:
     """How many are trained, auxiliary classifiers too, but for an adversary."""
-    return sum(p.numel() for name, p in part.named_parameters() if not name.startswith("adversary."))
+    return sum(p.numel() for p in _trained(part))
+
+
+def _trained(part: nn.Module) -> list[nn.Parameter]:
+    return [p for name, p in part.named_parameters() if not name.startswith("adversary.")]
+
+
+def passed(model: DeepMTDR, box: str, side: int = 256) -> Passed:
+    """One pass through a box and back, for a frame of `side` px that is x4 of its LR image.
+
+    What a grader says for its loss alone is passed back too.
+
+    Args:
+        model: whose part it is.
+        box: `isr` (shown the LR image), `segmentation` or `grading` (shown the frame).
+        side: of the frame, px.
+    """
+    part: nn.Module = getattr(model, box).train()
+    image = torch.rand(2, 3, *[side // 4 if box == "isr" else side] * 2, requires_grad=True)
+    more = {"isr": (4,), "segmentation": (), "grading": (torch.rand(2, 4, side, side),)}[box]
+    said = part(image, *more)
+    answer: Tensor = said[0] if box == "grading" else said
+    total = torch.stack([each.sum() for each in (answer, *getattr(said, "extra", ()))]).sum()
+    tensors = _trained(part)
+    back, *reached = torch.autograd.grad(total, [image, *tensors], allow_unused=True)
+    image_shape, answer_shape, back_shape = (tuple(tensor.shape[1:]) for tensor in (image, answer, back))
+    count = sum(gradient is not None for gradient in reached)
+    return Passed(image_shape, answer_shape, back_shape, count, len(tensors))
 
 
 def receptive_field(model: DeepMTDR, box: str, side: int = 512) -> int | None:
