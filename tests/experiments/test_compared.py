@@ -111,6 +111,21 @@ def test_a_system_at_a_time_adds_to_the_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_the_tables_do_not_show_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = [{"task": "super-resolution", "subject": "sr", "score": name} for name in ("psnr_fov", "ms_ssim_fov")]
+
+    def evaluate(data: Path, *, out: Path, **_: object) -> None:
+        cells = [{**score, "dataset": "drive", "value": 30.0, "low": None, "high": None} for score in scores]
+        (out / "evaluation.json").write_text(json.dumps({"scores": cells}), encoding="utf-8")
+
+    monkeypatch.setattr(module, "evaluate_folder", evaluate)
+    (table,) = compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["bicubic"]).tables
+    written = json.loads((tmp_path / "compared.json").read_text(encoding="utf-8"))
+    assert [score["score"] for score in written["systems"]["bicubic"]["scores"]] == ["psnr_fov"]
+    assert table.rows == [("bicubic", "", "", "30.000")]
+
+
+@pytest.mark.usefixtures("quick")
 def test_systems_of_other_photographs_are_not_put_side_by_side(tmp_path: Path) -> None:
     recipe = load_recipe("compared", TINY)
     compared(recipe, tmp_path, tmp_path, systems=["SRCNN"])

@@ -55,6 +55,8 @@ TABLES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     ),
 }
 """By title the task and the columns, each with the subject and the score of its cells; the paper's scores first."""
+SHOWN = {(task, *cell) for task, columns in TABLES.values() for cell in columns.values()}
+"""Task, subject and score of all cells."""
 
 
 class Failed(NamedTuple):
@@ -168,8 +170,9 @@ def _train_and_score(recipe: Recipe, data: Path, folder: Path, cache: Path) -> N
 def _result(folder: Path) -> dict[str, Any] | None:
     if not (folder / "evaluation.json").exists():
         return None
-    cost = _read(folder / "run.json")
-    return {"scores": _read(folder / "evaluation.json")["scores"], **{name: cost[name] for name in COSTS}}
+    cost, scores = _read(folder / "run.json"), _read(folder / "evaluation.json")["scores"]
+    shown = [score for score in scores if (score["task"], score["subject"], score["score"]) in SHOWN]
+    return {"scores": shown, **{name: cost[name] for name in COSTS}}
 
 
 COSTS = ("parameters", "stages", "machine", "data")
