@@ -103,7 +103,7 @@ class Stage:
     clip: float = 1.0
     """Largest norm of each subnet's gradient."""
     recompute: bool = False
-    """Whether the subnets' features are computed again on the way back instead of kept: less memory, more time."""
+    """Whether features of the paper's subnets are computed again on the way back, not kept: less memory, more time."""
     epoch: int = 0
     """Steps after which the validation side is looked at, again and again; 0: at the end of the stage alone."""
     stop_on: str = ""

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from deepmtdr.errors import TrainingError
+from deepmtdr.baselines.srcnn import SRCNN
+from deepmtdr.errors import RecipeError, TrainingError
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import STAGES, Recipe, to_dict
 from deepmtdr.training.recompute import recomputed
@@ -91,6 +92,11 @@ def test_gradients_of_several_passes_are_averaged(train: Callable[..., Path]) ->
     assert [row["step"] for row in rows(out / "metrics.csv") if row["term"] == "image"] == ["0"]
     single = train(tiny(*EXACT, *ONE_STAGE["joint"], "joint.batch=1", "joint.loss.lambda_ca=0"), out="single")
     assert largest_difference(out, single) > 0
+
+
+def test_a_network_of_which_nothing_can_be_recomputed_is_refused() -> None:
+    with pytest.raises(RecipeError, match="recompute is for the paper's subnets"), recomputed(SRCNN()):
+        pass
 
 
 @pytest.mark.parametrize("stage", STAGES)

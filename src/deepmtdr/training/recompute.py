@@ -9,6 +9,7 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from deepmtdr.errors import RecipeError
 from deepmtdr.model.grading import BasicBlock
 from deepmtdr.model.isr import ResidualBlock, UpscalingLayer
 from deepmtdr.model.segmentation import MultiScaleBlock
@@ -18,8 +19,14 @@ _BLOCKS = (ResidualBlock, UpscalingLayer, MultiScaleBlock, BasicBlock)
 
 @contextmanager
 def recomputed(model: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Inside, the blocks of all subnets keep their inputs alone; results and running statistics stay the same."""
+    """Inside, the blocks of the paper's subnets keep their inputs alone; results and running statistics stay the same.
+
+    Raises:
+        RecipeError: if it is wanted of a network that has none of these blocks.
+    """
     blocks = [module for module in model.modules() if isinstance(module, _BLOCKS)] if wanted else []
+    if wanted and not blocks:
+        raise RecipeError("recompute is for the paper's subnets, this network has none; expected recompute = false")
     for block in blocks:
         again = partial(_contexts, block)
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=again)
