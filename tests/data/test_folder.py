@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -167,7 +168,9 @@ def test_long_and_foreign_names_become_file_names(tmp_path: Path) -> None:
 def test_name_of_other_bytes_than_utf8_becomes_one_that_can_be_written(tmp_path: Path) -> None:
     try:
         (tmp_path / os.fsdecode(b"l\xe9sion.png")).touch()
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EILSEQ:
+            raise
         pytest.skip("this file system takes UTF-8 only")
     (sample,) = read_folder(tmp_path)
     assert sample.name.encode().decode() == "l\ufffdsion"

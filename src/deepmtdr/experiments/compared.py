@@ -1,7 +1,7 @@
 """Every compared system under one equal cap of time, on one split, by one protocol (Tables I, III and IV).
 
-The published numbers come from days on a GPU. Here each system gets the same few minutes: the tables show that each one
-learns and how far it comes in that time, not which is the best.
+The published numbers come from days on a GPU. Here each system gets the same few minutes: the tables show how far each
+one comes in that time, not which is the best.
 """
 
 from __future__ import annotations
@@ -241,8 +241,8 @@ weights. Frames are of 256 px unless the recipe was changed, from 64 px by x4: n
 them enlarged, and MMCNN has none of its further cells. DeepMT-DR and Wang et al. see local contrast (reading R21),
 the others RGB; in the grading stage these two, the VGG-16s and VNXK learn at a tenth of the others' rate, for the
 width of their dense layers. A value stands before its 95 % interval, patients drawn with replacement; all
-photographs are of held-out patients. The numbers of the paper come from days on a GPU: these show that each system
-learns, not which is the best."""
+photographs are of held-out patients. The numbers of the paper come from days on a GPU: these show how far each system
+comes in the minutes, not which is the best."""
 
 
 def _steps(one: Mapping[str, Any]) -> list[str]:
