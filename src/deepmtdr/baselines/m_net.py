@@ -78,7 +78,7 @@ class Residual(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """The block."""
         *branches, back = self.children()
-        x = x + self.scale * back(torch.cat([branch(x) for branch in branches], dim=1))
+        x = torch.add(x, back(torch.cat([branch(x) for branch in branches], dim=1)), alpha=self.scale)
         return F.relu(x) if self.relu else x
 
 
