@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
 from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
+from deepmtdr.optimiser import build_optimiser
+from deepmtdr.recipe import Stage
 from deepmtdr.stages import StepLosses, grading_losses, joint_losses, restoration_losses, route
 from segmenters import see_lesions
 
@@ -102,6 +105,26 @@ def test_joint_step_teaches_everything_at_once(model: DeepMTDR, batch: Batch) ->
     step = joint_losses(model, batch, 4, EVERYTHING)
     assert learners(step, model) == {"isr", "segmentation", "grading", "gmsv"}
     assert all(term > 0 for term in step.terms.values()), step.terms
+
+
+def test_a_fused_step_on_channels_last_is_the_plain_one(model: DeepMTDR, batch: Batch) -> None:
+    """It goes through memory as it lies: gradients must lie as their parameters do."""
+    model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    settings = Stage(end_to_end=True)
+    fused = build_optimiser(model, "joint", settings)
+    plain = torch.optim.AdamW([{**group, "fused": False, "lr": 1e-3} for group in fused.param_groups])
+    weights = {name: copy.deepcopy(model.state_dict()) for name in ("begun", "plain")}
+    for optimiser, name in ((plain, "plain"), (fused, "fused")):
+        model.load_state_dict(weights["begun"])
+        model.zero_grad()
+        route(joint_losses(model, batch, 4, EVERYTHING), model, end_to_end=True)
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3
+        optimiser.step()
+        weights[name] = copy.deepcopy(model.state_dict())
+    assert any(not torch.equal(weights["begun"][key], tensor) for key, tensor in weights["plain"].items())
+    for key, tensor in weights["fused"].items():
+        torch.testing.assert_close(tensor, weights["plain"][key], msg=key)
 
 
 def test_isr_loss_of_the_joint_step_is_eq11(model: DeepMTDR, batch: Batch) -> None:

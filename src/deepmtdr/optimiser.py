@@ -56,6 +56,9 @@ def build_optimiser(model: DeepMTDR, name: str, stage: Stage) -> torch.optim.Ada
     """AdamW over the subnets of the stage, each with its own learning rate; the others stand still.
 
     A compared method may have an `lr_factor`, by which that of the recipe is multiplied.
+
+    Its step is fused: gradients and moments must lie in memory as their parameters do (channels last), as `backward`
+    and `load_moments` leave them.
     """
     trained = TRAINED[name]
     model.requires_grad_(False)
@@ -74,7 +77,7 @@ def build_optimiser(model: DeepMTDR, name: str, stage: Stage) -> torch.optim.Ada
     for group in groups:
         for parameter in group["params"]:
             parameter.requires_grad_(True)
-    return torch.optim.AdamW(groups, lr=0.0, weight_decay=stage.weight_decay)
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=stage.weight_decay, fused=True)
 
 
 def moments(optimiser: torch.optim.Optimizer | None) -> Iterable[tuple[str, Tensor]]:
@@ -86,8 +89,11 @@ def moments(optimiser: torch.optim.Optimizer | None) -> Iterable[tuple[str, Tens
 
 def load_moments(optimiser: torch.optim.Optimizer, kept: Mapping[str, Float[Tensor, ...]]) -> None:
     """Give an optimiser the memory that `moments` took."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in kept.items():
         index, name = key.split("/")
-        state.setdefault(int(index), {})[name] = tensor
+        parameter = parameters[int(index)]
+        as_it_lies = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        state.setdefault(int(index), {})[name] = as_it_lies
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
