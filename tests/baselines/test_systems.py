@@ -113,6 +113,12 @@ def test_deepmt_dr_by_name_is_deepmt_dr() -> None:
     assert [*named.state_dict()] == [*ours.state_dict()]
 
 
+def test_another_box_of_the_papers_own_keeps_the_task_aware_losses() -> None:
+    """The conference version with multi-scale integration differs from it in that alone."""
+    assert build("Wang et al.", PartNames(segmentation=OURS), SMALL).task_aware
+    assert not build("Wang et al.", PartNames(segmentation="U-Net"), SMALL).task_aware
+
+
 @pytest.mark.parametrize("name", some(SYSTEMS, [OURS, "Wang et al.", "bicubic", "SRCNN", "CE-Net", "ResNet-18"]))
 def test_a_system_reads_a_photograph_and_says_what_it_can(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     (sample,) = write_data_set(tmp_path_factory.mktemp("d"), [2], size=140)

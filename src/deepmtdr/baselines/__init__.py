@@ -143,7 +143,7 @@ def build(system: str, names: PartNames, config: ModelConfig) -> DeepMTDR:
         whole.segmentation if whole and not names.segmentation else _segmenter(segmentation, config),
         whole.grading if whole and not names.grading else _grader(grading, config),
         EVIDENCE[names.evidence] if names.evidence else whole.evidence if whole else None,
-        task_aware=(isr, segmentation, grading) == (system, system, system),
+        task_aware={isr, segmentation, grading} <= set(WHOLE),
     )
     return DeepMTDR(config, parts)
 

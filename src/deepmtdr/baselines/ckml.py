@@ -5,7 +5,7 @@ ISM 2016. Published: an improvement upon GoogLeNet that combines kernels of seve
 on the hybrid colour space LGI (`hybrid_colour`). The layer table is not public, so this is after the description. Taken
 from GoogLeNet (Szegedy et al., CVPR 2015): the channels of its nine inception modules, and two further classifiers
 behind modules 4a and 4d, whose losses count 0.3 and which speak in training mode alone. Assumed: kernels of 3, 5 and
-7 px are combined from the first layer on, where small lesions still have a shape; batch norm in place of local response
+7 px are combined in the first layer too, where small lesions still have a shape; batch norm in place of local response
 norm; 224 px; cross-entropy. No public ImageNet state-dict fits, because of the kernels.
 """
 
@@ -78,7 +78,7 @@ class FurtherClassifier(nn.Module):
 
 
 class CKML(Grader):
-    """Combined kernels throughout, three classifiers."""
+    """A stem and inception modules of combined kernels, three classifiers."""
 
     size: ClassVar[int] = 224
 

@@ -34,7 +34,7 @@ def to_lgi(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         rgb: RGB in [0, 1].
 
     Returns:
-        L / 100, G and (R + G + B) / 3, each in [0, 1]; all three equal only for black and white.
+        L / 100, G and (R + G + B) / 3, each in [0, 1].
     """
     with torch.autocast(rgb.device.type, enabled=False):
         rgb = rgb.float()

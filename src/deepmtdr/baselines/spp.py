@@ -5,7 +5,8 @@ ResNet, DenseNet), which are shown 128 to 1,024 px as they come. Assumed: the de
 the pyramid of the paper's own grading subnet, 4x4, 2x2 and 1x1 cells by maximum. It takes the place of the last pooling
 (as in the SPP paper): of VGG's fifth (whose learning rate stays VGG-16's), of the global averages of ResNet and
 DenseNet, and in SqueezeNet, which has no dense layer, of the averaged map of the classes: its last layer becomes a
-dense one on the pyramid of fire 9. Published weights are taken over up to the pyramid.
+dense one on the pyramid of fire 9, for whose width, without batch norm before it, the learning rate is VGG-16's too: at
+1e-3 it came to give every photograph the same answer. Published weights are taken over up to the pyramid.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class SqueezeNetSPP(SqueezeNet):
 
     published_parameters: ClassVar[float | None] = None
     size: ClassVar[int] = 0
+    lr_factor: ClassVar[float] = VGG16.lr_factor
 
     def __init__(self) -> None:
         super().__init__()
