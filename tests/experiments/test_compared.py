@@ -24,8 +24,8 @@ TINY = (
 )
 
 
-def minutes(system: str) -> dict[str, float]:
-    recipe = capped(load_recipe("compared", TINY), system, 10.0)
+def minutes(system: str, *settings: str) -> dict[str, float]:
+    recipe = capped(load_recipe("compared", (*TINY, *settings)), system, 10.0)
     return {name: stage.minutes for name in STAGES if (stage := getattr(recipe, name)).steps}
 
 
@@ -37,6 +37,7 @@ def test_every_system_has_the_same_minutes_in_all() -> None:
 
 def test_the_minutes_go_to_the_stages_in_which_something_learns() -> None:
     assert minutes("DeepMT-DR") == pytest.approx({"restoration": 5.0, "grading": 3.5, "joint": 1.5})
+    assert sum(minutes("DeepMT-DR", "joint.steps=0").values()) == pytest.approx(10)
     assert minutes("SRCNN") == {"restoration": 10.0}
     assert minutes("ResNet-18") == {"grading": 10.0}
     assert [*minutes("Lin et al.")] == ["restoration", "grading"]
@@ -75,16 +76,19 @@ def test_systems_are_trained_scored_and_put_side_by_side(tmp_path: Path, monkeyp
     assert compared(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02).tables == found
 
 
+MACHINE = {"device": "cpu", "threads": 1}
+
+
 def finished(recipe: Recipe, data: Path, out: Path, **_: object) -> Path:
     """What a training leaves that is looked at later."""
     out.mkdir(parents=True, exist_ok=True)
-    facts = {"recipe": to_dict(recipe), "parameters": {}, "stages": [], "machine": {}, "data": "a split"}
+    facts = {"recipe": to_dict(recipe), "parameters": {}, "stages": [], "machine": MACHINE, "data": "a split"}
     (out / "run.json").write_text(json.dumps(facts), encoding="utf-8")
     return out / "weights.safetensors"
 
 
 def no_scores(data: Path, *, out: Path, **_: object) -> None:
-    (out / "evaluation.json").write_text('{"scores": []}', encoding="utf-8")
+    (out / "evaluation.json").write_text('{"scores": [], "failures": []}', encoding="utf-8")
 
 
 @pytest.fixture
@@ -116,7 +120,7 @@ def test_what_the_tables_do_not_show_is_not_kept(tmp_path: Path, monkeypatch: py
 
     def evaluate(data: Path, *, out: Path, **_: object) -> None:
         cells = [{**score, "dataset": "drive", "value": 30.0, "low": None, "high": None} for score in scores]
-        (out / "evaluation.json").write_text(json.dumps({"scores": cells}), encoding="utf-8")
+        (out / "evaluation.json").write_text(json.dumps({"scores": cells, "failures": []}), encoding="utf-8")
 
     monkeypatch.setattr(module, "evaluate_folder", evaluate)
     (table,) = compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["bicubic"]).tables
@@ -133,19 +137,57 @@ def test_systems_of_other_photographs_are_not_put_side_by_side(tmp_path: Path) -
     (tmp_path / "srcnn" / "run.json").write_text(json.dumps({**facts, "data": "another split"}), encoding="utf-8")
     with pytest.raises(DataError, match="bicubic and SRCNN learned from other photographs, labels or sides"):
         compared(recipe, tmp_path, tmp_path, systems=["bicubic"])
+    more = {"machine": {**MACHINE, "threads": 2}}
+    (tmp_path / "srcnn" / "run.json").write_text(json.dumps({**facts, **more}), encoding="utf-8")
+    with pytest.raises(DataError, match="bicubic and SRCNN were trained on other devices or by other numbers of thr"):
+        compared(recipe, tmp_path, tmp_path, systems=["bicubic"])
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_system_that_fails_takes_nothing_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = {"SRCNN": TrainingError("a loss is not finite"), "MDRN": RuntimeError("not enough memory")}
+
     def run(recipe: Recipe, *rest: Path, **more: object) -> Path:
-        if recipe.name == "SRCNN":
-            raise TrainingError("a loss is not finite")
+        if recipe.name in errors:
+            raise errors[recipe.name]
         return finished(recipe, *rest, **more)
 
     monkeypatch.setattr(training, "run", run)
-    done = compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["SRCNN", "bicubic"])
-    assert done.failed == [("SRCNN", "a loss is not finite")]
+    done = compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["SRCNN", "MDRN", "bicubic"])
+    assert done.failed == [("SRCNN", "a loss is not finite"), ("MDRN", "RuntimeError: not enough memory")]
     assert "| bicubic |" in (tmp_path / "compared.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("quick")
+def test_photographs_without_scores_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(data: Path, *, out: Path, **_: object) -> None:
+        failures = [{"dataset": "drive", "name": "21", "reason": "a grade is not finite"}]
+        (out / "evaluation.json").write_text(json.dumps({"scores": [], "failures": failures}), encoding="utf-8")
+
+    monkeypatch.setattr(module, "evaluate_folder", evaluate)
+    done = compared(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["bicubic"])
+    assert done.failed == [("bicubic", "photographs that were not scored: 1")]
+
+
+@pytest.mark.usefixtures("quick")
+def test_all_are_scored_at_the_scale_that_the_recipe_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def evaluate(data: Path, *, out: Path, as_lr: int, bf16: bool, **_: object) -> None:
+        seen.append((as_lr, bf16))
+        no_scores(data, out=out)
+
+    monkeypatch.setattr(module, "evaluate_folder", evaluate)
+    doubled = load_recipe("paper-ddr-512", ['precision="fp32"'])
+    compared(doubled, tmp_path, tmp_path / "x2", systems=["bicubic", "SRCNN"])
+    compared(load_recipe("compared"), tmp_path, tmp_path / "x4", systems=["bicubic"])
+    assert seen == [(512, False), (512, False), (256, True)]
+
+
+@pytest.mark.parametrize("setting", ["parts.isr=MDRN", "system=U-Net"])
+def test_a_recipe_that_names_systems_or_parts_is_refused(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(RecipeError, match="expected none: each system is compared with its own box alone"):
+        compared(load_recipe("compared", (*TINY, setting)), tmp_path, tmp_path)
 
 
 @pytest.mark.usefixtures("quick")
@@ -183,5 +225,14 @@ def test_one_data_set_is_not_shown_again_as_all(sets: tuple[str, ...], shown: li
 
 def test_the_page_says_how_many_steps_each_stage_had() -> None:
     stages = [{"stage": "grading", "steps": 120, "read": 904}]
-    text = page(10.0, {"CKML": {"scores": [], "parameters": {"isr": 0, "grading": 10323119}, "stages": stages}})
+    one = {
+        "scores": [],
+        "failed": 2,
+        "parameters": {"isr": 0, "grading": 10323119},
+        "stages": stages,
+        "machine": MACHINE,
+    }
+    text = page(10.0, {"CKML": one})
     assert "| CKML | 10,323,119 | 904 |  | 120 |  |" in text
+    assert "What 10 minutes of training gave each (cpu, threads: 1)" in text
+    assert "Photographs of CKML that could not be scored: 2." in text

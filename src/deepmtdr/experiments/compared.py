@@ -7,7 +7,7 @@ one comes in that time, not which is the best.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from deepmtdr import training
 from deepmtdr.baselines import SYSTEMS, WHOLE, PartNames, build, own_names
 from deepmtdr.baselines.vgg16 import VGG16
 from deepmtdr.data.datasets import read_datasets
-from deepmtdr.errors import CheckpointError, DataError, RecipeError, Stopped, TrainingError
+from deepmtdr.errors import DataError, DeepMTDRError, RecipeError, Stopped
 from deepmtdr.evaluation import Table, evaluate_folder
 from deepmtdr.evaluation.lesions import MEAN
 from deepmtdr.evaluation.results import write_json
@@ -27,7 +27,7 @@ from deepmtdr.files import write_atomically
 from deepmtdr.optimiser import learns
 from deepmtdr.pages import table_markdown
 from deepmtdr.recipe import STAGES, Recipe, Stage, differences, to_dict
-from deepmtdr.terms import Lesion
+from deepmtdr.terms import FRAME, SCALES, Lesion
 from deepmtdr.training.course import STATE
 
 SHARES = {"restoration": 0.5, "grading": 0.35, "joint": 0.15}
@@ -60,7 +60,7 @@ SHOWN = {(task, *cell) for task, columns in TABLES.values() for cell in columns.
 
 
 class Failed(NamedTuple):
-    """A system that has no scores."""
+    """A system that has no scores, or none of some photographs."""
 
     system: str
     reason: str
@@ -77,10 +77,11 @@ class Compared(NamedTuple):
 def compared(recipe: Recipe, data: Path, out: Path, *, systems: Sequence[str] = (), minutes: float = 10.0) -> Compared:
     """Train and score the systems one after the other; a run that was stopped goes on where it stood.
 
-    The tables are written anew after each system, from every one that is finished in the folder.
+    The tables are written anew after each system, from every one that is finished in the folder. A system that fails
+    takes nothing from the others.
 
     Args:
-        recipe: what they share: photographs, split, frame, batches.
+        recipe: what they share: photographs, split, frame, stages (see `capped`).
         data: folder that holds a folder for each data set.
         out: folder for a folder per system, `compared.json`, and the tables in `compared.md`; prepared photographs are
             shared.
@@ -91,27 +92,41 @@ def compared(recipe: Recipe, data: Path, out: Path, *, systems: Sequence[str] = 
         The tables, and which systems failed.
 
     Raises:
-        RecipeError: if there is no system of a name, or one in the folder was trained by another recipe.
-        DataError: if a data set is not as its reader expects, or the folder holds systems of other photographs.
+        RecipeError: if there is no system of a name, the recipe names a system or parts, or a system in the folder
+            was trained by another recipe.
+        DataError: if a data set is not as its reader expects, or the folder holds systems of other photographs, or
+            of another device or number of threads.
         Stopped: if a run was asked to stop.
     """
     if unknown := [name for name in systems if name not in SYSTEMS]:
         raise RecipeError(f"{unknown[0]!r} is no system; there are {', '.join(SYSTEMS)}")
+    if (recipe.system, recipe.parts) != (Recipe.system, PartNames()):
+        found = f"system {recipe.system} and parts {vars(recipe.parts)}"
+        raise RecipeError(
+            f"recipe {recipe.name}: {found}; expected none: each system is compared with its own box alone"
+        )
     recipes, failed, found = {name: capped(recipe, name, minutes) for name in SYSTEMS}, [], {}
     for name, one in recipes.items():
         _expect_its_own(one, _folder(out, name))
     read_datasets({name: data / name for name in recipe.data.datasets})  # what all of them need
     for name in systems or SYSTEMS:
         try:
-            _train_and_score(recipes[name], data, _folder(out, name), out / "prepared")
+            _train_and_score(recipes[name], data, _folder(out, name), out / "prepared", scored_scale(recipe))
         except Stopped:
             raise
-        except (TrainingError, DataError, CheckpointError) as error:
+        except DeepMTDRError as error:
             failed.append(Failed(name, str(error)))
+        except (RuntimeError, ValueError) as error:  # out of memory; a batch too small for a network's statistics
+            failed.append(Failed(name, f"{type(error).__name__}: {error}"))
         found = {name: result for name in SYSTEMS if (result := _result(_folder(out, name)))}
-        _expect_the_same_photographs(out, found)
+        _expect_the_same_terms(out, found)
         write_json(out / "compared.json", {"minutes": minutes, "systems": found})
         write_atomically(out / "compared.md", page(minutes, found).encode())
+    failed += [
+        Failed(name, f"photographs that were not scored: {one['failed']}")
+        for name, one in found.items()
+        if one["failed"]
+    ]
     return Compared(list(tables(found)), failed)
 
 
@@ -123,7 +138,8 @@ def capped(recipe: Recipe, system: str, minutes: float) -> Recipe:
     """The recipe of one system, its minutes divided among the stages in which something of it learns.
 
     What is compared is the system's own box: before a segmenter or grader stands bicubic interpolation, so that none
-    of them spends its minutes on another's work.
+    of them spends its minutes on another's work. The paper's wide dense layer learns at
+    VGG-16's share of the rate.
 
     Args:
         recipe: what all systems share.
@@ -133,16 +149,14 @@ def capped(recipe: Recipe, system: str, minutes: float) -> Recipe:
     parts = PartNames(isr="" if own_names(system).isr == system else "bicubic")
     with torch.device("meta"):  # nothing is computed
         model = build(system, parts, recipe.model)
-    used = [name for name in STAGES if learns(model, name, getattr(recipe, name))]
+    used = [name for name in STAGES if getattr(recipe, name).steps and learns(model, name, getattr(recipe, name))]
     if not model.task_aware:
         used = [name for name in used if name != "joint"]  # nothing but the same again
     total = sum(SHARES[name] for name in used) or 1.0
-    limits: dict[str, Stage] = {
-        name: replace(getattr(recipe, name), minutes=minutes * SHARES[name] / total)
-        if name in used
-        else replace(getattr(recipe, name), steps=0)
-        for name in STAGES
-    }
+    limits: dict[str, Stage] = {name: replace(getattr(recipe, name), steps=0) for name in STAGES}
+    for name in used:
+        stage: Stage = getattr(recipe, name)
+        limits[name] = replace(stage, minutes=minutes * SHARES[name] / total)
     if system in WHOLE:
         # 10,752 inputs of a hidden unit: at 1e-3 the grading subnet of Wang et al. gave every photograph one grade.
         grading = limits["grading"]
@@ -158,32 +172,59 @@ def _expect_its_own(recipe: Recipe, folder: Path) -> None:
             raise RecipeError(f"{folder}: trained by another recipe ({'; '.join(differing)}); expected another folder")
 
 
-def _train_and_score(recipe: Recipe, data: Path, folder: Path, cache: Path) -> None:
+def _train_and_score(recipe: Recipe, data: Path, folder: Path, cache: Path, scale: int) -> None:
     """Train what is not trained yet, score what is not scored yet."""
     if not (folder / "run.json").exists():
         training.run(recipe, data, folder, resume=(folder / STATE).exists(), cache=cache)
     if not (folder / "evaluation.json").exists():
-        split, weights = folder / "split.csv", folder / "weights.safetensors"
-        evaluate_folder(data, weights=weights, split=split, out=folder, bf16=True, thorough=False, pictures=False)
+        evaluate_folder(
+            data,
+            weights=folder / "weights.safetensors",
+            split=folder / "split.csv",
+            out=folder,
+            as_lr=FRAME // scale,
+            bf16=recipe.precision == "bf16",
+            thorough=False,
+            pictures=False,
+        )
+
+
+def scored_scale(recipe: Recipe) -> int:
+    """The scale at which all systems are scored: the paper's x4, or the largest that they learn if that is not one.
+
+    Args:
+        recipe: what all systems share.
+    """
+    stages: list[Stage] = [getattr(recipe, name) for name in STAGES]
+    learned = {int(scale) for stage in stages if stage.steps for scale, share in stage.scales.items() if share}
+    return 4 if 4 in learned else max(learned & set(SCALES), default=4)
 
 
 def _result(folder: Path) -> dict[str, Any] | None:
     if not (folder / "evaluation.json").exists():
         return None
-    cost, scores = _read(folder / "run.json"), _read(folder / "evaluation.json")["scores"]
-    shown = [score for score in scores if (score["task"], score["subject"], score["score"]) in SHOWN]
-    return {"scores": shown, **{name: cost[name] for name in COSTS}}
+    cost, done = _read(folder / "run.json"), _read(folder / "evaluation.json")
+    shown = [score for score in done["scores"] if (score["task"], score["subject"], score["score"]) in SHOWN]
+    return {"scores": shown, "failed": len(done["failures"]), **{name: cost[name] for name in COSTS}}
 
 
 COSTS = ("parameters", "stages", "machine", "data")
 """What `compared.json` takes from `run.json`."""
 
 
-def _expect_the_same_photographs(out: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
-    sides = {one["data"]: name for name, one in found.items()}
-    if len(sides) > 1:
-        systems = " and ".join(list(sides.values())[:2])
-        raise DataError(f"{out}: {systems} learned from other photographs, labels or sides; expected another folder")
+def _expect_the_same_terms(out: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
+    terms: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "learned from other photographs, labels or sides": lambda one: one["data"],
+        "were trained on other devices or by other numbers of threads": _machine,
+    }
+    for differing, of in terms.items():
+        sides = {of(one): name for name, one in found.items()}
+        if len(sides) > 1:
+            raise DataError(f"{out}: {' and '.join(list(sides.values())[:2])} {differing}; expected another folder")
+
+
+def _machine(one: Mapping[str, Any]) -> str:
+    return f"{one['machine']['device']}, threads: {one['machine']['threads']}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -231,18 +272,23 @@ def page(minutes: float, found: Mapping[str, Mapping[str, Any]]) -> str:
         for system, one in found.items()
     ]
     columns = ("system", "parameters", "read for grading", *(f"steps of {stage}" for stage in STAGES))
-    learned = Table(f"What {minutes:g} minutes of training gave each", columns, rows)
-    return "\n\n".join([HEAD, *map(table_markdown, [learned, *tables(found)])]) + "\n"
+    machines = "; ".join(dict.fromkeys(map(_machine, found.values())))
+    learned = Table(f"What {minutes:g} minutes of training gave each ({machines})", columns, rows)
+    unscored = [
+        f"Photographs of {name} that could not be scored: {n}." for name, one in found.items() if (n := one["failed"])
+    ]
+    return "\n\n".join([HEAD, *map(table_markdown, [learned, *tables(found)]), *unscored]) + "\n"
 
 
-HEAD = """Each system had the same minutes of computing, readings for the grading stage among them; its own box
-alone was trained, behind bicubic interpolation (the paper has MDRN before some), from nothing, without ImageNet
-weights. Frames are of 256 px unless the recipe was changed, from 64 px by x4: networks of a larger native size see
-them enlarged, and MMCNN has none of its further cells. DeepMT-DR and Wang et al. see local contrast (reading R21),
-the others RGB; in the grading stage these two, the VGG-16s and VNXK learn at a tenth of the others' rate, for the
-width of their dense layers. A value stands before its 95 % interval, patients drawn with replacement; all
-photographs are of held-out patients. The numbers of the paper come from days on a GPU: these show how far each system
-comes in the minutes, not which is the best."""
+HEAD = """Each system had the same minutes of computing, readings for the grading stage among them; its own box alone
+was trained, behind bicubic interpolation (the paper has MDRN before some), from nothing, without ImageNet weights.
+Frames are of 256 px unless the recipe was changed, from 64 px by x4: networks of a larger native size see them
+enlarged, and MMCNN has none of its further cells. DeepMT-DR and Wang et al. see local contrast (reading R21), the
+others RGB; in the grading stage these two, the VGG-16s, VNXK and SqueezeNet + SPP learn at a tenth of the others'
+rate, for the width of their dense layers. Readings take half of that stage's minutes at most, and photographs that
+were not read by then are not learned from. A value stands before its 95 % interval, patients drawn with replacement;
+all photographs are of held-out patients. The numbers of the paper come from days on a GPU: these show how far each
+system comes in the minutes, not which is the best."""
 
 
 def _steps(one: Mapping[str, Any]) -> list[str]:
