@@ -26,17 +26,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepmtdr import checkpoint
-from deepmtdr.data.batches import Batch
-from deepmtdr.data.field_of_view import crop_mask, crop_to_frame
-from deepmtdr.data.synthetic import draw
-from deepmtdr.data.transforms import to_image
 from deepmtdr.losses import classification_aware_loss
-from deepmtdr.model.contrast import local_contrast
-from deepmtdr.model.gmsv import GMSV, REGION, TINY, select_features
+from deepmtdr.model.gmsv import EPSILON, GMSV, REGION_THRESHOLD, select_features
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
 from deepmtdr.model.isr import bicubic
-from deepmtdr.stages import joint_losses, route
+from deepmtdr.model.preprocessing import local_contrast
+from deepmtdr.photographs.field_of_view import crop_mask, crop_to_frame
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import FRAME, Grade
+from deepmtdr.training.augmentation import to_tensor
+from deepmtdr.training.batches import Batch
+from deepmtdr.training.step_losses import backward_by_subnet, joint_losses
 
 
 class Case(NamedTuple):
@@ -67,7 +67,7 @@ class StraightforwardGMSV(GMSV):
         with torch.autocast(score.device.type, enabled=False):
             gradients = torch.autograd.grad(score.sum(), features, create_graph=create_graph, retain_graph=True)
             maps = []
-            for n, region in enumerate(lesion_region[:, 0] > REGION):
+            for n, region in enumerate(lesion_region[:, 0] > REGION_THRESHOLD):
                 evidence = torch.zeros(region.shape)
                 for j in reversed(range(len(features))):
                     layer, layer_weight = torch.zeros(region.shape), torch.zeros(())
@@ -77,7 +77,7 @@ class StraightforwardGMSV(GMSV):
                         layer_weight = layer_weight + weight
                     evidence = layer if j == len(features) - 1 else evidence + layer_weight * layer
                 evidence = evidence.relu()
-                maps.append(evidence / evidence.max().clamp_min(TINY))
+                maps.append(evidence / evidence.max().clamp_min(EPSILON))
             return torch.stack(maps)[:, None]
 
     @torch.no_grad()
@@ -85,7 +85,7 @@ class StraightforwardGMSV(GMSV):
         """Eq. (2) for one tap of one photograph."""
         overlaps = []
         for channel, threshold in zip(features, xi, strict=True):
-            mask = _lifted(channel / channel.max().clamp_min(TINY), region) > threshold
+            mask = _lifted(channel / channel.max().clamp_min(EPSILON), region) > threshold
             overlaps.append((mask & region).sum() / (mask | region).sum().clamp_min(1))
         overlap = torch.stack(overlaps)
         return (overlap > self.config.theta_seg * overlap.max()) | (overlap.max() == 0)
@@ -184,7 +184,10 @@ def _evidence(form: type[GMSV], case: Case) -> tuple[Step, Step]:
         with torch.no_grad():
             _, taps = grading(local_contrast(sr), lesions)
         if isinstance(gmsv, StraightforwardGMSV):
-            chosen = [gmsv.selected(tap[0], region[0, 0] > REGION, xi) for tap, xi in zip(taps, gmsv.xi, strict=True)]
+            chosen = [
+                gmsv.selected(tap[0], region[0, 0] > REGION_THRESHOLD, xi)
+                for tap, xi in zip(taps, gmsv.xi, strict=True)
+            ]
         else:
             theta_seg = gmsv.config.theta_seg
             chosen = [select_features(tap, region, xi, theta_seg)[0] for tap, xi in zip(taps, gmsv.xi, strict=True)]
@@ -207,7 +210,7 @@ def _joint_step(form: type[GMSV]) -> tuple[Step, Step]:
         model.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
             losses = joint_losses(model, batch, SCALE, recipe.joint.loss)
-        route(losses, model, end_to_end=True)
+        backward_by_subnet(losses, model, end_to_end=True)
         return {"gradient": torch.cat([p.grad.flatten() for p in model.isr.parameters() if p.grad is not None])}
 
     return step, dict
@@ -228,10 +231,10 @@ def _grading(width: int) -> GradingSubnet:
 
 def _drawing() -> tuple[Tensor, Tensor]:
     """The field of view of a drawn photograph of grade 3, and the masks of its lesions."""
-    drawing = draw(0, Grade.SEVERE, size=FRAME)
-    hr = to_image(crop_to_frame(drawing.photograph, drawing.fov, FRAME))[None]
+    drawing = draw_photograph(0, Grade.SEVERE, size=FRAME)
+    hr = to_tensor(crop_to_frame(drawing.photograph, drawing.fov, FRAME))[None]
     masks = [torch.from_numpy(crop_mask(mask, drawing.fov, FRAME)) for mask in drawing.lesion_masks]
-    return hr, (torch.stack(masks)[None] > REGION).float()
+    return hr, (torch.stack(masks)[None] > REGION_THRESHOLD).float()
 
 
 if __name__ == "__main__":

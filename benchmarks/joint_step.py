@@ -34,10 +34,10 @@ def _case(lambda_ca: float) -> dict[str, float]:
     """Median seconds of a step after one to warm up, and the process's peak memory in MiB."""
     import torch
 
-    from deepmtdr.data.batches import Batch
     from deepmtdr.model.deepmtdr import DeepMTDR
     from deepmtdr.recipe import load_recipe
-    from deepmtdr.stages import joint_losses, route
+    from deepmtdr.training.batches import Batch
+    from deepmtdr.training.step_losses import backward_by_subnet, joint_losses
 
     recipe = load_recipe(RECIPE)
     torch.manual_seed(0)
@@ -52,7 +52,7 @@ def _case(lambda_ca: float) -> dict[str, float]:
         begun = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
             step = joint_losses(model, batch, 4, weights)
-        route(step, model, end_to_end=True)
+        backward_by_subnet(step, model, end_to_end=True)
         taken.append(time.perf_counter() - begun)
         model.zero_grad(set_to_none=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux

@@ -22,9 +22,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import expit, ndtr
 from sklearn.metrics import average_precision_score
 
-from deepmtdr.metrics import PooledCurve, auc, froc, kappa_quadratic
-from deepmtdr.paired import delong
-from deepmtdr.statistics import bootstrap_interval
+from deepmtdr.metrics import PooledCurve, auc, count_froc, kappa_quadratic
+from deepmtdr.metrics.intervals import bootstrap_interval
+from deepmtdr.metrics.paired_tests import delong
 from deepmtdr.terms import Lesion
 
 SIDE = 1024
@@ -166,7 +166,7 @@ def _froc() -> dict[str, float]:
             drawn[y : y + 3, x : x + 3] = True
     likely = gaussian_filter(10.0 * truth + 9.0 * spots + rng.normal(0, 6, truth.shape), 1)
     begun = time.process_time()
-    counts = froc(expit(likely - 6), truth)
+    counts = count_froc(expit(likely - 6), truth)
     return {"seconds per photograph": round(time.process_time() - begun, 2), "CPM": round(counts.cpm(), 2)}
 
 

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deepmtdr.data.idrid import read_idrid_segmentation
-from deepmtdr.data.photograph import crop_to_frame, find_fov, read_photograph
-from deepmtdr.data.prepare import prepare
-from deepmtdr.data.prepared import PreparedSet
-from deepmtdr.data.sample import Sample
-from deepmtdr.data.synthetic import draw
+from deepmtdr.datasets.idrid import read_idrid_segmentation
+from deepmtdr.datasets.prepared import PreparedSet
+from deepmtdr.datasets.sample import Sample
+from deepmtdr.photographs.decode import crop_to_frame, find_fov, read_photograph
+from deepmtdr.preparation.prepare import prepare
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import FRAME, Grade
 
 COUNT = 16
@@ -55,7 +55,7 @@ def _photographs(folder: Path) -> list[Sample]:
 
 
 def _drawn(path: Path, seed: int) -> Sample:
-    drawing = Image.fromarray(draw(seed, Grade(seed % 5), 3400).photograph)
+    drawing = Image.fromarray(draw_photograph(seed, Grade(seed % 5), 3400).photograph)
     canvas = Image.new("RGB", SIZE)
     canvas.paste(drawing, ((SIZE[0] - drawing.width) // 2, (SIZE[1] - drawing.height) // 2))
     canvas.save(path, quality=92)

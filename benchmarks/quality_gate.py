@@ -1,7 +1,7 @@
 """Fit the quality gate's two models and judge them on patients, cameras and pictures that a fit did not see.
 
 Photographs are read from $DEEPMTDR_DATA, else ../shared/data: IDRiD, EyePACS, DIARETDB0 and DRIVE, untouched, with
-ordinary differences between cameras and files ("ordinary"), and spoilt in each way of `deepmtdr.data.degraded`.
+ordinary differences between cameras and files ("ordinary"), and spoilt in each way of `deepmtdr.synthetic.degradations`.
 Pictures of anything else are read from the folders in $DEEPMTDR_PICTURES, a kind each; those of a folder named
 `judge-...` are in no fit. Each is taken as it is, as a disc on black, and as such a disc in a retina's colours and
 contrast. out/bench/quality_score.csv is the table of a fit on all: copied over `screening/quality_score.csv` it is what
@@ -28,21 +28,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
-from deepmtdr.data.degraded import WAYS, degrade, disc
-from deepmtdr.data.photograph import crop_to_frame, find_fov, read_photograph
-from deepmtdr.data.resize import resize
-from deepmtdr.data.synthetic import draw
 from deepmtdr.errors import PhotographError
-from deepmtdr.screening.appearance import FEATURES, MEASURED_AT, measure_appearance
+from deepmtdr.photographs.decode import crop_to_frame, find_fov, read_photograph
+from deepmtdr.photographs.resize import resize
 from deepmtdr.screening.quality import QualityLimits
-from deepmtdr.screening.quality_score import POOR, SQUARED, Fault, terms
+from deepmtdr.screening.quality_features import FEATURE_NAMES, QUALITY_FRAME_SIDE, compute_quality_features
+from deepmtdr.screening.quality_model import POOR_QUALITY_FAULTS, SQUARED_FEATURES, Fault, design_matrix
+from deepmtdr.synthetic.degradations import DEGRADATIONS, degrade, inscribed_disc
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 
 SETS = {
     "idrid": ("idrid/B*/1*/**/*.jpg", 5),
     "eyepacs": ("eyepacs/train/*.jpeg", 3),
     "diaretdb0": ("diaretdb0/images/**/*.jpg", 6),
-    "drive": ("drive/training/images/*.tif", len(WAYS)),
+    "drive": ("drive/training/images/*.tif", len(DEGRADATIONS)),
 }
 """Where the photographs lie, and in how many ways each is spoilt."""
 FAULT_OF = {
@@ -73,7 +73,7 @@ class Looks(NamedTuple):
     group: NDArray[np.str_]
     """Patient, or picture."""
     kind: NDArray[np.str_]
-    """`untouched`, `ordinary`, one of `WAYS`; of pictures `as it is`, `disc`, `tinted disc`."""
+    """`untouched`, `ordinary`, one of `DEGRADATIONS`; of pictures `as it is`, `disc`, `tinted disc`."""
 
     def of(self, chosen: NDArray[np.bool_]) -> Looks:
         """The chosen rows."""
@@ -86,8 +86,10 @@ class Looks(NamedTuple):
 
     @property
     def fault(self) -> NDArray[np.intp]:
-        """0 is good, then the place in `POOR`."""
-        return np.array([1 + POOR.index(FAULT_OF[kind]) if kind in WAYS else 0 for kind in self.kind])
+        """0 is good, then the place in `POOR_QUALITY_FAULTS`."""
+        return np.array(
+            [1 + POOR_QUALITY_FAULTS.index(FAULT_OF[kind]) if kind in DEGRADATIONS else 0 for kind in self.kind]
+        )
 
 
 Row = tuple[NDArray, str, str, str]
@@ -128,8 +130,8 @@ def _photograph(item: tuple[str, Path]) -> list[Row]:
         pixels = read_photograph(path).pixels
         frame = crop_to_frame(pixels, find_fov(pixels), SIDE)
     except PhotographError:
-        return [(np.full(len(FEATURES), np.nan), source, patient, "untouched")]
-    ways = rng.permutation(list(WAYS))[: SETS[source][1]]
+        return [(np.full(len(FEATURE_NAMES), np.nan), source, patient, "untouched")]
+    ways = rng.permutation(list(DEGRADATIONS))[: SETS[source][1]]
     rows = [("untouched", _seen(pixels)), *(("ordinary", _ordinary(frame, rng)) for _ in range(3))]
     varied = np.rint((frame * rng.uniform(0.75, 1.25, 3)).clip(0, 255)).astype(np.uint8)
     rows += [(way, _seen(_on_canvas(degrade(varied, way, rng)))) for way in ways]
@@ -138,7 +140,7 @@ def _photograph(item: tuple[str, Path]) -> list[Row]:
 
 def _drawing(number: int, rng: np.random.Generator) -> NDArray:
     """So that `deepmtdr draw`, the demo and the tests pass, and since they hold lesions of every number and size."""
-    return _seen(draw(number, Grade(number % len(Grade)), int(2 ** rng.uniform(7, 9.5))).photograph)
+    return _seen(draw_photograph(number, Grade(number % len(Grade)), int(2 ** rng.uniform(7, 9.5))).photograph)
 
 
 def _ordinary(frame: NDArray, rng: np.random.Generator) -> NDArray:
@@ -150,7 +152,7 @@ def _ordinary(frame: NDArray, rng: np.random.Generator) -> NDArray:
         pixels = pixels + rng.normal(0, rng.uniform(1, 5), pixels.shape)
     if rng.random() < 0.08:
         pixels = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    pixels = np.rint((pixels * disc(SIDE)[..., None]).clip(0, 255)).astype(np.uint8)
+    pixels = np.rint((pixels * inscribed_disc(SIDE)[..., None]).clip(0, 255)).astype(np.uint8)
     pixels = pixels[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
     if rng.random() < 0.1:  # retina alone: the square inside the circle
         return _measured(np.ascontiguousarray(pixels[SIDE // 5 : -SIDE // 5, SIDE // 5 : -SIDE // 5]))
@@ -175,7 +177,7 @@ def _picture(item: tuple[str, Path]) -> list[Row]:
         if square.std() < 3:
             continue
         for kind, cut in (("disc", square), ("tinted disc", _tinted(square, rng))):
-            lit = np.rint((cut * disc(SIDE)[..., None]).clip(0, 255)).astype(np.uint8)
+            lit = np.rint((cut * inscribed_disc(SIDE)[..., None]).clip(0, 255)).astype(np.uint8)
             rows.append((kind, _seen(_on_canvas(lit))))
     return [(features, source, path.name, kind) for kind, features in rows]
 
@@ -226,14 +228,14 @@ def _filed(pixels: NDArray, quality: int) -> NDArray:
 
 def _seen(pixels: NDArray) -> NDArray:
     try:
-        return _measured(crop_to_frame(pixels, find_fov(pixels), MEASURED_AT))
+        return _measured(crop_to_frame(pixels, find_fov(pixels), QUALITY_FRAME_SIDE))
     except PhotographError:
-        return np.full(len(FEATURES), np.nan)
+        return np.full(len(FEATURE_NAMES), np.nan)
 
 
 def _measured(frame: NDArray) -> NDArray:
-    features = measure_appearance(frame)
-    return np.full(len(FEATURES), np.nan) if features is None else features
+    features = compute_quality_features(frame)
+    return np.full(len(FEATURE_NAMES), np.nan) if features is None else features
 
 
 class Fit(NamedTuple):
@@ -246,7 +248,7 @@ class Fit(NamedTuple):
 
     def judge(self, looks: Looks) -> tuple[NDArray, NDArray]:
         """Quality and probability of being no fundus photograph; 0 and 1 without a field of view."""
-        rows = terms(np.nan_to_num(looks.features), self.mean, self.deviation)
+        rows = design_matrix(np.nan_to_num(looks.features), self.mean, self.deviation)
         quality, other = self.quality.predict_proba(rows)[:, 0], self.other.predict_proba(rows)[:, 1]
         return np.where(looks.seen, quality, 0), np.where(looks.seen, other, 1)
 
@@ -254,7 +256,7 @@ class Fit(NamedTuple):
 def _fit(real: Looks, other: Looks) -> Fit:
     real, other = real.of(real.seen), other.of(other.seen)
     mean, deviation = real.features.mean(axis=0), real.features.std(axis=0)
-    rows, others = (terms(looks.features, mean, deviation) for looks in (real, other))
+    rows, others = (design_matrix(looks.features, mean, deviation) for looks in (real, other))
     model = partial(LogisticRegression, C=STRENGTH, max_iter=3000)
     quality = model(class_weight="balanced").fit(rows, real.fault)
     # A real photograph called none is the worse mistake: those fit to be graded count twice. Even odds beforehand.
@@ -272,13 +274,13 @@ def _write(path: Path, fit: Fit) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = np.c_[fit.quality.coef_.T, fit.other.coef_[0]]
     intercepts = np.r_[fit.quality.intercept_, fit.other.intercept_]
-    names = (*FEATURES, *(f"{name}^2" for name in SQUARED))
+    names = (*FEATURE_NAMES, *(f"{name}^2" for name in SQUARED_FEATURES))
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(("term", "mean", "deviation", "good", *POOR, Fault.NO_FUNDUS))
+        table.writerow(("term", "mean", "deviation", "good", *POOR_QUALITY_FAULTS, Fault.NO_FUNDUS))
         table.writerow(("intercept", "", "", *(f"{value:.4g}" for value in intercepts)))
         for number, name in enumerate(names):
-            own = (fit.mean[number], fit.deviation[number]) if number < len(FEATURES) else ()
+            own = (fit.mean[number], fit.deviation[number]) if number < len(FEATURE_NAMES) else ()
             cells = [f"{value:.4g}" for value in own] or ["", ""]
             table.writerow((name, *cells, *(f"{value:.4g}" for value in weights[number])))
 
@@ -313,17 +315,19 @@ def _figures(looks: Looks, quality: NDArray, none: NDArray) -> dict[str, Any]:
     limits = QualityLimits()
     untouched, spoilt = looks.kind == "untouched", looks.fault > 0
     at_99 = np.quantile(quality[untouched], 0.01)
-    refused = (quality < limits.quality) | (none > limits.other)
-    aucs = {way: _auc(quality[untouched], quality[looks.kind == way]) for way in WAYS if (looks.kind == way).any()}
+    refused = (quality < limits.quality) | (none > limits.not_fundus)
+    aucs = {
+        way: _auc(quality[untouched], quality[looks.kind == way]) for way in DEGRADATIONS if (looks.kind == way).any()
+    }
     return {
         "untouched": int(untouched.sum()),
         "AUC": _auc(quality[untouched], quality[spoilt]),
         "spoilt below the score that 99 % reach": _share(quality[spoilt] < at_99),
         "untouched refused": _share(refused[untouched]),
-        "untouched called no fundus photograph": _share((none > limits.other)[untouched & looks.seen]),
+        "untouched called no fundus photograph": _share((none > limits.not_fundus)[untouched & looks.seen]),
         "ordinary refused": _share(refused[looks.kind == "ordinary"]),
         "spoilt refused": _share(refused[spoilt]),
-        "spoilt called no fundus photograph": _share((none > limits.other)[spoilt & looks.seen]),
+        "spoilt called no fundus photograph": _share((none > limits.not_fundus)[spoilt & looks.seen]),
         "AUC and share refused by way": {w: (a, _share(refused[looks.kind == w])) for w, a in aucs.items()},
     }
 
@@ -332,7 +336,7 @@ def _caught(other: Looks, quality: NDArray, none: NDArray) -> Iterator[tuple[str
     limits = QualityLimits()
     for source, kind in sorted(set(zip(other.source.tolist(), other.kind.tolist(), strict=True))):
         at = (other.source == source) & (other.kind == kind)
-        named, refused = none[at] > limits.other, (none[at] > limits.other) | (quality[at] < limits.quality)
+        named, refused = none[at] > limits.not_fundus, (none[at] > limits.not_fundus) | (quality[at] < limits.quality)
         yield f"{source}, {kind}", {"of": int(at.sum()), "named": _share(named), "refused": _share(refused)}
 
 
@@ -352,5 +356,5 @@ def _milliseconds() -> float:
     frame = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
     started = time.process_time()
     for _ in range(20):
-        measure_appearance(frame)
+        compute_quality_features(frame)
     return round(50 * (time.process_time() - started), 1)

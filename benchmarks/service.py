@@ -31,8 +31,8 @@ from pydicom.uid import ExplicitVRLittleEndian, OphthalmicPhotography8BitImageSt
 from pynetdicom import AE, evt
 from pynetdicom.presentation import StoragePresentationContexts
 
-from deepmtdr.clinic.queue import Counts, DeadLetter, Queue
-from deepmtdr.clinic.receiver import quiet_libraries
+from deepmtdr.service.queue import DeadLetter, Queue, QueueCounts
+from deepmtdr.service.receiver import configure_dicom_libraries
 
 PHOTOGRAPHS, SENDERS, DRAWINGS, SIDE = 24, 4, 6, 600
 DEEPMTDR = (sys.executable, "-c", "from deepmtdr.cli import app; app()", "serve")
@@ -55,14 +55,14 @@ port = {pacs}
 """
 
 
-class Figures(NamedTuple):
+class LoadTestResult(NamedTuple):
     """What a run gave."""
 
     photographs: int
     seconds: float
     """From the first C-STORE to the last result in the PACS."""
     kills: int
-    counts: Counts
+    counts: QueueCounts
     dead: list[DeadLetter]
     folders: int
     """Of results on the disk."""
@@ -155,7 +155,7 @@ def send_all(site: Site, objects: Sequence[Dataset], answers: list[int]) -> None
             time.sleep(0.1)
 
 
-def many(
+def run_load_test(
     folder: Path,
     objects: Sequence[Dataset],
     *,
@@ -163,7 +163,7 @@ def many(
     workers: int = 1,
     program: Sequence[str] = DEEPMTDR,
     seed: int = 0,
-) -> Figures:
+) -> LoadTestResult:
     """Send objects from four senders at once to a service, and wait until everything is in the PACS.
 
     Args:
@@ -174,7 +174,7 @@ def many(
         program: command that runs it; the path of its settings is added.
         seed: of the moments.
     """
-    quiet_libraries()
+    configure_dicom_libraries()
     answers: list[int] = []
     with closing(Pacs()) as pacs:
         site = Site(folder, program, pacs.port, workers)
@@ -196,7 +196,7 @@ def many(
             folders = len(list((service / "results").glob("[0-9]*")))
             left = [path.name for room in ("originals", "results") for path in (service / room).glob(".*")]
             counts, dead = queue.counts(), queue.dead_letters()
-    return Figures(len(objects), seconds, kills, counts, dead, folders, pacs.stored, len(answers), left)
+    return LoadTestResult(len(objects), seconds, kills, counts, dead, folders, pacs.stored, len(answers), left)
 
 
 def _kill(site: Site, queue: Queue, kills: int, objects: int, moments: random.Random) -> None:
@@ -209,16 +209,16 @@ def _kill(site: Site, queue: Queue, kills: int, objects: int, moments: random.Ra
         site.start()
 
 
-def _over(counts: Counts, objects: int) -> bool:
+def _over(counts: QueueCounts, objects: int) -> bool:
     waiting = any(number for (_, state), number in counts.outbox.items() if state == "waiting")
     return counts.jobs["done"] + counts.jobs["dead"] >= objects and not waiting
 
 
 def photographs(number: int) -> list[Dataset]:
     """Drawings as Ophthalmic Photography objects; a few drawings, each object with UIDs of its own."""
-    from deepmtdr.data.synthetic import draw
+    from deepmtdr.synthetic.drawings import draw_photograph
 
-    pixels = [draw(seed, size=SIDE).photograph for seed in range(min(DRAWINGS, number))]
+    pixels = [draw_photograph(seed, size=SIDE).photograph for seed in range(min(DRAWINGS, number))]
     return [_object(pixels[n % len(pixels)], n) for n in range(number)]
 
 
@@ -245,7 +245,7 @@ def _object(pixels: Any, number: int) -> Dataset:
 
 def measure(quick: bool = False) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
-        return many(Path(folder), photographs(4 if quick else PHOTOGRAPHS)).as_json()
+        return run_load_test(Path(folder), photographs(4 if quick else PHOTOGRAPHS)).as_json()
 
 
 def main() -> None:
@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        done = many(Path(folder), photographs(chosen.photographs), kills=chosen.kills, workers=chosen.workers)
+        done = run_load_test(Path(folder), photographs(chosen.photographs), kills=chosen.kills, workers=chosen.workers)
     print(json.dumps({"cores": os.cpu_count(), "workers": chosen.workers, **done.as_json()}, indent=2))
     if done.dead or done.left or not done.folders == done.counts.jobs["done"] == chosen.photographs:
         sys.exit("lost, twice or left behind")

@@ -18,7 +18,7 @@ from deepmtdr import checkpoint
 WEIGHTS = Path(__file__).parent.parent / "src" / "deepmtdr" / "weights"
 
 ABOUT: dict[str, Any] = {
-    "weights": checkpoint.SHIPPED,
+    "weights": checkpoint.SHIPPED_WEIGHTS,
     "use": "Research only. Not a medical device: nobody's care may depend on what it says.",
     "photographs": [
         "IDRiD, training part (Porwal et al. 2018, CC BY 4.0): 54 photographs with lesion masks, 397 with grades",
@@ -88,7 +88,7 @@ def main(run: Path, evaluation: Path) -> None:
         **{"data": trained.card["data"], "stage": trained.card["stage"]},
         **{"precision": evaluated["protocol"]["precision"], "scores": scores_of(evaluated)},
     }
-    target = WEIGHTS / f"{checkpoint.SHIPPED}.safetensors"
+    target = WEIGHTS / f"{checkpoint.SHIPPED_WEIGHTS}.safetensors"
     checkpoint.save(target, trained.model, trained.recipe, half=True, **card)
     target.with_suffix(".md").write_text(markdown(card, checkpoint.load(target).digest))
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")

@@ -11,10 +11,10 @@ from pydicom import Dataset
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, OphthalmicPhotography8BitImageStorage
 
-from deepmtdr.clinic.codes import load_codes
-from deepmtdr.clinic.objects import Answer
-from deepmtdr.clinic.source import take
-from deepmtdr.data.photograph import FieldOfView, Way
+from deepmtdr.dicom.codes import load_codes
+from deepmtdr.dicom.objects import DicomResult
+from deepmtdr.dicom.source import source_from_dataset
+from deepmtdr.photographs.decode import FieldOfView, InputScale
 from deepmtdr.screening.report import Pictures, ScreeningReport, Status
 from deepmtdr.terms import Grade, Lesion
 from fundus import draw_fundus
@@ -22,13 +22,13 @@ from fundus import draw_fundus
 NAME = "Yamada^Tarou=山田^太郎=やまだ^たろう"
 
 
-def item(value: str, scheme: str, meaning: str) -> Dataset:
+def make_code_item(value: str, scheme: str, meaning: str) -> Dataset:
     made = Dataset()
     made.CodeValue, made.CodingSchemeDesignator, made.CodeMeaning = value, scheme, meaning
     return made
 
 
-def photograph(
+def make_photograph(
     uid: str = "2.25.123",
     sop_class: UID = OphthalmicPhotography8BitImageStorage,
     pixels: NDArray[np.uint8] | None = None,
@@ -53,7 +53,7 @@ def photograph(
     return made
 
 
-def save(path: Path, made: FileDataset) -> Path:
+def save_dicom(path: Path, made: FileDataset) -> Path:
     made.save_as(path, enforce_file_format=True)
     return path
 
@@ -92,8 +92,8 @@ def _taken() -> Dataset:
     made.PupilDilated, made.DegreeOfDilation, made.DetectorType = "YES", None, "CCD"
     made.SynchronizationTrigger, made.AcquisitionTimeSynchronized = "NO TRIGGER", "N"
     made.SynchronizationFrameOfReferenceUID = UID("2.25.9")
-    made.AcquisitionDeviceTypeCodeSequence = [item("409898007", "SCT", "Fundus Camera")]
-    made.AnatomicRegionSequence = [item("5665001", "SCT", "Retina")]
+    made.AcquisitionDeviceTypeCodeSequence = [make_code_item("409898007", "SCT", "Fundus Camera")]
+    made.AnatomicRegionSequence = [make_code_item("5665001", "SCT", "Retina")]
     for keyword in ("RefractiveStateSequence", "MydriaticAgentSequence", "IlluminationTypeCodeSequence"):
         setattr(made, keyword, [])
     for keyword in ("LightPathFilterTypeStackCodeSequence", "ImagePathFilterTypeStackCodeSequence"):
@@ -103,7 +103,7 @@ def _taken() -> Dataset:
     return made
 
 
-def read_as(status: str = "ok", **said: Any) -> ScreeningReport:
+def make_report(status: str = "ok", **said: Any) -> ScreeningReport:
     """What might be said of a photograph: moderate, with a microaneurysm, a haemorrhage, and evidence on it."""
     about: dict[str, Any] = {"path": Path("right eye, image 3"), "version": "1.2", "weights": "w-0123456789ab"}
     about |= {"precision": "fp32", "width": 320, "height": 300, "sha256": "00" * 32}
@@ -112,7 +112,11 @@ def read_as(status: str = "ok", **said: Any) -> ScreeningReport:
         lesions[Lesion.MA, 20:23, 20:23], lesions[Lesion.HE, 30:36, 30:36] = 0.75, 1.0
         evidence = lesions.max(axis=0) / 2
         sr = draw_fundus(64, 64, (32, 32), 32)
-        about |= {"pictures": Pictures(sr, sr, lesions, evidence), "fov": FieldOfView(20, 10, 280), "way": Way(16, 4)}
+        about |= {
+            "pictures": Pictures(sr, sr, lesions, evidence),
+            "fov": FieldOfView(20, 10, 280),
+            "way": InputScale(16, 4),
+        }
         about |= {"grade": Grade.MODERATE, "probabilities": (0.1, 0.2, 0.4, 0.2, 0.1)}
         about |= {"counts": dict(zip(Lesion, (1, 1, 0, 0), strict=True))}
         about |= {"areas": dict(zip(Lesion, (0.28, 1.12, 0.0, 0.0), strict=True))}
@@ -121,5 +125,5 @@ def read_as(status: str = "ok", **said: Any) -> ScreeningReport:
     return ScreeningReport(status=cast("Status", status), **(about | said))
 
 
-def answer(made: FileDataset | None = None, report: ScreeningReport | None = None) -> Answer:
-    return Answer(take(made or photograph()), report or read_as(), load_codes())
+def make_result(made: FileDataset | None = None, report: ScreeningReport | None = None) -> DicomResult:
+    return DicomResult(source_from_dataset(made or make_photograph()), report or make_report(), load_codes())

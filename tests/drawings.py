@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from deepmtdr.data.synthetic import Drawing, draw
+from dataset_trees import GRADING_PHOTOGRAPHS, GRADING_TABLE, MASKS, write_table
+from deepmtdr.synthetic.drawings import Drawing, draw_photograph
 from deepmtdr.terms import Grade, Lesion
-from trees import GRADING_PHOTOGRAPHS, GRADING_TABLE, MASKS, write_table
 
 PHOTOGRAPHS = "A. Segmentation/1. Original Images/a. Training Set"
 MASK_FOLDERS = ("1. Microaneurysms", "2. Haemorrhages", "3. Hard Exudates", "4. Soft Exudates")
@@ -29,9 +29,11 @@ def draw_idrid(root: Path, size: int = 96) -> Path:
     for folder in (PHOTOGRAPHS, GRADING_PHOTOGRAPHS, *(f"{MASKS}/{folder}" for folder in MASK_FOLDERS)):
         (root / folder).mkdir(parents=True)
     for number, grade in {"04": 3, "05": GRADES[TWIN], "09": 3}.items():
-        _annotated(root, f"IDRiD_{number}", draw(int(number), Grade(grade), size))
+        _annotated(root, f"IDRiD_{number}", draw_photograph(int(number), Grade(grade), size))
     for number, grade in GRADES.items():
-        photograph = Image.fromarray(draw(5 if number == TWIN else int(number), Grade(grade), size).photograph)
+        photograph = Image.fromarray(
+            draw_photograph(5 if number == TWIN else int(number), Grade(grade), size).photograph
+        )
         if number == SMALL:
             photograph.thumbnail((44, 44))
         if number == BLACK:

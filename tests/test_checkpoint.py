@@ -108,12 +108,12 @@ def test_an_entry_is_added_to_the_card_and_every_tensor_stays(tmp_path: Path, mo
     path, out = tmp_path / "half.safetensors", tmp_path / "new" / "more.safetensors"
     checkpoint.save(path, model, recipe, half=True, step=7, note="old")
     digest = checkpoint.load(path).digest
-    checkpoint.add_to_card(path, out, digest=digest, note="new", more=1)
+    checkpoint.update_card(path, out, digest=digest, note="new", more=1)
     assert out.read_bytes()[header_size(out) :] == path.read_bytes()[header_size(path) :]
     assert checkpoint.load(out).card == {"step": 7, "note": "new", "more": 1}
     assert json.loads(out.with_suffix(".json").read_text())["recipe"] == to_dict(recipe)
     with pytest.raises(CheckpointError, match=r"half\.safetensors: SHA-256 .*, expected 0000.*in the meantime"):
-        checkpoint.add_to_card(path, path, digest="0" * 64, note="lost")
+        checkpoint.update_card(path, path, digest="0" * 64, note="lost")
     assert checkpoint.load(path).card["note"] == "old"
 
 
@@ -185,7 +185,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.safetensors: no such file, expected weights"):
         checkpoint.load(tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match=r"none\.safetensors"):
-        checkpoint.read_plain(tmp_path / "none.safetensors")
+        checkpoint.read_tensors(tmp_path / "none.safetensors")
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 def test_another_kind_of_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(content)
-    for door in (checkpoint.load, checkpoint.read, checkpoint.read_plain):
+    for door in (checkpoint.load, checkpoint.read, checkpoint.read_tensors):
         with pytest.raises(CheckpointError, match=r"weights\.safetensors: no safetensors file"):
             door(path)
 
@@ -217,7 +217,7 @@ def test_somebody_elses_safetensors_is_no_checkpoint_but_can_be_read_plainly(tmp
     save_file({"conv1.weight": torch.ones(2)}, path, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"resnet\.safetensors: safetensors without deepmtdr's card"):
         checkpoint.load(path)
-    assert torch.equal(checkpoint.read_plain(path)["conv1.weight"], torch.ones(2))
+    assert torch.equal(checkpoint.read_tensors(path)["conv1.weight"], torch.ones(2))
 
 
 def test_another_architecture_is_refused_with_the_first_reason(tmp_path: Path, model: DeepMTDR, recipe: Recipe) -> None:
@@ -247,10 +247,10 @@ def test_a_checkpoint_of_a_stage_is_no_set_of_weights(tmp_path: Path, model: Dee
 def test_the_shipped_weights_are_the_default_and_say_so_when_absent(saved: Path, tmp_path: Path, monkeypatch) -> None:
     package = tmp_path / "package"
     monkeypatch.setattr(checkpoint.resources, "files", lambda _: package)
-    with pytest.raises(CheckpointError, match=rf"{checkpoint.SHIPPED}\.safetensors: no such file"):
+    with pytest.raises(CheckpointError, match=rf"{checkpoint.SHIPPED_WEIGHTS}\.safetensors: no such file"):
         checkpoint.load()
     (package / "weights").mkdir(parents=True)
-    shutil.copy(saved, package / "weights" / f"{checkpoint.SHIPPED}.safetensors")
+    shutil.copy(saved, package / "weights" / f"{checkpoint.SHIPPED_WEIGHTS}.safetensors")
     assert checkpoint.load().digest == checkpoint.load(saved).digest
 
 

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 import deepmtdr
 from deepmtdr import checkpoint
 from deepmtdr.cli import app
-from deepmtdr.data.synthetic import read_drawings
+from deepmtdr.datasets.drawings import read_drawings
 from deepmtdr.model.deepmtdr import DeepMTDR
-from tiny import save_bad_inputs, save_photograph, save_tiny_weights, tiny_recipe
+from tiny_model import save_bad_inputs, save_photograph, save_tiny_weights, tiny_recipe
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_a_folder_for_drawings_that_cannot_be_made_is_one_line(tmp_path: Path) -
 def test_a_verb_whose_libraries_are_missing_says_how_to_get_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith(("deepmtdr.clinic", "highdicom"))]:
+    for name in [name for name in sys.modules if name.startswith(("deepmtdr.dicom", "highdicom"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "highdicom", None)
     result = deepmtdr_("dicom", "examples/dicom", "--out", tmp_path / "out")

@@ -80,9 +80,9 @@ def test_torch_load_is_never_let_unpickle() -> None:
 
 
 def test_every_public_name_can_be_imported() -> None:
-    assert sorted(deepmtdr.__all__) == sorted(deepmtdr._HOME)
+    assert sorted(deepmtdr.__all__) == sorted(deepmtdr._LAZY_NAMES)
     for name in deepmtdr.__all__:
-        assert getattr(deepmtdr, name) is getattr(importlib.import_module(deepmtdr._HOME[name]), name)
+        assert getattr(deepmtdr, name) is getattr(importlib.import_module(deepmtdr._LAZY_NAMES[name]), name)
     assert set(deepmtdr.__all__) <= set(dir(deepmtdr))
 
 

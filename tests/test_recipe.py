@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepmtdr.data import ddr, eyepacs
+from deepmtdr.datasets import ddr, eyepacs
 from deepmtdr.errors import RecipeError
 from deepmtdr.losses import LossWeights
 from deepmtdr.model.gmsv import select_features
@@ -20,16 +20,16 @@ from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
 from deepmtdr.recipe import (
-    LOOK_SCORES,
     STAGES,
+    VALIDATION_SCORES,
     DataRecipe,
     Recipe,
     Stage,
-    differences,
+    find_split_file,
     from_dict,
+    list_recipes,
     load_recipe,
-    recipe_names,
-    split_file,
+    recipe_differences,
     to_dict,
 )
 from deepmtdr.terms import FRAME
@@ -51,12 +51,12 @@ def differing(recipe: Recipe) -> set[str]:
 
 
 def test_recipe_names_are_the_shipped_files(root: Path) -> None:
-    assert recipe_names() == sorted(path.stem for path in (root / "src/deepmtdr/recipes").glob("*.toml"))
+    assert list_recipes() == sorted(path.stem for path in (root / "src/deepmtdr/recipes").glob("*.toml"))
     ours = {"small", "small-on", "smoke"}
-    assert set(recipe_names()) == ours | {"paper-ddr", "paper-eyepacs", "paper-ddr-512", "authors-code", "compared"}
+    assert set(list_recipes()) == ours | {"paper-ddr", "paper-eyepacs", "paper-ddr-512", "authors-code", "compared"}
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", list_recipes())
 def test_every_shipped_recipe_loads_and_differs_from_the_default(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
@@ -64,7 +64,7 @@ def test_every_shipped_recipe_loads_and_differs_from_the_default(name: str) -> N
     assert any(getattr(recipe, stage).steps for stage in STAGES)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", list_recipes())
 def test_every_shipped_recipe_says_why_it_differs(name: str, root: Path) -> None:
     text = (root / "src/deepmtdr/recipes" / f"{name}.toml").read_text(encoding="utf-8")
     assert text.startswith("# ")
@@ -77,7 +77,7 @@ def test_every_shipped_recipe_says_why_it_differs(name: str, root: Path) -> None
             assert different.isdisjoint(said) or re.search(r"  # \S", line), f"{name}: no reason for {line!r}"
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", list_recipes())
 def test_every_shipped_recipe_differs_in_what_its_file_says_and_nothing_else(name: str, root: Path) -> None:
     said = leaves(tomllib.loads((root / "src/deepmtdr/recipes" / f"{name}.toml").read_text(encoding="utf-8")))
     assert differing(load_recipe(name)) - {"name"} <= said.keys()
@@ -246,7 +246,7 @@ def test_set_changes_nothing_else_and_the_last_one_counts() -> None:
         ("joint.loss.class_weights=[1, 1, 1, 1, -1]", ["joint.loss.class_weights", "-1.0", "from 0, or none"]),
         ("joint.epoch=-1", ["joint: epoch -1", "from 0 on"]),
         ("joint.patience=3", ["joint: epoch 0, patience 3", "patience with a stop_on"]),
-        ("joint.stop_on=loss", ["joint.stop_on = 'loss'", *LOOK_SCORES, "or nothing"]),
+        ("joint.stop_on=loss", ["joint.stop_on = 'loss'", *VALIDATION_SCORES, "or nothing"]),
     ],
 )
 def test_what_is_wrong_is_named_with_what_was_expected(override: str, words: list[str]) -> None:
@@ -256,7 +256,7 @@ def test_what_is_wrong_is_named_with_what_was_expected(override: str, words: lis
 
 
 def test_a_stage_may_stop_early_on_any_score_of_a_look() -> None:
-    for score in LOOK_SCORES:
+    for score in VALIDATION_SCORES:
         stage = load_recipe("smoke", [f"joint.stop_on={score}", "joint.patience=3", "joint.epoch=10"]).joint
         assert (stage.stop_on, stage.patience, stage.epoch) == (score, 3, 10)
 
@@ -284,7 +284,7 @@ def test_a_file_that_is_no_toml_is_refused_by_name(content: bytes, tmp_path: Pat
         load_recipe(path)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", list_recipes())
 def test_to_dict_and_from_dict_are_inverse_through_json(name: str) -> None:
     recipe = load_recipe(name, ["seed=7", "joint.loss.tau=0.25"])
     again = from_dict(Recipe, json.loads(json.dumps(to_dict(recipe))), "somewhere")
@@ -301,9 +301,9 @@ def test_from_dict_starts_from_a_base() -> None:
 
 def test_differences_name_key_and_values() -> None:
     was, now = (to_dict(load_recipe("smoke", sets)) for sets in (["joint.steps=3"], ["joint.steps=5", "seed=1"]))
-    assert list(differences(was, now)) == ["joint.steps was 3, is 5", "seed was 0, is 1"]
-    assert list(differences({"data": {}}, {"data": {"split": "v0"}})) == ["data.split was None, is 'v0'"]
-    assert list(differences(was, was)) == []
+    assert list(recipe_differences(was, now)) == ["joint.steps was 3, is 5", "seed was 0, is 1"]
+    assert list(recipe_differences({"data": {}}, {"data": {"split": "v0"}})) == ["data.split was None, is 'v0'"]
+    assert list(recipe_differences(was, was)) == []
 
 
 def test_a_recipe_cannot_be_changed_in_place() -> None:
@@ -315,10 +315,10 @@ def test_a_recipe_cannot_be_changed_in_place() -> None:
 def test_a_split_is_a_shipped_name_or_a_file(tmp_path: Path, root: Path) -> None:
     own = tmp_path / "own.csv"
     own.touch()
-    assert split_file(str(own)) == own
-    assert split_file("v0") == root / "src/deepmtdr/recipes/v0.split.csv"
+    assert find_split_file(str(own)) == own
+    assert find_split_file("v0") == root / "src/deepmtdr/recipes/v0.split.csv"
     with pytest.raises(RecipeError, match=r"v00.*no such file.*shipped"):
-        split_file("v00")
+        find_split_file("v00")
 
 
 def test_small_frames_need_a_frame_to_be_reduced_from() -> None:

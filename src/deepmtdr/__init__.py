@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deepmtdr.checkpoint import Checkpoint, load
-    from deepmtdr.data.field_of_view import lay_back
-    from deepmtdr.data.photograph import read_photograph
-    from deepmtdr.data.sample import Sample
+    from deepmtdr.datasets.sample import Sample
     from deepmtdr.errors import DeepMTDRError
     from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
+    from deepmtdr.photographs.decode import read_photograph
+    from deepmtdr.photographs.field_of_view import map_to_photograph
     from deepmtdr.recipe import Recipe
     from deepmtdr.screening.engine import ScreeningEngine
     from deepmtdr.screening.report import ScreeningReport
@@ -33,12 +33,12 @@ __all__ = [
     "Sample",
     "ScreeningEngine",
     "ScreeningReport",
-    "lay_back",
     "load",
+    "map_to_photograph",
     "read_photograph",
 ]
 
-_HOME = {
+_LAZY_NAMES = {
     "Checkpoint": "deepmtdr.checkpoint",
     "DeepMTDR": "deepmtdr.model.deepmtdr",
     "DeepMTDRError": "deepmtdr.errors",
@@ -46,20 +46,20 @@ _HOME = {
     "Lesion": "deepmtdr.terms",
     "Prediction": "deepmtdr.model.deepmtdr",
     "Recipe": "deepmtdr.recipe",
-    "Sample": "deepmtdr.data.sample",
+    "Sample": "deepmtdr.datasets.sample",
     "ScreeningEngine": "deepmtdr.screening.engine",
     "ScreeningReport": "deepmtdr.screening.report",
-    "lay_back": "deepmtdr.data.field_of_view",
+    "map_to_photograph": "deepmtdr.photographs.field_of_view",
     "load": "deepmtdr.checkpoint",
-    "read_photograph": "deepmtdr.data.photograph",
+    "read_photograph": "deepmtdr.photographs.decode",
 }
 
 
 def __getattr__(name: str) -> object:
     """Load a public name from its home at first use (PEP 562)."""
-    if name not in _HOME:
+    if name not in _LAZY_NAMES:
         raise AttributeError(f"module 'deepmtdr' has no attribute {name!r}; public names are {', '.join(__all__)}")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(import_module(_LAZY_NAMES[name]), name)
     globals()[name] = value
     return value
 

@@ -19,24 +19,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from deepmtdr.baselines import build
 from deepmtdr.errors import CheckpointError, RecipeError
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import Recipe, from_dict, to_dict
+from deepmtdr.systems import build_system
+from deepmtdr.terms import ReferralThreshold
 
-SHIPPED = "v0"
+SHIPPED_WEIGHTS = "v0"
 """Name of the weights in the package's `weights/` folder that are loaded by default."""
 
-CALLED_AT = 0.9
+REFERRAL_SENSITIVITY = 0.9
 """Sensitivity at which a photograph is called referable, where several were calibrated."""
-
-
-class Threshold(NamedTuple):
-    """From which probability on a photograph is called positive."""
-
-    sensitivity: float
-    """What was asked for when it was read from graded photographs."""
-    value: float
 
 
 class Checkpoint(NamedTuple):
@@ -56,8 +49,8 @@ class Checkpoint(NamedTuple):
         return _number(_calibration(self.card).get("temperature", 1.0), "temperature", math.inf)
 
     @property
-    def referable_from(self) -> Threshold | None:
-        """From which P(grade >= 2) on a photograph is called referable, at or nearest to `CALLED_AT`; None: unknown."""
+    def operating_point(self) -> ReferralThreshold | None:
+        """From which P(grade >= 2) on a photograph is called referable, at or nearest to `REFERRAL_SENSITIVITY`; None: unknown."""
         points = _calibration(self.card).get("operating_points") or {}
         try:
             found = [(point["wanted"], point["threshold"]) for point in points.get("referable", ())]
@@ -65,8 +58,11 @@ class Checkpoint(NamedTuple):
             raise CheckpointError(
                 f"card: operating_points {points!r}, expected lists of wanted and threshold"
             ) from error
-        read = [Threshold(_number(wanted, "wanted", 1.0), _number(value, "threshold", 1.0)) for wanted, value in found]
-        return min(read, key=lambda threshold: abs(threshold.sensitivity - CALLED_AT), default=None)
+        read = [
+            ReferralThreshold(_number(wanted, "wanted", 1.0), _number(value, "threshold", 1.0))
+            for wanted, value in found
+        ]
+        return min(read, key=lambda threshold: abs(threshold.sensitivity - REFERRAL_SENSITIVITY), default=None)
 
 
 def save(path: Path, model: DeepMTDR, recipe: Recipe, *, half: bool = False, **card: Any) -> None:
@@ -85,7 +81,7 @@ def save(path: Path, model: DeepMTDR, recipe: Recipe, *, half: bool = False, **c
     _write_beside(path, card)
 
 
-def add_to_card(path: Path, out: Path, *, digest: str, **entries: Any) -> None:
+def update_card(path: Path, out: Path, *, digest: str, **entries: Any) -> None:
     """Write a checkpoint again with other entries in its card: each tensor keeps type and value to the last bit.
 
     Args:
@@ -119,12 +115,12 @@ def load(path: Path | None = None) -> Checkpoint:
         CheckpointError: if the file is missing, damaged, no checkpoint, or of another architecture.
     """
     if path is None:
-        with resources.as_file(resources.files("deepmtdr") / "weights" / f"{SHIPPED}.safetensors") as shipped:
+        with resources.as_file(resources.files("deepmtdr") / "weights" / f"{SHIPPED_WEIGHTS}.safetensors") as shipped:
             return load(shipped)
     tensors, card, digest = read(path)
     try:
         recipe = from_dict(Recipe, card.pop("recipe"), str(path))
-        model = build(recipe.system, recipe.parts, recipe.model)
+        model = build_system(recipe.system, recipe.parts, recipe.model)
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (RecipeError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -173,7 +169,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     return tensors, json.loads(metadata["card"]), found
 
 
-def read_plain(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of somebody else's safetensors file, such as published ImageNet weights.
 
     Raises:

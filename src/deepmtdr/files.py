@@ -19,7 +19,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def readable(path: Path | str) -> str:
+def printable_path(path: Path | str) -> str:
     r"""A path for people and UTF-8 files: bytes that are no UTF-8 are written as \xff, and it stays on one line."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -1,7 +1,7 @@
 """Every loss of the paper as a pure function (Sec. IV-C, Eqs. 4-11): tensors in, scalar out.
 
 Means over pixels, channels and batch throughout, so that the lambdas do not depend on the image size (reading R13).
-A loss in which a batch's photographs do not all count alike takes `total`, by which its sums go over the whole batch
+A loss in which a batch's photographs do not all count alike takes `all_reduce`, by which its sums go over the whole batch
 where that is spread over several processes.
 """
 
@@ -16,21 +16,23 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-TINY = 1e-6
+EPSILON = 1e-6
 
-Total = Callable[[Tensor], Tensor]
+AllReduce = Callable[[Tensor], Tensor]
 """The sum of a tensor over all processes, differentiable."""
 
 
-def alone(sum_: Tensor) -> Tensor:
+def no_reduce(sum_: Tensor) -> Tensor:
     """The total of a batch that one process has by itself."""
     return sum_
 
 
-def mean_where(values: Float[Tensor, " b"], counted: Bool[Tensor, " b"], total: Total = alone) -> Float[Tensor, ""]:
+def masked_mean(
+    values: Float[Tensor, " b"], counted: Bool[Tensor, " b"], all_reduce: AllReduce = no_reduce
+) -> Float[Tensor, ""]:
     """Mean of the photographs' values over those that count; 0 (with a gradient of 0) if none does."""
     known = counted.to(values.dtype)
-    return total((values * known).sum()) / total(known.sum()).clamp_min(1)
+    return all_reduce((values * known).sum()) / all_reduce(known.sum()).clamp_min(1)
 
 
 class LesionLabels(NamedTuple):
@@ -39,7 +41,7 @@ class LesionLabels(NamedTuple):
     masks: Float[Tensor, "b 4 h w"]
     """In [0, 1]; what it holds where a type was not annotated does not matter."""
     annotated: Bool[Tensor, "b 4"]
-    total: Total = alone
+    all_reduce: AllReduce = no_reduce
 
 
 class GradeLabels(NamedTuple):
@@ -50,11 +52,11 @@ class GradeLabels(NamedTuple):
     known: Bool[Tensor, " b"]
     class_weights: Float[Tensor, " 5"] | None = None
     """A further weight of each true grade; None is 1 for all."""
-    total: Total = alone
+    all_reduce: AllReduce = no_reduce
 
     def mean(self, each: Float[Tensor, " b"]) -> Float[Tensor, ""]:
         """Over the photographs whose grade is known."""
-        return mean_where(each, self.known, self.total)
+        return masked_mean(each, self.known, self.all_reduce)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +150,7 @@ def dice_loss(
     lesions: Float[Tensor, "b 4 h w"],
     lesion_masks: Float[Tensor, "b 4 h w"],
     annotated: Bool[Tensor, "b 4"],
-    total: Total = alone,
+    all_reduce: AllReduce = no_reduce,
 ) -> Float[Tensor, ""]:
     """Eq. (8): 1 - 2 |S~ o S| / (|S~| + |S|) per lesion type over the batch (reading R11).
 
@@ -156,16 +158,16 @@ def dice_loss(
         lesions: predicted probabilities S~.
         lesion_masks: annotation S in [0, 1]; what it holds where a type was not annotated does not matter.
         annotated: which types of which photograph were annotated.
-        total: see the head of this file.
+        all_reduce: see the head of this file.
 
     Returns:
         Mean over the types annotated anywhere in the batch; 0 (with a gradient of 0) if none is.
     """
     known = annotated[:, :, None, None].to(lesions.dtype)
-    overlap = total((lesions * lesion_masks * known).sum(dim=(0, 2, 3)))
-    both = total(((lesions + lesion_masks) * known).sum(dim=(0, 2, 3)))
-    losses = 1 - (2 * overlap + TINY) / (both + TINY)
-    present = total(annotated.any(dim=0).to(losses.dtype)).clamp_max(1)
+    overlap = all_reduce((lesions * lesion_masks * known).sum(dim=(0, 2, 3)))
+    both = all_reduce(((lesions + lesion_masks) * known).sum(dim=(0, 2, 3)))
+    losses = 1 - (2 * overlap + EPSILON) / (both + EPSILON)
+    present = all_reduce(annotated.any(dim=0).to(losses.dtype)).clamp_max(1)
     return (losses * present).sum() / present.sum().clamp_min(1)
 
 
@@ -173,7 +175,7 @@ def lesion_cross_entropy_loss(
     lesions: Float[Tensor, "b 4 h w"],
     lesion_masks: Float[Tensor, "b 4 h w"],
     annotated: Bool[Tensor, "b 4"],
-    total: Total = alone,
+    all_reduce: AllReduce = no_reduce,
 ) -> Float[Tensor, ""]:
     """Pixel-wise cross-entropy over the four types and the background, beside Eq. (8), which sees no lone pixel.
 
@@ -181,23 +183,23 @@ def lesion_cross_entropy_loss(
         lesions: predicted probabilities S~; 1 - their sum is the background's.
         lesion_masks: annotation S in [0, 1]; shares of overlapping types are scaled to sum to 1.
         annotated: only photographs with all four types annotated count: elsewhere the background is not known.
-        total: see the head of this file.
+        all_reduce: see the head of this file.
 
     Returns:
         Mean over the pixels of those photographs; 0 (with a gradient of 0) if there is none.
     """
     target = lesion_masks / lesion_masks.sum(dim=1, keepdim=True).clamp_min(1)
-    background = (1 - lesions.sum(dim=1)).clamp_min(TINY).log() * (1 - target.sum(dim=1))
-    surprise = -(target * lesions.clamp_min(TINY).log()).sum(dim=1) - background
-    return mean_where(surprise.mean(dim=(1, 2)), annotated.all(dim=1), total)
+    background = (1 - lesions.sum(dim=1)).clamp_min(EPSILON).log() * (1 - target.sum(dim=1))
+    surprise = -(target * lesions.clamp_min(EPSILON).log()).sum(dim=1) - background
+    return masked_mean(surprise.mean(dim=(1, 2)), annotated.all(dim=1), all_reduce)
 
 
 def unsupervised_segmentation_loss(
     lesion_region: Float[Tensor, "b 1 h w"],
     evidence: Float[Tensor, "b 1 h w"],
     phi_vis: float = 0.5,
-    unknown: Bool[Tensor, " b"] | None = None,
-    total: Total = alone,
+    unannotated: Bool[Tensor, " b"] | None = None,
+    all_reduce: AllReduce = no_reduce,
 ) -> Float[Tensor, ""]:
     """Eq. (9): mean squared difference of the lesion region and the evidence mask, its pseudo ground truth.
 
@@ -205,12 +207,12 @@ def unsupervised_segmentation_loss(
         lesion_region: 1 - P(background), compared as one map (reading R9).
         evidence: Vis(Y) in [0, 1]: the target, detached.
         phi_vis: threshold.
-        unknown: the photographs without annotation, which this loss is for; None: all.
-        total: see the head of this file.
+        unannotated: the photographs without annotation, which this loss is for; None: all.
+        all_reduce: see the head of this file.
     """
     pseudo = (evidence.detach() > phi_vis).to(lesion_region.dtype)
     each = (lesion_region - pseudo).square().mean(dim=(1, 2, 3))
-    return mean_where(each, _all(each) if unknown is None else unknown, total)
+    return masked_mean(each, _all(each) if unannotated is None else unannotated, all_reduce)
 
 
 def grading_loss(
@@ -220,7 +222,7 @@ def grading_loss(
     *,
     literal: bool = False,
     graded: Bool[Tensor, " b"] | None = None,
-    total: Total = alone,
+    all_reduce: AllReduce = no_reduce,
 ) -> Float[Tensor, ""]:
     """Eq. (10): cross-entropy, weighted by how far the predicted grade is from the true one (reading R12).
 
@@ -230,7 +232,7 @@ def grading_loss(
         class_weights: a further weight of each true grade; None is 1 for all.
         literal: Eq. (10) as printed, whose weight |l~ - l| is 0 for every correctly graded photograph.
         graded: the photographs whose grade is known; None: all.
-        total: see the head of this file.
+        all_reduce: see the head of this file.
 
     Returns:
         Mean over the graded photographs of (|l~ - l| + 1) / sum_i (|i - l| + 1) * cross-entropy.
@@ -245,7 +247,7 @@ def grading_loss(
     each = torch.arange(classes, device=grade.device)
     weight = (distance if literal else distance + 1) / ((each - grade[:, None]).abs() + 1).sum(dim=1)
     losses = weight * F.cross_entropy(grade_logits, grade.long(), class_weights, reduction="none")
-    return mean_where(losses, _all(losses) if graded is None else graded, total)
+    return masked_mean(losses, _all(losses) if graded is None else graded, all_reduce)
 
 
 def _all(each: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:

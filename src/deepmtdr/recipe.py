@@ -11,12 +11,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from deepmtdr.baselines import PartNames, unknown_names
-from deepmtdr.config import from_dict
 from deepmtdr.errors import RecipeError
 from deepmtdr.losses import LossWeights
 from deepmtdr.model.deepmtdr import ModelConfig
+from deepmtdr.systems import PartNames, find_unknown_names
 from deepmtdr.terms import FRAME, SCALES, Grade
+from deepmtdr.toml_config import from_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class DataRecipe:
     """Which photographs, and who is held out."""
 
     datasets: tuple[str, ...] = ("idrid",)
-    """Names of `deepmtdr.data.datasets.DATASETS`; each lies in the folder of its name under `--data`."""
+    """Names of `deepmtdr.datasets.catalogue.DATASETS`; each lies in the folder of its name under `--data`."""
     held_out: float = 0.2
     """Share of the patients that no training step sees."""
     validation: float = 0.0
@@ -140,7 +140,7 @@ class Recipe:
     checkpoint_minutes: float = 3.0
     """Time between checkpoints."""
     system: str = "DeepMT-DR"
-    """What is trained: a name of `deepmtdr.baselines.SYSTEMS`, as the paper has it."""
+    """What is trained: a name of `deepmtdr.systems.SYSTEMS`, as the paper has it."""
     parts: PartNames = field(default_factory=PartNames)
     """Parts that take the place of the system's own (Finding 2)."""
     data: DataRecipe = field(default_factory=DataRecipe)
@@ -155,7 +155,7 @@ class Recipe:
 
 STAGES = ("restoration", "grading", "joint")
 SCHEDULES = ("cosine", "step")
-LOOK_SCORES = ("psnr_gain", "aupr_mean", "kappa_quadratic", "auc_referable")
+VALIDATION_SCORES = ("psnr_gain", "aupr_mean", "kappa_quadratic", "auc_referable")
 """Scores of a look at the validation side: gain over bicubic in the field of view (dB), AUPR of the types, grading."""
 
 
@@ -163,7 +163,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """Read a shipped preset by name, or a TOML file, and apply `--set key=value` overrides.
 
     Args:
-        name_or_path: `small`, `smoke`, ... (see `recipe_names`), or the path of a `.toml` file.
+        name_or_path: `small`, `smoke`, ... (see `list_recipes`), or the path of a `.toml` file.
         overrides: `a.b=value` with a TOML value: `joint.loss.lambda_tv=0`, `data.datasets=["idrid"]`.
 
     Raises:
@@ -178,7 +178,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     return recipe
 
 
-def split_file(name: str) -> Path:
+def find_split_file(name: str) -> Path:
     """The CSV that a recipe's `data.split` means.
 
     Raises:
@@ -190,7 +190,7 @@ def split_file(name: str) -> Path:
     raise RecipeError(f"data.split = {name!r}: no such file, and no split of that name is shipped")
 
 
-def recipe_names() -> list[str]:
+def list_recipes() -> list[str]:
     """The presets shipped with the package."""
     return sorted(file.name.removesuffix(".toml") for file in _presets().iterdir() if file.name.endswith(".toml"))
 
@@ -206,7 +206,7 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
         text = (path if path.suffix == ".toml" else preset).read_text(encoding="utf-8")
         return {"name": path.stem, **tomllib.loads(text)}
     except OSError as error:
-        known = f"expected a .toml file or one of {', '.join(recipe_names())}"
+        known = f"expected a .toml file or one of {', '.join(list_recipes())}"
         raise RecipeError(f"recipe {name_or_path}: not found ({error.strerror}); {known}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {name_or_path}: no valid TOML: {error}") from error
@@ -233,12 +233,12 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(recipe)))
 
 
-def differences(was: Mapping[str, Any], now: Mapping[str, Any], inside: str = "") -> Iterator[str]:
+def recipe_differences(was: Mapping[str, Any], now: Mapping[str, Any], inside: str = "") -> Iterator[str]:
     """What differs between two recipes (`to_dict`), as "joint.steps was 3, is 5"."""
     for key in sorted({*was, *now}):
         one, other = was.get(key), now.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
-            yield from differences(one, other, f"{inside}{key}.")
+            yield from recipe_differences(one, other, f"{inside}{key}.")
         elif one != other:
             yield f"{inside}{key} was {one!r}, is {other!r}"
 
@@ -246,7 +246,7 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], inside: str = ""
 def _out_of_range(recipe: Recipe) -> Iterator[str]:
     """What is wrong with the values of a recipe whose types are right."""
     known = ("1", *map(str, SCALES))
-    yield from unknown_names(recipe.system, recipe.parts)
+    yield from find_unknown_names(recipe.system, recipe.parts)
     if recipe.precision not in ("bf16", "fp32"):
         yield f"precision = {recipe.precision!r}, expected bf16 or fp32"
     if recipe.data.frame < 16 or recipe.data.frame % 16:
@@ -296,5 +296,5 @@ def _wrong_course(name: str, stage: Stage) -> Iterator[str]:
         yield f"{name}.loss.class_weights = {classes}, expected {len(Grade)} weights from 0, or none"
     if min(stage.epoch, stage.patience) < 0 or (stage.patience and not stage.stop_on):
         yield f"{name}: epoch {stage.epoch}, patience {stage.patience}, expected from 0 on, and patience with a stop_on"
-    if stage.stop_on not in ("", *LOOK_SCORES):
-        yield f"{name}.stop_on = {stage.stop_on!r}, expected one of {', '.join(LOOK_SCORES)}, or nothing"
+    if stage.stop_on not in ("", *VALIDATION_SCORES):
+        yield f"{name}.stop_on = {stage.stop_on!r}, expected one of {', '.join(VALIDATION_SCORES)}, or nothing"

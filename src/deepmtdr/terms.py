@@ -7,6 +7,10 @@ hard exudates. Code and files keep the data sets' letters (reading R20); people 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Literal, NamedTuple
+
+Laterality = Literal["L", "R"]
+"""Left or right eye."""
 
 
 class Lesion(IntEnum):
@@ -31,7 +35,7 @@ _LESION_NAMES = {
 }
 
 
-PRESENT = 0.5
+LESION_THRESHOLD = 0.5
 """A pixel counts as lesion from this probability on."""
 
 
@@ -60,3 +64,12 @@ FRAME = 1024
 
 SCALES = (2, 4, 8)
 """The scales that lead into the frame: 512 x 2, 256 x 4 (the paper's setting), 128 x 8 (Fig. 4)."""
+
+
+class ReferralThreshold(NamedTuple):
+    """A calibrated operating point: the probability from which a photograph is called referable."""
+
+    sensitivity: float
+    """Target sensitivity when the threshold was chosen on graded photographs, in (0, 1]."""
+    value: float
+    """Probability of referable disease from which a photograph is called referable, in (0, 1]."""

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepmtdr.baselines.adly_et_al import TREE, WIDTHS, AdlyEtAl, tree_log_probabilities
-from deepmtdr.baselines.slots import Graded, plain_view
-from deepmtdr.data.synthetic import draw
 from deepmtdr.losses import GradeLabels
+from deepmtdr.model.interfaces import GradingOutput, rgb_to_input
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 
 NARROW = (4, 8, 8, 16, 16)
@@ -29,15 +29,15 @@ def no_lesions(frame: Tensor) -> Tensor:
 
 
 def photographs(grades: tuple[int, ...], side: int = 96) -> Tensor:
-    drawn = [torch.from_numpy(draw(2 * seed, Grade(g), 96).photograph) for seed, g in enumerate(grades)]
+    drawn = [torch.from_numpy(draw_photograph(2 * seed, Grade(g), 96).photograph) for seed, g in enumerate(grades)]
     shaped = [F.interpolate(d.permute(2, 0, 1)[None].float() / 255, (side, side), mode="area") for d in drawn]
-    return plain_view(torch.cat(shaped))
+    return rgb_to_input(torch.cat(shaped))
 
 
 def nodes_loss(
     nodes: Tensor, grades: list[int], known: list[bool] | None = None, weights: Tensor | None = None
 ) -> Tensor:
-    graded = Graded(torch.zeros(len(grades), 5), (), (nodes,))
+    graded = GradingOutput(torch.zeros(len(grades), 5), (), (nodes,))
     seen = torch.tensor(known or [True] * len(grades))
     return AdlyEtAl((1,)).loss(graded, GradeLabels(torch.tensor(grades), seen, weights))
 

@@ -8,9 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.ce_net import CENet, DenseAtrousConvolution, ResidualMultiKernelPooling
-from deepmtdr.baselines.slots import plain_view
 from deepmtdr.losses import LesionLabels
-from segmenters import ALL, expect_every_parameter_to_learn, expect_probabilities, learned_by_heart
+from deepmtdr.model.interfaces import rgb_to_input
+from segmenter_checks import (
+    ALL_ANNOTATED,
+    assert_all_parameters_get_gradients,
+    assert_class_probabilities,
+    overfit_precision,
+)
 
 SMALL = (32, 64, 96, 128)
 
@@ -61,8 +66,8 @@ def test_equals_the_published_layer_table() -> None:
     # At 192 px the coarsest map has 6x6 cells, so that every pool is whole.
     net, rgb = CENet(), torch.rand(1, 3, 192, 192)
     with torch.no_grad():
-        net(plain_view(torch.rand(2, 3, 64, 64)))  # running statistics that are not those of the start
-        assert torch.allclose(net.eval()(plain_view(rgb)), layer_table(net, rgb), atol=1e-5)
+        net(rgb_to_input(torch.rand(2, 3, 64, 64)))  # running statistics that are not those of the start
+        assert torch.allclose(net.eval()(rgb_to_input(rgb)), layer_table(net, rgb), atol=1e-5)
 
 
 def test_parameters_are_those_of_the_published_layer_table() -> None:
@@ -124,11 +129,11 @@ def test_pools_larger_than_the_map_take_the_whole_of_it(side: int) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 112), (192, 64)])
 def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
-    expect_probabilities(CENet(SMALL), height, width)
+    assert_class_probabilities(CENet(SMALL), height, width)
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    expect_every_parameter_to_learn(CENet(SMALL))
+    assert_all_parameters_get_gradients(CENet(SMALL))
 
 
 def test_loss_by_hand() -> None:
@@ -139,10 +144,10 @@ def test_loss_by_hand() -> None:
     masks[:, 0] = 1
     dice, entropy = (1 / 9 + 3) / 4, -torch.tensor(0.8).log()
     loss = CENet(SMALL).loss
-    assert torch.allclose(loss(classes, LesionLabels(masks, ALL)), dice + entropy, atol=1e-5)
+    assert torch.allclose(loss(classes, LesionLabels(masks, ALL_ANNOTATED)), dice + entropy, atol=1e-5)
     only_ma = torch.tensor([[True, False, False, False]] * 2)
     assert torch.allclose(loss(classes, LesionLabels(masks, only_ma)), torch.tensor(1 / 9), atol=1e-5)
-    assert loss(classes, LesionLabels(masks, ~ALL)) == 0
+    assert loss(classes, LesionLabels(masks, ~ALL_ANNOTATED)) == 0
 
 
 def test_imagenet_weights_load_under_their_published_names() -> None:
@@ -165,4 +170,4 @@ def test_missing_imagenet_weights_are_named() -> None:
 
 
 def test_learns_a_few_drawings_by_heart() -> None:
-    assert learned_by_heart(CENet(SMALL), 100, 3e-3) > 0.5
+    assert overfit_precision(CENet(SMALL), 100, 3e-3) > 0.5

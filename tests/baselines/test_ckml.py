@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.ckml import CKML, LOSSES, MODULES, CombinedKernels
+from deepmtdr.baselines.ckml import CKML, LOSS_WEIGHTS, MODULES, CombinedKernels
 from deepmtdr.baselines.hybrid_colour import to_lgi
-from deepmtdr.baselines.slots import Graded, plain_view
-from deepmtdr.data.synthetic import draw
 from deepmtdr.losses import GradeLabels
+from deepmtdr.model.interfaces import GradingOutput, rgb_to_input
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
-from graders import expect_any_frame_to_be_graded, expect_every_parameter_to_learn
+from grader_checks import assert_all_parameters_get_gradients, assert_grades_any_frame
 
 KNOWN = torch.ones(5, dtype=torch.bool)
 
@@ -29,9 +29,11 @@ class SmallCKML(CKML):
 
 def photographs(side: int) -> tuple[Tensor, Tensor, Tensor]:
     """A drawing of every grade as the network sees it, empty lesion maps, the grades."""
-    drawn = [torch.from_numpy(draw(20 + grade, grade, 128).photograph).permute(2, 0, 1) / 255 for grade in Grade]
+    drawn = [
+        torch.from_numpy(draw_photograph(20 + grade, grade, 128).photograph).permute(2, 0, 1) / 255 for grade in Grade
+    ]
     frames = torch.cat([F.interpolate(d[None], (side, side), mode="bilinear", antialias=True) for d in drawn])
-    return plain_view(frames), torch.zeros(len(Grade), 4, side, side), torch.arange(len(Grade))
+    return rgb_to_input(frames), torch.zeros(len(Grade), 4, side, side), torch.arange(len(Grade))
 
 
 def test_modules_are_googlenets() -> None:
@@ -79,7 +81,7 @@ def test_photograph_is_seen_in_lgi() -> None:
     net, shown = SmallCKML().eval(), []
     net.stem.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     rgb = torch.rand(1, 3, 96, 96)
-    net(plain_view(rgb), torch.zeros(1, 4, 96, 96))
+    net(rgb_to_input(rgb), torch.zeros(1, 4, 96, 96))
     torch.testing.assert_close(shown[0], 2 * to_lgi(rgb) - 1, rtol=0, atol=1e-5)
 
 
@@ -87,10 +89,10 @@ def test_loss_is_the_weighted_sum_of_three_cross_entropies() -> None:
     # equal logits: ln 5 each; one logit of ln 4 before four zeros: -ln (4 / 8) = ln 2
     equal, certain = torch.zeros(1, 5), torch.tensor([[math.log(4), 0.0, 0.0, 0.0, 0.0]])
     grade, known, net = torch.tensor([0]), torch.tensor([True]), SmallCKML()
-    loss = net.loss(Graded(equal, (), (certain, equal)), GradeLabels(grade, known))
+    loss = net.loss(GradingOutput(equal, (), (certain, equal)), GradeLabels(grade, known))
     assert loss.item() == pytest.approx(math.log(5) + 0.3 * math.log(2) + 0.3 * math.log(5), abs=1e-6)
-    assert LOSSES == (1.0, 0.3, 0.3)
-    unknown = net.loss(Graded(equal, (), (certain, equal)), GradeLabels(grade, ~known))
+    assert LOSS_WEIGHTS == (1.0, 0.3, 0.3)
+    unknown = net.loss(GradingOutput(equal, (), (certain, equal)), GradeLabels(grade, ~known))
     assert unknown.item() == 0
 
 
@@ -116,11 +118,11 @@ def test_further_classifiers_have_no_say_in_use() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("side", [64, 256])
 def test_any_frame_is_graded_at_224_px(dtype: torch.dtype, side: int) -> None:
-    expect_any_frame_to_be_graded(CKML(), side, dtype, (112, 56, 28, 14, 7))
+    assert_grades_any_frame(CKML(), side, dtype, (112, 56, 28, 14, 7))
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    expect_every_parameter_to_learn(SmallCKML(), *photographs(64))
+    assert_all_parameters_get_gradients(SmallCKML(), *photographs(64))
 
 
 def test_it_learns_five_drawings_by_heart() -> None:

@@ -9,7 +9,12 @@ from torch import nn
 from deepmtdr.baselines.dru_net import STEPS, DRUNet, RecurrentConv, RecurrentResidualBlock
 from deepmtdr.baselines.u_net import WIDTHS
 from deepmtdr.losses import LesionLabels
-from segmenters import ALL, expect_every_parameter_to_learn, expect_probabilities, learned_by_heart
+from segmenter_checks import (
+    ALL_ANNOTATED,
+    assert_all_parameters_get_gradients,
+    assert_class_probabilities,
+    overfit_precision,
+)
 
 SMALL = (8, 16, 32, 64)
 
@@ -72,19 +77,19 @@ def test_parameters_are_those_of_the_public_r2u_nets() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 96)])
 def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
-    expect_probabilities(DRUNet((*SMALL, 128)), height, width)
+    assert_class_probabilities(DRUNet((*SMALL, 128)), height, width)
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    expect_every_parameter_to_learn(DRUNet((*SMALL, 128)))
+    assert_all_parameters_get_gradients(DRUNet((*SMALL, 128)))
 
 
 def test_loss_is_cross_entropy_of_wholly_annotated_photographs() -> None:
     classes = torch.full((2, 5, 8, 8), 0.2)
     loss = DRUNet(SMALL).loss
-    assert torch.allclose(loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), ALL)), torch.tensor(5.0).log())
+    assert torch.allclose(loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), ALL_ANNOTATED)), torch.tensor(5.0).log())
     assert loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), torch.tensor([[True, True, True, False]] * 2))) == 0
 
 
 def test_learns_a_few_drawings_by_heart() -> None:
-    assert learned_by_heart(DRUNet(SMALL), 120, 3e-3) > 0.5
+    assert overfit_precision(DRUNet(SMALL), 120, 3e-3) > 0.5

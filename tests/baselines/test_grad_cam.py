@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.grad_cam import grad_cam
-from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction, own_parts
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction, paper_parts
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
 from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
@@ -18,7 +18,7 @@ from deepmtdr.model.segmentation import SegmentationConfig
 
 def speaking() -> DeepMTDR:
     """A small network whose last features all speak for DR."""
-    model = DeepMTDR(SMALL, own_parts(SMALL)._replace(evidence=grad_cam)).eval()
+    model = DeepMTDR(SMALL, paper_parts(SMALL)._replace(evidence=grad_cam)).eval()
     with torch.no_grad():
         grading = cast(GradingSubnet, model.grading)
         grading.spp_fc.weight.abs_()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.guided_backpropagation import Rectifiers, image_gradient, magnitude
-from deepmtdr.model.grading import Grading, GradingConfig, GradingSubnet, dr_score
+from deepmtdr.baselines.guided_backpropagation import ReLUGradientMode, gradient_magnitude, image_gradient
+from deepmtdr.model.grading import GradingConfig, GradingOutput, GradingSubnet, dr_score
 
 LESIONS = torch.zeros(1, 4, 16, 16)
 
@@ -25,10 +25,10 @@ class Relus(nn.Module):
         self.conv2, self.relu2 = nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU()
         self.fc = nn.Linear(8, 5)
 
-    def forward(self, seen: Tensor, lesions: Tensor | None = None) -> Grading:
+    def forward(self, seen: Tensor, lesions: Tensor | None = None) -> GradingOutput:
         fine = self.relu1(self.conv1(seen))
         coarse = self.relu2(self.conv2(fine))
-        return Grading(self.fc(coarse.mean(dim=(2, 3))), (fine, coarse))
+        return GradingOutput(self.fc(coarse.mean(dim=(2, 3))), (fine, coarse))
 
 
 class Scored(nn.Module):
@@ -44,7 +44,7 @@ class Scored(nn.Module):
 
 def slope(of: Callable[[Tensor], Tensor], at: float, *, guided: bool) -> float:
     x = torch.tensor([at], requires_grad=True)
-    with Rectifiers(guided=guided, softness=0.0):
+    with ReLUGradientMode(guided=guided, softness=0.0):
         return torch.autograd.grad(of(x).sum(), x)[0].item()
 
 
@@ -62,7 +62,7 @@ def test_gradient_passes_only_what_was_positive_and_is_positive(relu: Callable[[
 
 def test_rectifiers_say_what_relu_says() -> None:
     x = torch.tensor([-1.0, 0.0, 2.0])
-    with Rectifiers(guided=True, softness=0.1):
+    with ReLUGradientMode(guided=True, softness=0.1):
         assert F.relu(x).tolist() == [0, 0, 2]
         assert F.relu(input=x).tolist() == [0, 0, 2]
 
@@ -83,7 +83,7 @@ def test_residual_network_is_guided_at_every_relu() -> None:
     """All 18 of them: a ReLU for every convolution but the shortcuts', and the hidden layer's."""
     seen = []
 
-    class Counting(Rectifiers):
+    class Counting(ReLUGradientMode):
         def passes(self, x: Tensor, gradient: Tensor) -> Tensor:
             seen.append(x.shape)
             return super().passes(x, gradient)
@@ -102,21 +102,21 @@ def test_magnitude_is_summed_over_the_channels_and_full_at_the_99th_percentile()
     gradient = torch.zeros(1, 3, 10, 20)
     gradient[0, 0] = torch.arange(200.0).view(10, 20)
     gradient[0, 1] = -gradient[0, 0]
-    shown = magnitude(gradient).flatten()
+    shown = gradient_magnitude(gradient).flatten()
     assert shown[197:].tolist() == [1, 1, 1]  # the pixel of rank 197 = 0.99 * 199 has 2 * 197
     assert shown[100].item() == pytest.approx(100 / 197)
 
 
 def test_percentile_is_held_where_the_magnitude_is_differentiated() -> None:
     gradient = torch.arange(1.0, 601.0).view(1, 3, 10, 20).requires_grad_()
-    (slopes,) = torch.autograd.grad(magnitude(gradient)[0, 0, 0, :5].sum(), gradient)
+    (slopes,) = torch.autograd.grad(gradient_magnitude(gradient)[0, 0, 0, :5].sum(), gradient)
     assert (slopes[0, :, 0, :5] > 0).all() and (slopes != 0).sum() == 15
 
 
 def test_magnitude_of_nothing_is_nothing_and_of_one_pixel_is_one() -> None:
     gradient = torch.zeros(2, 3, 20, 20)
     gradient[1, 2, 5, 7] = -1e-6
-    shown = magnitude(gradient)
+    shown = gradient_magnitude(gradient)
     assert not shown[0].any()
     assert shown[1, 0, 5, 7] == 1 and shown[1].sum() == 1
 
@@ -142,7 +142,7 @@ def test_exact_derivative_teaches_nothing_in_use_and_the_softened_one_does() -> 
 def test_softened_derivative_of_one_unit_by_hand() -> None:
     # d(3 relu(2 x))/dx = 6 [2 x > 0]; the step's slope at 2 x = 0.1 with softness 0.1: s (1 - s) / 0.1, s = sigmoid(1).
     x = torch.tensor([0.05], dtype=torch.float64, requires_grad=True)
-    with Rectifiers(guided=True, softness=0.1):
+    with ReLUGradientMode(guided=True, softness=0.1):
         (gradient,) = torch.autograd.grad((3 * F.relu(2 * x)).sum(), x, create_graph=True)
     assert gradient.item() == 6
     s = torch.sigmoid(torch.tensor(1.0, dtype=torch.float64)).item()
@@ -153,7 +153,7 @@ def test_softened_derivative_of_a_layer_is_that_of_the_gradient_with_soft_steps(
     torch.manual_seed(2)
     into, out, weight = (torch.randn(*size, dtype=torch.float64) for size in ((7, 4), (7,), (4,)))
     x = torch.randn(4, dtype=torch.float64, requires_grad=True)
-    with Rectifiers(guided=False, softness=0.3):
+    with ReLUGradientMode(guided=False, softness=0.3):
         (gradient,) = torch.autograd.grad((out * F.relu(into @ x)).sum(), x, create_graph=True)
     (ours,) = torch.autograd.grad((weight * gradient).sum(), x)
 

@@ -9,7 +9,12 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.hgn import DEPTHS, HGN, WIDTHS, FullyConvolutional, geometric_mean
 from deepmtdr.losses import LesionLabels, lesion_cross_entropy_loss
-from segmenters import ALL, expect_every_parameter_to_learn, expect_probabilities, learned_by_heart
+from segmenter_checks import (
+    ALL_ANNOTATED,
+    assert_all_parameters_get_gradients,
+    assert_class_probabilities,
+    overfit_precision,
+)
 
 SMALL = (8, 16, 32, 64)
 
@@ -58,8 +63,8 @@ def test_one_network_sees_the_photograph_the_other_half_of_its_size() -> None:
 def test_loss_is_the_mean_of_the_two_networks_own() -> None:
     logits, others = torch.randn(2, 5, 8, 8), torch.randn(2, 5, 8, 8)
     masks = F.one_hot(torch.randint(5, (2, 8, 8)), 5).permute(0, 3, 1, 2)[:, :4].float()
-    own = [lesion_cross_entropy_loss(z.softmax(dim=1)[:, :4], masks, ALL) for z in (logits, others)]
-    ours = HGN(SMALL).loss(geometric_mean(logits, others), LesionLabels(masks, ALL))
+    own = [lesion_cross_entropy_loss(z.softmax(dim=1)[:, :4], masks, ALL_ANNOTATED) for z in (logits, others)]
+    ours = HGN(SMALL).loss(geometric_mean(logits, others), LesionLabels(masks, ALL_ANNOTATED))
     assert torch.allclose(ours, (own[0] + own[1]) / 2)
 
 
@@ -68,7 +73,7 @@ def test_each_network_learns_by_itself() -> None:
     masks = (torch.rand(2, 4, 8, 8) > 0.95).float()
     logits, gradients = torch.randn(2, 5, 8, 8, requires_grad=True), []
     for _ in range(2):
-        loss = HGN(SMALL).loss(geometric_mean(logits, torch.randn(2, 5, 8, 8)), LesionLabels(masks, ALL))
+        loss = HGN(SMALL).loss(geometric_mean(logits, torch.randn(2, 5, 8, 8)), LesionLabels(masks, ALL_ANNOTATED))
         gradients += torch.autograd.grad(loss, logits)
     assert torch.allclose(*gradients)
 
@@ -103,12 +108,12 @@ def test_parameters_are_the_first_ten_convolutions_of_vgg_16_twice() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 96)])
 def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
-    expect_probabilities(HGN(SMALL), height, width)
+    assert_class_probabilities(HGN(SMALL), height, width)
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    expect_every_parameter_to_learn(HGN(SMALL))
+    assert_all_parameters_get_gradients(HGN(SMALL))
 
 
 def test_learns_a_few_drawings_by_heart() -> None:
-    assert learned_by_heart(HGN(SMALL), 100, 1e-2) > 0.5
+    assert overfit_precision(HGN(SMALL), 100, 1e-2) > 0.5

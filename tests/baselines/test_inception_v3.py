@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepmtdr.baselines.inception_v3 import InceptionV3
-from deepmtdr.baselines.slots import Graded
 from deepmtdr.losses import GradeLabels
-from graders import unlike_identity
+from deepmtdr.model.interfaces import GradingOutput
+from grader_checks import randomise_batch_norms
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def model() -> InceptionV3:
     """With running statistics and scales that are no identity."""
     torch.manual_seed(0)
     made = InceptionV3().eval()
-    unlike_identity(made)
+    randomise_batch_norms(made)
     return made
 
 
@@ -110,7 +110,7 @@ def test_in_training_the_auxiliary_classifier_speaks_beside_the_last_layer(model
 
 def loss(model: InceptionV3, logits: Tensor, extra: tuple[Tensor, ...], known: list[bool]) -> float:
     grade = torch.tensor([2, 1][: len(logits)])
-    return float(model.loss(Graded(logits, (), extra), GradeLabels(grade, torch.tensor(known))))
+    return float(model.loss(GradingOutput(logits, (), extra), GradeLabels(grade, torch.tensor(known))))
 
 
 def test_its_loss_counts_the_auxiliary_by_two_fifths(model: InceptionV3) -> None:
@@ -122,8 +122,8 @@ def test_its_loss_counts_the_auxiliary_by_two_fifths(model: InceptionV3) -> None
 def test_a_class_weight_is_the_true_grades_with_smoothed_labels_too(model: InceptionV3) -> None:
     logits, weights = torch.tensor([[0.3, -1.0, 2.0, 0.0, 0.7]]), torch.tensor([1.0, 9.0, 3.0, 5.0, 7.0])
     labels = GradeLabels(torch.tensor([2]), torch.tensor([True]))
-    plain = model.loss(Graded(logits, ()), labels)
-    assert torch.allclose(model.loss(Graded(logits, ()), labels._replace(class_weights=weights)), 3 * plain)
+    plain = model.loss(GradingOutput(logits, ()), labels)
+    assert torch.allclose(model.loss(GradingOutput(logits, ()), labels._replace(class_weights=weights)), 3 * plain)
 
 
 def test_its_labels_are_smoothed_by_a_tenth_over_five_grades(model: InceptionV3) -> None:

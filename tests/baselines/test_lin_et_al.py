@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.lin_et_al import PATCH, PRIOR, AntiNoiseDetector, AttentionFusion
 from deepmtdr.baselines.resnet18 import ResNet18
-from deepmtdr.baselines.slots import plain_view
-from deepmtdr.data.synthetic import draw
 from deepmtdr.losses import GradeLabels, LesionLabels
+from deepmtdr.model.interfaces import rgb_to_input
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 
 NARROW = (4, 8, 8, 16)
@@ -26,12 +26,12 @@ class SmallFusion(AttentionFusion):
 
 def drawings(grades: tuple[int, ...], side: int = 96) -> tuple[Tensor, Tensor]:
     """Photographs as they are seen, and their lesion masks."""
-    drawn = [draw(2 * seed, Grade(g), 96) for seed, g in enumerate(grades)]
+    drawn = [draw_photograph(2 * seed, Grade(g), 96) for seed, g in enumerate(grades)]
     frames = [torch.from_numpy(d.photograph).permute(2, 0, 1) / 255 for d in drawn]
     masks = [torch.from_numpy(d.lesion_masks).float() for d in drawn]
     seen = torch.cat([F.interpolate(f[None], (side, side), mode="area") for f in frames])
     shown = torch.cat([F.adaptive_max_pool2d(m[None], (side, side)) for m in masks])
-    return plain_view(seen), shown
+    return rgb_to_input(seen), shown
 
 
 def patches(*scores: list[float]) -> Tensor:
@@ -142,7 +142,7 @@ def test_missed_half_of_like_lesions_no_longer_spoils_the_annotated_half(
     The annotated half pulls up with 1, the missed half down with 3 x 8 / 32 = 0.75: p = 1 / 1.75 without anti-noise.
     With it the missed ones count 1 - p: p = 1 / (1 + 0.75 (1 - p)), so p = 1.
     """
-    monkeypatch.setattr("deepmtdr.baselines.lin_et_al.SUSPECT", suspect)
+    monkeypatch.setattr("deepmtdr.baselines.lin_et_al.MISSED_LESION_THRESHOLD", suspect)
     masks = torch.zeros(1, 4, 8, 8 * 40)
     masks[:, 2, :, : 8 * 8] = 1
     detector, logit, p = AntiNoiseDetector(NARROW), torch.zeros((), requires_grad=True), torch.zeros(())

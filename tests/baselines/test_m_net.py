@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.m_net import ConvNorm, MNet, Residual, block_c
-from deepmtdr.baselines.slots import plain_view
-from deepmtdr.data.synthetic import draw
+from deepmtdr.baselines.m_net import ConvNorm, MNet, ScaledResidual, block_c
 from deepmtdr.losses import GradeLabels
+from deepmtdr.model.interfaces import rgb_to_input
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 
 
@@ -47,9 +47,11 @@ def disturbed(whole: MNet) -> MNet:
 
 def photographs(side: int) -> tuple[Tensor, Tensor, Tensor]:
     """A drawing of every grade as the network sees it, empty lesion maps, the grades."""
-    drawn = [torch.from_numpy(draw(20 + grade, grade, 128).photograph).permute(2, 0, 1) / 255 for grade in Grade]
+    drawn = [
+        torch.from_numpy(draw_photograph(20 + grade, grade, 128).photograph).permute(2, 0, 1) / 255 for grade in Grade
+    ]
     frames = torch.cat([F.interpolate(d[None], (side, side), mode="bilinear", antialias=True) for d in drawn])
-    return plain_view(frames), torch.zeros(len(Grade), 4, side, side), torch.arange(len(Grade))
+    return rgb_to_input(frames), torch.zeros(len(Grade), 4, side, side), torch.arange(len(Grade))
 
 
 # Inception-ResNet-v2 again, from the published layers alone: what each one is called, whether it is padded, its stride.
@@ -156,7 +158,7 @@ def test_native_features_are_243_119_59_29_and_14_px_wide() -> None:
 def test_any_frame_is_graded_at_492_px(dtype: torch.dtype) -> None:
     net = MNet((1, 1, 1)).eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        graded = net(plain_view(torch.rand(1, 3, 64, 64)), torch.zeros(1, 4, 64, 64))
+        graded = net(rgb_to_input(torch.rand(1, 3, 64, 64)), torch.zeros(1, 4, 64, 64))
     assert graded.logits.dtype == torch.float32 and graded.features[-1].shape[-1] == 14
     assert graded.logits.sum() == pytest.approx(0, abs=1e-5)
     assert all((feature >= 0).all() for feature in graded.features)
@@ -170,7 +172,7 @@ def test_every_parameter_learns_from_the_loss() -> None:
 
 
 def test_residual_block_adds_the_scaled_branches() -> None:
-    block = Residual(ConvNorm(1, 1, 1), mixed=1, channels=1, scale=0.17).eval()
+    block = ScaledResidual(ConvNorm(1, 1, 1), mixed=1, channels=1, scale=0.17).eval()
     for parameter in block.parameters():
         nn.init.ones_(parameter)
     # branch of 2: (2 * 1 - 0) / sqrt(1 + 0.001) + 1 = 2.9990; back: 2.9990 + 1; block: 2 + 0.17 * 3.9990

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from deepmtdr.baselines.mahapatra_et_al import ADVERSARIAL, LEVELS, WINDOW, MahapatraEtAl, local_saliency
 from deepmtdr.baselines.u_net import UNet
-from deepmtdr.data.batches import Batch
-from deepmtdr.data.synthetic import draw
 from deepmtdr.losses import LossWeights
 from deepmtdr.model.deepmtdr import DeepMTDR, Parts
 from deepmtdr.model.isr import bicubic
-from deepmtdr.stages import joint_losses, restoration_losses, route
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import SCALES, Grade
+from deepmtdr.training.batches import Batch
+from deepmtdr.training.step_losses import backward_by_subnet, joint_losses, restoration_losses
 
 
 def small() -> MahapatraEtAl:
@@ -32,7 +32,7 @@ def wired(network: MahapatraEtAl, segmentation: nn.Module | None = None) -> Deep
 
 def drawn_batch(side: int = 64) -> Batch:
     """Two tiny drawings."""
-    drawings = [draw(seed, Grade.SEVERE, 2 * side) for seed in (1, 2)]
+    drawings = [draw_photograph(seed, Grade.SEVERE, 2 * side) for seed in (1, 2)]
     hr = torch.stack([torch.tensor(d.photograph)[-side:, :side].permute(2, 0, 1) / 255 for d in drawings])
     masks = torch.stack([torch.tensor(d.lesion_masks)[:, -side:, :side].float() for d in drawings])
     known = torch.ones(2, dtype=torch.bool)
@@ -102,7 +102,7 @@ def test_adversary_loss_is_2_ln_2_where_it_cannot_tell() -> None:
     network = small()
     nn.init.zeros_(network.adversary.logit.weight)
     nn.init.zeros_(network.adversary.logit.bias)
-    loss = network.adversary_loss(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32))
+    loss = network.discriminator_loss(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32))
     assert loss.item() == pytest.approx(2 * log(2))
 
 
@@ -130,7 +130,7 @@ def test_every_parameter_gets_a_finite_gradient_by_one_of_the_scales() -> None:
         if name.startswith("to_rgb"):
             nn.init.normal_(parameter, std=0.1)
     for scale in SCALES:
-        route(restoration_losses(model, batch, scale, LossWeights()), model, end_to_end=False)
+        backward_by_subnet(restoration_losses(model, batch, scale, LossWeights()), model, end_to_end=False)
     for name, parameter in model.isr.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
@@ -143,7 +143,9 @@ def test_neither_side_learns_from_the_others_loss(end_to_end: bool) -> None:
         """Gradients of generator and adversary by one loss alone."""
         model.zero_grad()
         others = {other: torch.zeros(()) for other in ("isr", "adversary", "segmentation") if other != name}
-        route(joint_losses(model, batch, 4, LossWeights())._replace(**others), model, end_to_end=end_to_end)
+        backward_by_subnet(
+            joint_losses(model, batch, 4, LossWeights())._replace(**others), model, end_to_end=end_to_end
+        )
         named = list(model.isr.named_parameters())
         generator, adversary = ([p.grad for n, p in named if n.startswith("adversary") is of] for of in (False, True))
         return generator, adversary
@@ -195,7 +197,7 @@ def test_a_few_steps_against_the_adversary_are_nearer_to_drawn_photographs_than_
     for _ in range(30):
         optimiser.zero_grad()
         step = restoration_losses(model, batch, 4, LossWeights())
-        route(step, model, end_to_end=False)
+        backward_by_subnet(step, model, end_to_end=False)
         optimiser.step()
         terms.append(step.terms)
     assert terms[-1]["image"] < 0.85 * terms[0]["image"]
@@ -208,11 +210,11 @@ def test_a_few_steps_teach_the_adversary_to_tell_photographs_from_bicubic() -> N
     optimiser = torch.optim.AdamW(network.adversary.parameters(), 1e-3)
     for _ in range(25):
         optimiser.zero_grad()
-        loss = network.adversary_loss(blurred, hr)
+        loss = network.discriminator_loss(blurred, hr)
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        assert network.adversary_loss(blurred, hr) < log(2)
+        assert network.discriminator_loss(blurred, hr) < log(2)
         assert (network.adversary(hr) > 0).all() and (network.adversary(blurred) < 0).all()
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from deepmtdr.baselines.mdrn import MDRN, MultiScaleResidualBlock
-from deepmtdr.data.synthetic import draw
 from deepmtdr.model.isr import bicubic
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import SCALES, Grade
 
 
@@ -26,7 +26,7 @@ def trained_a_little() -> MDRN:
 
 def drawn_photographs(side: int = 64) -> Tensor:
     """Two tiny drawings."""
-    drawings = (torch.tensor(draw(seed, Grade.SEVERE, 2 * side).photograph) for seed in (1, 2))
+    drawings = (torch.tensor(draw_photograph(seed, Grade.SEVERE, 2 * side).photograph) for seed in (1, 2))
     return torch.stack([drawing[-side:, :side].permute(2, 0, 1) / 255 for drawing in drawings])
 
 

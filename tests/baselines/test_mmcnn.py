@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.m_net import MNet
 from deepmtdr.baselines.mmcnn import MMCNN
-from deepmtdr.baselines.slots import Graded, plain_view
-from deepmtdr.data.synthetic import draw
 from deepmtdr.losses import GradeLabels
+from deepmtdr.model.interfaces import GradingOutput, rgb_to_input
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 
 BLOCKS, SIZES = (1, 1, 1), (80, 112, 144)
@@ -29,15 +29,15 @@ def no_lesions(frame: Tensor) -> Tensor:
 
 
 def photographs(grades: tuple[int, ...], side: int) -> Tensor:
-    drawn = [torch.from_numpy(draw(2 * seed, Grade(g), 96).photograph) for seed, g in enumerate(grades)]
+    drawn = [torch.from_numpy(draw_photograph(2 * seed, Grade(g), 96).photograph) for seed, g in enumerate(grades)]
     shaped = [F.interpolate(d.permute(2, 0, 1)[None].float() / 255, (side, side), mode="area") for d in drawn]
-    return plain_view(torch.cat(shaped))
+    return rgb_to_input(torch.cat(shaped))
 
 
 @pytest.mark.parametrize(("side", "size", "cells"), [(64, 224, 0), (447, 224, 0), (448, 448, 1), (1024, 720, 2)])
 def test_frame_of_a_side_brings_the_published_size_and_its_cells(side: int, size: int, cells: int) -> None:
     model = MMCNN((0, 0, 0))
-    assert model.cells_at(side) == cells
+    assert model.count_cells(side) == cells
     assert model.sizes[cells] == size
 
 
@@ -96,7 +96,7 @@ def test_smaller_frame_leaves_the_cells_alone(small: MMCNN) -> None:
 
 def test_loss_is_cross_entropy_and_squared_error_of_the_graded(small: MMCNN) -> None:
     """Even logits: log 5 = 1.6094; the number 2.5 for grade 4: 2.25. The second photograph is not graded."""
-    graded = Graded(torch.zeros(2, 5), (), (torch.tensor([2.5, 100.0]),))
+    graded = GradingOutput(torch.zeros(2, 5), (), (torch.tensor([2.5, 100.0]),))
     known = torch.tensor([True, False])
     loss = small.loss(graded, GradeLabels(torch.tensor([4, 0]), known))
     assert loss.item() == pytest.approx(1.6094 + 2.25, abs=1e-4)
@@ -104,7 +104,7 @@ def test_loss_is_cross_entropy_and_squared_error_of_the_graded(small: MMCNN) -> 
 
 
 def test_class_weights_count_in_the_cross_entropy_alone(small: MMCNN) -> None:
-    graded = Graded(torch.zeros(2, 5), (), (torch.tensor([2.0, 2.0]),))
+    graded = GradingOutput(torch.zeros(2, 5), (), (torch.tensor([2.0, 2.0]),))
     weights = torch.tensor([1.0, 1.0, 1.0, 1.0, 3.0])
     loss = small.loss(graded, GradeLabels(torch.tensor([4, 4]), KNOWN, weights))
     assert loss.item() == pytest.approx(3 * 1.6094 + 4, abs=1e-3)

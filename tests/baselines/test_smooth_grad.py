@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from deepmtdr.baselines import smooth_grad
-from deepmtdr.baselines.guided_backpropagation import image_gradient, magnitude
-from deepmtdr.baselines.smooth_grad import SmoothGrad, noise, span
+from deepmtdr.baselines.guided_backpropagation import gradient_magnitude, image_gradient
+from deepmtdr.baselines.smooth_grad import SmoothGrad, gaussian_noise, value_range
 from deepmtdr.model.deepmtdr import DeepMTDR, Parts
-from deepmtdr.model.grading import Grading, dr_score
+from deepmtdr.model.grading import GradingOutput, dr_score
 
 LESIONS = torch.zeros(1, 4, 16, 16)
 
@@ -21,16 +21,16 @@ class Plain(nn.Module):
     """A grader that is shown the frame itself."""
 
     channels = (6,)
-    view = staticmethod(lambda frame: frame)
+    preprocess = staticmethod(lambda frame: frame)
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.conv, self.fc = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 5)
 
-    def forward(self, seen: Tensor, lesions: Tensor | None = None) -> Grading:
+    def forward(self, seen: Tensor, lesions: Tensor | None = None) -> GradingOutput:
         features = self.conv(seen).relu()
-        return Grading(self.fc(features.square().mean(dim=(2, 3))), (features,))
+        return GradingOutput(self.fc(features.square().mean(dim=(2, 3))), (features,))
 
 
 class Scored(nn.Module):
@@ -49,20 +49,20 @@ def model_of(**sizes: Any) -> DeepMTDR:
 def test_mean_gradient_is_monais(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `magnitude=False`, for one photograph: MONAI's default is the root of the summed squares over n instead."""
     visualize = pytest.importorskip("monai.visualize")
-    model, frame = model_of(samples=4, spread=0.2), torch.rand(1, 3, 16, 16)
+    model, frame = model_of(samples=4, noise_level=0.2), torch.rand(1, 3, 16, 16)
     torch.manual_seed(7)
     monai = visualize.SmoothGrad(Scored(model.grading), 0.2, n_samples=4, magnitude=False, verbose=False)
     theirs = monai(frame.clone(), index=0)
     torch.manual_seed(7)
-    monkeypatch.setattr(smooth_grad, "noise", lambda like, seed: torch.randn_like(like))
+    monkeypatch.setattr(smooth_grad, "gaussian_noise", lambda like, seed: torch.randn_like(like))
     _, ours = model.predict(frame, scale=1)
-    assert torch.allclose(ours, magnitude(theirs), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(ours, gradient_magnitude(theirs), rtol=1e-4, atol=1e-5)
 
 
 def test_without_noise_it_is_the_gradient() -> None:
-    model, frame = model_of(samples=2, spread=0.0), torch.rand(1, 3, 16, 16)
+    model, frame = model_of(samples=2, noise_level=0.0), torch.rand(1, 3, 16, 16)
     plain = image_gradient(model.grading, frame.clone().requires_grad_(), LESIONS)
-    assert torch.allclose(model.predict(frame, scale=1)[1], magnitude(plain), atol=1e-6)
+    assert torch.allclose(model.predict(frame, scale=1)[1], gradient_magnitude(plain), atol=1e-6)
 
 
 def test_more_copies_come_closer_to_what_all_would_say() -> None:
@@ -75,16 +75,16 @@ def test_more_copies_come_closer_to_what_all_would_say() -> None:
 def test_noise_is_the_same_for_every_photograph_and_time_and_another_for_every_copy() -> None:
     like = torch.zeros(3, 3, 32, 32)
     dice = torch.get_rng_state()
-    assert noise(like, 1).shape == (1, 3, 32, 32)
-    assert torch.equal(noise(like, 1), noise(like[:1], 1))
-    assert not torch.equal(noise(like, 1), noise(like, 2))
-    assert noise(like, 1).std().item() == pytest.approx(1, abs=0.05)
+    assert gaussian_noise(like, 1).shape == (1, 3, 32, 32)
+    assert torch.equal(gaussian_noise(like, 1), gaussian_noise(like[:1], 1))
+    assert not torch.equal(gaussian_noise(like, 1), gaussian_noise(like, 2))
+    assert gaussian_noise(like, 1).std().item() == pytest.approx(1, abs=0.05)
     assert torch.equal(torch.get_rng_state(), dice)
 
 
 def test_span_is_each_images_own_range() -> None:
     image = torch.stack([torch.linspace(0, 1, 12), torch.linspace(-3, 3, 12)]).view(2, 3, 2, 2)
-    assert span(image).flatten().tolist() == [1, 6]
+    assert value_range(image).flatten().tolist() == [1, 6]
 
 
 def test_copies_that_are_asked_again_teach_what_copies_that_are_kept_would(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def test_copies_that_are_asked_again_teach_what_copies_that_are_kept_would(monke
         model = model_of(samples=3).train()
         torch.manual_seed(2)
         frame = torch.rand(2, 3, 16, 16, requires_grad=True)
-        evidence = model.evidence(model.read(frame), create_graph=True)
+        evidence = model.evidence(model.segment_and_grade(frame), create_graph=True)
         gradients.append(torch.autograd.grad(evidence.square().sum(), frame)[0])
     assert gradients[0].any() and torch.allclose(*gradients, rtol=1e-4, atol=1e-7)
 
@@ -112,6 +112,6 @@ def test_of_the_copies_graph_nothing_is_kept_but_their_image() -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            model.explain(model, model.read(frame), create_graph=True)  # pyright: ignore[reportOptionalCall]
+            model.evidence_method(model, model.segment_and_grade(frame), create_graph=True)  # pyright: ignore[reportOptionalCall]
         kept.append(sum(sizes))
     assert (kept[1] - kept[0]) / 6 <= 2 * 3 * 16 * 16

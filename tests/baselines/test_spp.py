@@ -10,10 +10,10 @@ from torch import Tensor
 
 from deepmtdr.baselines.densenet121 import DenseNet121
 from deepmtdr.baselines.resnet18 import ResNet18
-from deepmtdr.baselines.slots import Grader, plain_view
 from deepmtdr.baselines.spp import CELLS, VGG16SPP, DenseNet121SPP, ResNet18SPP, SqueezeNetSPP
 from deepmtdr.baselines.squeezenet import SqueezeNet
 from deepmtdr.baselines.vgg16 import VGG16
+from deepmtdr.model.interfaces import Grader, rgb_to_input
 
 PLAIN: dict[type[Grader], type[Grader]] = {
     VGG16SPP: VGG16, SqueezeNetSPP: SqueezeNet, ResNet18SPP: ResNet18, DenseNet121SPP: DenseNet121,
@@ -40,7 +40,7 @@ def test_the_dense_layer_sees_twenty_one_cells_of_every_channel(kind: type[Grade
 @pytest.mark.parametrize("kind", SLOWLY)
 @pytest.mark.parametrize("side", [64, 80, 128, 256])
 def test_it_grades_frames_of_any_size_as_they_come(kind: type[Grader], side: int) -> None:
-    model, frame = kind().eval(), plain_view(torch.rand(1, 3, side, side))
+    model, frame = kind().eval(), rgb_to_input(torch.rand(1, 3, side, side))
     with torch.no_grad():
         graded = model(frame, nothing(frame))
     assert graded.logits.shape == (1, 5)

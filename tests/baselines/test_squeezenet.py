@@ -43,7 +43,12 @@ def test_it_is_the_network_of_its_description() -> None:
 def test_its_sides_are_those_of_table_1_at_the_size_from_which_they_come() -> None:
     with torch.device("meta"):
         model = SqueezeNet()
-        assert [feature.shape[-1] for feature in model.taps(torch.zeros(1, 3, 227, 227))] == [111, 55, 27, 13]
+        assert [feature.shape[-1] for feature in model.extract_features(torch.zeros(1, 3, 227, 227))] == [
+            111,
+            55,
+            27,
+            13,
+        ]
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from deepmtdr.baselines.densenet121 import DenseNet121
 from deepmtdr.baselines.inception_v3 import InceptionV3
 from deepmtdr.baselines.resnet18 import ResNet18
-from deepmtdr.baselines.slots import Grader, plain_view
 from deepmtdr.baselines.spp import VGG16SPP, DenseNet121SPP, ResNet18SPP, SqueezeNetSPP
 from deepmtdr.baselines.squeezenet import SqueezeNet
 from deepmtdr.baselines.vgg16 import VGG16
-from deepmtdr.data.synthetic import draw
 from deepmtdr.losses import GradeLabels
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Parts
 from deepmtdr.model.gmsv import GMSVConfig
+from deepmtdr.model.interfaces import Grader, rgb_to_input
 from deepmtdr.model.isr import ISRConfig, ISRSubnet
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 
 
@@ -88,10 +88,10 @@ def imagenet(kind: type[Grader]) -> dict[str, Tensor]:
 
 def photographs() -> tuple[Tensor, Tensor]:
     """A drawn eye without and one with retinopathy, 64 px, as graders see them."""
-    drawn = [draw(seed, grade, 64).photograph for seed, grade in ((0, Grade.NEGATIVE), (4, Grade.SEVERE))]
+    drawn = [draw_photograph(seed, grade, 64).photograph for seed, grade in ((0, Grade.NEGATIVE), (4, Grade.SEVERE))]
     resized = [np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC)) for image in drawn]
     frames = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2) / 255
-    return plain_view(frames), torch.tensor([0, 3])
+    return rgb_to_input(frames), torch.tensor([0, 3])
 
 
 def loss_of(model: Grader, seen: Tensor, grade: Tensor) -> Tensor:

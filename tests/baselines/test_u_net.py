@@ -8,8 +8,13 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.u_net import WIDTHS, UNet
 from deepmtdr.losses import LesionLabels
-from deepmtdr.model.segmentation import PRIOR
-from segmenters import ALL, expect_every_parameter_to_learn, expect_probabilities, learned_by_heart
+from deepmtdr.model.segmentation import LESION_PRIOR
+from segmenter_checks import (
+    ALL_ANNOTATED,
+    assert_all_parameters_get_gradients,
+    assert_class_probabilities,
+    overfit_precision,
+)
 
 SMALL = (8, 16, 32, 64, 128)
 
@@ -43,24 +48,24 @@ def test_it_begins_with_background_everywhere() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         classes = UNet(SMALL)(torch.rand(2, 3, 64, 64))
-    assert (1 - classes[:, -1]).mean().item() == pytest.approx(PRIOR, rel=0.2)
+    assert (1 - classes[:, -1]).mean().item() == pytest.approx(LESION_PRIOR, rel=0.2)
 
 
 def test_loss_is_cross_entropy_of_wholly_annotated_photographs() -> None:
     classes, masks = torch.full((2, 5, 8, 8), 0.2), torch.zeros(2, 4, 8, 8)
-    assert torch.allclose(UNet(SMALL).loss(classes, LesionLabels(masks, ALL)), torch.tensor(5.0).log())
+    assert torch.allclose(UNet(SMALL).loss(classes, LesionLabels(masks, ALL_ANNOTATED)), torch.tensor(5.0).log())
     some = torch.tensor([[True, True, True, False]] * 2)
     assert UNet(SMALL).loss(classes, LesionLabels(masks, some)) == 0
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 96)])
 def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
-    expect_probabilities(UNet(SMALL), height, width)
+    assert_class_probabilities(UNet(SMALL), height, width)
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    expect_every_parameter_to_learn(UNet(SMALL))
+    assert_all_parameters_get_gradients(UNet(SMALL))
 
 
 def test_learns_a_few_drawings_by_heart() -> None:
-    assert learned_by_heart(UNet(SMALL), 100, 3e-3) > 0.5
+    assert overfit_precision(UNet(SMALL), 100, 3e-3) > 0.5

@@ -52,7 +52,7 @@ def test_its_convolutions_are_where_the_published_listing_has_them() -> None:
 def test_its_features_are_what_each_pooling_sees() -> None:
     with torch.device("meta"):
         model = VGG16()
-        features = model.taps(torch.zeros(1, 3, 64, 64))
+        features = model.extract_features(torch.zeros(1, 3, 64, 64))
     assert [(f.shape[1], f.shape[-1]) for f in features] == [(block[-1], 64 >> n) for n, block in enumerate(BLOCKS)]
 
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.hybrid_colour import to_lgi
-from deepmtdr.baselines.slots import plain_view
-from deepmtdr.baselines.vnxk import AT_FIRST, VNXK, ExtraKernel
-from deepmtdr.data.synthetic import draw
+from deepmtdr.baselines.vnxk import INITIAL_GAIN, VNXK, ExtraKernel
 from deepmtdr.losses import GradeLabels
+from deepmtdr.model.interfaces import rgb_to_input
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
-from graders import expect_any_frame_to_be_graded, expect_every_parameter_to_learn
+from grader_checks import assert_all_parameters_get_gradients, assert_grades_any_frame
 
 KNOWN = torch.ones(5, dtype=torch.bool)
 
@@ -33,9 +33,11 @@ class SmallVNXK(VNXK):
 
 def photographs(side: int) -> tuple[Tensor, Tensor, Tensor]:
     """A drawing of every grade as the network sees it, empty lesion maps, the grades."""
-    drawn = [torch.from_numpy(draw(20 + grade, grade, 128).photograph).permute(2, 0, 1) / 255 for grade in Grade]
+    drawn = [
+        torch.from_numpy(draw_photograph(20 + grade, grade, 128).photograph).permute(2, 0, 1) / 255 for grade in Grade
+    ]
     frames = torch.cat([F.interpolate(d[None], (side, side), mode="bilinear", antialias=True) for d in drawn])
-    return plain_view(frames), torch.zeros(len(Grade), 4, side, side), torch.arange(len(Grade))
+    return rgb_to_input(frames), torch.zeros(len(Grade), 4, side, side), torch.arange(len(Grade))
 
 
 def vgg16(state: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -103,18 +105,18 @@ def test_extra_kernel_is_added_behind_its_own_relu() -> None:
 
 def test_extra_kernels_are_small_at_first() -> None:
     assert all(
-        (module.bn.weight == AT_FIRST).all() for module in SmallVNXK().modules() if isinstance(module, ExtraKernel)
+        (module.bn.weight == INITIAL_GAIN).all() for module in SmallVNXK().modules() if isinstance(module, ExtraKernel)
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("side", [64, 256])
 def test_any_frame_is_graded_at_224_px(dtype: torch.dtype, side: int) -> None:
-    expect_any_frame_to_be_graded(VNXK((8, 16, 24, 32, 32), 64), side, dtype, (224, 112, 56, 28, 14))
+    assert_grades_any_frame(VNXK((8, 16, 24, 32, 32), 64), side, dtype, (224, 112, 56, 28, 14))
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    expect_every_parameter_to_learn(SmallVNXK(), *photographs(64))
+    assert_all_parameters_get_gradients(SmallVNXK(), *photographs(64))
 
 
 def test_imagenet_weights_load_but_for_the_extra_kernels_and_the_last_layer() -> None:

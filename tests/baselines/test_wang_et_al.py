@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepmtdr.baselines.wang_et_al import evidence_of_all_channels, parts, single_scale
-from deepmtdr.data.batches import Batch
-from deepmtdr.data.synthetic import draw
+from deepmtdr.baselines.wang_et_al import build_parts, build_single_scale_segmentation, gmsv_without_selection
 from deepmtdr.losses import LossWeights
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction
 from deepmtdr.model.gmsv import GMSV, GMSVConfig
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
 from deepmtdr.model.isr import ISRConfig, ISRSubnet
 from deepmtdr.model.segmentation import LesionSegmentationSubnet, SegmentationConfig
-from deepmtdr.optimiser import build_optimiser
 from deepmtdr.recipe import Stage
-from deepmtdr.stages import StepLosses, joint_losses, restoration_losses, route
+from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
+from deepmtdr.training.batches import Batch
+from deepmtdr.training.optimiser import build_optimiser
+from deepmtdr.training.step_losses import StepLosses, backward_by_subnet, joint_losses, restoration_losses
 
 SMALL = ModelConfig(
     isr=ISRConfig(width=8, blocks=2),
@@ -33,7 +33,7 @@ WEIGHTS = LossWeights(phi_vis=0.9)  # a net that never trained finds evidence ne
 
 def system(config: ModelConfig = SMALL) -> DeepMTDR:
     """A small one, whose last stage speaks for DR, so that there is evidence."""
-    found = parts(config)
+    found = build_parts(config)
     assert isinstance(found.grading, GradingSubnet)
     with torch.no_grad():
         found.grading.spp_fc.weight.abs_()
@@ -43,7 +43,7 @@ def system(config: ModelConfig = SMALL) -> DeepMTDR:
 
 def drawn_batch(side: int = 64) -> Batch:
     """Two tiny drawings: one annotated, both graded."""
-    drawings = [draw(seed, grade, 2 * side) for seed, grade in ((1, Grade.SEVERE), (2, Grade.NEGATIVE))]
+    drawings = [draw_photograph(seed, grade, 2 * side) for seed, grade in ((1, Grade.SEVERE), (2, Grade.NEGATIVE))]
     hr = torch.stack([torch.tensor(d.photograph)[-side:, :side].permute(2, 0, 1) / 255 for d in drawings])
     masks = torch.stack([torch.tensor(d.lesion_masks)[:, -side:, :side].float() for d in drawings])
     annotated = torch.tensor([True, False])[:, None].expand(2, 4)
@@ -52,24 +52,24 @@ def drawn_batch(side: int = 64) -> Batch:
 
 def with_a_lesion_region(model: DeepMTDR) -> Prediction:
     """A prediction in which a quarter of the frame is a lesion."""
-    prediction = model.eval().read(torch.rand(2, 3, 64, 64))
+    prediction = model.eval().segment_and_grade(torch.rand(2, 3, 64, 64))
     region = torch.zeros(2, 1, 64, 64)
     region[..., :32, :32] = 1
     return prediction._replace(lesion_region=region)
 
 
 def test_it_is_deepmt_dr_but_for_the_segmentation_subnet_and_the_evidence() -> None:
-    found = parts(SMALL)
+    found = build_parts(SMALL)
     assert (type(found.isr), type(found.segmentation), type(found.grading)) == (
         ISRSubnet, LesionSegmentationSubnet, GradingSubnet,
     )  # fmt: skip
-    assert found.task_aware and found.evidence is evidence_of_all_channels
+    assert found.task_aware and found.evidence is gmsv_without_selection
     # No view and no loss of its own: it sees and learns as DeepMT-DR does.
-    assert not any(hasattr(part, name) for part in found[:3] for name in ("view", "loss"))
+    assert not any(hasattr(part, name) for part in found[:3] for name in ("preprocess", "loss"))
 
 
 def test_segmentation_has_the_widths_of_ours_and_3_px_alone() -> None:
-    ours, plain = LesionSegmentationSubnet(SMALL.segmentation), single_scale(SMALL.segmentation)
+    ours, plain = LesionSegmentationSubnet(SMALL.segmentation), build_single_scale_segmentation(SMALL.segmentation)
 
     def widths(subnet: nn.Module) -> list[int]:
         return [m.num_features for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -90,13 +90,16 @@ def test_parameter_count_is_as_worked_by_hand_and_a_third_less_than_ours() -> No
     up = sum(conv(2 * o, o) + conv(2 * o, o) + conv(o, o) for o in widths[:-1])
     by_hand = down + up + sum(5 * o + 5 for o in widths)
     with torch.device("meta"):
-        plain, ours = (sum(p.numel() for p in s().parameters()) for s in (single_scale, LesionSegmentationSubnet))
+        plain, ours = (
+            sum(p.numel() for p in s().parameters())
+            for s in (build_single_scale_segmentation, LesionSegmentationSubnet)
+        )
     assert plain == by_hand == 34_530_073
     assert plain < 0.7 * ours
 
 
 def test_segmentation_gives_five_probabilities_and_a_gradient_to_every_parameter() -> None:
-    subnet = single_scale(SMALL.segmentation)
+    subnet = build_single_scale_segmentation(SMALL.segmentation)
     classes = subnet(torch.rand(2, 3, 32, 48))
     assert classes.shape == (2, 5, 32, 48) and torch.allclose(classes.sum(dim=1), torch.tensor(1.0), atol=1e-6)
     classes[:, 2].square().sum().backward()
@@ -144,7 +147,7 @@ def test_classification_aware_loss_teaches_the_isr_subnet_through_the_evidence()
     model = system().eval()
     step = joint_losses(model, drawn_batch(), 4, replace(WEIGHTS, **silent, lambda_ca=10.0))
     assert step.terms["cls_aware"] > 0
-    route(step, model, end_to_end=True)
+    backward_by_subnet(step, model, end_to_end=True)
     last = dict(model.isr.named_parameters())["to_rgb.4.weight"].grad
     assert last is not None and last.any()
 
@@ -153,7 +156,7 @@ def test_thresholds_of_eq2_stand_still() -> None:
     model = system()
     build_optimiser(model, "joint", Stage(steps=1, lr_isr=1e-3, lr_segmentation=1e-3, lr_grading=1e-3))
     assert not any(p.requires_grad for p in model.gmsv.parameters())
-    route(joint_losses(model, drawn_batch(), 4, WEIGHTS), model, end_to_end=True)
+    backward_by_subnet(joint_losses(model, drawn_batch(), 4, WEIGHTS), model, end_to_end=True)
     assert all(p.grad is None for p in model.gmsv.parameters())
 
 
@@ -166,7 +169,7 @@ def test_a_few_steps_of_each_stage_learn_the_three_tasks_of_drawn_photographs() 
         for _ in range(steps):
             optimiser.zero_grad()
             step = stage(model, batch, 4, weights)
-            route(step, model, end_to_end=False)
+            backward_by_subnet(step, model, end_to_end=False)
             optimiser.step()
             terms.append(step.terms)
         return terms[0], terms[-1]
@@ -188,4 +191,4 @@ def test_one_photograph_in_bf16_is_read_and_shown() -> None:
 
 def test_a_frame_that_five_levels_do_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="24x32 px, expected multiples of 16"):
-        single_scale(SMALL.segmentation)(torch.rand(1, 3, 24, 32))
+        build_single_scale_segmentation(SMALL.segmentation)(torch.rand(1, 3, 24, 32))

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from deepmtdr.baselines.without_maps import WithoutMaps
-from deepmtdr.data.batches import Batch
 from deepmtdr.losses import LossWeights, classification_aware_loss
-from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction, own_parts
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction, paper_parts
 from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.isr import ISRConfig, bicubic
 from deepmtdr.model.segmentation import SegmentationConfig
-from deepmtdr.stages import joint_losses
+from deepmtdr.training.batches import Batch
+from deepmtdr.training.step_losses import joint_losses
 
 SMALL = ModelConfig(
     isr=ISRConfig(width=4, blocks=1),
@@ -33,7 +33,7 @@ def said(*scores: float) -> Prediction:
 
 @pytest.fixture
 def model() -> DeepMTDR:
-    return DeepMTDR(SMALL, own_parts(SMALL)._replace(evidence=WAY)).eval()
+    return DeepMTDR(SMALL, paper_parts(SMALL)._replace(evidence=WAY)).eval()
 
 
 def test_evidence_is_the_score_in_every_pixel(model: DeepMTDR) -> None:
@@ -74,7 +74,7 @@ def test_joint_step_compares_scores_and_has_no_pseudo_ground_truth(model: DeepMT
     expected = WAY.loss(model(bicubic(hr, 0.25).clamp(0, 1), 4), on_hr).item()
     assert step.terms["cls_aware"] == pytest.approx(expected) and expected > 0
     assert step.terms["unsupervised"] == 0
-    model.explain = None
+    model.evidence_method = None
     assert joint_losses(model, batch, 4, LossWeights()).terms["unsupervised"] > 0
 
 

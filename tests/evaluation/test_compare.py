@@ -11,29 +11,29 @@ import numpy as np
 import pytest
 
 from deepmtdr.errors import DataError
-from deepmtdr.evaluation import Bootstrap, Comparison, Measured, compare
-from deepmtdr.evaluation.compare import Compared, PairedTest
-from deepmtdr.evaluation.grading import GRADING_SCORES, OF_THE_GRADE
+from deepmtdr.evaluation import Bootstrap, Comparison, PhotographResult, compare
+from deepmtdr.evaluation.compare import PairedTest, ScoreDifference
+from deepmtdr.evaluation.grading import GRADING_SCORES, LABEL_SCORES
 from deepmtdr.metrics import auc, kappa_quadratic
 
 FEW = Bootstrap(resamples=200)
 
 
-def system(knows: float, seed: int, photographs: int = 100, patients: int = 100) -> list[Measured]:
+def system(knows: float, seed: int, photographs: int = 100, patients: int = 100) -> list[PhotographResult]:
     """A system that grades the better, the more it knows."""
     rng = np.random.default_rng(seed)
     truth = np.arange(photographs) % 5
     logits = rng.normal(size=(photographs, 5)) + knows * np.eye(5)[truth]
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return [
-        Measured(
+        PhotographResult(
             dataset="x", name=f"{i}", patient=f"{i % patients}", grade=int(truth[i]), probs=tuple(map(float, probs[i]))
         )
         for i in range(photographs)
     ]
 
 
-def difference(done: Comparison, score: str) -> Compared:
+def difference(done: Comparison, score: str) -> ScoreDifference:
     return next(row for row in done.differences if row.score == score)
 
 
@@ -92,11 +92,10 @@ def test_photographs_of_one_patient_are_drawn_together_and_the_tests_say_that_th
 def test_grades_alone_are_compared_by_the_scores_of_the_grade() -> None:
     a = system(2, 0)
     hard = [
-        replace(m, probs=tuple(float(g == np.argmax(m.probs)) for g in range(5)), grade_alone=True)
-        for m in system(1, 1)
+        replace(m, probs=tuple(float(g == np.argmax(m.probs)) for g in range(5)), grade_only=True) for m in system(1, 1)
     ]
     done = compare(a, hard, bootstrap=FEW)
-    assert {row.score for row in done.differences if not math.isnan(row.difference)} == set(OF_THE_GRADE)
+    assert {row.score for row in done.differences if not math.isnan(row.difference)} == set(LABEL_SCORES)
     area = difference(done, "auc_referable")
     assert not math.isnan(area.a) and math.isnan(area.b) and "grades alone" in area.note
     assert "grades alone" in outcome(done, "delong").note and outcome(done, "mcnemar").p_value < 1
@@ -124,7 +123,9 @@ def test_a_photograph_that_one_failed_on_is_left_out_of_both_and_named() -> None
 def test_binary_answers_are_compared_too() -> None:
     a, b = (
         [
-            Measured(dataset="x", name=m.name, patient=m.patient, positive=m.grade != 0, p_positive=1 - m.probs[0])
+            PhotographResult(
+                dataset="x", name=m.name, patient=m.patient, positive=m.grade != 0, p_positive=1 - m.probs[0]
+            )
             for m in system(knows, seed)
         ]
         for knows, seed in ((3, 0), (0, 1))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepmtdr.evaluation.evidence import EvidenceScores, Removal, evidence_scores
+from deepmtdr.evaluation.evidence import EvidenceScores, RemovalCurves, evidence_scores
 from deepmtdr.metrics import evidence_auc, pointing_chance
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction
 from deepmtdr.model.grading import GradingConfig
@@ -56,7 +56,9 @@ def bright_square() -> Tensor:
     return torch.from_numpy(np.where(SQUARE, 0.9, 0.1).astype(np.float32)).expand(1, 3, SIDE, SIDE)
 
 
-def removal(evidence: np.ndarray, sr: Tensor | None = None, inside: np.ndarray = EVERYWHERE, steps: int = 4) -> Removal:
+def removal(
+    evidence: np.ndarray, sr: Tensor | None = None, inside: np.ndarray = EVERYWHERE, steps: int = 4
+) -> RemovalCurves:
     model = LooksAtASquare(evidence)
     found = evidence_scores(model, bright_square() if sr is None else sr, {}, inside, steps=steps).removal
     assert found is not None
@@ -77,16 +79,16 @@ def test_deleting_what_the_grade_hangs_on_lowers_it_at_once() -> None:
     assert 1 - done.insertion[:, 0] == pytest.approx([gone, 0.9, 0.9, 0.9, 0.9], abs=1e-6)
     assert 1 - done.random[:, 0] == pytest.approx(np.linspace(0.9, gone, 5), abs=0.02)
     assert gone < 0.85
-    areas = done.of_disease()
+    areas = done.disease_areas()
     assert areas.deletion == pytest.approx(((0.9 + gone) / 2 + 3 * gone) / 4, abs=1e-6)
     assert areas.insertion == pytest.approx(((0.9 + gone) / 2 + 3 * 0.9) / 4, abs=1e-6)
     assert areas.deletion < areas.random < areas.insertion
     assert done.grade is Grade.MODERATE
-    assert done.of_grade() == pytest.approx([0.7 * area for area in areas], abs=1e-6)
+    assert done.grade_areas() == pytest.approx([0.7 * area for area in areas], abs=1e-6)
 
 
 def test_evidence_of_the_wrong_place_is_worse_than_random() -> None:
-    areas = removal(~SQUARE * 1.0).of_disease()
+    areas = removal(~SQUARE * 1.0).disease_areas()
     assert areas.deletion > areas.random > areas.insertion
 
 

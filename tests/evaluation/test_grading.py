@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as judge
 
-from deepmtdr.data.sample import Sample
-from deepmtdr.evaluation import Bootstrap, Measured
-from deepmtdr.evaluation.binary import BINARY, told_apart
+from deepmtdr.datasets.sample import Sample
+from deepmtdr.evaluation import Bootstrap, PhotographResult
+from deepmtdr.evaluation.binary import BINARY_TASK, use_binary_labels
 from deepmtdr.evaluation.grading import by_grade_scores, grading_scores, operating_point_scores
 from deepmtdr.evaluation.scores import Score
 from deepmtdr.terms import Grade
@@ -20,13 +20,13 @@ from deepmtdr.terms import Grade
 FEW = Bootstrap(resamples=100)
 
 
-def some(count: int = 200) -> list[Measured]:
+def some(count: int = 200) -> list[PhotographResult]:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 5, count)
     logits = rng.normal(size=(count, 5)) + 1.5 * np.eye(5)[truth]
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return [
-        Measured(dataset="x", name=f"{i}", patient=f"{i}", grade=int(g), probs=tuple(map(float, p)))
+        PhotographResult(dataset="x", name=f"{i}", patient=f"{i}", grade=int(g), probs=tuple(map(float, p)))
         for i, (g, p) in enumerate(zip(truth, probs, strict=True))
     ]
 
@@ -36,7 +36,7 @@ def pick(rows: list[Score], subject: str, name: str) -> Score:
     return found
 
 
-def arrays(measured: list[Measured]) -> tuple[np.ndarray, np.ndarray]:
+def arrays(measured: list[PhotographResult]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([m.probs for m in measured]), np.array([m.grade for m in measured])
 
 
@@ -106,7 +106,7 @@ def test_where_nobody_may_be_called_positive_the_threshold_is_infinite_and_says_
 
 
 def test_grades_alone_have_no_operating_point() -> None:
-    assert operating_point_scores([replace(m, grade_alone=True) for m in some(20)], FEW) == []
+    assert operating_point_scores([replace(m, grade_only=True) for m in some(20)], FEW) == []
 
 
 def test_an_impossible_truth_makes_the_likelihood_infinite_and_says_so() -> None:
@@ -130,13 +130,13 @@ def test_a_set_that_tells_only_negative_and_positive_is_scored_so_and_others_are
     ]
     probs = ((0.8, 0.2, 0.0, 0.0, 0.0), (0.1, 0.2, 0.3, 0.2, 0.2), (0.7, 0.1, 0.2, 0.0, 0.0), (0.6, 0.4, 0.0, 0.0, 0.0))
     measured = [
-        Measured(dataset=s.dataset, name=s.name, patient=s.name, grade=s.grade, probs=p)
+        PhotographResult(dataset=s.dataset, name=s.name, patient=s.name, grade=s.grade, probs=p)
         for s, p in zip(samples, probs, strict=True)
     ]
-    apart = told_apart(measured, samples)
+    apart = use_binary_labels(measured, samples)
     assert [m.positive for m in apart] == [False, True, True, None]
     assert [m.grade for m in apart] == [None, None, None, 0]
-    rows = grading_scores(apart, FEW, BINARY)
+    rows = grading_scores(apart, FEW, BINARY_TASK)
     assert {row.dataset for row in rows} == {"real_lr", "all"}
     of_set = [row for row in rows if row.dataset == "real_lr"]
     assert pick(of_set, "positive", "accuracy").value == pytest.approx(2 / 3)

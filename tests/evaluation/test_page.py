@@ -18,21 +18,29 @@ from PIL import Image
 from sklearn import metrics as judge
 
 from deepmtdr import checkpoint
-from deepmtdr.data.split import write_split
-from deepmtdr.data.synthetic import write_data_set
-from deepmtdr.evaluation import Bootstrap, Evaluation, Measured, evaluate_folder
-from deepmtdr.evaluation.curves import POINTS, CurvePoints, lesion_curves, precision_recall, reliability, roc, thinned
-from deepmtdr.evaluation.lesions import Pooled
-from deepmtdr.evaluation.measure import SR, lesion_pixels
+from deepmtdr.datasets.split import write_split
+from deepmtdr.evaluation import Bootstrap, Evaluation, PhotographResult, evaluate_folder
+from deepmtdr.evaluation.curves import (
+    MAX_POINTS,
+    CurvePoints,
+    lesion_curves,
+    precision_recall_curve,
+    reliability_bins,
+    roc_curve,
+    thin_curve,
+)
+from deepmtdr.evaluation.lesions import PooledCurves
+from deepmtdr.evaluation.measure import SR, lesion_result
 from deepmtdr.evaluation.page import write_page
-from deepmtdr.evaluation.run import score
+from deepmtdr.evaluation.run import score_photographs
 from deepmtdr.evaluation.scores import ALL
-from deepmtdr.evaluation.worst import SIDE, WORST, thumbnails, worst_cases
+from deepmtdr.evaluation.worst_cases import MAX_CASES, THUMBNAIL_SIDE, make_thumbnails, worst_cases
 from deepmtdr.metrics import PooledCurve
+from deepmtdr.metrics.calibration import expected_calibration_error
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.plots import BOTTOM, LEFT, RIGHT, TOP, WIDTH
 from deepmtdr.recipe import load_recipe
-from deepmtdr.statistics import expected_calibration_error
+from deepmtdr.rendering.plots import BOTTOM, LEFT, RIGHT, TOP, WIDTH
+from deepmtdr.synthetic.drawings import write_drawings
 from deepmtdr.terms import Lesion
 
 PROTOCOL = {
@@ -82,11 +90,11 @@ def line(plot: ElementTree.Element, kind: str) -> np.ndarray:
     return np.stack([(pixels[:, 0] - LEFT) / side, 1 - (pixels[:, 1] - TOP) / side])
 
 
-def graded(count: int = 60, dataset: str = "one", **more: Any) -> list[Measured]:
+def graded(count: int = 60, dataset: str = "one", **more: Any) -> list[PhotographResult]:
     rng = np.random.default_rng(count)
     probs, truth = rng.dirichlet(np.ones(5) * 0.7, count), rng.integers(0, 5, count)
     return [
-        Measured(dataset=dataset, name=f"n{i}", patient=f"p{i}", grade=int(g), probs=tuple(p.tolist()), **more)
+        PhotographResult(dataset=dataset, name=f"n{i}", patient=f"p{i}", grade=int(g), probs=tuple(p.tolist()), **more)
         for i, (p, g) in enumerate(zip(probs, truth, strict=True))
     ]
 
@@ -100,18 +108,18 @@ def pixels(seed: int, lesions: bool = True) -> tuple[np.ndarray, np.ndarray, Poo
     return probability, truth, curve
 
 
-def annotated(curves: Sequence[PooledCurve], lesion: Lesion = Lesion.EX) -> tuple[list[Measured], Pooled]:
+def annotated(curves: Sequence[PooledCurve], lesion: Lesion = Lesion.EX) -> tuple[list[PhotographResult], PooledCurves]:
     """A photograph for each of the curves, and all of them pooled."""
     total, measured = PooledCurve(), []
     for number, curve in enumerate(curves):
         total.merge(curve)
-        own = {lesion: lesion_pixels(curve)}
-        measured.append(Measured(dataset="one", name=f"n{number}", patient=f"p{number}", lesions=own))
+        own = {lesion: lesion_result(curve)}
+        measured.append(PhotographResult(dataset="one", name=f"n{number}", patient=f"p{number}", lesions=own))
     return measured, {("one", lesion): total}
 
 
-def evaluation(measured: Sequence[Measured], pooled: Pooled | None = None, **more: Any) -> Evaluation:
-    return score(measured, {SR: pooled or {}}, Bootstrap(resamples=50), {**PROTOCOL, **more})
+def evaluation(measured: Sequence[PhotographResult], pooled: PooledCurves | None = None, **more: Any) -> Evaluation:
+    return score_photographs(measured, {SR: pooled or {}}, Bootstrap(resamples=50), {**PROTOCOL, **more})
 
 
 def test_every_score_stands_on_the_page_with_its_interval(tmp_path: Path) -> None:
@@ -146,13 +154,13 @@ def test_roc_points_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     scores, positive = rng.random(150).round(2), rng.random(150) < 0.4  # rounded: ties
     alarms, found, _ = judge.roc_curve(positive, scores, drop_intermediate=False)
-    points = roc(scores, positive)
+    points = roc_curve(scores, positive)
     assert points.x == pytest.approx(alarms) and points.y == pytest.approx(found)
 
 
 def test_the_drawn_roc_is_that_of_the_probabilities_with_its_area_in_the_legend(tmp_path: Path) -> None:
     done = evaluation(graded())
-    probs, truth = np.array([m.probs for m in done.measured]), np.array([m.grade for m in done.measured])
+    probs, truth = np.array([m.probs for m in done.results]), np.array([m.grade for m in done.results])
     page = Page(done, tmp_path)
     for number, (least, name) in enumerate([(1, "any"), (2, "referable"), (3, "sight_threatening")]):
         x, y = line(page.plot("ROC"), f"c{number}")
@@ -167,7 +175,7 @@ def test_the_drawn_roc_is_that_of_the_probabilities_with_its_area_in_the_legend(
 def test_precision_and_recall_are_those_of_scikit_learn(tmp_path: Path) -> None:
     probability, truth, curve = pixels(0)
     precision, recall, _ = judge.precision_recall_curve(truth, probability)
-    points = precision_recall(curve)
+    points = precision_recall_curve(curve)
     assert points.x == pytest.approx(recall[-2::-1]) and points.y == pytest.approx(precision[-2::-1])
     page = Page(evaluation(*annotated([curve])), tmp_path)
     plot = page.plot("Lesions, pixel by pixel")
@@ -184,37 +192,37 @@ def test_pixels_of_several_data_sets_are_drawn_together_too() -> None:
     both = PooledCurve()
     both.merge(one)
     both.merge(other)
-    assert curves[ALL, Lesion.MA].y == pytest.approx(thinned(precision_recall(both)).y)
+    assert curves[ALL, Lesion.MA].y == pytest.approx(thin_curve(precision_recall_curve(both)).y)
     assert curves[ALL, Lesion.SE].y == pytest.approx(curves["two", Lesion.SE].y)
 
 
 def test_thinning_keeps_the_ends_and_moves_the_area_little() -> None:
     rng = np.random.default_rng(0)
     positive = rng.random(50_000) < 0.2
-    whole = roc(rng.normal(positive, 1), positive)
-    few = thinned(whole)
-    assert POINTS / 2 < few.x.size <= POINTS
+    whole = roc_curve(rng.normal(positive, 1), positive)
+    few = thin_curve(whole)
+    assert MAX_POINTS / 2 < few.x.size <= MAX_POINTS
     assert (few.x[0], few.y[0], few.x[-1], few.y[-1]) == (0, 0, 1, 1)
     assert np.trapezoid(few.y, few.x) == pytest.approx(np.trapezoid(whole.y, whole.x), abs=1e-3)
     short = CurvePoints(np.array([0.0, 1]), np.array([0.0, 1]))
-    assert thinned(short) is short
+    assert thin_curve(short) is short
 
 
 def test_reliability_bins_are_those_of_the_calibration_error(tmp_path: Path) -> None:
     done = evaluation(graded(500))
-    probs, truth = np.array([m.probs for m in done.measured]), np.array([m.grade for m in done.measured])
-    bins = reliability(probs, truth)
+    probs, truth = np.array([m.probs for m in done.results]), np.array([m.grade for m in done.results])
+    bins = reliability_bins(probs, truth)
     assert sum(one.photographs for one in bins) == 500
-    error = sum(one.photographs * abs(one.confidence - one.right) for one in bins) / 500
+    error = sum(one.photographs * abs(one.confidence - one.accuracy) for one in bins) / 500
     assert error == pytest.approx(expected_calibration_error(probs, truth))
     plot = Page(done, tmp_path).plot("Reliability")
-    assert line(plot, "smooth") == pytest.approx(np.array([(b.confidence, b.right) for b in bins]).T, abs=1e-3)
+    assert line(plot, "smooth") == pytest.approx(np.array([(b.confidence, b.accuracy) for b in bins]).T, abs=1e-3)
     assert [int(str(t.text)) for t in plot if t.get("class") == "count"] == [one.photographs for one in bins]
 
 
 def test_the_border_of_a_bin_belongs_to_the_lower_one() -> None:
-    bins = reliability(np.array([[0.6, 0.4], [0.601, 0.399]]), np.array([0, 1]))
-    assert [(one.photographs, one.right) for one in bins] == [(1, 1), (1, 0)]
+    bins = reliability_bins(np.array([[0.6, 0.4], [0.601, 0.399]]), np.array([0, 1]))
+    assert [(one.photographs, one.accuracy) for one in bins] == [(1, 1), (1, 0)]
 
 
 def test_the_gain_of_every_photograph_is_in_the_histogram(tmp_path: Path) -> None:
@@ -248,19 +256,19 @@ def test_a_value_without_an_interval_says_why(tmp_path: Path) -> None:
 
 
 def test_worst_cases_are_the_furthest_off_then_the_least_probable() -> None:
-    def case(name: str, grade: int, *probs: float) -> Measured:
-        return Measured(dataset="one", name=name, patient=name, grade=grade, probs=tuple(map(float, probs)))
+    def case(name: str, grade: int, *probs: float) -> PhotographResult:
+        return PhotographResult(dataset="one", name=name, patient=name, grade=grade, probs=tuple(map(float, probs)))
 
     near, far = case("near", 1, 0.6, 0.4, 0, 0, 0), case("far", 4, 0.6, 0, 0, 0, 0.4)
     less, right = case("less", 1, 0.9, 0.1, 0, 0, 0), case("right", 2, 0.1, 0.2, 0.3, 0.2, 0.2)
-    failed = Measured(dataset="one", name="failed", patient="f", grade=3, failure="why")
+    failed = PhotographResult(dataset="one", name="failed", patient="f", grade=3, failure="why")
     assert [m.name for m in worst_cases([near, right, less, failed, far])] == ["far", "less", "near"]
-    assert len(worst_cases(graded(60))) == WORST
+    assert len(worst_cases(graded(60))) == MAX_CASES
 
 
 def test_the_worst_cases_stand_in_a_table_with_their_probabilities(tmp_path: Path) -> None:
     done = evaluation(graded())
-    page, worst = Page(done, tmp_path), worst_cases(done.measured)
+    page, worst = Page(done, tmp_path), worst_cases(done.results)
     table = page.text.split("<h2>Worst cases")[1].split("</table>")[0]
     rows = table.split("<tr>")[2:]
     assert [re.findall(r"<br>(.*?)</td>", row) for row in rows] == [[m.name] for m in worst]
@@ -272,7 +280,7 @@ def test_the_worst_cases_stand_in_a_table_with_their_probabilities(tmp_path: Pat
 
 def test_names_and_reasons_are_shown_as_they_are(tmp_path: Path) -> None:
     odd = [replace(one, dataset=NAME, name=NAME + one.name) for one in graded()]
-    failed = Measured(dataset=NAME, name=NAME, patient="p", failure=f"{NAME}: not read")
+    failed = PhotographResult(dataset=NAME, name=NAME, patient="p", failure=f"{NAME}: not read")
     done = evaluation([*odd, failed], weights=NAME)
     done.thumbnails[NAME, worst_cases(odd)[0].name] = b"jpeg"
     page = Page(done, tmp_path)
@@ -285,10 +293,10 @@ def test_names_and_reasons_are_shown_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["failures", "lesions", "grades", "images", "grades alone", "positive", "nothing"])
 def test_what_is_absent_makes_the_page_shorter(kind: str, tmp_path: Path) -> None:
     lesions, pooled = annotated([pixels(0)[2], pixels(1)[2]])
-    nothing = Measured(dataset="one", name="n", patient="p")
+    nothing = PhotographResult(dataset="one", name="n", patient="p")
     image = {f"{s}_{place}_{what}": 1.0 for s in ("psnr", "ssim") for place in ("fov", "whole")
              for what in ("sr", "bicubic")}  # fmt: skip
-    alone = [replace(m, grade_alone=True, probs=tuple(np.eye(5)[np.argmax(m.probs)].tolist())) for m in graded(20)]
+    alone = [replace(m, grade_only=True, probs=tuple(np.eye(5)[np.argmax(m.probs)].tolist())) for m in graded(20)]
     done = {
         "failures": evaluation([replace(nothing, failure="it is no photograph")]),
         "lesions": evaluation(lesions, pooled),
@@ -313,7 +321,7 @@ def test_what_is_absent_makes_the_page_shorter(kind: str, tmp_path: Path) -> Non
 
 
 def test_the_page_says_what_was_done_and_whether_the_split_is_the_weights_own(tmp_path: Path) -> None:
-    done = evaluation([*graded(8), Measured(dataset="two", name="n", patient="p", failure="why")])
+    done = evaluation([*graded(8), PhotographResult(dataset="two", name="n", patient="p", failure="why")])
     page = Page(done, tmp_path)
     assert "9 photographs of one, two, of which 1 could not be read; the test side of the split that" in page.words
     assert "each field of view reduced to 128 px, then x2 into 256 px" in page.cells
@@ -328,17 +336,19 @@ def test_the_page_says_what_was_done_and_whether_the_split_is_the_weights_own(tm
 def test_evaluate_leaves_a_page_with_pictures_of_the_worst_cases(tmp_path: Path) -> None:
     torch.manual_seed(0)
     recipe, weights, table = load_recipe("smoke"), tmp_path / "weights.safetensors", tmp_path / "split.csv"
-    samples = write_data_set(tmp_path / "drawings", [2, 3, 10], size=280)
+    samples = write_drawings(tmp_path / "drawings", [2, 3, 10], size=280)
     write_split(table, {"test": samples})
     checkpoint.save(weights, DeepMTDR(recipe.model).eval(), recipe, weights="own")
     few = Bootstrap(resamples=20)
     done = evaluate_folder(tmp_path, weights=weights, split=table, bootstrap=few, out=tmp_path / "out")
-    wrong = worst_cases(done.measured)
+    wrong = worst_cases(done.results)
     assert wrong and set(done.thumbnails) == {(m.dataset, m.name) for m in wrong}
     for picture in done.thumbnails.values():
         image = Image.open(io.BytesIO(picture))
-        assert (image.format, image.size) == ("JPEG", (SIDE, SIDE))
-        assert np.asarray(image)[SIDE // 2, SIDE // 2, 0] > 60, "the field of view, not the dark around it"
+        assert (image.format, image.size) == ("JPEG", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        assert np.asarray(image)[THUMBNAIL_SIDE // 2, THUMBNAIL_SIDE // 2, 0] > 60, (
+            "the field of view, not the dark around it"
+        )
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg;base64,") == len(wrong)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["evaluation.json", "predictions.csv", "report.html"]
@@ -347,7 +357,7 @@ def test_evaluate_leaves_a_page_with_pictures_of_the_worst_cases(tmp_path: Path)
 
 
 def test_a_photograph_that_is_gone_has_no_picture_and_stops_nothing(tmp_path: Path) -> None:
-    first, second = write_data_set(tmp_path / "drawings", [2, 10], size=280)
+    first, second = write_drawings(tmp_path / "drawings", [2, 10], size=280)
     first.photograph.unlink()
-    cases = [Measured(dataset=s.dataset, name=s.name, patient=s.patient) for s in (first, second)]
-    assert set(thumbnails([first, second], cases)) == {(second.dataset, second.name)}
+    cases = [PhotographResult(dataset=s.dataset, name=s.name, patient=s.patient) for s in (first, second)]
+    assert set(make_thumbnails([first, second], cases)) == {(second.dataset, second.name)}

@@ -15,12 +15,12 @@ import torch
 from sklearn import metrics as judge
 
 from deepmtdr.checkpoint import Checkpoint
-from deepmtdr.data.synthetic import write_data_set
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation import Bootstrap, Evaluation, Score, evaluate, score_predictions
-from deepmtdr.evaluation.grading import GRADING_SCORES, OF_THE_GRADE
+from deepmtdr.evaluation.grading import GRADING_SCORES, LABEL_SCORES
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import load_recipe
+from deepmtdr.synthetic.drawings import write_drawings
 
 FEW = Bootstrap(resamples=100)
 PROBS = [f"p{grade}" for grade in range(5)]
@@ -103,7 +103,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
     torch.manual_seed(0)
     recipe = load_recipe("smoke")
     untrained = Checkpoint(DeepMTDR(recipe.model).eval(), recipe, {"weights": "untrained"}, "0" * 64)
-    drawings = write_data_set(folder / "drawings", [2, 3, 10, 11, 18, 19], size=276)
+    drawings = write_drawings(folder / "drawings", [2, 3, 10, 11, 18, 19], size=276)
     (folder / "text.jpg").write_text("not a photograph")
     more = [
         *(replace(sample, dataset="other") for sample in drawings[:3]),
@@ -143,15 +143,15 @@ def test_grades_alone_leave_scores_of_probabilities_undefined_with_the_reason(tm
     )
     hard = by_name(score_predictions(said, tables(tmp_path, probs, truth)[1], bootstrap=FEW))
     soft = by_name(score_predictions(*tables(tmp_path, probs, truth), bootstrap=FEW))
-    assert {name for name, score in hard.items() if not math.isnan(score.value)} == set(OF_THE_GRADE)
-    assert {name: hard[name] for name in OF_THE_GRADE} == {name: soft[name] for name in OF_THE_GRADE}
+    assert {name for name, score in hard.items() if not math.isnan(score.value)} == set(LABEL_SCORES)
+    assert {name: hard[name] for name in LABEL_SCORES} == {name: soft[name] for name in LABEL_SCORES}
     assert hard["auc_referable"].note == hard["brier"].note == "needs probabilities, found grades alone"
 
 
 def test_the_scores_of_the_grade_are_grading_scores_and_need_no_probability() -> None:
     probs, truth = some()
     hard = np.eye(5)[probs.argmax(axis=1)]
-    for name in OF_THE_GRADE:
+    for name in LABEL_SCORES:
         score = GRADING_SCORES[name][0]
         assert score(hard, truth) == score(probs, truth)
 

@@ -9,9 +9,9 @@ import re
 import pytest
 
 from deepmtdr.errors import RecipeError
-from deepmtdr.experiments.ablations import ABLATIONS, from_stage, only_stage, with_scale, with_supervision
+from deepmtdr.experiments.ablations import ABLATIONS, keep_only_stage, start_from_stage, with_scale, with_supervision
 from deepmtdr.losses import LossWeights
-from deepmtdr.recipe import STAGES, Recipe, differences, from_dict, load_recipe, recipe_names, to_dict
+from deepmtdr.recipe import STAGES, Recipe, from_dict, list_recipes, load_recipe, recipe_differences, to_dict
 
 LOSSES = [
     field.name for field in dataclasses.fields(LossWeights) if field.name not in ("class_weights", "phi_vis", "tau")
@@ -28,7 +28,7 @@ def whole() -> Recipe:
 def changed(was: Recipe, now: Recipe) -> dict[str, str]:
     """Dotted key -> its new value as text, without the name."""
     found = {}
-    for line in differences(to_dict(was), to_dict(now)):
+    for line in recipe_differences(to_dict(was), to_dict(now)):
         key, _, values = line.partition(" was ")
         found[key] = values.rpartition(", is ")[2]
     found.pop("name", None)
@@ -157,7 +157,7 @@ def test_a_stage_in_which_nothing_is_left_to_learn_is_left_out(whole: Recipe) ->
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", list_recipes())
 def test_an_ablated_recipe_is_a_recipe(recipe: str, name: str) -> None:
     ablated = ABLATIONS[name](load_recipe(recipe))
     assert from_dict(Recipe, to_dict(ablated), "somewhere") == ablated
@@ -165,21 +165,21 @@ def test_an_ablated_recipe_is_a_recipe(recipe: str, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "steps"), [("restoration", [3, 3, 2]), ("grading", [0, 3, 2]), ("joint", [0, 0, 2])])
 def test_a_run_from_a_stage_leaves_out_those_before(name: str, steps: list[int], whole: Recipe) -> None:
-    found = from_stage(whole, name)
+    found = start_from_stage(whole, name)
     assert [getattr(found, stage).steps for stage in STAGES] == steps
     assert all(key.endswith(".steps") for key in changed(whole, found))
-    assert found.name == f"whole_from-{name}" and from_stage(found, name) == found
+    assert found.name == f"whole_from-{name}" and start_from_stage(found, name) == found
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_only_one_stage_leaves_out_the_others(name: str, whole: Recipe) -> None:
-    found = only_stage(whole, name)
+    found = keep_only_stage(whole, name)
     assert {stage for stage in STAGES if getattr(found, stage).steps} == {name}
     assert getattr(found, name) == getattr(whole, name)
-    assert found.name == f"whole_only-{name}" and only_stage(found, name) == found
+    assert found.name == f"whole_only-{name}" and keep_only_stage(found, name) == found
 
 
-@pytest.mark.parametrize("choose", [from_stage, only_stage])
+@pytest.mark.parametrize("choose", [start_from_stage, keep_only_stage])
 def test_an_unknown_stage_is_answered_with_the_known_ones(choose, whole: Recipe) -> None:
     with pytest.raises(RecipeError, match=r"'jiont'; known are restoration, grading, joint"):
         choose(whole, "jiont")

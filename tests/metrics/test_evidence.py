@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as judge
 
-from deepmtdr.metrics import area_under, evidence_auc, pointing_chance, pointing_game
+from deepmtdr.metrics import area_under_curve, evidence_auc, pointing_chance, pointing_game
 
 EVIDENCE = np.array([[0.9, 0.2, 0.0], [0.5, 0.2, 1.0]])
 REGION = np.array([[1, 1, 0], [0, 0, 0]], dtype=bool)
@@ -116,14 +116,14 @@ def test_without_a_region_or_a_field_of_view_there_is_no_score() -> None:
 
 
 def test_area_under_a_curve_is_the_one_worked_by_hand() -> None:
-    assert area_under(np.array([1.0, 0.5, 0.0])) == 0.5
-    assert area_under(np.array([0.8, 0.2, 0.0, 0.0])) == pytest.approx((0.5 + 0.1 + 0.0) / 3)
-    assert area_under(np.full(11, 0.7)) == pytest.approx(0.7)
-    assert area_under(np.array([1.0, 0.0])) == 0.5
+    assert area_under_curve(np.array([1.0, 0.5, 0.0])) == 0.5
+    assert area_under_curve(np.array([0.8, 0.2, 0.0, 0.0])) == pytest.approx((0.5 + 0.1 + 0.0) / 3)
+    assert area_under_curve(np.full(11, 0.7)) == pytest.approx(0.7)
+    assert area_under_curve(np.array([1.0, 0.0])) == 0.5
 
 
 def test_deletion_that_falls_earlier_has_less_area() -> None:
-    assert area_under(np.array([1.0, 0.1, 0.1, 0.1])) < area_under(np.array([1.0, 0.9, 0.2, 0.1]))
+    assert area_under_curve(np.array([1.0, 0.1, 0.1, 0.1])) < area_under_curve(np.array([1.0, 0.9, 0.2, 0.1]))
 
 
 def test_what_makes_no_sense_is_refused() -> None:
@@ -132,7 +132,7 @@ def test_what_makes_no_sense_is_refused() -> None:
             score(np.full((2, 3), np.nan), REGION, INSIDE)
     for points in (0, 1):
         with pytest.raises(ValueError, match=rf"a curve of {points} points, expected at least 2"):
-            area_under(np.zeros(points))
+            area_under_curve(np.zeros(points))
 
 
 @pytest.mark.parametrize("score", [evidence_auc, pointing_game])

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from deepmtdr.metrics import ALARMS_PER_IMAGE, FrocCounts, froc
-from deepmtdr.metrics.froc import THRESHOLDS
+from deepmtdr.metrics import FALSE_POSITIVES_PER_IMAGE, FrocCounts, count_froc
+from deepmtdr.metrics.froc import FROC_THRESHOLDS
 
 LEVELS = np.array([0.25, 0.5, 0.75])
 
@@ -68,12 +68,12 @@ def blurred(rng: np.random.Generator, side: int = 40) -> tuple[np.ndarray, np.nd
 
 
 def test_froc_of_the_example_is_the_one_worked_by_hand() -> None:
-    counts = froc(PROBABILITY, TRUTH, thresholds=LEVELS)
+    counts = count_froc(PROBABILITY, TRUTH, thresholds=LEVELS)
     assert (counts.lesions, counts.images) == (3, 1)
     # 0.75: the top left is found, the top right an alarm. 0.5: also the middle, and the bar, of which 1/6 is lesion, is
     # an alarm. 0.25: the middle grows to 3 pixels, 1/3 of them lesion: still right.
-    assert counts.hits.tolist() == [2, 2, 1]
-    assert counts.alarms.tolist() == [2, 2, 1]
+    assert counts.true_positives.tolist() == [2, 2, 1]
+    assert counts.false_positives.tolist() == [2, 2, 1]
     # (0, 0) to (1, 1/3), to (2, 2/3), level from there.
     assert [counts.sensitivity_at(alarms) for alarms in (0.0, 0.5, 1.0, 1.5, 2.0, 8.0)] == pytest.approx(
         [0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 2 / 3]
@@ -91,30 +91,30 @@ def test_froc_of_two_images_is_the_one_worked_by_hand() -> None:
     second[1][0] = [0, 0, 0, 0, 1, 0, 0]
     second[0][2, 2] = 0.25
     second[1][2, 0] = True  # nothing is ever seen here
-    counts = froc(*first, thresholds=np.array([0.2, 0.5, 0.8])).merge(
-        froc(*second, thresholds=np.array([0.2, 0.5, 0.8]))
+    counts = count_froc(*first, thresholds=np.array([0.2, 0.5, 0.8])).merge(
+        count_froc(*second, thresholds=np.array([0.2, 0.5, 0.8]))
     )
     # threshold   found             false alarms         per image   of 4 lesions
     # 0.8         1 + 0             0 + 1 (0.85)         1/2         1/4
     # 0.5         2 + 0             1 (0.6) + 1          1           1/2
     # 0.2         2 + 1 (one of 3)  2 (0.3) + 2 (0.25)   2           3/4
     assert (counts.images, counts.lesions) == (2, 4)
-    assert (counts.hits.tolist(), counts.alarms.tolist()) == ([3, 2, 1], [4, 2, 1])
+    assert (counts.true_positives.tolist(), counts.false_positives.tolist()) == ([3, 2, 1], [4, 2, 1])
     # From (0, 0) in lines; beyond two alarms per image nothing more is found.
     sensitivities = [1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 3 / 4, 3 / 4]
-    assert [counts.sensitivity_at(alarms) for alarms in ALARMS_PER_IMAGE] == pytest.approx(sensitivities)
+    assert [counts.sensitivity_at(alarms) for alarms in FALSE_POSITIVES_PER_IMAGE] == pytest.approx(sensitivities)
     assert counts.cpm() == pytest.approx(51 / 112)  # (1 + 2 + 4 + 8 + 12 + 12 + 12) / 16 / 7
 
 
 def test_with_a_mere_touch_the_bar_is_right() -> None:
-    counts = froc(PROBABILITY, TRUTH, thresholds=LEVELS, overlap=0.0)
-    assert (counts.hits.tolist(), counts.alarms.tolist()) == ([3, 3, 1], [1, 1, 1])
+    counts = count_froc(PROBABILITY, TRUTH, thresholds=LEVELS, overlap=0.0)
+    assert (counts.true_positives.tolist(), counts.false_positives.tolist()) == ([3, 3, 1], [1, 1, 1])
 
 
 def test_one_blob_over_everything_finds_nothing() -> None:
-    counts = froc(np.ones((6, 6)), TRUTH)
-    assert not counts.hits.any()
-    assert (counts.alarms == 1).all()
+    counts = count_froc(np.ones((6, 6)), TRUTH)
+    assert not counts.true_positives.any()
+    assert (counts.false_positives == 1).all()
     assert counts.cpm() == 0
 
 
@@ -122,52 +122,58 @@ def test_one_blob_over_everything_finds_nothing() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_froc_agrees_with_flood_fills_in_plain_loops(seed: int, overlap: float) -> None:
     probability, truth = blurred(np.random.default_rng(seed))
-    counts = froc(probability, truth, overlap=overlap)
-    theirs = [counted_by_loops(probability, truth, threshold, overlap) for threshold in THRESHOLDS]
+    counts = count_froc(probability, truth, overlap=overlap)
+    theirs = [counted_by_loops(probability, truth, threshold, overlap) for threshold in FROC_THRESHOLDS]
     assert counts.lesions == len(components(truth))
-    assert list(zip(counts.hits, counts.alarms, strict=True)) == theirs
+    assert list(zip(counts.true_positives, counts.false_positives, strict=True)) == theirs
 
 
 def test_froc_does_not_care_how_an_image_is_turned_or_shifted(rng: np.random.Generator) -> None:
     probability, truth = blurred(rng)
-    upright = froc(probability, truth)
+    upright = count_froc(probability, truth)
     for move in (np.rot90, np.fliplr, np.transpose, lambda z: np.pad(z, ((3, 1), (0, 7)))):
-        moved = froc(move(probability), move(truth))
-        assert (moved.hits.tolist(), moved.alarms.tolist()) == (upright.hits.tolist(), upright.alarms.tolist())
+        moved = count_froc(move(probability), move(truth))
+        assert (moved.true_positives.tolist(), moved.false_positives.tolist()) == (
+            upright.true_positives.tolist(),
+            upright.false_positives.tolist(),
+        )
 
 
 def test_froc_counts_only_what_the_mask_holds(rng: np.random.Generator) -> None:
     (probability, truth), inside = blurred(rng), np.zeros((40, 40), bool)
     inside[:, :20] = True
-    half = froc(probability[:, :20], truth[:, :20])
+    half = count_froc(probability[:, :20], truth[:, :20])
     probability[:, 20:] = np.nan
-    whole = froc(probability, truth, inside)
-    assert (whole.hits.tolist(), whole.alarms.tolist()) == (half.hits.tolist(), half.alarms.tolist())
+    whole = count_froc(probability, truth, inside)
+    assert (whole.true_positives.tolist(), whole.false_positives.tolist()) == (
+        half.true_positives.tolist(),
+        half.false_positives.tolist(),
+    )
     assert whole.lesions == half.lesions
 
 
 def test_merged_counts_are_those_of_images_far_apart_in_one(rng: np.random.Generator) -> None:
     first, second = blurred(rng), blurred(rng)
-    merged = froc(*first).merge(froc(*second))
+    merged = count_froc(*first).merge(count_froc(*second))
     gap = np.zeros((40, 1))
-    side_by_side = froc(*(np.hstack([a, gap.astype(a.dtype), b]) for a, b in zip(first, second, strict=True)))
+    side_by_side = count_froc(*(np.hstack([a, gap.astype(a.dtype), b]) for a, b in zip(first, second, strict=True)))
     assert merged.images == 2
     assert merged.lesions == side_by_side.lesions
-    assert merged.hits.tolist() == side_by_side.hits.tolist()
+    assert merged.true_positives.tolist() == side_by_side.true_positives.tolist()
     for alarms in (0.1, 1.0, 5.0):  # per image: twice as many in the one image
         assert merged.sensitivity_at(alarms) == pytest.approx(side_by_side.sensitivity_at(2 * alarms))
 
 
 def test_more_false_alarms_never_find_less(rng: np.random.Generator) -> None:
-    counts = froc(*blurred(rng))
+    counts = count_froc(*blurred(rng))
     assert (np.diff([counts.sensitivity_at(alarms) for alarms in np.linspace(0, 60, 200).tolist()]) >= 0).all()
     assert 0 < counts.cpm() < 1
 
 
 def test_all_found_without_alarm_is_1_and_a_blank_map_0() -> None:
-    assert froc(TRUTH.astype(float), TRUTH).cpm() == 1
-    assert froc(TRUTH.astype(float), TRUTH).sensitivity_at(0.0) == 1
-    assert froc(np.zeros((6, 6)), TRUTH).cpm() == 0
+    assert count_froc(TRUTH.astype(float), TRUTH).cpm() == 1
+    assert count_froc(TRUTH.astype(float), TRUTH).sensitivity_at(0.0) == 1
+    assert count_froc(np.zeros((6, 6)), TRUTH).cpm() == 0
 
 
 def test_the_best_of_equally_many_alarms_counts() -> None:
@@ -177,19 +183,21 @@ def test_the_best_of_equally_many_alarms_counts() -> None:
 
 
 def test_without_a_lesion_there_is_no_sensitivity_but_there_are_alarms() -> None:
-    counts = froc(PROBABILITY, np.zeros((6, 6), bool), thresholds=LEVELS)
-    assert counts.alarms.tolist() == [4, 4, 2]
+    counts = count_froc(PROBABILITY, np.zeros((6, 6), bool), thresholds=LEVELS)
+    assert counts.false_positives.tolist() == [4, 4, 2]
     assert math.isnan(counts.sensitivity_at(1.0))
     assert math.isnan(counts.cpm())
-    assert counts.merge(froc(PROBABILITY, TRUTH, thresholds=LEVELS)).sensitivity_at(2.0) > 0  # a healthy image counts
+    assert (
+        counts.merge(count_froc(PROBABILITY, TRUTH, thresholds=LEVELS)).sensitivity_at(2.0) > 0
+    )  # a healthy image counts
 
 
 def test_what_makes_no_sense_is_refused() -> None:
     for wrong in (np.nan, 1.1, -0.1):
         with pytest.raises(ValueError, match=r"expected numbers in \[0, 1\]"):
-            froc(np.full((6, 6), wrong), TRUTH)
+            count_froc(np.full((6, 6), wrong), TRUTH)
     for levels in (LEVELS[::-1].copy(), np.array([0.0, 0.5])):
         with pytest.raises(ValueError, match="expected ascending ones above 0"):
-            froc(PROBABILITY, TRUTH, thresholds=levels)
+            count_froc(PROBABILITY, TRUTH, thresholds=levels)
     with pytest.raises(ValueError, match="expected the same thresholds"):
-        froc(PROBABILITY, TRUTH).merge(froc(PROBABILITY, TRUTH, thresholds=LEVELS))
+        count_froc(PROBABILITY, TRUTH).merge(count_froc(PROBABILITY, TRUTH, thresholds=LEVELS))

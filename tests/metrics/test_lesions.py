@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn import metrics as judge
 
-from deepmtdr.evaluation.scores import mean_of_defined
+from deepmtdr.evaluation.scores import nan_mean
 from deepmtdr.metrics import PooledCurve, dice, iou
 
 PIXELS = 150_000
@@ -80,7 +80,7 @@ def test_r15_ap_per_image_and_pooled_are_those_worked_by_hand() -> None:
         pooled.merge(curve)
         aps.append(curve.average_precision())
     assert aps == pytest.approx([5 / 6, 1 / 2, math.nan], nan_ok=True)
-    assert mean_of_defined(np.array(aps)) == pytest.approx(2 / 3)
+    assert nan_mean(np.array(aps)) == pytest.approx(2 / 3)
     assert pooled.average_precision() == pytest.approx((1 / 2 + 2 / 4 + 3 / 6) / 3)
 
 

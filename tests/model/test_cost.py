@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepmtdr.model.cost import cost
+from deepmtdr.model.cost import count_cost
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
 from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.segmentation import SegmentationConfig
@@ -15,28 +15,28 @@ def test_operations_of_the_isr_subnet_at_x4_by_hand() -> None:
     pixels, width = 16 * 16, 32
     stem, block, rise, last = 3 * width, 2 * width * width, width * 4 * width, width * 3
     by_hand = 18 * (pixels * (stem + 5 * block + rise) + 4 * pixels * rise + 16 * pixels * last)
-    assert cost(SMALL, 4, 64)[0].flops == by_hand
+    assert count_cost(SMALL, 4, 64)[0].flops == by_hand
 
 
 def test_parameters_are_those_of_the_network_and_the_last_line_is_the_sum() -> None:
-    *parts, total = cost(SMALL, 4, 64)
+    *parts, total = count_cost(SMALL, 4, 64)
     assert [part.name for part in parts] == ["isr", "segmentation", "grading", "gmsv"]
     assert total.parameters == sum(p.numel() for p in DeepMTDR(SMALL).parameters())
     assert total.flops == sum(part.flops for part in parts)
 
 
 def test_operations_grow_with_the_area_of_the_frame() -> None:
-    for small, large in zip(cost(SMALL, 4, 64)[:2], cost(SMALL, 4, 128)[:2], strict=True):
+    for small, large in zip(count_cost(SMALL, 4, 64)[:2], count_cost(SMALL, 4, 128)[:2], strict=True):
         assert large.flops == 4 * small.flops
 
 
 def test_a_frame_that_skips_the_isr_subnet_costs_nothing_there() -> None:
-    isr = cost(SMALL, 1, 64)[0]
+    isr = count_cost(SMALL, 1, 64)[0]
     assert isr.flops == 0 and isr.parameters > 0
 
 
 def test_evidence_costs_the_way_back_from_the_score_to_the_stem() -> None:
     # Each convolution's input gradient costs what the convolution did; before the stem's tap there is no way to go.
-    _, _, grading, gmsv, _ = cost(SMALL, 4, 64)
+    _, _, grading, gmsv, _ = count_cost(SMALL, 4, 64)
     stem = 2 * 49 * 7 * 4 * 32 * 32
     assert gmsv.flops == grading.flops - stem

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from deepmtdr.losses import classification_aware_loss, grading_loss
-from deepmtdr.model.contrast import local_contrast
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
 from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.isr import ISRConfig, bicubic
+from deepmtdr.model.preprocessing import local_contrast
 from deepmtdr.model.segmentation import SegmentationConfig
 from deepmtdr.terms import SCALES
 
@@ -54,13 +54,13 @@ def test_scale_1_takes_the_frame_itself(model: DeepMTDR) -> None:
 
 def test_untrained_network_reads_the_bicubic_image(model: DeepMTDR) -> None:
     lr = torch.rand(1, 3, 16, 16)
-    through, direct = model(lr, 4), model.read(bicubic(lr, 4))
+    through, direct = model(lr, 4), model.segment_and_grade(bicubic(lr, 4))
     assert torch.equal(through.sr, direct.sr) and torch.equal(through.grade_logits, direct.grade_logits)
 
 
 def test_lesions_are_the_first_four_classes_and_the_region_is_all_but_background(model: DeepMTDR) -> None:
     frame = torch.rand(1, 3, 64, 64)
-    classes, prediction = model.segmentation(local_contrast(frame)), model.read(frame)
+    classes, prediction = model.segmentation(local_contrast(frame)), model.segment_and_grade(frame)
     assert torch.equal(prediction.lesions, classes[:, :4])
     assert torch.allclose(prediction.lesion_region, classes[:, :4].sum(dim=1, keepdim=True), atol=1e-6)
 

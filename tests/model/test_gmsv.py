@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 import reference
-from deepmtdr.data.idrid import read_idrid_segmentation
-from deepmtdr.data.photograph import crop_mask, crop_to_frame, find_fov, read_photograph
-from deepmtdr.model.contrast import local_contrast
-from deepmtdr.model.gmsv import GMSV, GMSVConfig, combine_features, importance, iou, normalised, select_features
-from deepmtdr.model.grading import Grading, GradingConfig, GradingSubnet, dr_score, spatial_pyramid_pooling
+from deepmtdr.datasets.idrid import read_idrid_segmentation
+from deepmtdr.model.gmsv import GMSV, GMSVConfig, combine_features, importance, iou, normalise_channels, select_features
+from deepmtdr.model.grading import GradingConfig, GradingOutput, GradingSubnet, dr_score, spatial_pyramid_pooling
+from deepmtdr.model.preprocessing import local_contrast
+from deepmtdr.photographs.decode import crop_mask, crop_to_frame, find_fov, read_photograph
 from deepmtdr.terms import FRAME
 
 WIDTH = 4
@@ -38,7 +38,7 @@ def spots(side: int, rng: np.random.Generator) -> np.ndarray:
     return np.any([(y - cy) ** 2 + (x - cx) ** 2 < r**2 for (cy, cx), r in discs], axis=0).astype(float)
 
 
-def graded(subnet: GradingSubnet, region: np.ndarray, rng: np.random.Generator) -> tuple[Grading, Tensor]:
+def graded(subnet: GradingSubnet, region: np.ndarray, rng: np.random.Generator) -> tuple[GradingOutput, Tensor]:
     """What the subnet says of a frame that is brighter where the region is, and the region as a tensor."""
     side = region.shape[0]
     lesion_region = torch.tensor(region)[None, None]
@@ -84,7 +84,7 @@ def test_eq2_xi_is_a_threshold_of_each_channel() -> None:
 
 def test_eq2_features_are_divided_by_their_own_maximum() -> None:
     features = planes([[4, 2], [1, 0]], [[0, 0], [0, 0]])
-    assert normalised(features).tolist() == [[[[1, 0.5], [0.25, 0]], [[0, 0], [0, 0]]]]
+    assert normalise_channels(features).tolist() == [[[[1, 0.5], [0.25, 0]], [[0, 0], [0, 0]]]]
     xi = torch.full((2,), HALF)
     chosen = select_features(features, REGION, xi, 0.5)
     assert torch.equal(select_features(1000 * features, REGION, xi, 0.5), chosen)
@@ -162,7 +162,7 @@ def test_eq2_own_grid_agrees_with_the_literal_form_on_photographs(real_data: Pat
         for j, tap in enumerate(taps):
             ours = select_features(tap, region.float(), torch.full((tap.shape[1],), xi), HALF)[0]
             ious = []
-            for channel in normalised(tap)[0]:
+            for channel in normalise_channels(tap)[0]:
                 lifted = torch.nn.functional.interpolate(channel[None, None], size=FRAME, mode="bilinear") > xi
                 ious.append((lifted & region).sum() / (lifted | region).sum())
             literal = torch.stack(ious) > HALF * torch.stack(ious).max()

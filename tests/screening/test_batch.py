@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from deepmtdr.screening import batch
-from deepmtdr.screening.batch import Found, find_photographs, folder_names, grade_all
+from deepmtdr.screening.batch import InputFile, find_photographs, grade_photographs, unique_folder_names
 from deepmtdr.screening.engine import ScreeningEngine
-from deepmtdr.screening.report import COLUMNS
-from deepmtdr.screening.written import PICTURES
-from tiny import save_bad_inputs, save_photograph, save_tiny_weights
+from deepmtdr.screening.report import RESULT_COLUMNS
+from deepmtdr.screening.report_files import PICTURE_FILES
+from tiny_model import save_bad_inputs, save_photograph, save_tiny_weights
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def names(inputs: list[Found]) -> list[str]:
+def names(inputs: list[InputFile]) -> list[str]:
     return [found.path.name for found in inputs]
 
 
@@ -43,16 +43,16 @@ def touch(*paths: Path) -> None:
 
 def test_folders_are_searched_through_and_hidden_files_left_out(tmp_path: Path) -> None:
     touch(*(tmp_path / name for name in ("b.JPG", "a/c.png", ".hidden.png", ".git/d.png", "._b.JPG")))
-    inputs, left_out = find_photographs([tmp_path])
+    inputs, skipped = find_photographs([tmp_path])
     assert names(inputs) == ["b.JPG", "c.png"]
-    assert left_out == []
+    assert skipped == []
 
 
 def test_a_file_in_a_folder_that_is_no_photograph_is_left_out_but_said(tmp_path: Path) -> None:
     touch(tmp_path / "eye.png", tmp_path / "labels.csv")
-    inputs, left_out = find_photographs([tmp_path])
+    inputs, skipped = find_photographs([tmp_path])
     assert names(inputs) == ["eye.png"]
-    assert left_out == [tmp_path / "labels.csv"]
+    assert skipped == [tmp_path / "labels.csv"]
 
 
 def test_a_photograph_without_a_photographs_name_is_found_by_its_content(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_photograph_without_a_photographs_name_is_found_by_its_content(tmp_pat
 def test_a_file_that_is_named_is_an_input_whatever_its_name(tmp_path: Path) -> None:
     touch(tmp_path / "labels.csv", tmp_path / ".hidden.png")
     inputs, _ = find_photographs([tmp_path / "labels.csv", tmp_path / ".hidden.png"])
-    assert inputs == [Found(tmp_path / "labels.csv"), Found(tmp_path / ".hidden.png")]
+    assert inputs == [InputFile(tmp_path / "labels.csv"), InputFile(tmp_path / ".hidden.png")]
 
 
 def test_globs_are_expanded_where_no_shell_did(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_globs_are_expanded_where_no_shell_did(tmp_path: Path) -> None:
 
 def test_a_file_whose_name_looks_like_a_glob_is_itself(tmp_path: Path) -> None:
     touch(tmp_path / "eye[1].png")
-    assert find_photographs([tmp_path / "eye[1].png"]).inputs == [Found(tmp_path / "eye[1].png")]
+    assert find_photographs([tmp_path / "eye[1].png"]).inputs == [InputFile(tmp_path / "eye[1].png")]
 
 
 def test_a_loop_of_links_is_walked_once(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_folder_that_may_not_be_searched_is_a_row(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "scandir", refuse)
     inputs, _ = find_photographs([tmp_path])
-    assert inputs == [Found(tmp_path / "eye.png"), Found(tmp_path / "locked", "Permission denied")]
+    assert inputs == [InputFile(tmp_path / "eye.png"), InputFile(tmp_path / "locked", "Permission denied")]
 
 
 def test_results_of_an_earlier_run_are_no_input(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_results_of_an_earlier_run_are_no_input(tmp_path: Path) -> None:
 
 def test_folders_of_photographs_do_not_collide() -> None:
     paths = [Path(p) for p in ("a/eye.png", "b/eye.png", "b/EYE.jpg", "eye-2.png", "results.csv.png", "..png", ".png")]
-    given = folder_names(paths)
+    given = unique_folder_names(paths)
     assert len({name.casefold() for name in given}) == len(paths)
     assert given[:2] == ["eye", "eye-2"]
     assert not {".", "..", "", "results.csv"}.intersection(given)
@@ -151,7 +151,7 @@ def test_one_bad_batch_gives_a_row_for_each_input_and_the_others_are_done(
     (tmp_path / "empty").mkdir()
     inputs, _ = find_photographs([tmp_path / "in", tmp_path / "empty", tmp_path / "missing.jpg"])
     out = tmp_path / "out"
-    reports = list(grade_all(engine, inputs, out))
+    reports = list(grade_photographs(engine, inputs, out))
     rows = {row["path"]: row for row in rows_of(out)}
     statuses = {str(tmp_path / "in" / "bad" / name): status for name, status in expected.items()}
     # whole.jpg lies beside the bad ones: it is what the truncated file was cut from.
@@ -160,7 +160,7 @@ def test_one_bad_batch_gives_a_row_for_each_input_and_the_others_are_done(
     assert {path: row["status"] for path, row in rows.items()} == statuses
     assert len(reports) == len(inputs) == len(rows_of(out)) == len(statuses)
     for path, row in rows.items():
-        assert tuple(row) == COLUMNS
+        assert tuple(row) == RESULT_COLUMNS
         assert (row["message"] == "") == (row["status"] == "ok")
         assert row["status"] == "ok" or path in row["message"]
         assert (row["grade"] == "") == (row["status"] != "ok")
@@ -168,9 +168,9 @@ def test_one_bad_batch_gives_a_row_for_each_input_and_the_others_are_done(
 
 def test_each_photograph_has_its_own_folder(engine: ScreeningEngine, tmp_path: Path) -> None:
     paths = [save_photograph(tmp_path / folder / "eye.png", side) for folder, side in (("a", 200), ("b", 260))]
-    list(grade_all(engine, [Found(path) for path in paths], tmp_path / "out"))
+    list(grade_photographs(engine, [InputFile(path) for path in paths], tmp_path / "out"))
     for path, folder in zip(paths, ("eye", "eye-2"), strict=True):
-        assert {file.name for file in (tmp_path / "out" / folder).iterdir()} == {*PICTURES, "report.json"}
+        assert {file.name for file in (tmp_path / "out" / folder).iterdir()} == {*PICTURE_FILES, "report.json"}
         assert json.loads((tmp_path / "out" / folder / "report.json").read_text())["path"] == str(path)
 
 
@@ -180,17 +180,17 @@ def test_results_are_kept_up_to_date_on_the_way(
     clock = [0.0]
     monkeypatch.setattr(batch, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     written = []
-    inputs = [Found(Path(f"{n}.png"), "no such file or folder") for n in range(4)]
-    for _ in grade_all(engine, inputs, tmp_path / "out"):
+    inputs = [InputFile(Path(f"{n}.png"), "no such file or folder") for n in range(4)]
+    for _ in grade_photographs(engine, inputs, tmp_path / "out"):
         written.append(len(rows_of(tmp_path / "out")))
-        clock[0] += 0.6 * batch.SAVE_EVERY
-    assert written == [0, 0, 3, 3]  # a kill loses the rows of SAVE_EVERY seconds, not of the night
+        clock[0] += 0.6 * batch.SAVE_INTERVAL
+    assert written == [0, 0, 3, 3]  # a kill loses the rows of SAVE_INTERVAL seconds, not of the night
     assert len(rows_of(tmp_path / "out")) == 4
 
 
 def test_what_was_done_before_a_stop_is_kept(engine: ScreeningEngine, tmp_path: Path) -> None:
     touch(*(inputs := [tmp_path / f"{n}.png" for n in range(3)]))
-    running: Iterator[Any] = grade_all(engine, [Found(path) for path in inputs], tmp_path / "out")
+    running: Iterator[Any] = grade_photographs(engine, [InputFile(path) for path in inputs], tmp_path / "out")
     next(running)
     running.close()  # type: ignore[attr-defined]
     assert [row["path"] for row in rows_of(tmp_path / "out")] == [str(inputs[0])]
@@ -198,13 +198,17 @@ def test_what_was_done_before_a_stop_is_kept(engine: ScreeningEngine, tmp_path: 
 
 def test_rows_of_an_earlier_run_do_not_stay(engine: ScreeningEngine, tmp_path: Path) -> None:
     for given in (["a.png", "b.png"], ["c.png"]):
-        list(grade_all(engine, [Found(Path(name), "no such file or folder") for name in given], tmp_path / "out"))
+        list(
+            grade_photographs(
+                engine, [InputFile(Path(name), "no such file or folder") for name in given], tmp_path / "out"
+            )
+        )
     assert [row["path"] for row in rows_of(tmp_path / "out")] == ["c.png"]
 
 
 def test_without_a_folder_nothing_is_written_and_no_pictures_are_kept(engine: ScreeningEngine, tmp_path: Path) -> None:
     path = save_photograph(tmp_path / "eye.png")
-    (report,) = grade_all(engine, [Found(path)])
+    (report,) = grade_photographs(engine, [InputFile(path)])
     assert report.status == "ok" and report.pictures is None
     assert list(tmp_path.iterdir()) == [path]
 
@@ -212,4 +216,4 @@ def test_without_a_folder_nothing_is_written_and_no_pictures_are_kept(engine: Sc
 def test_a_folder_that_cannot_be_written_is_known_at_once(engine: ScreeningEngine, tmp_path: Path) -> None:
     touch(tmp_path / "file")
     with pytest.raises(OSError, match="file"):
-        next(iter(grade_all(engine, [Found(Path("a.png"))], tmp_path / "file" / "out")))
+        next(iter(grade_photographs(engine, [InputFile(Path("a.png"))], tmp_path / "file" / "out")))

@@ -9,13 +9,13 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 
-from deepmtdr.data.degraded import WAYS, degrade
-from deepmtdr.data.field_of_view import crop_to_frame, find_fov
-from deepmtdr.data.photograph import read_photograph
-from deepmtdr.errors import NoFieldOfView
-from deepmtdr.screening.appearance import FEATURES, measure_appearance
-from deepmtdr.screening.quality import Quality, QualityLimits, assess
-from deepmtdr.screening.quality_score import POOR, Fault, score
+from deepmtdr.errors import NoFieldOfViewError
+from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
+from deepmtdr.screening.quality import Quality, QualityLimits, assess_quality
+from deepmtdr.screening.quality_features import FEATURE_NAMES, compute_quality_features
+from deepmtdr.screening.quality_model import POOR_QUALITY_FAULTS, Fault, score_quality
+from deepmtdr.synthetic.degradations import DEGRADATIONS, degrade
 from fundus import draw_fundus
 
 
@@ -23,9 +23,9 @@ def gate(pixels: NDArray) -> Quality | None:
     """A photograph through field of view and gate; None where no field of view was found."""
     try:
         fov = find_fov(pixels)
-    except NoFieldOfView:
+    except NoFieldOfViewError:
         return None
-    return assess(crop_to_frame(pixels, fov, 256), fov.side)
+    return assess_quality(crop_to_frame(pixels, fov, 256), fov.side)
 
 
 def refused(pixels: NDArray) -> bool:
@@ -64,7 +64,7 @@ def test_the_drawings_of_the_examples_pass(root: Path) -> None:
 def test_a_real_retina_passes_at_every_size_with_the_same_score_and_in_grey() -> None:
     retina = picture("retina")
     fov = find_fov(retina)
-    scores = [assess(crop_to_frame(retina, fov, size)).score for size in (1024, 512, 256, 128)]
+    scores = [assess_quality(crop_to_frame(retina, fov, size)).score for size in (1024, 512, 256, 128)]
     assert min(scores) > 0.8
     assert np.ptp(scores) < 0.02
     grey = retina.mean(axis=2, keepdims=True).astype(np.uint8).repeat(3, axis=2)
@@ -77,15 +77,15 @@ def test_a_real_retina_without_its_rim_passes() -> None:
     assert quality.gradable
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", DEGRADATIONS)
 def test_a_real_retina_spoilt_in_each_way_is_refused_as_poor_and_not_as_something_else(way: str) -> None:
     retina = picture("retina")
     frame = crop_to_frame(retina, find_fov(retina), 512)
-    quality = assess(degrade(frame, way, np.random.default_rng(3)))
+    quality = assess_quality(degrade(frame, way, np.random.default_rng(3)))
     assert quality.score < 0.3
-    assert quality.fault in POOR
+    assert quality.fault in POOR_QUALITY_FAULTS
     assert quality.reason is not None
-    assert quality.reason.startswith(quality.fault.in_words)
+    assert quality.reason.startswith(quality.fault.description)
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "cat", "rocket", "page", "coins", "text", "moon", "camera"])
@@ -119,7 +119,7 @@ def test_uniform_disc_is_refused(colour: tuple[int, int, int]) -> None:
 
 
 def test_black_frame_is_too_dark() -> None:
-    quality = assess(np.zeros((128, 128, 3), np.uint8))
+    quality = assess_quality(np.zeros((128, 128, 3), np.uint8))
     assert quality == (0.0, Fault.DARK, "too dark: quality 0.00, expected at least 0.30")
 
 
@@ -138,32 +138,32 @@ def test_noise_in_a_retinas_colours_is_refused(rng: np.random.Generator) -> None
 
 def test_small_field_of_view_is_refused() -> None:
     frame = crop_to_frame(draw_fundus(), find_fov(draw_fundus()), 128)
-    quality = assess(frame, fov_side=95)
+    quality = assess_quality(frame, fov_side=95)
     assert (quality.fault, quality.reason) == (Fault.SMALL, "field of view of 95 px, expected at least 96 px")
-    assert assess(frame, fov_side=96).gradable
+    assert assess_quality(frame, fov_side=96).gradable
 
 
 def test_limits_can_be_set() -> None:
     frame = crop_to_frame(draw_fundus(), find_fov(draw_fundus()), 128)
-    assert assess(frame, limits=QualityLimits(quality=1.0)).fault in POOR
-    assert assess(frame, limits=QualityLimits(other=0.0)).fault is Fault.NO_FUNDUS
+    assert assess_quality(frame, limits=QualityLimits(quality=1.0)).fault in POOR_QUALITY_FAULTS
+    assert assess_quality(frame, limits=QualityLimits(not_fundus=0.0)).fault is Fault.NO_FUNDUS
 
 
 @pytest.mark.parametrize("side", [1, 2, 7, 64, 300])
 def test_any_frame_has_a_finite_score(side: int, rng: np.random.Generator) -> None:
     for level in (0, 1, 3, 255):
-        assert 0 <= assess(np.full((side, side, 3), level, np.uint8)).score <= 1
+        assert 0 <= assess_quality(np.full((side, side, 3), level, np.uint8)).score <= 1
     for frame in (rng.integers(0, 256, (side, side, 3)), rng.integers(0, 2, (side, side, 3)) * 255):
-        quality, _, other = score(frame.astype(np.uint8))
-        assert 0 <= quality <= 1 and 0 <= other <= 1
+        quality, _, not_fundus = score_quality(frame.astype(np.uint8))
+        assert 0 <= quality <= 1 and 0 <= not_fundus <= 1
 
 
 def test_what_is_measured_does_not_depend_on_exposure_where_it_should_not() -> None:
     """Halving every level moves brightness alone by ln 2, and no structure by more than the dark's own offset."""
     frame = crop_to_frame(picture("retina"), find_fov(picture("retina")), 128)
-    bright, dim = measure_appearance(frame), measure_appearance(frame // 2)
+    bright, dim = compute_quality_features(frame), compute_quality_features(frame // 2)
     assert bright is not None and dim is not None
-    change = dict(zip(FEATURES, dim - bright, strict=True))
+    change = dict(zip(FEATURE_NAMES, dim - bright, strict=True))
     assert change["light"] == pytest.approx(-np.log(2), abs=0.05)
     for name in ("band1", "band2", "band3", "vessels", "red", "green"):
         assert abs(change[name]) < 0.12, name
@@ -171,9 +171,10 @@ def test_what_is_measured_does_not_depend_on_exposure_where_it_should_not() -> N
 
 def test_motion_leaves_a_direction_and_defocus_none() -> None:
     frame = crop_to_frame(picture("retina"), find_fov(picture("retina")), 512)
-    rng, place = np.random.default_rng(0), FEATURES.index("direction")
+    rng, place = np.random.default_rng(0), FEATURE_NAMES.index("direction")
     plain, moved, blurred = (
-        measure_appearance(pixels) for pixels in (frame, degrade(frame, "motion", rng), degrade(frame, "defocus", rng))
+        compute_quality_features(pixels)
+        for pixels in (frame, degrade(frame, "motion", rng), degrade(frame, "defocus", rng))
     )
     assert plain is not None and moved is not None and blurred is not None
     assert moved[place] > 3 * max(plain[place], blurred[place])
@@ -204,17 +205,17 @@ def test_real_photographs_score_the_same_at_every_resolution(real_data: Path, pa
     for path in real(real_data, pattern, 100):
         pixels = read_photograph(path).pixels
         fov = find_fov(pixels)
-        scores = [assess(crop_to_frame(pixels, fov, size), fov.side).score for size in (1024, 512, 256, 128)]
+        scores = [assess_quality(crop_to_frame(pixels, fov, size), fov.side).score for size in (1024, 512, 256, 128)]
         assert np.ptp(scores) < 0.1, f"{path.name}: {scores}"
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", DEGRADATIONS)
 def test_spoilt_real_photographs_are_refused(real_data: Path, way: str, rng: np.random.Generator) -> None:
     """That the gate still does what it was fitted to do; what it does on others stands in docs/clinic.md."""
     passed = []
     for path in real(real_data, REAL[0], 80) + real(real_data, REAL[3], 10):
         pixels = read_photograph(path).pixels
         frame = crop_to_frame(pixels, find_fov(pixels), 512)
-        passed += [path.name] * assess(degrade(frame, way, rng)).gradable
+        passed += [path.name] * assess_quality(degrade(frame, way, rng)).gradable
     assert not passed

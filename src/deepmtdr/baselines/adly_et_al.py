@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Graded, Grader, normalised
-from deepmtdr.losses import GradeLabels, mean_where
+from deepmtdr.losses import GradeLabels, masked_mean
+from deepmtdr.model.interfaces import Grader, GradingOutput, normalise_imagenet
 
 TREE = (
     ((0,), (1, 2, 3, 4)),
@@ -65,16 +65,16 @@ class AdlyEtAl(Grader):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Ask every node and go down the tree; the lesion maps are not looked at. `extra` has the nodes' logits."""
-        x, features = normalised(rgb), []
+        x, features = normalise_imagenet(rgb), []
         for number, stage in enumerate(self.stages):
             x = stage(x if number == 0 else F.max_pool2d(x, 2))
             features.append(x)
         nodes = self.decide(x.mean(dim=(2, 3), keepdim=True)).flatten(1).float()
-        return Graded(tree_log_probabilities(nodes), tuple(features), (nodes,))
+        return GradingOutput(tree_log_probabilities(nodes), tuple(features), (nodes,))
 
-    def loss(self, graded: Graded, labels: GradeLabels) -> Float[Tensor, ""]:
+    def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
         """Each node's binary cross-entropy over the graded photographs that belong below it, summed."""
         (nodes,) = graded.extra
         loss = nodes.new_zeros(())
@@ -84,7 +84,7 @@ class AdlyEtAl(Grader):
             each = F.binary_cross_entropy_with_logits(logit, right.to(logit.dtype), reduction="none")
             if labels.class_weights is not None:
                 each = each * labels.class_weights[labels.grade.clamp(0, 4).long()]
-            loss = loss + mean_where(each, below, labels.total)
+            loss = loss + masked_mean(each, below, labels.all_reduce)
         return loss
 
 

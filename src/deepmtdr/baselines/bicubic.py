@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from deepmtdr.baselines.slots import SuperResolver
+from deepmtdr.model.interfaces import SuperResolver
 from deepmtdr.model.isr import bicubic
 
 

@@ -20,10 +20,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Segmenter, load_published, normalised, to_rgb
 from deepmtdr.losses import LesionLabels, dice_loss, lesion_cross_entropy_loss
 from deepmtdr.model.grading import BasicBlock
-from deepmtdr.model.segmentation import CLASSES, begin_with_background
+from deepmtdr.model.interfaces import Segmenter, input_to_rgb, load_pretrained, normalise_imagenet
+from deepmtdr.model.segmentation import CLASSES, init_background_prior
 
 WIDTHS = (64, 128, 256, 512)
 DEPTHS = (3, 4, 6, 3)
@@ -128,11 +128,11 @@ class CENet(Segmenter):
             nn.Conv2d(widths[0] // 2, CLASSES, 3, padding=1),
         )  # fmt: skip
 
-        begin_with_background([self.to_map[-1]])  # pyright: ignore[reportArgumentType]
+        init_background_prior([self.to_map[-1]])  # pyright: ignore[reportArgumentType]
 
     def forward(self, seen: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
         """Segment; h and w multiples of 16."""
-        *skips, x = self.encoder(normalised(to_rgb(seen)))
+        *skips, x = self.encoder(normalise_imagenet(input_to_rgb(seen)))
         x = self.rmp(self.dac(x))
         for block, skip in zip(self.decoder, skips[::-1], strict=False):
             x = block(x)[..., : skip.shape[-2], : skip.shape[-1]] + skip
@@ -148,4 +148,4 @@ class CENet(Segmenter):
         Raises:
             ValueError: if a tensor is missing or has another shape.
         """
-        load_published(self.encoder, state, left_aside=())
+        load_pretrained(self.encoder, state, skip_prefixes=())

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.hybrid_colour import to_lgi
-from deepmtdr.baselines.slots import Graded, Grader, cross_entropy
 from deepmtdr.losses import GradeLabels
+from deepmtdr.model.interfaces import Grader, GradingOutput, cross_entropy
 from deepmtdr.terms import Grade
 
 STEM = {3: 16, 5: 16, 7: 32}
@@ -33,9 +33,9 @@ MODULES = {
     "5b": (832, 384, (192, 384), (48, 128), 128),
 }  # fmt: skip
 """Channels in; of the 1 px kernel; before and of the 3 px kernel; before and of the 5 px kernel; behind the pooling."""
-LOSSES = (1.0, 0.3, 0.3)
+LOSS_WEIGHTS = (1.0, 0.3, 0.3)
 """Weights of the last classifier's loss and of those behind 4a and 4d."""
-DROPOUT, FURTHER_DROPOUT = 0.4, 0.7
+DROPOUT, AUXILIARY_DROPOUT = 0.4, 0.7
 
 
 def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -62,7 +62,7 @@ def inception(channels: int, one: int, three: tuple[int, int], five: tuple[int, 
     ])  # fmt: skip
 
 
-class FurtherClassifier(nn.Module):
+class CKMLAuxiliaryClassifier(nn.Module):
     """Grades from the middle of the network, for a loss of its own."""
 
     def __init__(self, channels: int) -> None:
@@ -74,7 +74,7 @@ class FurtherClassifier(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 5"]:
         """Logits of the grades 0-4, from a grid of 4 x 4."""
         hidden = F.relu(self.hidden(self.conv(F.adaptive_avg_pool2d(x, 4)).flatten(1)))
-        return self.classifier(F.dropout(hidden, FURTHER_DROPOUT, self.training))
+        return self.classifier(F.dropout(hidden, AUXILIARY_DROPOUT, self.training))
 
 
 class CKML(Grader):
@@ -87,14 +87,14 @@ class CKML(Grader):
         self.stem = CombinedKernels([conv(3, channels, kernel, stride=2) for kernel, channels in STEM.items()])
         self.second = nn.Sequential(conv(64, 64, 1), conv(64, 192, 3))
         self.inception = nn.ModuleDict({name: inception(*channels) for name, channels in MODULES.items()})
-        self.further = nn.ModuleList([FurtherClassifier(512), FurtherClassifier(528)])
+        self.further = nn.ModuleList([CKMLAuxiliaryClassifier(512), CKMLAuxiliaryClassifier(528)])
         self.classifier = nn.Linear(1024, len(Grade))
         self.channels = (64, 192, 480, 832, 1024)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Grade the photograph; the lesion maps are not looked at."""
         stem = self.stem(2 * to_lgi(rgb) - 1)
         fourth = self.second(_halved(stem))
@@ -106,17 +106,17 @@ class CKML(Grader):
         logits = self.classifier(F.dropout(last.mean(dim=(2, 3)), DROPOUT, self.training))
         heads = zip(self.further, (early, middle), strict=True)
         further = tuple(head(x) for head, x in heads) if self.training else ()
-        return Graded(logits, (stem, fourth, eighth, sixteenth, last), further)
+        return GradingOutput(logits, (stem, fourth, eighth, sixteenth, last), further)
 
     def _through(self, x: Tensor, *names: str) -> Tensor:
         for name in names:
             x = self.inception[name](x)
         return x
 
-    def loss(self, graded: Graded, labels: GradeLabels) -> Float[Tensor, ""]:
+    def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
         """Cross-entropy of the three classifiers, weighted."""
         each = (cross_entropy(x, labels) for x in (graded.logits, *graded.extra))
-        return torch.stack([weight * loss for weight, loss in zip(LOSSES, each, strict=False)]).sum()
+        return torch.stack([weight * loss for weight, loss in zip(LOSS_WEIGHTS, each, strict=False)]).sum()
 
 
 def _halved(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Graded, Grader, load_published, normalised
+from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained, normalise_imagenet
 from deepmtdr.terms import Grade
 
 STEM = 64
@@ -83,10 +83,10 @@ class DenseNet121(Grader):
                 nn.init.kaiming_normal_(module.weight)
         nn.init.zeros_(self.classifier.bias)
 
-    def taps(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+    def extract_features(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
         """The stem and the four blocks, each after the norm and ReLU that follow it: strides 2, 4, 8, 16, 32."""
         part = self.features
-        features = [F.relu(part["norm0"](part["conv0"](normalised(rgb))))]
+        features = [F.relu(part["norm0"](part["conv0"](normalise_imagenet(rgb))))]
         x = F.max_pool2d(features[0], 3, stride=2, padding=1)
         for n in range(1, len(LAYERS)):
             seen, x = part[f"transition{n}"](part[f"denseblock{n}"](x))
@@ -97,10 +97,10 @@ class DenseNet121(Grader):
         """The pooling and the linear layer."""
         return self.classifier(x.mean(dim=(2, 3)))
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Grade the photograph; the lesion maps are not looked at."""
-        features = self.taps(rgb)
-        return Graded(self.head(features[-1]), features)
+        features = self.extract_features(rgb)
+        return GradingOutput(self.head(features[-1]), features)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over published ImageNet weights but for the last layer.
@@ -112,4 +112,4 @@ class DenseNet121(Grader):
             ValueError: if a tensor is missing or has another shape.
         """
         renamed = {re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", name): tensor for name, tensor in state.items()}
-        load_published(self, renamed, left_aside=("classifier.",))
+        load_pretrained(self, renamed, skip_prefixes=("classifier.",))

@@ -72,4 +72,4 @@ class DRUNet(UNet):
     """U-Net's four levels down and up, a recurrent residual block in place of each pair of convolutions."""
 
     block: ClassVar[type[nn.Module]] = RecurrentResidualBlock
-    rise_by: ClassVar[type[nn.Module]] = UpConv
+    upsampling: ClassVar[type[nn.Module]] = UpConv

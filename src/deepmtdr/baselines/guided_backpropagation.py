@@ -33,7 +33,7 @@ SOFTNESS = 0.3
 """Of ReLU's step on the way back through a gradient, in units of what goes into it; 0: the exact derivative."""
 FULL = 0.99
 """Share of the pixels below the magnitude that counts as 1."""
-TINY = 1e-12
+EPSILON = 1e-12
 
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 
@@ -55,15 +55,17 @@ class GuidedBackpropagation:
             prediction: what it said of the photographs.
             create_graph: keep the evidence differentiable down to `prediction.sr`.
         """
-        shown = image_shown(model, prediction, create_graph=create_graph)
+        shown = grading_input(model, prediction, create_graph=create_graph)
         asked = model.grading, shown, prediction.lesions.detach()
-        return magnitude(image_gradient(*asked, guided=True, create_graph=create_graph, softness=self.softness))
+        return gradient_magnitude(
+            image_gradient(*asked, guided=True, create_graph=create_graph, softness=self.softness)
+        )
 
 
-def image_shown(model: DeepMTDR, prediction: Prediction, *, create_graph: bool) -> Float[Tensor, "b 3 H W"]:
+def grading_input(model: DeepMTDR, prediction: Prediction, *, create_graph: bool) -> Float[Tensor, "b 3 H W"]:
     """What the grading subnet is shown, wanting a gradient; a leaf, or attached to the SR images."""
     with torch.set_grad_enabled(create_graph):
-        shown = model.views(prediction.sr)[1]
+        shown = model.preprocess(prediction.sr)[1]
     return shown if shown.requires_grad else shown.detach().requires_grad_()
 
 
@@ -86,13 +88,13 @@ def image_gradient(
         create_graph: keep the gradient differentiable.
         softness: of the ReLUs' steps, where it is differentiated.
     """
-    with _statistics_set_aside(grading) as aside, _kept(grading), Rectifiers(guided=guided, softness=softness):
+    with _statistics_set_aside(grading) as aside, _kept(grading), ReLUGradientMode(guided=guided, softness=softness):
         score = dr_score(functional_call(grading, aside, (shown, lesions)).logits)
         with torch.autocast(score.device.type, enabled=False):
             return torch.autograd.grad(score.sum(), shown, create_graph=create_graph)[0]
 
 
-def magnitude(gradient: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 H W"]:
+def gradient_magnitude(gradient: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 H W"]:
     """Sum over the channels of the magnitude, 1 from each photograph's 99th percentile on; a gradient of 0 stays 0.
 
     The percentile is held where this is differentiated: it hangs on one pixel, whose noise would drown all others.
@@ -101,7 +103,7 @@ def magnitude(gradient: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 H W"]:
     ranked = size.flatten(1).sort(dim=1).values
     full, largest = ranked[:, int(FULL * (ranked.shape[1] - 1))], ranked[:, -1]
     full = torch.where(full > 0, full, largest).detach()  # the largest: evidence in fewer than 1 % of the pixels
-    return (size / full.clamp_min(TINY)[:, None, None, None]).clamp_max(1)
+    return (size / full.clamp_min(EPSILON)[:, None, None, None]).clamp_max(1)
 
 
 @contextmanager
@@ -129,7 +131,7 @@ def _kept(module: nn.Module) -> Iterator[None]:
             vars(block)["forward"] = forward
 
 
-class Rectifiers(TorchFunctionMode):
+class ReLUGradientMode(TorchFunctionMode):
     """Inside, every ReLU takes note of the rule, and what goes back through it inside goes by the rule.
 
     What goes back later, through the gradient that was made inside, goes by each step's own derivative.
@@ -140,7 +142,7 @@ class Rectifiers(TorchFunctionMode):
         self.guided, self.softness = guided, softness
         self.inside = False
 
-    def __enter__(self) -> Rectifiers:
+    def __enter__(self) -> ReLUGradientMode:
         super().__enter__()
         self.inside = True
         return self
@@ -172,7 +174,7 @@ class _Rectified(torch.autograd.Function):
     """ReLU under a rule, which has to be known when the gradient comes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rule: Rectifiers) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rule: ReLUGradientMode) -> Tensor:
         ctx.save_for_backward(x)
         ctx.rule = rule
         return x.clamp_min(0)

@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Segmenter
-from deepmtdr.losses import TINY, LesionLabels, mean_where
-from deepmtdr.model.segmentation import CLASSES, begin_with_background
+from deepmtdr.losses import EPSILON, LesionLabels, masked_mean
+from deepmtdr.model.interfaces import Segmenter
+from deepmtdr.model.segmentation import CLASSES, init_background_prior
 
 WIDTHS = (64, 128, 256, 512)
 DEPTHS = (2, 2, 3, 3)
@@ -52,7 +52,7 @@ class FullyConvolutional(nn.Module):
         stages = zip((3, *widths), widths, DEPTHS, strict=False)
         self.stages = nn.ModuleList(ConvStage(i, o, depth) for i, o, depth in stages)
         maps = [nn.Conv2d(width, CLASSES, 1) for width in widths]
-        begin_with_background(maps, float(len(maps)))
+        init_background_prior(maps, float(len(maps)))
         self.to_map = nn.ModuleList(maps)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
@@ -102,5 +102,5 @@ class HGN(Segmenter):
         """
         target = labels.masks / labels.masks.sum(dim=1, keepdim=True).clamp_min(1)
         target = torch.cat([target, 1 - target.sum(dim=1, keepdim=True)], dim=1)
-        surprise = -(target * classes.clamp_min(TINY).log()).sum(dim=1)
-        return mean_where(surprise.mean(dim=(1, 2)), labels.annotated.all(dim=1), labels.total)
+        surprise = -(target * classes.clamp_min(EPSILON).log()).sum(dim=1)
+        return masked_mean(surprise.mean(dim=(1, 2)), labels.annotated.all(dim=1), labels.all_reduce)

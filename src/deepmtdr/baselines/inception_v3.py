@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Graded, Grader, cross_entropy, load_published
 from deepmtdr.losses import GradeLabels
+from deepmtdr.model.interfaces import Grader, GradingOutput, cross_entropy, load_pretrained
 from deepmtdr.terms import Grade
 
 AUXILIARY = 0.4
@@ -181,7 +181,7 @@ class InceptionV3(Grader):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
-    def taps(self, rgb: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
+    def extract_features(self, rgb: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
         """Two layers of the stem and the last block of each grid: strides 2, 4, 8, 16, 32."""
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(2 * rgb - 1)))
         features = {"Conv2d_2b_3x3": x}
@@ -194,14 +194,14 @@ class InceptionV3(Grader):
                 features[name] = x
         return features
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Grade the photograph; the lesion maps are not looked at. In training, `extra` is what the auxiliary says."""
-        features = self.taps(rgb)
+        features = self.extract_features(rgb)
         auxiliary = (self.AuxLogits(features[AUXILIARY_ON]),) if self.training else ()
         logits = self.fc(self.dropout(features[TAPPED[-1]].mean(dim=(2, 3))))
-        return Graded(logits, tuple(features.values()), auxiliary)
+        return GradingOutput(logits, tuple(features.values()), auxiliary)
 
-    def loss(self, graded: Graded, labels: GradeLabels) -> Float[Tensor, ""]:
+    def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
         """Cross-entropy with smoothed labels, and 0.4 times the same of the auxiliary classifier."""
         spoken = zip((1.0, AUXILIARY), (graded.logits, *graded.extra), strict=False)
         each = (share * cross_entropy(logits, labels, smoothing=SMOOTHING) for share, logits in spoken)
@@ -213,4 +213,4 @@ class InceptionV3(Grader):
         Raises:
             ValueError: if a tensor is missing or has another shape.
         """
-        load_published(self, state, left_aside=("fc.", "AuxLogits.fc."))
+        load_pretrained(self, state, skip_prefixes=("fc.", "AuxLogits.fc."))

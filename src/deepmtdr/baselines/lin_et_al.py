@@ -6,7 +6,7 @@ impact, and a network that learns weights between photograph and lesion maps, ot
 and formulas were not to be found: after the description. Assumed of the detector: patches of 8 px, scored over four
 types and the background by four levels of twice conv3x3; a patch shows a type as much as its most annotated pixel;
 patches with and without a lesion count 1 : 3, as if sampled; one without, but held for a lesion with more than
-`SUSPECT`, counts by the doubt that is left. It learns from masks in place of boxes. Assumed of the fusion: 512 px,
+`MISSED_LESION_THRESHOLD`, counts by the doubt that is left. It learns from masks in place of boxes. Assumed of the fusion: 512 px,
 ResNet-18 for the photograph, five residual blocks for the maps, and for each grade a softmax over the two sources that
 weights their logits.
 """
@@ -22,24 +22,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.resnet18 import ResNet18
-from deepmtdr.baselines.slots import Graded, Grader, Segmenter
 from deepmtdr.baselines.u_net import DoubleConv
 from deepmtdr.losses import LesionLabels
 from deepmtdr.model.grading import BasicBlock
+from deepmtdr.model.interfaces import Grader, GradingOutput, Segmenter
 from deepmtdr.model.segmentation import CLASSES
 from deepmtdr.terms import Grade, Lesion
 
 PATCH = 8
 """Side of a patch, px."""
-SUSPECT = 0.5
+MISSED_LESION_THRESHOLD = 0.5
 """Probability of any lesion from which a patch without annotation is taken for one that was missed."""
-BACKGROUND = 3.0
+BACKGROUND_WEIGHT = 3.0
 """Patches without a lesion for each with one."""
 PRIOR = 0.05
 """Probability of any lesion with which an untrained detector begins: it must suspect nothing yet."""
 DETECTOR_WIDTHS = (64, 128, 256, 512)
 LESION_WIDTHS = (16, 32, 64, 128, 256)
-TINY = 1e-6
+EPSILON = 1e-6
 
 
 class AntiNoiseDetector(Segmenter):
@@ -77,15 +77,15 @@ class AntiNoiseDetector(Segmenter):
         The background is known only where all four types are annotated.
         """
         masks, annotated, total = labels
-        surprise = -classes[..., ::PATCH, ::PATCH].float().clamp_min(TINY).log()
+        surprise = -classes[..., ::PATCH, ::PATCH].float().clamp_min(EPSILON).log()
         shown = F.max_pool2d(masks * annotated[:, :, None, None], PATCH)
         shown = shown / shown.sum(dim=1, keepdim=True).clamp_min(1)
         rest = (1 - shown.sum(dim=1)) * annotated.all(dim=1)[:, None, None]
         lesion = 1 - classes[:, -1, ::PATCH, ::PATCH].detach().float()
-        trust = torch.where(lesion > SUSPECT, 1 - lesion, 1.0)
+        trust = torch.where(lesion > MISSED_LESION_THRESHOLD, 1 - lesion, 1.0)
         present = total((surprise[:, :-1] * shown).sum()) / total(shown.sum()).clamp_min(1)
         absent = total((surprise[:, -1] * rest * trust).sum()) / total(rest.sum()).clamp_min(1)
-        return (present + BACKGROUND * absent) / (1 + BACKGROUND)
+        return (present + BACKGROUND_WEIGHT * absent) / (1 + BACKGROUND_WEIGHT)
 
 
 class AttentionFusion(Grader):
@@ -93,7 +93,7 @@ class AttentionFusion(Grader):
 
     isr: ClassVar[str] = "MDRN"
     size: ClassVar[int] = 512
-    reads_lesions: ClassVar[bool] = True
+    uses_lesion_maps: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,14 +106,14 @@ class AttentionFusion(Grader):
         self.attention = nn.Linear(self.photograph.channels[-1] + widths[-1], 2 * grades)
         self.channels = self.photograph.channels
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Grade by both; the features are the photograph's. `extra` has the attention, b x 2 x 5."""
         photograph = self.photograph.grade(rgb, lesions)
         maps = self.lesions(lesions).mean(dim=(2, 3))
         both = torch.cat([photograph.features[-1].mean(dim=(2, 3)), maps], dim=1)
         attention = self.attention(both).float().unflatten(1, (2, -1)).softmax(dim=1)
         logits = torch.stack([photograph.logits, self.by_lesions(maps)], dim=1).float()
-        return Graded((attention * logits).sum(dim=1), photograph.features, (attention,))
+        return GradingOutput((attention * logits).sum(dim=1), photograph.features, (attention,))
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over published ImageNet weights of ResNet-18 for the photograph's network, but for its last layer.

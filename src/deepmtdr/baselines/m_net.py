@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Graded, Grader, load_published
+from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained
 from deepmtdr.terms import Grade
 
 BLOCKS = (10, 20, 9)
@@ -45,14 +45,14 @@ class ConvNorm(nn.Module):
         return F.relu(self.bn(self.conv(x)))
 
 
-def chain(*channels: int, kernels: tuple[int | tuple[int, int], ...], stride: int = 1) -> nn.Module:
+def conv_chain(*channels: int, kernels: tuple[int | tuple[int, int], ...], stride: int = 1) -> nn.Module:
     """Layers one behind the other; only the last has a stride, and is unpadded then."""
     layers = [ConvNorm(i, o, k, same=True) for i, o, k in zip(channels[:-2], channels[1:-1], kernels[:-1], strict=True)]
     last = ConvNorm(channels[-2], channels[-1], kernels[-1], stride, same=stride == 1)
     return nn.Sequential(*layers, last) if layers else last
 
 
-class Mixed(nn.Module):
+class ParallelBranches(nn.Module):
     """Branches side by side."""
 
     def __init__(self, *branches: nn.Module) -> None:
@@ -65,7 +65,7 @@ class Mixed(nn.Module):
         return torch.cat([branch(x) for branch in self.children()], dim=1)
 
 
-class Residual(nn.Module):
+class ScaledResidual(nn.Module):
     """Branches side by side, brought back to the block's channels, scaled and added to what came in."""
 
     def __init__(self, *branches: nn.Module, mixed: int, channels: int, scale: float, relu: bool = True) -> None:
@@ -82,23 +82,23 @@ class Residual(nn.Module):
         return F.relu(x) if self.relu else x
 
 
-def block_a() -> Residual:
+def block_a() -> ScaledResidual:
     """Inception-ResNet-A, at an eighth of the size."""
-    one, two = chain(320, 32, kernels=(1,)), chain(320, 32, 32, kernels=(1, 3))
-    three = chain(320, 32, 48, 64, kernels=(1, 3, 3))
-    return Residual(one, two, three, mixed=128, channels=320, scale=SCALES[0])
+    one, two = conv_chain(320, 32, kernels=(1,)), conv_chain(320, 32, 32, kernels=(1, 3))
+    three = conv_chain(320, 32, 48, 64, kernels=(1, 3, 3))
+    return ScaledResidual(one, two, three, mixed=128, channels=320, scale=SCALES[0])
 
 
-def block_b() -> Residual:
+def block_b() -> ScaledResidual:
     """Inception-ResNet-B, at a sixteenth."""
-    one, two = chain(1088, 192, kernels=(1,)), chain(1088, 128, 160, 192, kernels=(1, (1, 7), (7, 1)))
-    return Residual(one, two, mixed=384, channels=1088, scale=SCALES[1])
+    one, two = conv_chain(1088, 192, kernels=(1,)), conv_chain(1088, 128, 160, 192, kernels=(1, (1, 7), (7, 1)))
+    return ScaledResidual(one, two, mixed=384, channels=1088, scale=SCALES[1])
 
 
-def block_c(*, last: bool = False) -> Residual:
+def block_c(*, last: bool = False) -> ScaledResidual:
     """Inception-ResNet-C, at a 32nd; the last one is neither scaled nor followed by a ReLU."""
-    one, two = chain(2080, 192, kernels=(1,)), chain(2080, 192, 224, 256, kernels=(1, (1, 3), (3, 1)))
-    return Residual(one, two, mixed=448, channels=2080, scale=1.0 if last else SCALES[2], relu=not last)
+    one, two = conv_chain(2080, 192, kernels=(1,)), conv_chain(2080, 192, 224, 256, kernels=(1, (1, 3), (3, 1)))
+    return ScaledResidual(one, two, mixed=448, channels=2080, scale=1.0 if last else SCALES[2], relu=not last)
 
 
 class MNet(Grader):
@@ -116,19 +116,19 @@ class MNet(Grader):
         self.conv2d_3b = ConvNorm(64, 80, 1)
         self.conv2d_4a = ConvNorm(80, 192, 3)
         pooled = nn.Sequential(nn.AvgPool2d(3, 1, 1, count_include_pad=False), ConvNorm(192, 64, 1))
-        self.mixed_5b = Mixed(
-            chain(192, 96, kernels=(1,)), chain(192, 48, 64, kernels=(1, 5)),
-            chain(192, 64, 96, 96, kernels=(1, 3, 3)), pooled,
+        self.mixed_5b = ParallelBranches(
+            conv_chain(192, 96, kernels=(1,)), conv_chain(192, 48, 64, kernels=(1, 5)),
+            conv_chain(192, 64, 96, 96, kernels=(1, 3, 3)), pooled,
         )  # fmt: skip
         self.repeat = nn.Sequential(*(block_a() for _ in range(blocks[0])))
-        self.mixed_6a = Mixed(
-            chain(320, 384, kernels=(3,), stride=2), chain(320, 256, 256, 384, kernels=(1, 3, 3), stride=2),
+        self.mixed_6a = ParallelBranches(
+            conv_chain(320, 384, kernels=(3,), stride=2), conv_chain(320, 256, 256, 384, kernels=(1, 3, 3), stride=2),
             nn.MaxPool2d(3, stride=2),
         )  # fmt: skip
         self.repeat_1 = nn.Sequential(*(block_b() for _ in range(blocks[1])))
-        self.mixed_7a = Mixed(
-            chain(1088, 256, 384, kernels=(1, 3), stride=2), chain(1088, 256, 288, kernels=(1, 3), stride=2),
-            chain(1088, 256, 288, 320, kernels=(1, 3, 3), stride=2), nn.MaxPool2d(3, stride=2),
+        self.mixed_7a = ParallelBranches(
+            conv_chain(1088, 256, 384, kernels=(1, 3), stride=2), conv_chain(1088, 256, 288, kernels=(1, 3), stride=2),
+            conv_chain(1088, 256, 288, 320, kernels=(1, 3, 3), stride=2), nn.MaxPool2d(3, stride=2),
         )  # fmt: skip
         self.repeat_2 = nn.Sequential(*(block_c() for _ in range(blocks[2])))
         self.block8 = block_c(last=True)
@@ -139,7 +139,7 @@ class MNet(Grader):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Grade the photograph, of 75 px or more; the lesion maps are not looked at."""
         stem = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(2 * rgb - 1)))
         fourth = self.conv2d_4a(self.conv2d_3b(F.max_pool2d(stem, 3, stride=2)))
@@ -147,7 +147,7 @@ class MNet(Grader):
         sixteenth = self.repeat_1(self.mixed_6a(eighth))
         last = self.conv2d_7b(self.block8(self.repeat_2(self.mixed_7a(sixteenth))))
         pooled = F.dropout(last.mean(dim=(2, 3)), DROPOUT, self.training)
-        return Graded(self.last_linear(pooled), (stem, fourth, eighth, sixteenth, last))
+        return GradingOutput(self.last_linear(pooled), (stem, fourth, eighth, sixteenth, last))
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over published ImageNet weights but for the last layer.
@@ -155,4 +155,4 @@ class MNet(Grader):
         Raises:
             ValueError: if a tensor is missing or has another shape.
         """
-        load_published(self, state, left_aside=("last_linear.",))
+        load_pretrained(self, state, skip_prefixes=("last_linear.",))

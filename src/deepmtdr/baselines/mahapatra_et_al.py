@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import SuperResolver
+from deepmtdr.model.interfaces import SuperResolver
 from deepmtdr.model.isr import bicubic
 from deepmtdr.terms import SCALES
 
@@ -69,7 +69,7 @@ class NormedResidualBlock(nn.Module):
         return x + self.body(x)
 
 
-class Adversary(nn.Module):
+class Discriminator(nn.Module):
     """Tells photographs from super-resolved images: a logit each, high for a photograph."""
 
     def __init__(self, width: int) -> None:
@@ -102,7 +102,7 @@ class MahapatraEtAl(SuperResolver):
         self.to_rgb = nn.ModuleDict({str(scale): nn.Conv2d(width, 3, 3, padding=1) for scale in SCALES})
         for parameter in self.to_rgb.parameters():
             nn.init.zeros_(parameter)
-        self.adversary = Adversary(width)
+        self.adversary = Discriminator(width)
 
     def forward(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Float[Tensor, "b 3 H W"]:
         """Super-resolve.
@@ -125,6 +125,6 @@ class MahapatraEtAl(SuperResolver):
         content = ((1 + local_saliency(hr)) * (sr.float() - hr).square()).mean()
         return content + ADVERSARIAL * F.softplus(-self.adversary(sr)).mean()
 
-    def adversary_loss(self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
+    def discriminator_loss(self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
         """Of the adversary: binary cross-entropy of photographs against super-resolved images."""
         return F.softplus(-self.adversary(hr)).mean() + F.softplus(self.adversary(sr)).mean()

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import SuperResolver
+from deepmtdr.model.interfaces import SuperResolver
 from deepmtdr.model.isr import UpscalingLayer, bicubic
 from deepmtdr.terms import SCALES
 

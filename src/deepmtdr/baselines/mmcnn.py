@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.m_net import BLOCKS, DROPOUT, MNet, block_c
-from deepmtdr.baselines.slots import Graded, Grader, cross_entropy, resized
 from deepmtdr.losses import GradeLabels
+from deepmtdr.model.interfaces import Grader, GradingOutput, cross_entropy, resize_frame
 
 SIZES = (224, 448, 720)
 
@@ -48,14 +48,14 @@ class MMCNN(Grader):
             nn.init.zeros_(cell.get_parameter("conv2d.weight"))
             nn.init.zeros_(cell.get_parameter("conv2d.bias"))
 
-    def cells_at(self, side: int) -> int:
+    def count_cells(self, side: int) -> int:
         """How many cells a frame of this many pixels brings."""
         return sum(side >= size for size in self.sizes[1:])
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Grade the photograph; the lesion maps are not looked at. `extra` has the grade as a number."""
-        base, cells = self.base, self.cells_at(rgb.shape[-1])
-        stem = base.conv2d_2b(base.conv2d_2a(base.conv2d_1a(2 * resized(rgb, self.sizes[cells]) - 1)))
+        base, cells = self.base, self.count_cells(rgb.shape[-1])
+        stem = base.conv2d_2b(base.conv2d_2a(base.conv2d_1a(2 * resize_frame(rgb, self.sizes[cells]) - 1)))
         fourth = base.conv2d_4a(base.conv2d_3b(F.max_pool2d(stem, 3, stride=2)))
         eighth = base.repeat(base.mixed_5b(F.max_pool2d(fourth, 3, stride=2)))
         sixteenth = base.repeat_1(base.mixed_6a(eighth))
@@ -65,9 +65,9 @@ class MMCNN(Grader):
         last = base.conv2d_7b(base.block8(x))
         pooled = F.dropout(last.mean(dim=(2, 3)), DROPOUT, self.training)
         number = self.regressor(pooled).float().squeeze(1)
-        return Graded(base.last_linear(pooled), (stem, eighth, sixteenth, coarse, last), (number,))
+        return GradingOutput(base.last_linear(pooled), (stem, eighth, sixteenth, coarse, last), (number,))
 
-    def loss(self, graded: Graded, labels: GradeLabels) -> Float[Tensor, ""]:
+    def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
         """Cross-entropy of the class and squared error of the number, over the graded photographs."""
         (number,) = graded.extra
         return cross_entropy(graded.logits, labels) + labels.mean((number - labels.grade).square())

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Graded, Grader, load_published, normalised
 from deepmtdr.model.grading import BasicBlock
+from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained, normalise_imagenet
 from deepmtdr.terms import Grade
 
 WIDTHS = (64, 128, 256, 512)
@@ -40,14 +40,14 @@ class ResNet18(Grader):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Grade the photograph; the lesion maps are not looked at."""
-        features = [F.relu(self.bn1(self.conv1(normalised(rgb))))]
+        features = [F.relu(self.bn1(self.conv1(normalise_imagenet(rgb))))]
         x = F.max_pool2d(features[0], 3, stride=2, padding=1)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x)
             features.append(x)
-        return Graded(self.fc(x.mean(dim=(2, 3))), tuple(features))
+        return GradingOutput(self.fc(x.mean(dim=(2, 3))), tuple(features))
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over published ImageNet weights but for the last layer.
@@ -55,4 +55,4 @@ class ResNet18(Grader):
         Raises:
             ValueError: if a tensor is missing or has another shape.
         """
-        load_published(self, state, left_aside=("fc.",))
+        load_pretrained(self, state, skip_prefixes=("fc.",))

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from deepmtdr.baselines.guided_backpropagation import SOFTNESS, image_gradient, image_shown, magnitude
+from deepmtdr.baselines.guided_backpropagation import SOFTNESS, gradient_magnitude, grading_input, image_gradient
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
 
 
@@ -28,7 +28,7 @@ class SmoothGrad:
 
     samples: int = 50
     """Noisy copies of each photograph."""
-    spread: float = 0.15
+    noise_level: float = 0.15
     """Standard deviation of the noise, as a share of the range between the image's darkest and brightest value."""
     softness: float = SOFTNESS
     """Of the ReLUs' steps, where the evidence is differentiated."""
@@ -44,13 +44,13 @@ class SmoothGrad:
             create_graph: keep the evidence differentiable down to `prediction.sr`; each copy is asked again on the
                 way back, so that one network's features are held at a time.
         """
-        shown = image_shown(model, prediction, create_graph=create_graph)
+        shown = grading_input(model, prediction, create_graph=create_graph)
         of_copy = partial(self._of_copy, model, prediction.lesions.detach(), create_graph)
         total = torch.zeros_like(shown)
         for seed in range(self.samples):
             gradient = checkpoint(of_copy, shown, seed, use_reentrant=False) if create_graph else of_copy(shown, seed)
             total = total + gradient
-        return magnitude(total / self.samples)
+        return gradient_magnitude(total / self.samples)
 
     def _of_copy(
         self,
@@ -60,17 +60,17 @@ class SmoothGrad:
         shown: Float[Tensor, "b 3 H W"],
         seed: int,
     ) -> Float[Tensor, "b 3 H W"]:
-        noisy = shown + self.spread * span(shown) * noise(shown, seed)
+        noisy = shown + self.noise_level * value_range(shown) * gaussian_noise(shown, seed)
         noisy = noisy if create_graph else noisy.detach().requires_grad_()
         return image_gradient(model.grading, noisy, lesions, create_graph=create_graph, softness=self.softness)
 
 
-def span(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 1 1"]:
+def value_range(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 1 1"]:
     """Range of each image's values."""
     return image.amax(dim=(1, 2, 3), keepdim=True) - image.amin(dim=(1, 2, 3), keepdim=True)
 
 
-def noise(like: Float[Tensor, "b c h w"], seed: int) -> Float[Tensor, "1 c h w"]:
+def gaussian_noise(like: Float[Tensor, "b c h w"], seed: int) -> Float[Tensor, "1 c h w"]:
     """Gaussian noise for every image of the batch alike; torch's own sequence is left where it is."""
     dice = torch.Generator(like.device).manual_seed(seed)
     return torch.randn(1, *like.shape[1:], generator=dice, device=like.device, dtype=like.dtype)

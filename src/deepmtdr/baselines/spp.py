@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from deepmtdr.baselines.densenet121 import DenseNet121
 from deepmtdr.baselines.resnet18 import ResNet18
-from deepmtdr.baselines.slots import Graded, load_published
 from deepmtdr.baselines.squeezenet import SqueezeNet
 from deepmtdr.baselines.vgg16 import VGG16
 from deepmtdr.model.grading import PYRAMID, spatial_pyramid_pooling
+from deepmtdr.model.interfaces import GradingOutput, load_pretrained
 from deepmtdr.terms import Grade
 
 CELLS = sum(level**2 for level in PYRAMID)
@@ -33,7 +33,7 @@ class VGG16SPP(VGG16):
 
     published_parameters: ClassVar[float | None] = None
     size: ClassVar[int] = 0
-    left_aside: ClassVar[tuple[str, ...]] = ("classifier.",)
+    skip_prefixes: ClassVar[tuple[str, ...]] = ("classifier.",)
 
     def __init__(self) -> None:
         super().__init__(pooled=512 * CELLS)
@@ -70,10 +70,10 @@ class ResNet18SPP(ResNet18):
         self.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
         self.spp_fc = nn.Linear(self.channels[-1] * CELLS, len(Grade))
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Grade the photograph; the lesion maps are not looked at."""
         features = super().grade(rgb, lesions).features
-        return Graded(self.spp_fc(spatial_pyramid_pooling(features[-1])), features)
+        return GradingOutput(self.spp_fc(spatial_pyramid_pooling(features[-1])), features)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over published ImageNet weights but for the last layer.
@@ -81,7 +81,7 @@ class ResNet18SPP(ResNet18):
         Raises:
             ValueError: if a tensor is missing or has another shape.
         """
-        load_published(self, state, left_aside=("spp_fc.",))
+        load_pretrained(self, state, skip_prefixes=("spp_fc.",))
 
 
 class DenseNet121SPP(DenseNet121):

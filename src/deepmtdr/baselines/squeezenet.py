@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Graded, Grader, load_published, normalised
+from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained, normalise_imagenet
 from deepmtdr.terms import Grade
 
-SQUEEZED = ((16, 16, 32), (32, 48, 48, 64), (64,))
+SQUEEZE_CHANNELS = ((16, 16, 32), (32, 48, 48, 64), (64,))
 """Channels to which fire 2-4, 5-8 and 9 squeeze, a max pooling between; each half of a fire module widens to 4x."""
 STEM = 96
 
@@ -49,14 +49,14 @@ class SqueezeNet(Grader):
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, STEM, 7, stride=2), nn.ReLU()]
         width = STEM
-        for group in SQUEEZED:
+        for group in SQUEEZE_CHANNELS:
             layers.append(nn.MaxPool2d(3, stride=2, ceil_mode=True))
             for squeezed in group:
                 layers.append(Fire(width, squeezed))
                 width = 8 * squeezed
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Dropout(), nn.Conv2d(width, len(Grade), 1), nn.ReLU())
-        self.channels = (STEM, *(8 * group[-1] for group in SQUEEZED))
+        self.channels = (STEM, *(8 * group[-1] for group in SQUEEZE_CHANNELS))
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 if name.startswith("classifier"):
@@ -65,9 +65,9 @@ class SqueezeNet(Grader):
                     nn.init.kaiming_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
-    def taps(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+    def extract_features(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
         """The stem, fire 4, fire 8 (each before it is pooled) and fire 9: strides 2, 4, 8, 16."""
-        features, x = [], normalised(rgb)
+        features, x = [], normalise_imagenet(rgb)
         for layer in self.features:
             if isinstance(layer, nn.MaxPool2d):
                 features.append(x)
@@ -78,10 +78,10 @@ class SqueezeNet(Grader):
         """The mean of each grade's map."""
         return self.classifier(x).mean(dim=(2, 3))
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Grade the photograph; the lesion maps are not looked at."""
-        features = self.taps(rgb)
-        return Graded(self.head(features[-1]), features)
+        features = self.extract_features(rgb)
+        return GradingOutput(self.head(features[-1]), features)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over published ImageNet weights but for the last layer.
@@ -89,4 +89,4 @@ class SqueezeNet(Grader):
         Raises:
             ValueError: if a tensor is missing or has another shape.
         """
-        load_published(self, state, left_aside=("classifier.",))
+        load_pretrained(self, state, skip_prefixes=("classifier.",))

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Segmenter
 from deepmtdr.losses import LesionLabels, lesion_cross_entropy_loss
-from deepmtdr.model.segmentation import CLASSES, begin_with_background
+from deepmtdr.model.interfaces import Segmenter
+from deepmtdr.model.segmentation import CLASSES, init_background_prior
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -33,7 +33,7 @@ class DoubleConv(nn.Sequential):
         )  # fmt: skip
 
 
-class DoubleSize(nn.ConvTranspose2d):
+class TransposedUpsample(nn.ConvTranspose2d):
     """Twice the height and width, by a transposed convolution."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -45,16 +45,16 @@ class UNet(Segmenter):
 
     block: ClassVar[type[nn.Module]] = DoubleConv
     """What each level computes."""
-    rise_by: ClassVar[type[nn.Module]] = DoubleSize
+    upsampling: ClassVar[type[nn.Module]] = TransposedUpsample
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         self.down = nn.ModuleList(self.block(i, o) for i, o in zip((3, *widths), widths, strict=False))
         coarse_to_fine = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.rise = nn.ModuleList(self.rise_by(i, o) for i, o in coarse_to_fine)
+        self.rise = nn.ModuleList(self.upsampling(i, o) for i, o in coarse_to_fine)
         self.up = nn.ModuleList(self.block(i, o) for i, o in coarse_to_fine)
         self.to_map = nn.Conv2d(widths[0], CLASSES, 1)
-        begin_with_background([self.to_map])
+        init_background_prior([self.to_map])
 
     def forward(self, seen: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
         """Segment; h and w multiples of 16."""

@@ -17,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.slots import Graded, Grader, load_published, normalised
+from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained, normalise_imagenet
 from deepmtdr.terms import Grade
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 DENSE = 4096
-GRID = 7
+POOLED_GRID = 7
 """Cells a side of what the dense layers see: 224 px / 32."""
 
 
@@ -32,10 +32,10 @@ class VGG16(Grader):
     published_parameters: ClassVar[float | None] = 138.36
     size: ClassVar[int] = 224
     lr_factor: ClassVar[float] = 0.1
-    left_aside: ClassVar[tuple[str, ...]] = ("classifier.6.",)
+    skip_prefixes: ClassVar[tuple[str, ...]] = ("classifier.6.",)
     """What published weights are not taken for."""
 
-    def __init__(self, pooled: int = BLOCKS[-1][-1] * GRID**2) -> None:
+    def __init__(self, pooled: int = BLOCKS[-1][-1] * POOLED_GRID**2) -> None:
         """Make the layers.
 
         Args:
@@ -63,9 +63,9 @@ class VGG16(Grader):
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def taps(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+    def extract_features(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
         """The end of each block, before it is pooled: strides 1, 2, 4, 8, 16."""
-        features, x = [], normalised(rgb)
+        features, x = [], normalise_imagenet(rgb)
         for layer in list(self.features)[:-1]:
             if isinstance(layer, nn.MaxPool2d):
                 features.append(x)
@@ -74,12 +74,12 @@ class VGG16(Grader):
 
     def head(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 5"]:
         """The last pooling and the dense layers."""
-        return self.classifier(F.adaptive_avg_pool2d(self.features[-1](x), GRID).flatten(1))
+        return self.classifier(F.adaptive_avg_pool2d(self.features[-1](x), POOLED_GRID).flatten(1))
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Grade the photograph; the lesion maps are not looked at."""
-        features = self.taps(rgb)
-        return Graded(self.head(features[-1]), features)
+        features = self.extract_features(rgb)
+        return GradingOutput(self.head(features[-1]), features)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over published ImageNet weights but for the last layer.
@@ -87,4 +87,4 @@ class VGG16(Grader):
         Raises:
             ValueError: if a tensor is missing or has another shape.
         """
-        load_published(self, state, self.left_aside)
+        load_pretrained(self, state, self.skip_prefixes)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.hybrid_colour import to_lgi
-from deepmtdr.baselines.slots import Graded, Grader, load_published
 from deepmtdr.baselines.vgg16 import VGG16
+from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained
 from deepmtdr.terms import Grade
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -29,7 +29,7 @@ CONVOLUTIONS = (2, 2, 3, 3, 3)
 """Of each block."""
 HIDDEN = 4096
 EXTRA_KERNEL = 5
-AT_FIRST = 0.1
+INITIAL_GAIN = 0.1
 """Gain of the extra kernels before training: the network begins as VGG-16 with a little beside it."""
 
 
@@ -76,9 +76,9 @@ class VNXK(Grader):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, ExtraKernel):
-                nn.init.constant_(module.bn.weight, AT_FIRST)
+                nn.init.constant_(module.bn.weight, INITIAL_GAIN)
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> Graded:
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
         """Grade the photograph; the lesion maps are not looked at."""
         x, features, layers = 2 * to_lgi(rgb) - 1, [], iter(self.features)
         for extra, convolutions in zip(self.extra, CONVOLUTIONS, strict=True):
@@ -91,7 +91,7 @@ class VNXK(Grader):
             features.append(x)
             x = next(layers)(x)
         pooled = F.adaptive_avg_pool2d(x, 7).flatten(1)
-        return Graded(self.classifier(pooled), tuple(features))
+        return GradingOutput(self.classifier(pooled), tuple(features))
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over published weights of VGG-16 with batch norm; the extra kernels and the last layer stay.
@@ -99,4 +99,4 @@ class VNXK(Grader):
         Raises:
             ValueError: if a tensor is missing or has another shape.
         """
-        load_published(self, state, left_aside=("extra.", "classifier.6."))
+        load_pretrained(self, state, skip_prefixes=("extra.", "classifier.6."))

@@ -30,7 +30,7 @@ class SingleScaleConv(nn.Sequential):
         super().__init__(convolution, nn.BatchNorm2d(channels_out), nn.ReLU())
 
 
-def single_scale(config: SegmentationConfig | None = None) -> LesionSegmentationSubnet:
+def build_single_scale_segmentation(config: SegmentationConfig | None = None) -> LesionSegmentationSubnet:
     """The segmentation subnet with 3 px convolutions alone.
 
     Args:
@@ -39,7 +39,7 @@ def single_scale(config: SegmentationConfig | None = None) -> LesionSegmentation
     return LesionSegmentationSubnet(config, SingleScaleConv, DoubleConv)
 
 
-def evidence_of_all_channels(
+def gmsv_without_selection(
     model: DeepMTDR, prediction: Prediction, *, create_graph: bool = False
 ) -> Float[Tensor, "b 1 H W"]:
     """GMSV without Eq. (2): shown no lesion region, it keeps every channel (reading R6)."""
@@ -47,7 +47,7 @@ def evidence_of_all_channels(
     return model.gmsv(dr_score(prediction.grade_logits), prediction.features, nowhere, create_graph=create_graph)
 
 
-def parts(config: ModelConfig) -> Parts:
+def build_parts(config: ModelConfig) -> Parts:
     """The three subnets and the evidence; task-aware as DeepMT-DR is.
 
     Args:
@@ -55,8 +55,8 @@ def parts(config: ModelConfig) -> Parts:
     """
     return Parts(
         ISRSubnet(config.isr),
-        single_scale(config.segmentation),
+        build_single_scale_segmentation(config.segmentation),
         GradingSubnet(config.grading),
-        evidence_of_all_channels,
+        gmsv_without_selection,
         task_aware=True,
     )

@@ -17,7 +17,7 @@ from deepmtdr.model.grading import dr_score
 
 
 class WithoutMaps:
-    """An `Evidence` that says how much spoke for DR, and not where."""
+    """An `EvidenceMethod` that says how much spoke for DR, and not where."""
 
     def __call__(
         self, model: DeepMTDR, prediction: Prediction, *, create_graph: bool = False

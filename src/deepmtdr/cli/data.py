@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deepmtdr.cli.door import FAILED, app, one_line_errors
+from deepmtdr.cli.app import EXIT_SOME_FAILED, app, exit_on_error
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -38,16 +38,16 @@ def prepare(
 
     Example: deepmtdr prepare idrid data/idrid out/prepared/idrid
     """
-    from deepmtdr.data.report import prepare_and_report
-    from deepmtdr.screening.screen import plain_table
+    from deepmtdr.cli.tables import build_table
+    from deepmtdr.preparation.report import prepare_and_report
 
-    with one_line_errors():
+    with exit_on_error():
         settings = {"size": size, "scale": scale, "shares": _shares(split), "seed": seed, "workers": workers}
         done = prepare_and_report(name, root, out, **settings)
     for table in done.tables:
-        Console().print(plain_table(*table))
+        Console().print(build_table(*table))
     typer.echo(f"report: {done.page}")
-    raise typer.Exit(FAILED if strict and done.findings else 0)
+    raise typer.Exit(EXIT_SOME_FAILED if strict and done.findings else 0)
 
 
 @app.command()
@@ -62,10 +62,10 @@ def draw(
 
     Example: deepmtdr draw out/data/drawings --count 12
     """
-    from deepmtdr.data.synthetic import write_data_set
+    from deepmtdr.synthetic.drawings import write_drawings
     from deepmtdr.terms import Grade
 
-    with one_line_errors():
+    with exit_on_error():
         chosen = None if grade is None else Grade(grade)
-        samples = write_data_set(out, range(seed, seed + count), grade=chosen, size=size)
+        samples = write_drawings(out, range(seed, seed + count), grade=chosen, size=size)
     typer.echo(f"{len(samples)} drawings: {out}")

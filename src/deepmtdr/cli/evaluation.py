@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deepmtdr.cli.door import FAILED, AsLR, app, one_line_errors, show_scores
+from deepmtdr.cli.app import EXIT_SOME_FAILED, InputSize, app, exit_on_error, print_scores
 
 
 @app.command()
@@ -29,7 +29,7 @@ def evaluate(
     ] = 0,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write predictions.parquet too.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16: twice as fast on new CPUs.")] = False,
-    as_lr: AsLR = 256,
+    as_lr: InputSize = 256,
     weights: Annotated[
         list[Path] | None, typer.Option(help="Checkpoint instead of the shipped one; several: mean over the seeds.")
     ] = None,
@@ -43,13 +43,13 @@ def evaluate(
 
     Example: deepmtdr evaluate --data data --split out/train/split.csv --out out/evaluation
     """
-    from deepmtdr.evaluation import evaluate_systems
+    from deepmtdr.evaluation import evaluate_checkpoints
 
-    with one_line_errors():
+    with exit_on_error():
         photographs = {"split": split, "side": side, "datasets": dataset or (), "as_lr": as_lr}
         how = {"thorough": thorough, "removal": removal, "bf16": bf16, "pictures": pictures, "parquet": parquet}
-        done = evaluate_systems(data, weights or [None], other=other, out=out, **photographs, **how)
-    show_scores(done.tables(), done.failures)
+        done = evaluate_checkpoints(data, weights or [None], other=other, out=out, **photographs, **how)
+    print_scores(done.tables(), done.failures)
 
 
 @app.command()
@@ -64,7 +64,7 @@ def calibrate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write this .safetensors file instead of CHECKPOINT.")] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16: twice as fast on new CPUs.")] = False,
-    as_lr: AsLR = None,
+    as_lr: InputSize = None,
 ) -> None:
     """Fit the temperature of the grades' probabilities, and thresholds for a wanted sensitivity, into the checkpoint.
 
@@ -73,15 +73,17 @@ def calibrate(
 
     Example: deepmtdr calibrate out/train/weights.safetensors eyepacs --data data --split out/train/split.csv
     """
-    from deepmtdr.evaluation.calibrate import SENSITIVITIES, calibrate_folder
+    from deepmtdr.calibration.calibrate import TARGET_SENSITIVITIES, calibrate_folder
 
-    with one_line_errors():
+    with exit_on_error():
         photographs = {"split": split, "side": side, "datasets": datasets, "as_lr": as_lr, "bf16": bf16}
-        done = calibrate_folder(weights, data, out=out, **photographs, sensitivities=sensitivity or SENSITIVITIES)
+        done = calibrate_folder(
+            weights, data, out=out, **photographs, sensitivities=sensitivity or TARGET_SENSITIVITIES
+        )
     for warning in done.warnings:
         typer.echo(f"doubt: {warning}", err=True)
     typer.echo(f"weights: {out or weights}")
-    show_scores(done.tables(), done.failures)
+    print_scores(done.tables(), done.failures)
 
 
 @app.command()
@@ -105,11 +107,13 @@ def score(
 
     Example: deepmtdr score out/evaluation/predictions.csv labels.csv --compare other.csv
     """
-    from deepmtdr.evaluation import score_systems
+    from deepmtdr.evaluation import score_prediction_files
 
-    with one_line_errors():
-        done = score_systems(predictions, truth, other=other, out=out, binary=binary, allow_missing=allow_missing)
-    show_scores(done.tables(), done.failures)
+    with exit_on_error():
+        done = score_prediction_files(
+            predictions, truth, other=other, out=out, binary=binary, allow_missing=allow_missing
+        )
+    print_scores(done.tables(), done.failures)
 
 
 @app.command()
@@ -133,14 +137,14 @@ def compare(
 
     Example: deepmtdr compare DeepMT-DR U-Net ResNet-18 --minutes 10
     """
-    from deepmtdr.experiments.compared import compared
+    from deepmtdr.cli.tables import build_table
+    from deepmtdr.experiments.system_comparison import compare_systems
     from deepmtdr.recipe import load_recipe
-    from deepmtdr.screening.screen import plain_table
 
-    with one_line_errors():
-        done = compared(load_recipe(recipe, settings or ()), data, out, systems=system or (), minutes=minutes)
+    with exit_on_error():
+        done = compare_systems(load_recipe(recipe, settings or ()), data, out, systems=system or (), minutes=minutes)
     for table in done.tables:
-        Console().print(plain_table(*table))
+        Console().print(build_table(*table))
     for failed in done.failed:
         typer.echo(f"{failed.system}: {failed.reason}", err=True)
-    raise typer.Exit(FAILED if done.failed else 0)
+    raise typer.Exit(EXIT_SOME_FAILED if done.failed else 0)

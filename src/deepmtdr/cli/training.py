@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepmtdr.cli.door import app, one_line_errors
+from deepmtdr.cli.app import app, exit_on_error
 
 
 @app.command()
@@ -44,7 +44,7 @@ def train(
     from deepmtdr import training
     from deepmtdr.recipe import load_recipe
 
-    with one_line_errors():
+    with exit_on_error():
         chosen = load_recipe(recipe, settings or ())
         machine = {"accelerator": accelerator, "devices": devices, "nodes": nodes, "workers": workers}
         start = {"resume": resume, "init": init}

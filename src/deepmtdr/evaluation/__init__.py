@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from deepmtdr.evaluation.calibrate import calibrate, calibrate_folder
-from deepmtdr.evaluation.calibration import Calibration
 from deepmtdr.evaluation.compare import Comparison, compare
-from deepmtdr.evaluation.measure import Measured, measure
+from deepmtdr.evaluation.measure import PhotographResult, measure
+from deepmtdr.evaluation.multiple_runs import (
+    EvaluationRuns,
+    SeedScore,
+    aggregate_seeds,
+    evaluate_checkpoints,
+    score_prediction_files,
+)
 from deepmtdr.evaluation.page import write_page
 from deepmtdr.evaluation.predictions import score_predictions
-from deepmtdr.evaluation.run import Evaluation, Table, evaluate, evaluate_folder, held_out
+from deepmtdr.evaluation.run import Evaluation, Table, evaluate, evaluate_folder, load_samples
 from deepmtdr.evaluation.scores import Bootstrap, Score
-from deepmtdr.evaluation.systems import OverSeeds, Systems, evaluate_systems, over_seeds, score_systems
 
 __all__ = [
     "Bootstrap",
-    "Calibration",
     "Comparison",
     "Evaluation",
-    "Measured",
-    "OverSeeds",
+    "EvaluationRuns",
+    "PhotographResult",
     "Score",
-    "Systems",
+    "SeedScore",
     "Table",
-    "calibrate",
-    "calibrate_folder",
+    "aggregate_seeds",
     "compare",
     "evaluate",
+    "evaluate_checkpoints",
     "evaluate_folder",
-    "evaluate_systems",
-    "held_out",
+    "load_samples",
     "measure",
-    "over_seeds",
+    "score_prediction_files",
     "score_predictions",
-    "score_systems",
     "write_page",
 ]

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from deepmtdr import metrics
-from deepmtdr.data.sample import Sample
-from deepmtdr.evaluation.grading import HALF, NO_PHOTOGRAPH_OF_BOTH, Functions, Grading
-from deepmtdr.evaluation.measure import Measured
+from deepmtdr.datasets.sample import Sample
+from deepmtdr.evaluation.grading import DEFAULT_THRESHOLD, NEEDS_BOTH_CLASSES, GradingFunctions, GradingTask
+from deepmtdr.evaluation.measure import PhotographResult
 
 
 def _right(p_positive: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    return (p_positive >= HALF) == positive
+    return (p_positive >= DEFAULT_THRESHOLD) == positive
 
 
 def _share_right(p_positive: np.ndarray, positive: np.ndarray) -> float:
@@ -22,31 +22,31 @@ def _share_right(p_positive: np.ndarray, positive: np.ndarray) -> float:
     return float(_right(p_positive, positive).mean()) if positive.size else float("nan")
 
 
-BINARY_SCORES: Functions = {
+BINARY_SCORES: GradingFunctions = {
     "accuracy": (_share_right, ""),
     "sensitivity": (lambda p, positive: _share_right(p[positive], positive[positive]), "no positive photograph"),
     "specificity": (lambda p, positive: _share_right(p[~positive], positive[~positive]), "no negative photograph"),
-    "auc": (metrics.auc, NO_PHOTOGRAPH_OF_BOTH),
+    "auc": (metrics.auc, NEEDS_BOTH_CLASSES),
 }
 
 
-def _arrays(scored: list[Measured]) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(scored: list[PhotographResult]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([m.p_positive for m in scored], np.float64), np.array([m.positive for m in scored], np.bool_)
 
 
-BINARY = Grading(
+BINARY_TASK = GradingTask(
     subject="positive",
     functions=BINARY_SCORES,
-    of_the_grade=frozenset({"accuracy", "sensitivity", "specificity"}),
+    label_only=frozenset({"accuracy", "sensitivity", "specificity"}),
     is_scored=lambda m: m.p_positive is not None and m.positive is not None,
     arrays=_arrays,
-    is_right=_right,
-    ranked=lambda p_positive, positive: (p_positive, positive),
+    is_correct=_right,
+    auc_inputs=lambda p_positive, positive: (p_positive, positive),
 )
 """Two systems are compared by `auc`."""
 
 
-def told_apart(measured: Iterable[Measured], samples: Sequence[Sample]) -> list[Measured]:
+def use_binary_labels(measured: Iterable[PhotographResult], samples: Sequence[Sample]) -> list[PhotographResult]:
     """Ask for grade >= 1 alone in the data sets whose makers told only negative and positive apart.
 
     There a negative photograph has the grade 0 and a positive one has none: the grades alone would be a selection.

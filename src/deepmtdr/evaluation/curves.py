@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from deepmtdr.evaluation.lesions import Pooled
+from deepmtdr.evaluation.lesions import PooledCurves
 from deepmtdr.evaluation.scores import ALL
 from deepmtdr.metrics import FrocCounts, PooledCurve
 from deepmtdr.terms import Lesion
 
-POINTS = 200
+MAX_POINTS = 200
 """Most points of a curve; more would not be seen."""
 
 
@@ -32,17 +32,17 @@ class FrocPoints(NamedTuple):
     """Nan without lesions."""
 
 
-class Bin(NamedTuple):
+class ReliabilityBin(NamedTuple):
     """The photographs whose predicted grade was given about the same probability."""
 
     photographs: int
     confidence: float
     """Mean probability of the predicted grade."""
-    right: float
+    accuracy: float
     """Share of them that are graded right."""
 
 
-def roc(scores: Num[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> CurvePoints:
+def roc_curve(scores: Num[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> CurvePoints:
     """Sensitivity over 1 - specificity, a point for each distinct score, from (0, 0) to (1, 1).
 
     Returns:
@@ -58,7 +58,7 @@ def roc(scores: Num[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> Curv
     return CurvePoints(alarms / alarms[-1], found / found[-1])
 
 
-def precision_recall(curve: PooledCurve) -> CurvePoints:
+def precision_recall_curve(curve: PooledCurve) -> CurvePoints:
     """Precision over recall, a point for each distinct probability, the highest first.
 
     Returns:
@@ -73,11 +73,13 @@ def precision_recall(curve: PooledCurve) -> CurvePoints:
 
 def froc_points(counts: FrocCounts) -> FrocPoints:
     """Share of the lesions found over false alarms per image."""
-    sensitivity = counts.hits / counts.lesions if counts.lesions else np.full(counts.hits.size, np.nan)
-    return FrocPoints(counts.thresholds[::-1], counts.alarms[::-1] / counts.images, sensitivity[::-1])
+    sensitivity = (
+        counts.true_positives / counts.lesions if counts.lesions else np.full(counts.true_positives.size, np.nan)
+    )
+    return FrocPoints(counts.thresholds[::-1], counts.false_positives[::-1] / counts.images, sensitivity[::-1])
 
 
-def thinned(points: CurvePoints, most: int = POINTS) -> CurvePoints:
+def thin_curve(points: CurvePoints, most: int = MAX_POINTS) -> CurvePoints:
     """At most so many of the points, evenly along the curve, the first and the last among them."""
     if points.x.size <= most:
         return points
@@ -87,16 +89,18 @@ def thinned(points: CurvePoints, most: int = POINTS) -> CurvePoints:
     return CurvePoints(points.x[kept], points.y[kept])
 
 
-def lesion_curves(pooled: Pooled) -> dict[tuple[str, Lesion], CurvePoints]:
+def lesion_curves(pooled: PooledCurves) -> dict[tuple[str, Lesion], CurvePoints]:
     """Precision over recall of each data set's pixels, and of `ALL` together, thinned."""
     together = {lesion: PooledCurve() for _, lesion in pooled}
     for (_, lesion), curve in pooled.items():
         together[lesion].merge(curve)
     whole = {**pooled, **{(ALL, lesion): curve for lesion, curve in together.items()}}
-    return {key: thinned(precision_recall(curve)) for key, curve in whole.items()}
+    return {key: thin_curve(precision_recall_curve(curve)) for key, curve in whole.items()}
 
 
-def reliability(probs: Float[np.ndarray, "n classes"], truth: Int[np.ndarray, " n"], bins: int = 15) -> list[Bin]:
+def reliability_bins(
+    probs: Float[np.ndarray, "n classes"], truth: Int[np.ndarray, " n"], bins: int = 15
+) -> list[ReliabilityBin]:
     """How often the predicted grade is right where it is given about the same probability.
 
     Args:
@@ -111,4 +115,4 @@ def reliability(probs: Float[np.ndarray, "n classes"], truth: Int[np.ndarray, " 
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     right = probs.argmax(axis=1) == truth
     own = [place == number for number in np.unique(place)]
-    return [Bin(int(one.sum()), float(confidence[one].mean()), float(right[one].mean())) for one in own]
+    return [ReliabilityBin(int(one.sum()), float(confidence[one].mean()), float(right[one].mean())) for one in own]

@@ -17,20 +17,20 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from deepmtdr.metrics import area_under, evidence_auc, pointing_chance, pointing_game
-from deepmtdr.metrics.evidence import TOLERANCE
+from deepmtdr.metrics import area_under_curve, evidence_auc, pointing_chance, pointing_game
+from deepmtdr.metrics.evidence import POINTING_TOLERANCE
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.terms import FRAME, Grade, Lesion
 
 Mask = Bool[np.ndarray, "f f"]
 Probs = Float[np.ndarray, " 5"]
 
-BLUR = 64.0
+BLUR_SIGMA = 64.0
 """Sigma of the blur that spoils, in pixels of the 1024 frame. On three held-out photographs the shipped weights saw
 24,155, 22,086 and 1,056 lesion pixels; blurred by 64 px 26, 0 and 53, by 32 px still 3,959, 4,597 and 361."""
 
 
-class InRegion(NamedTuple):
+class RegionScores(NamedTuple):
     """How the evidence agrees with one region."""
 
     auc: float
@@ -40,7 +40,7 @@ class InRegion(NamedTuple):
     """Of a hit by a pixel drawn at random."""
 
 
-class Areas(NamedTuple):
+class RemovalAreas(NamedTuple):
     """Under three curves of one probability."""
 
     deletion: float
@@ -54,7 +54,7 @@ class Areas(NamedTuple):
     """
 
 
-class Removal(NamedTuple):
+class RemovalCurves(NamedTuple):
     """The probabilities of the grades after equal shares of the pixels, from none to all of them."""
 
     deletion: Float[np.ndarray, "n 5"]
@@ -69,29 +69,29 @@ class Removal(NamedTuple):
         """The one predicted from the whole photograph."""
         return Grade(int(self.deletion[0].argmax()))
 
-    def of_disease(self) -> Areas:
+    def disease_areas(self) -> RemovalAreas:
         """Of the probability of any grade but 0: GMSV gives evidence of that, whatever grade is predicted (R5)."""
-        return Areas(*(area_under(1 - probs[:, Grade.NEGATIVE]) for probs in self))
+        return RemovalAreas(*(area_under_curve(1 - probs[:, Grade.NEGATIVE]) for probs in self))
 
-    def of_grade(self) -> Areas:
+    def grade_areas(self) -> RemovalAreas:
         """Of the probability of the grade first predicted, as Petsiuk et al. have it.
 
         It may rise as evidence is spoilt: what was moderate for its lesions can be all the surer of a middle grade
         when nothing is seen.
         """
-        return Areas(*(area_under(probs[:, self.grade]) for probs in self))
+        return RemovalAreas(*(area_under_curve(probs[:, self.grade]) for probs in self))
 
 
 class EvidenceScores(NamedTuple):
     """What is said of the evidence of one photograph."""
 
-    lesions: dict[Lesion, InRegion]
+    lesions: dict[Lesion, RegionScores]
     """Of the annotated types that the photograph has."""
-    any_lesion: InRegion
+    any_lesion: RegionScores
     """Of all of them together; nan without any."""
     background: float
     """AUC of the field of view without the annotated lesions; nan without any."""
-    removal: Removal | None
+    removal: RemovalCurves | None
     """None if it was not asked for, or the field of view is empty."""
 
 
@@ -137,13 +137,13 @@ def evidence_scores(
 
 def _in_regions(
     evidence: Float[np.ndarray, "f f"], masks: Mapping[Lesion, Mask], inside: Mask
-) -> tuple[dict[Lesion, InRegion], InRegion, float]:
+) -> tuple[dict[Lesion, RegionScores], RegionScores, float]:
     """Where the evidence lies: each type, all of them, the background's AUC."""
-    tolerance = TOLERANCE * evidence.shape[0] / FRAME
+    tolerance = POINTING_TOLERANCE * evidence.shape[0] / FRAME
 
-    def scores(region: Mask) -> InRegion:
+    def scores(region: Mask) -> RegionScores:
         hit, chance = pointing_game(evidence, region, inside, tolerance), pointing_chance(region, inside, tolerance)
-        return InRegion(evidence_auc(evidence, region, inside), hit, chance)
+        return RegionScores(evidence_auc(evidence, region, inside), hit, chance)
 
     union = np.logical_or.reduce([np.zeros_like(inside), *masks.values()])
     present = {lesion: mask for lesion, mask in masks.items() if (mask & inside).any()}
@@ -158,7 +158,7 @@ def _removal(
     inside: Mask,
     steps: int,
     seed: int,
-) -> Removal:
+) -> RemovalCurves:
     """The three curves; `read` gives the probabilities of a frame."""
     spoilt, scattered = _blurred(sr, inside), np.random.default_rng(seed).permutation(np.flatnonzero(inside))
     highest_first = scattered[np.argsort(-evidence.ravel()[scattered], kind="stable")]  # ties stay scattered
@@ -168,13 +168,15 @@ def _removal(
         between = [read(frame) for frame in _on_the_way(start[0], goal[0], order, steps)]
         return np.stack([start[1], *between, goal[1]])
 
-    return Removal(curve(whole, gone, highest_first), curve(gone, whole, highest_first), curve(whole, gone, scattered))
+    return RemovalCurves(
+        curve(whole, gone, highest_first), curve(gone, whole, highest_first), curve(whole, gone, scattered)
+    )
 
 
 def _probs(model: DeepMTDR, bf16: bool, temperature: float, frame: Float[Tensor, "1 3 f f"]) -> Probs:
     """Segment and grade: the lesion maps that the grade is read from change with the frame."""
     with torch.inference_mode(), torch.autocast(frame.device.type, torch.bfloat16, enabled=bf16):
-        return model.read(frame).grade_logits[0].cpu().double().div(temperature).softmax(dim=0).numpy()
+        return model.segment_and_grade(frame).grade_logits[0].cpu().double().div(temperature).softmax(dim=0).numpy()
 
 
 def _on_the_way(start: Tensor, goal: Tensor, order: Int[np.ndarray, " n"], steps: int) -> Iterator[Tensor]:
@@ -193,7 +195,7 @@ def _blurred(sr: Float[Tensor, "1 3 f f"], inside: Mask) -> Float[Tensor, "1 3 f
     Petsiuk et al. delete to grey and insert into a blurred image. Here both are blurred: a grey patch on a retina would
     be a lesion itself.
     """
-    sigma = BLUR * inside.shape[0] / FRAME
+    sigma = BLUR_SIGMA * inside.shape[0] / FRAME
     share = gaussian_filter(inside.astype(np.float32), sigma).clip(1e-6)
     channels = sr[0].float().cpu().numpy()
     smooth = [np.where(inside, gaussian_filter(channel * inside, sigma) / share, channel) for channel in channels]

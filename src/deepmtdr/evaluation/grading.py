@@ -8,34 +8,35 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from deepmtdr import metrics
-from deepmtdr.evaluation.measure import Measured
-from deepmtdr.evaluation.scores import Bootstrap, Place, Score, by_dataset
-from deepmtdr.statistics import Interval, brier, expected_calibration_error, negative_log_likelihood
+from deepmtdr.evaluation.measure import PhotographResult
+from deepmtdr.evaluation.scores import Bootstrap, Score, ScoreKey, group_by_dataset
+from deepmtdr.metrics.calibration import brier, expected_calibration_error, negative_log_likelihood
+from deepmtdr.metrics.intervals import Interval
 from deepmtdr.terms import Grade
 
 TASK = "grading"
 BY_GRADE = "each grade"
 OPERATING_POINTS = "operating points"
-FROM = {"any": 1, "referable": 2, "sight-threatening": 3}
+GRADE_THRESHOLDS = {"any": 1, "referable": 2, "sight-threatening": 3}
 """What is asked of a photograph, and the least grade that answers it with yes."""
 SPECIFICITIES = (0.90, 0.95)
 """At which sensitivity is read."""
 
-NO_PHOTOGRAPH_OF_BOTH = "needs photographs of both kinds, found one"
+NEEDS_BOTH_CLASSES = "needs photographs of both kinds, found one"
 ONE_CLASS = "truth and predictions are one single grade"
 NO_PROBABILITIES = "needs probabilities, found grades alone"
-IMPOSSIBLE = "infinite: a true grade was given probability 0"
-NOBODY = "infinite: nobody is called positive, for no probability is specific enough"
-HALF = 0.5
+ZERO_PROBABILITY = "infinite: a true grade was given probability 0"
+NO_POSITIVE_CALL = "infinite: nobody is called positive, for no probability is specific enough"
+DEFAULT_THRESHOLD = 0.5
 """The probability from which on a photograph is called positive where no other threshold is said."""
 
-Function = Callable[[np.ndarray, np.ndarray], float]
+GradingFunction = Callable[[np.ndarray, np.ndarray], float]
 """Takes what was predicted and the truth."""
-Functions = Mapping[str, tuple[Function, str]]
+GradingFunctions = Mapping[str, tuple[GradingFunction, str]]
 """Beside each, why it may be undefined."""
 
 
-def _auc_from(least: int) -> Function:
+def _auc_from(least: int) -> GradingFunction:
     """AUC for grade >= `least`, by the probability of those grades."""
     return lambda probs, truth: metrics.auc(*_asked(probs, truth, least))
 
@@ -45,12 +46,12 @@ def _asked(probs: np.ndarray, truth: np.ndarray, least: int) -> tuple[np.ndarray
     return probs[:, least:].sum(axis=1), truth >= least
 
 
-def _averaged(part: str, average: Literal["weighted", "macro"]) -> Function:
+def _averaged(part: str, average: Literal["weighted", "macro"]) -> GradingFunction:
     """Precision, recall or F1."""
     return lambda probs, truth: getattr(metrics.precision_recall_f1(probs.argmax(1), truth, average), part)
 
 
-OF_THE_GRADE: Functions = {
+LABEL_SCORES: GradingFunctions = {
     "accuracy": (lambda probs, truth: metrics.accuracy(probs.argmax(1), truth), ""),
     "precision_weighted": (_averaged("precision", "weighted"), ""),
     "recall_weighted": (_averaged("recall", "weighted"), ""),
@@ -64,11 +65,11 @@ OF_THE_GRADE: Functions = {
 }
 """The scores that a predicted grade without probabilities has too."""
 
-GRADING_SCORES: Functions = {
-    **OF_THE_GRADE,
-    "auc_any": (_auc_from(FROM["any"]), NO_PHOTOGRAPH_OF_BOTH),
-    "auc_referable": (_auc_from(FROM["referable"]), NO_PHOTOGRAPH_OF_BOTH),
-    "auc_sight_threatening": (_auc_from(FROM["sight-threatening"]), NO_PHOTOGRAPH_OF_BOTH),
+GRADING_SCORES: GradingFunctions = {
+    **LABEL_SCORES,
+    "auc_any": (_auc_from(GRADE_THRESHOLDS["any"]), NEEDS_BOTH_CLASSES),
+    "auc_referable": (_auc_from(GRADE_THRESHOLDS["referable"]), NEEDS_BOTH_CLASSES),
+    "auc_sight_threatening": (_auc_from(GRADE_THRESHOLDS["sight-threatening"]), NEEDS_BOTH_CLASSES),
     "expected_calibration_error": (expected_calibration_error, ""),
     "brier": (brier, ""),
     "negative_log_likelihood": (negative_log_likelihood, ""),
@@ -76,120 +77,126 @@ GRADING_SCORES: Functions = {
 """Each takes the probabilities "n 5" and the true grades; beside it, why it may be undefined."""
 
 
-class Grading(NamedTuple):
+class GradingTask(NamedTuple):
     """What is asked of each photograph, and how the answers are scored."""
 
     subject: str
-    functions: Functions
-    of_the_grade: Container[str]
+    functions: GradingFunctions
+    label_only: Container[str]
     """The names of the functions that need no probability."""
-    is_scored: Callable[[Measured], bool]
+    is_scored: Callable[[PhotographResult], bool]
     """Whether truth and prediction are both there."""
-    arrays: Callable[[list[Measured]], tuple[np.ndarray, np.ndarray]]
+    arrays: Callable[[list[PhotographResult]], tuple[np.ndarray, np.ndarray]]
     """Predictions and truths, as the functions take them."""
-    is_right: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    is_correct: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """From the same two arrays: True where the prediction is right."""
-    ranked: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    auc_inputs: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
     """From the same two arrays: the scores and the truth of the AUC by which two systems are compared."""
 
-    def defined(self, scored: Iterable[Measured]) -> Functions:
+    def defined_scores(self, scored: Iterable[PhotographResult]) -> GradingFunctions:
         """The functions; those that need probabilities are nan where a photograph has none."""
-        if not any(m.grade_alone for m in scored):
+        if not any(m.grade_only for m in scored):
             return self.functions
         undefined = (lambda _predicted, _truth: float("nan")), NO_PROBABILITIES
-        return {name: both if name in self.of_the_grade else undefined for name, both in self.functions.items()}
+        return {name: both if name in self.label_only else undefined for name, both in self.functions.items()}
 
 
-def _graded_arrays(graded: list[Measured]) -> tuple[np.ndarray, np.ndarray]:
+def _graded_arrays(graded: list[PhotographResult]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([m.probs for m in graded]), np.array([m.grade for m in graded], dtype=np.int64)
 
 
-GRADES = Grading(
+GRADE_TASK = GradingTask(
     subject="grade",
     functions=GRADING_SCORES,
-    of_the_grade=OF_THE_GRADE,
+    label_only=LABEL_SCORES,
     is_scored=lambda m: bool(m.probs) and m.grade is not None,
     arrays=_graded_arrays,
-    is_right=lambda probs, truth: probs.argmax(1) == truth,
-    ranked=lambda probs, truth: (probs[:, 2:].sum(axis=1), truth >= 2),
+    is_correct=lambda probs, truth: probs.argmax(1) == truth,
+    auc_inputs=lambda probs, truth: (probs[:, 2:].sum(axis=1), truth >= 2),
 )
 """The five grades; two systems are compared by `auc_referable`."""
 
 
-def grading_scores(measured: Sequence[Measured], bootstrap: Bootstrap, grading: Grading = GRADES) -> list[Score]:
+def grading_scores(
+    measured: Sequence[PhotographResult], bootstrap: Bootstrap, grading: GradingTask = GRADE_TASK
+) -> list[Score]:
     """The paper's scores (weighted precision and F1, quadratic kappa: reading R14) and the field's."""
     return [
-        Place(TASK, dataset, grading.subject).row(name, bootstrap.of(score, scored, *arrays), scored, why, IMPOSSIBLE)
+        ScoreKey(TASK, dataset, grading.subject).row(
+            name, bootstrap.interval(score, scored, *arrays), scored, why, ZERO_PROBABILITY
+        )
         for dataset, scored in _scored(measured, grading)
         for arrays in [grading.arrays(scored)]
-        for name, (score, why) in grading.defined(scored).items()
+        for name, (score, why) in grading.defined_scores(scored).items()
     ]
 
 
-def by_grade_scores(measured: Sequence[Measured], bootstrap: Bootstrap) -> list[Score]:
+def by_grade_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap) -> list[Score]:
     """Sensitivity and specificity of each of the five grades against all others."""
     return [
-        Place(BY_GRADE, dataset, f"{grade:d} {grade.full_name}").row(name, interval, scored, why)
-        for dataset, scored in _scored(measured, GRADES)
+        ScoreKey(BY_GRADE, dataset, f"{grade:d} {grade.full_name}").row(name, interval, scored, why)
+        for dataset, scored in _scored(measured, GRADE_TASK)
         for grade in Grade
         for name, interval, why in _of_one_grade(grade, scored, bootstrap)
     ]
 
 
-def _of_one_grade(grade: Grade, scored: list[Measured], bootstrap: Bootstrap) -> Iterator[tuple[str, Interval, str]]:
-    probs, truth = GRADES.arrays(scored)
+def _of_one_grade(
+    grade: Grade, scored: list[PhotographResult], bootstrap: Bootstrap
+) -> Iterator[tuple[str, Interval, str]]:
+    probs, truth = GRADE_TASK.arrays(scored)
     why = {"sensitivity": "no photograph of this grade", "specificity": "no photograph of another grade"}
     for name, reason in why.items():
 
         def score(predicted: np.ndarray, known: np.ndarray, name: str = name) -> float:
             return float(getattr(metrics.sensitivity_specificity(predicted, known), name)[grade])
 
-        yield name, bootstrap.of(score, scored, probs.argmax(1), truth), reason
+        yield name, bootstrap.interval(score, scored, probs.argmax(1), truth), reason
 
 
-def operating_point_scores(measured: Sequence[Measured], bootstrap: Bootstrap) -> list[Score]:
+def operating_point_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap) -> list[Score]:
     """Sensitivity at a fixed specificity with its threshold, and both at a probability of one half.
 
     The thresholds are read from these photographs, so that the sensitivities are what somebody would reach who knew
     them; `deepmtdr calibrate` fixes them on others.
     """
     return [
-        Place(OPERATING_POINTS, dataset, asked).row(name, interval, scored, NO_PHOTOGRAPH_OF_BOTH, NOBODY)
-        for dataset, scored in _scored(measured, GRADES)
-        if not any(m.grade_alone for m in scored)
-        for asked, least in FROM.items()
+        ScoreKey(OPERATING_POINTS, dataset, asked).row(name, interval, scored, NEEDS_BOTH_CLASSES, NO_POSITIVE_CALL)
+        for dataset, scored in _scored(measured, GRADE_TASK)
+        if not any(m.grade_only for m in scored)
+        for asked, least in GRADE_THRESHOLDS.items()
         for name, interval in _at_points(least, scored, bootstrap)
     ]
 
 
-def _at_points(least: int, scored: list[Measured], bootstrap: Bootstrap) -> Iterator[tuple[str, Interval]]:
-    arrays = _asked(*GRADES.arrays(scored), least)
+def _at_points(least: int, scored: list[PhotographResult], bootstrap: Bootstrap) -> Iterator[tuple[str, Interval]]:
+    arrays = _asked(*GRADE_TASK.arrays(scored), least)
     for specificity in SPECIFICITIES:
         for name in ("sensitivity", "threshold"):
 
             def score(p: np.ndarray, yes: np.ndarray, name: str = name, specificity: float = specificity) -> float:
                 return float(getattr(metrics.sensitivity_at_specificity(p, yes, specificity), name))
 
-            yield f"{name}_at_specificity_{100 * specificity:.0f}", bootstrap.of(score, scored, *arrays)
-    yield "sensitivity_at_half", bootstrap.of(lambda p, yes: _share(p[yes] >= HALF), scored, *arrays)
-    yield "specificity_at_half", bootstrap.of(lambda p, yes: _share(p[~yes] < HALF), scored, *arrays)
+            yield f"{name}_at_specificity_{100 * specificity:.0f}", bootstrap.interval(score, scored, *arrays)
+    yield "sensitivity_at_half", bootstrap.interval(lambda p, yes: _share(p[yes] >= DEFAULT_THRESHOLD), scored, *arrays)
+    yield "specificity_at_half", bootstrap.interval(lambda p, yes: _share(p[~yes] < DEFAULT_THRESHOLD), scored, *arrays)
 
 
 def _share(right: np.ndarray) -> float:
     return float(right.mean()) if right.size else float("nan")
 
 
-def _scored(measured: Sequence[Measured], grading: Grading) -> Iterator[tuple[str, list[Measured]]]:
+def _scored(measured: Sequence[PhotographResult], grading: GradingTask) -> Iterator[tuple[str, list[PhotographResult]]]:
     """The photographs of each data set that have truth and prediction, if there are any."""
-    for dataset, group in by_dataset(measured):
+    for dataset, group in group_by_dataset(measured):
         if scored := [m for m in group if grading.is_scored(m)]:
             yield dataset, scored
 
 
-def confusion_matrices(measured: Sequence[Measured]) -> dict[str, list[list[int]]]:
+def confusion_matrices(measured: Sequence[PhotographResult]) -> dict[str, list[list[int]]]:
     """By data set: photographs by true grade (row) and predicted grade (column)."""
     matrices = {}
-    for dataset, graded in _scored(measured, GRADES):
+    for dataset, graded in _scored(measured, GRADE_TASK):
         probs, truth = _graded_arrays(graded)
         matrices[dataset] = metrics.confusion_matrix(probs.argmax(1), truth).tolist()
     return matrices

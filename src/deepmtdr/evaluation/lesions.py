@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from deepmtdr.evaluation.measure import LesionPixels, Measured
-from deepmtdr.evaluation.scores import ALL, Bootstrap, Place, Score, by_dataset, mean_of_defined
+from deepmtdr.evaluation.measure import LesionResult, PhotographResult
+from deepmtdr.evaluation.scores import ALL, Bootstrap, Score, ScoreKey, group_by_dataset, nan_mean
 from deepmtdr.metrics import FrocCounts, PooledCurve
 from deepmtdr.terms import Lesion
 
@@ -16,7 +16,7 @@ MEAN = "mean"
 """The subject that is the four types together."""
 ABSENT = "one of the four types is not on these photographs"
 
-Pooled = Mapping[tuple[str, Lesion], PooledCurve]
+PooledCurves = Mapping[tuple[str, Lesion], PooledCurve]
 """Fine pixel counts by data set and lesion type."""
 
 POOLED_SCORES: dict[str, Callable[[PooledCurve], float]] = {
@@ -27,7 +27,7 @@ POOLED_SCORES: dict[str, Callable[[PooledCurve], float]] = {
     "iou_pooled": PooledCurve.iou,
 }
 
-PER_IMAGE: dict[str, Callable[[LesionPixels], float]] = {
+PER_IMAGE: dict[str, Callable[[LesionResult], float]] = {
     "ap_per_image": lambda pixels: pixels.average_precision,
     "auc_per_image": lambda pixels: pixels.auc,
     "dice_per_image": lambda pixels: pixels.dice,
@@ -47,8 +47,8 @@ FROC_SCORES: dict[str, Callable[[FrocCounts], float]] = {
 
 
 def lesion_scores(
-    measured: Sequence[Measured],
-    pooled: Pooled,
+    measured: Sequence[PhotographResult],
+    pooled: PooledCurves,
     bootstrap: Bootstrap,
     task: str = TASK,
     kept: Callable[[str], bool] = lambda name: True,
@@ -66,19 +66,19 @@ def lesion_scores(
         kept: whether a score of this name is wanted.
     """
     rows = []
-    for dataset, group in by_dataset(measured):
-        for lesion, curve in whole_curves(pooled, dataset).items():
-            place = Place(task, dataset, lesion.name)
+    for dataset, group in group_by_dataset(measured):
+        for lesion, curve in dataset_curves(pooled, dataset).items():
+            place = ScoreKey(task, dataset, lesion.name)
             having = [m for m in group if lesion in m.lesions]
             rows += _lesion_rows(place, lesion, having, curve, bootstrap, kept)
         if having := [m for m in group if m.lesions]:
-            place = Place(task, dataset, MEAN)
-            rows.append(mean_row(place, having, whole_curves(pooled, dataset), bootstrap))
+            place = ScoreKey(task, dataset, MEAN)
+            rows.append(mean_aupr_score(place, having, dataset_curves(pooled, dataset), bootstrap))
             rows += [_averaged(place, name, having, bootstrap) for name in AVERAGED if kept(name)]
     return rows
 
 
-def whole_curves(pooled: Pooled, dataset: str) -> dict[Lesion, PooledCurve]:
+def dataset_curves(pooled: PooledCurves, dataset: str) -> dict[Lesion, PooledCurve]:
     """All pixels of one data set, or of `ALL` together, by lesion type."""
     parts: dict[Lesion, list[PooledCurve]] = {}
     for (name, lesion), curve in pooled.items():
@@ -87,7 +87,7 @@ def whole_curves(pooled: Pooled, dataset: str) -> dict[Lesion, PooledCurve]:
     return {lesion: _sum(curves) for lesion, curves in sorted(parts.items())}
 
 
-AXIS = 0.003
+BOOTSTRAP_TOLERANCE = 0.003
 """Tolerance of the axis on which the bootstrap counts pixels: about 7,000 values."""
 
 
@@ -99,44 +99,46 @@ def _sum(curves: Sequence[PooledCurve], tolerance: float = 1e-4) -> PooledCurve:
 
 
 def _lesion_rows(
-    place: Place,
+    place: ScoreKey,
     lesion: Lesion,
-    group: list[Measured],
+    group: list[PhotographResult],
     whole: PooledCurve,
     bootstrap: Bootstrap,
     kept: Callable[[str], bool],
 ) -> Iterator[Score]:
     absent = f"no {lesion.full_name} on these photographs"
-    drawn, numbers = Drawn(group, lesion), np.arange(len(group))
+    drawn, numbers = ResampledCurves(group, lesion), np.arange(len(group))
     for name, score in POOLED_SCORES.items():
         if kept(name):
-            interval = bootstrap.of(lambda rows, score=score: score(drawn(rows)), group, numbers)
+            interval = bootstrap.interval(lambda rows, score=score: score(drawn(rows)), group, numbers)
             yield place.row(name, interval._replace(value=score(whole)), group, absent)
     for name, score in PER_IMAGE.items():
         if kept(name):
             values = np.array([score(m.lesions[lesion]) for m in group])
-            yield place.row(name, bootstrap.of(mean_of_defined, group, values), group, absent)
+            yield place.row(name, bootstrap.interval(nan_mean, group, values), group, absent)
     counts = [m.lesions[lesion].froc for m in group]
     counted = [c for c in counts if c is not None]
     if counted and len(counted) == len(group):
         for name, score in FROC_SCORES.items():
             if kept(name):
-                interval = bootstrap.of(lambda rows, score=score: score(_froc_of(counted, rows)), group, numbers)
+                interval = bootstrap.interval(lambda rows, score=score: score(_froc_of(counted, rows)), group, numbers)
                 yield place.row(name, interval, group, absent)
 
 
 def _froc_of(counts: Sequence[FrocCounts], rows: np.ndarray) -> FrocCounts:
     """Lesions counted on photographs drawn with replacement."""
     times = np.bincount(rows, minlength=len(counts))
-    hits, alarms = (times @ np.stack(c) for c in ([c.hits for c in counts], [c.alarms for c in counts]))
+    hits, alarms = (
+        times @ np.stack(c) for c in ([c.true_positives for c in counts], [c.false_positives for c in counts])
+    )
     lesions, images = (int(times @ np.array(c)) for c in ([c.lesions for c in counts], [c.images for c in counts]))
     return FrocCounts(counts[0].thresholds, hits, alarms, lesions, images)
 
 
-def froc_curves(measured: Sequence[Measured]) -> dict[tuple[str, Lesion], FrocCounts]:
+def froc_curves(measured: Sequence[PhotographResult]) -> dict[tuple[str, Lesion], FrocCounts]:
     """All photographs' lesions counted together, by data set and type, as far as they were counted."""
     curves: dict[tuple[str, Lesion], FrocCounts] = {}
-    for dataset, group in by_dataset(measured):
+    for dataset, group in group_by_dataset(measured):
         for m in group:
             for lesion, pixels in m.lesions.items():
                 if pixels.froc is not None:
@@ -145,35 +147,37 @@ def froc_curves(measured: Sequence[Measured]) -> dict[tuple[str, Lesion], FrocCo
     return curves
 
 
-def mean_row(place: Place, group: list[Measured], whole: Mapping[Lesion, PooledCurve], bootstrap: Bootstrap) -> Score:
+def mean_aupr_score(
+    place: ScoreKey, group: list[PhotographResult], whole: Mapping[Lesion, PooledCurve], bootstrap: Bootstrap
+) -> Score:
     """Mean of the types' pooled AUPR; undefined as soon as one of the four is."""
-    drawn = {lesion: Drawn(group, lesion) for lesion in Lesion}
+    drawn = {lesion: ResampledCurves(group, lesion) for lesion in Lesion}
 
     def mean_aupr(rows: np.ndarray) -> float:
         return float(np.mean([drawn[lesion](rows).average_precision() for lesion in Lesion]))
 
     value = float(np.mean([whole[n].average_precision() if n in whole else np.nan for n in Lesion]))
-    interval = bootstrap.of(mean_aupr, group, np.arange(len(group)))
+    interval = bootstrap.interval(mean_aupr, group, np.arange(len(group)))
     return place.row("aupr_pooled", interval._replace(value=value), group, ABSENT)
 
 
-def _averaged(place: Place, name: str, group: list[Measured], bootstrap: Bootstrap) -> Score:
+def _averaged(place: ScoreKey, name: str, group: list[PhotographResult], bootstrap: Bootstrap) -> Score:
     """Mean of the types' means over photographs; undefined as soon as one of the four is."""
     score = PER_IMAGE[name]
     values = np.array([[score(m.lesions[n]) if n in m.lesions else np.nan for n in Lesion] for m in group])
 
     def mean(drawn: np.ndarray) -> float:
-        return float(np.mean([mean_of_defined(of_type) for of_type in drawn.T]))
+        return float(np.mean([nan_mean(of_type) for of_type in drawn.T]))
 
-    return place.row(name, bootstrap.of(mean, group, values), group, ABSENT)
+    return place.row(name, bootstrap.interval(mean, group, values), group, ABSENT)
 
 
-class Drawn:
+class ResampledCurves:
     """The pooled counts of photographs drawn with replacement, on one coarse axis."""
 
-    def __init__(self, group: list[Measured], lesion: Lesion) -> None:
+    def __init__(self, group: list[PhotographResult], lesion: Lesion) -> None:
         curves = [m.lesions[lesion].counts if lesion in m.lesions else PooledCurve() for m in group]
-        self._axis = _sum(curves, AXIS).values
+        self._axis = _sum(curves, BOOTSTRAP_TOLERANCE).values
         self._positives, self._negatives = (  # float64: products by BLAS
             np.stack([self._placed(curve.values, counts(curve)) for curve in curves])
             for counts in (lambda curve: curve.positives, lambda curve: curve.negatives)

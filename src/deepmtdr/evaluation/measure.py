@@ -11,27 +11,26 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from deepmtdr.data.frames import read_lesion_masks
-from deepmtdr.data.photograph import (
+from deepmtdr.datasets.frames import read_lesion_masks
+from deepmtdr.datasets.sample import Sample
+from deepmtdr.errors import CheckpointError, DeepMTDRError
+from deepmtdr.evaluation.evidence import EvidenceScores
+from deepmtdr.metrics import MS_SSIM_MIN_SIDE, FrocCounts, PooledCurve, count_froc, mean_ssim, ms_ssim, psnr, ssim_map
+from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
+from deepmtdr.model.isr import bicubic
+from deepmtdr.photographs.decode import (
     FieldOfView,
+    choose_input_scale,
     crop_mask,
     crop_to_frame,
     find_fov,
     fov_mask,
     read_photograph,
-    way_into_frame,
 )
-from deepmtdr.data.resize import resize
-from deepmtdr.data.sample import Sample
-from deepmtdr.errors import CheckpointError, DeepMTDRError
-from deepmtdr.evaluation.evidence import EvidenceScores
-from deepmtdr.metrics import FIVE_SCALES, FrocCounts, PooledCurve, mean_ssim, ms_ssim, psnr, ssim_map
-from deepmtdr.metrics import froc as count_froc
-from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
-from deepmtdr.model.isr import bicubic
+from deepmtdr.photographs.resize import resize
 from deepmtdr.terms import FRAME, Lesion
 
-COARSE = 0.01
+COARSE_TOLERANCE = 0.01
 """Tolerance of the pixel counts that are kept of each photograph."""
 
 SR, BICUBIC, HR = "sr", "bicubic", "hr"
@@ -39,11 +38,11 @@ SR, BICUBIC, HR = "sr", "bicubic", "hr"
 ORIGINAL = "original"
 """The photograph's own pixels, onto which what was found in the frame is laid back."""
 
-COVERAGE = 0.5
+MIN_COVERAGE = 0.5
 """A pixel of the frame is truly a lesion where the annotation covers at least this share of it."""
 
 
-class LesionPixels(NamedTuple):
+class LesionResult(NamedTuple):
     """How one lesion type was found on one photograph, inside the field of view."""
 
     average_precision: float
@@ -60,29 +59,29 @@ class LesionPixels(NamedTuple):
     """Lesion by lesion; None: this type was not counted so."""
 
 
-class Reading(NamedTuple):
+class InputResult(NamedTuple):
     """What the network says of the photograph brought to it in another way, or what it says in another place."""
 
     probs: tuple[float, ...]
     """Of the grades 0-4; empty where only the place is another."""
-    lesions: Mapping[Lesion, LesionPixels]
+    lesions: Mapping[Lesion, LesionResult]
     """The annotated types."""
 
 
 class Agreement(NamedTuple):
     """Lesions seen on one image and those seen on the HR frame, which is taken for the truth here."""
 
-    seen: int
+    detected: int
     """On the image."""
-    invented: int
+    hallucinated: int
     """Of these, with nothing on the HR frame near them."""
-    on_hr: int
-    lost: int
+    detected_on_hr: int
+    missed: int
     """Of those on the HR frame, with nothing on the image near them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class PhotographResult:
     """What is said of one photograph; whatever could not be measured is absent."""
 
     dataset: str
@@ -99,7 +98,7 @@ class Measured:
     """The truth; None: nobody graded it."""
     probs: tuple[float, ...] = ()
     """Of the grades 0-4."""
-    grade_alone: bool = False
+    grade_only: bool = False
     """Another system said a grade and no probabilities: `probs` is 1 for this grade and 0 for the others."""
     positive: bool | None = None
     """The truth where only negative and positive are told apart, as in Real-LR; None: everywhere else."""
@@ -107,24 +106,24 @@ class Measured:
     """The probability beside `positive`."""
     image: Mapping[str, float] = field(default_factory=dict)
     """PSNR and SSIM against the HR frame; empty without an HR frame, or if the ISR subnet was skipped."""
-    lesions: Mapping[Lesion, LesionPixels] = field(default_factory=dict)
+    lesions: Mapping[Lesion, LesionResult] = field(default_factory=dict)
     """The annotated types."""
-    beside: Mapping[str, Reading] = field(default_factory=dict)
+    other_inputs: Mapping[str, InputResult] = field(default_factory=dict)
     """Of the `BICUBIC` and the `HR` image instead of SR, and of SR on the `ORIGINAL` photograph's own pixels."""
     agreement: Mapping[str, Mapping[Lesion, Agreement]] = field(default_factory=dict)
     """Of the lesions on `SR` and on `BICUBIC` with those on HR."""
     evidence: EvidenceScores | None = None
     """Of the grade, held against the annotated lesions; None: it was not asked for, or nothing was annotated."""
 
-    def read_from(self, reading: str) -> Measured:
+    def for_input(self, reading: str) -> PhotographResult:
         """The same photograph with grade and lesions from another image or place; without them if it has none."""
         if reading == SR:
             return self
-        probs, lesions = self.beside.get(reading, ((), {}))
-        return replace(self, probs=probs, lesions=lesions, beside={})
+        probs, lesions = self.other_inputs.get(reading, ((), {}))
+        return replace(self, probs=probs, lesions=lesions, other_inputs={})
 
 
-class Original(NamedTuple):
+class OriginalPhotograph(NamedTuple):
     """Where the frame was taken from, for going back there."""
 
     fov: FieldOfView
@@ -133,7 +132,7 @@ class Original(NamedTuple):
     lesion_masks: Mapping[Lesion, Bool[np.ndarray, "h w"]]
 
 
-class InFrame(NamedTuple):
+class FramedPhotograph(NamedTuple):
     """A photograph brought into the frame, with what is known of it there."""
 
     lr: UInt8[np.ndarray, "s s 3"]
@@ -148,15 +147,15 @@ class InFrame(NamedTuple):
     """Of the annotated types."""
     fov_side: int | None = None
     """Diameter of the field of view in the photograph's own pixels; None: not known any more."""
-    original: Original | None = None
+    original: OriginalPhotograph | None = None
     """None: not known any more."""
 
-    def unannotated(self) -> InFrame:
+    def without_masks(self) -> FramedPhotograph:
         """Without its lesion masks: for a system that segments nothing."""
         return self._replace(lesion_masks={}, original=None)
 
 
-Curves = Mapping[Lesion, PooledCurve]
+LesionCurves = Mapping[Lesion, PooledCurve]
 """Fine pixel counts of the annotated types of one photograph."""
 
 
@@ -168,8 +167,8 @@ def measure(
     as_lr: int | None = 256,
     bf16: bool = False,
     temperature: float = 1.0,
-    slow: bool = True,
-) -> tuple[Measured, Curves]:
+    slow_metrics: bool = True,
+) -> tuple[PhotographResult, LesionCurves]:
     """Read one photograph and measure what is known of it.
 
     Args:
@@ -180,23 +179,23 @@ def measure(
             reading R19, straight into the frame if the photograph fills it.
         bf16: compute convolutions in bfloat16.
         temperature: see `Checkpoint.temperature`.
-        slow: see `measure_in_frame`.
+        slow_metrics: see `measure_in_frame`.
 
     Returns:
         The measurements, and the fine pixel counts of each annotated type, to be pooled. A photograph that cannot be
         read has its reason in `failure`, and nothing else.
     """
     try:
-        seen = bring(sample, frame, as_lr)
-        seen = seen if model.segments else seen.unannotated()
-        prediction = read_frame(model, as_tensor(seen.lr), seen.scale, bf16, temperature)
+        seen = load_into_frame(sample, frame, as_lr)
+        seen = seen if model.has_segmentation else seen.without_masks()
+        prediction = predict_frame(model, as_tensor(seen.lr), seen.scale, bf16, temperature)
     except (DeepMTDRError, OSError) as error:
-        return failed(sample, error), {}
-    measured, curves = measure_in_frame(sample, seen, prediction, slow=slow)
-    return measured if model.grades else replace(measured, probs=()), curves
+        return failed_result(sample, error), {}
+    measured, curves = measure_in_frame(sample, seen, prediction, slow_metrics=slow_metrics)
+    return measured if model.has_grading else replace(measured, probs=()), curves
 
 
-def read_frame(
+def predict_frame(
     model: DeepMTDR, image: Float[Tensor, "1 3 s s"], scale: int, bf16: bool, temperature: float = 1.0
 ) -> Prediction:
     """What the network says, at this temperature, of an image that is `scale` times smaller than the frame.
@@ -205,47 +204,47 @@ def read_frame(
         CheckpointError: if it says something that is no number.
     """
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        said = model.read(model.super_resolve(image, scale).float().clamp(0, 1))
+        said = model.segment_and_grade(model.super_resolve(image, scale).float().clamp(0, 1))
     if not all(bool(part.isfinite().all()) for part in (said.sr, said.lesions, said.grade_logits)):
         raise CheckpointError("the network's answer is not finite, expected numbers: these weights cannot be used")
     return said._replace(grade_logits=said.grade_logits.float() / temperature)
 
 
-def failed(sample: Sample, error: Exception) -> Measured:
+def failed_result(sample: Sample, error: Exception) -> PhotographResult:
     """What is said of a photograph that could not be read."""
-    return Measured(**_labels(sample), failure=str(error) or type(error).__name__)
+    return PhotographResult(**_labels(sample), failure=str(error) or type(error).__name__)
 
 
 def measure_in_frame(
-    sample: Sample, seen: InFrame, prediction: Prediction, *, slow: bool = True
-) -> tuple[Measured, Curves]:
+    sample: Sample, seen: FramedPhotograph, prediction: Prediction, *, slow_metrics: bool = True
+) -> tuple[PhotographResult, LesionCurves]:
     """Measure what the network said of one photograph: the part that a look while training and an evaluation share.
 
     Args:
         sample: the photograph's labels; its files are not read.
         seen: the photograph in the frame.
         prediction: of a batch of one, on any device; `sr` clamped to [0, 1].
-        slow: False leaves out SSIM and the FROC, which take longer than all the rest.
+        slow_metrics: False leaves out SSIM and the FROC, which take longer than all the rest.
 
     Returns:
         As `measure`.
     """
-    probs, lesions, curves = measure_reading(prediction, seen, froc=(Lesion.MA,) if slow else ())
-    measured = Measured(
+    probs, lesions, curves = measure_prediction(prediction, seen, froc=(Lesion.MA,) if slow_metrics else ())
+    measured = PhotographResult(
         **_labels(sample),
         fov_side=seen.fov_side,
         lr_size=seen.lr.shape[0],
         scale=seen.scale,
         probs=probs,
-        image=_image_scores(prediction.sr, seen, slow),
+        image=_image_scores(prediction.sr, seen, slow_metrics),
         lesions=lesions,
     )
     return measured, curves
 
 
-def measure_reading(
-    prediction: Prediction, seen: InFrame, froc: Collection[Lesion] = ()
-) -> tuple[tuple[float, ...], dict[Lesion, LesionPixels], Curves]:
+def measure_prediction(
+    prediction: Prediction, seen: FramedPhotograph, froc: Collection[Lesion] = ()
+) -> tuple[tuple[float, ...], dict[Lesion, LesionResult], LesionCurves]:
     """The grades' probabilities, and how the annotated lesions were found, in the frame's field of view.
 
     Args:
@@ -260,16 +259,16 @@ def measure_reading(
         curves[lesion] = curve = PooledCurve()
         curve.update(found[lesion], mask, seen.inside)
         counts = count_froc(found[lesion].clip(0, 1), mask, seen.inside) if lesion in froc else None
-        lesions[lesion] = lesion_pixels(curve, counts)
+        lesions[lesion] = lesion_result(curve, counts)
     return probs, lesions, curves
 
 
-def lesion_pixels(curve: PooledCurve, froc: FrocCounts | None = None) -> LesionPixels:
+def lesion_result(curve: PooledCurve, froc: FrocCounts | None = None) -> LesionResult:
     """What is kept of one lesion type on one photograph, from the fine counts of its pixels."""
-    coarse = PooledCurve(COARSE)
+    coarse = PooledCurve(COARSE_TOLERANCE)
     coarse.merge(curve)
     scores = curve.average_precision(), curve.auc(), curve.prevalence, curve.dice(), curve.iou()
-    return LesionPixels(*scores, coarse, froc)
+    return LesionResult(*scores, coarse, froc)
 
 
 def as_tensor(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
@@ -282,7 +281,7 @@ def _labels(sample: Sample) -> dict[str, Any]:
     return {"dataset": sample.dataset, "name": sample.name, "patient": sample.patient, "grade": grade}
 
 
-def bring(sample: Sample, frame: int, as_lr: int | None) -> InFrame:
+def load_into_frame(sample: Sample, frame: int, as_lr: int | None) -> FramedPhotograph:
     """Decode, find the field of view, reduce.
 
     Args:
@@ -295,18 +294,18 @@ def bring(sample: Sample, frame: int, as_lr: int | None) -> InFrame:
     """
     pixels = read_photograph(sample.photograph).pixels
     fov = find_fov(pixels)
-    scale = way_into_frame(fov.side, as_lr).scale
+    scale = choose_input_scale(fov.side, as_lr).scale
     in_frame = crop_to_frame(pixels, fov, frame)
     hr = in_frame if fov.side >= frame else None
     lr_size = frame // scale
     lr = crop_to_frame(pixels, fov, lr_size) if hr is None else resize(hr, lr_size)
     masks = read_lesion_masks(sample, pixels.shape[:2]) if sample.lesion_masks else {}
-    in_masks = {lesion: crop_mask(mask, fov, frame) >= COVERAGE for lesion, mask in masks.items()}
-    original = Original(fov, pixels.shape[:2], masks)
-    return InFrame(lr, hr, fov_mask(in_frame), scale, in_masks, fov.side, original)
+    in_masks = {lesion: crop_mask(mask, fov, frame) >= MIN_COVERAGE for lesion, mask in masks.items()}
+    original = OriginalPhotograph(fov, pixels.shape[:2], masks)
+    return FramedPhotograph(lr, hr, fov_mask(in_frame), scale, in_masks, fov.side, original)
 
 
-def _image_scores(sr: Float[Tensor, "1 3 f f"], seen: InFrame, slow: bool) -> dict[str, float]:
+def _image_scores(sr: Float[Tensor, "1 3 f f"], seen: FramedPhotograph, slow_metrics: bool) -> dict[str, float]:
     """PSNR, SSIM and MS-SSIM of SR and of bicubic, in the field of view and whole (reading R16)."""
     if seen.hr is None or seen.scale == 1:
         return {}
@@ -314,11 +313,11 @@ def _image_scores(sr: Float[Tensor, "1 3 f f"], seen: InFrame, slow: bool) -> di
     scores = {}
     for name, tensor in (("sr", sr), ("bicubic", bicubic(as_tensor(seen.lr), seen.scale).clamp(0, 1))):
         image = tensor[0].permute(1, 2, 0).float().cpu().numpy()
-        windows = ssim_map(image, hr) if slow else None
+        windows = ssim_map(image, hr) if slow_metrics else None
         for place, mask in (("fov", seen.inside), ("whole", None)):
             scores[f"psnr_{place}_{name}"] = psnr(image, hr, mask)
             if windows is not None:
                 scores[f"ssim_{place}_{name}"] = mean_ssim(windows, mask)
-        if slow and min(hr.shape[:2]) >= FIVE_SCALES:
+        if slow_metrics and min(hr.shape[:2]) >= MS_SSIM_MIN_SIDE:
             scores[f"ms_ssim_fov_{name}"] = ms_ssim(image, hr, seen.inside)
     return scores

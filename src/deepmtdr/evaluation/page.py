@@ -23,20 +23,20 @@ from deepmtdr.evaluation.figures import (
     removal_figure,
     roc_figure,
 )
-from deepmtdr.evaluation.measure import Measured
-from deepmtdr.evaluation.results import Evaluation, with_interval
-from deepmtdr.evaluation.scores import ALL, NO_INTERVAL, Score, by_dataset
-from deepmtdr.evaluation.words import MEANINGS, protocol_rows, source, split_in_words
-from deepmtdr.evaluation.worst import predicted_grade, worst_cases
+from deepmtdr.evaluation.glossary import SCORE_MEANINGS, describe_split, protocol_rows, score_source
+from deepmtdr.evaluation.measure import PhotographResult
+from deepmtdr.evaluation.results import Evaluation, format_score
+from deepmtdr.evaluation.scores import ALL, NO_INTERVAL, Score, group_by_dataset
+from deepmtdr.evaluation.worst_cases import predicted_grade, worst_cases
 from deepmtdr.files import write_atomically
-from deepmtdr.pages import STYLE, Table, table_html
-from deepmtdr.plots import CURVE_STYLE
+from deepmtdr.rendering.html import PAGE_STYLE, Table, table_html
+from deepmtdr.rendering.plots import PLOT_STYLE
 from deepmtdr.terms import Grade, Lesion
 
 PAGE = "report.html"
-AT_A_GLANCE = 12
+MAX_OPEN_FAILURES = 12
 """More failures than these are folded away until asked for."""
-IN_SHORT = {
+SUMMARY_SCORES = {
     ("grade", "kappa_quadratic"): "quadratic kappa",
     ("grade", "auc_referable"): "AUC, referable",
     ("mean", "aupr_pooled"): "AUPR, mean of the lesion types",
@@ -78,7 +78,7 @@ def write_page(done: Evaluation, folder: Path) -> Path:
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}: evaluation</title>",
         '<meta name=viewport content="width=device-width">',
-        f"<style>{STYLE}{CURVE_STYLE}{FIGURE_STYLE}{_STYLE}</style><h1>{name}: evaluation</h1>",
+        f"<style>{PAGE_STYLE}{PLOT_STYLE}{FIGURE_STYLE}{_STYLE}</style><h1>{name}: evaluation</h1>",
         *_lead(done),
         *_in_short(done),
         *_datasets(done),
@@ -101,13 +101,13 @@ def _name(protocol: Mapping[str, Any]) -> str:
 
 def _lead(done: Evaluation) -> Iterator[str]:
     """What was done in a sentence, and whether the photographs were kept from the training."""
-    datasets = sorted({m.dataset for m in done.measured})
+    datasets = sorted({m.dataset for m in done.results})
     names = f" of {', '.join(datasets)}" if any(datasets) else ""
     failed = f", of which {len(done.failures):,} could not be read" if done.failures else ""
-    said = f"{len(done.measured):,} photographs{names}{failed}"
+    said = f"{len(done.results):,} photographs{names}{failed}"
     bootstrap = done.protocol.get("bootstrap", {})
     intervals = f"{bootstrap.get('level', 0.95):.0%} intervals by bootstrap over patients" if done.scores else ""
-    parts = filter(None, (said, split_in_words(done.protocol), intervals))
+    parts = filter(None, (said, describe_split(done.protocol), intervals))
     yield f"<p class=lead>{escape('; '.join(parts))}.</p>"
     if "weights" in done.protocol and not (done.protocol.get("split") or {}).get("of_the_weights"):
         yield (
@@ -119,20 +119,20 @@ def _lead(done: Evaluation) -> Iterator[str]:
 def _in_short(done: Evaluation) -> Iterator[str]:
     """A row for each data set, as far as the scores that matter are there."""
     found = {(s.dataset, s.subject, s.score): s for s in done.scores}
-    names = [key for key in IN_SHORT if any((s.subject, s.score) == key for s in done.scores)]
+    names = [key for key in SUMMARY_SCORES if any((s.subject, s.score) == key for s in done.scores)]
     if not names:
         return
     rows = []
-    for dataset, group in by_dataset(done.measured):
-        cells = [with_interval(found[dataset, *key]) if (dataset, *key) in found else "" for key in names]
+    for dataset, group in group_by_dataset(done.results):
+        cells = [format_score(found[dataset, *key]) if (dataset, *key) in found else "" for key in names]
         if any(cells):
             rows.append((_title(dataset), f"{len(group):,}", *cells))
-    columns = ("data set", "photographs", *(IN_SHORT[key] for key in names))
+    columns = ("data set", "photographs", *(SUMMARY_SCORES[key] for key in names))
     yield f"<h2>In short</h2>{_wide(Table('', columns, rows))}"
 
 
 def _datasets(done: Evaluation) -> Iterator[str]:
-    for dataset, group in by_dataset(done.measured):
+    for dataset, group in group_by_dataset(done.results):
         own = [score for score in done.scores if score.dataset == dataset]
         curves = {lesion: done.curves[dataset, lesion] for lesion in Lesion if (dataset, lesion) in done.curves}
         figures = [
@@ -182,7 +182,7 @@ def _notes(scores: Iterable[Score]) -> str:
 
 def _worst(done: Evaluation) -> Iterator[str]:
     """The photographs whose grade is furthest off, with the probabilities as heat."""
-    cases = worst_cases(done.measured)
+    cases = worst_cases(done.results)
     if not cases:
         if done.confusion:
             yield "<h2>Worst cases</h2><p class=none>None: every photograph is graded right.</p>"
@@ -198,15 +198,15 @@ def _worst(done: Evaluation) -> Iterator[str]:
     )
 
 
-def _case(case: Measured) -> str:
+def _case(case: PhotographResult) -> str:
     name = f"<td class=photograph>{escape(case.dataset)}<br>{escape(case.name)}</td>"
     grades = f"<td>{case.grade}</td><td>{predicted_grade(case):d}</td>"
-    if case.grade_alone:
+    if case.grade_only:
         return f"{name}{grades}<td colspan=5>a grade alone</td>"
     return name + grades + "".join(heat_cell("", case.probs[grade], grade == case.grade) for grade in Grade)
 
 
-def _picture(done: Evaluation, case: Measured) -> str:
+def _picture(done: Evaluation, case: PhotographResult) -> str:
     if (picture := done.thumbnails.get((case.dataset, case.name))) is None:
         return "<td></td>"
     data = base64.b64encode(picture).decode()
@@ -217,13 +217,13 @@ def _failures(done: Evaluation) -> Iterator[str]:
     if failures := done.failures:
         rows = [(m.dataset, m.name, m.failure) for m in failures]
         table = table_html(Table("", ("data set", "photograph", "reason"), rows), "words")
-        opened = " open" if len(rows) <= AT_A_GLANCE else ""
+        opened = " open" if len(rows) <= MAX_OPEN_FAILURES else ""
         yield f"<h2>Failures</h2><details{opened}><summary>{len(rows):,} photographs</summary>{table}</details>"
 
 
 def _meanings(scores: Sequence[Score]) -> Iterator[str]:
     used = {score.score for score in scores}
-    if rows := [(name, meaning, source(name)) for name, meaning in MEANINGS.items() if name in used]:
+    if rows := [(name, meaning, score_source(name)) for name, meaning in SCORE_MEANINGS.items() if name in used]:
         table = table_html(Table("", ("score", "meaning", "whose"), rows), "words")
         yield (
             "<h2>What the scores mean</h2><p>A star marks the scores that stand in the paper's tables; the others are "

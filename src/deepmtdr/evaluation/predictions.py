@@ -14,27 +14,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deepmtdr import __version__
-from deepmtdr.data.layout import parse_grade, read_columns, read_table
+from deepmtdr.datasets.layout import parse_grade, read_column_names, read_table
 from deepmtdr.errors import DataError
-from deepmtdr.evaluation.binary import BINARY
+from deepmtdr.evaluation.binary import BINARY_TASK
 from deepmtdr.evaluation.grading import by_grade_scores, confusion_matrices, grading_scores, operating_point_scores
-from deepmtdr.evaluation.measure import Measured
+from deepmtdr.evaluation.measure import PhotographResult
 from deepmtdr.evaluation.results import Evaluation
 from deepmtdr.evaluation.scores import ALL, Bootstrap
 from deepmtdr.terms import Grade
 
-PROBABILITIES = tuple(f"p{grade:d}" for grade in Grade)
-PREDICTED = ("dataset", "status", "message", "predicted_grade", "p_positive", *PROBABILITIES)
-FAILED = ("error", "ungradable")
+PROBABILITY_COLUMNS = tuple(f"p{grade:d}" for grade in Grade)
+PREDICTION_COLUMNS = ("dataset", "status", "message", "predicted_grade", "p_positive", *PROBABILITY_COLUMNS)
+FAILURE_STATUSES = ("error", "ungradable")
 """What `status` says in a row that is no prediction."""
-TOLERANCE = 1e-3
+SUM_TOLERANCE = 1e-3
 """How far the sum of the five probabilities may be from 1."""
-NAMED = 3
+MAX_NAMED = 3
 """How many photographs a message names of those that it counts."""
 
 Row = tuple[str, dict[str, str]]
 """A row's place, "FILE, row N", and its cells."""
-Photograph = tuple[str, str]
+PhotographKey = tuple[str, str]
 """Data set and name; the first is empty where one of the two tables does not say it."""
 
 
@@ -75,7 +75,10 @@ def score_predictions(
         DataError: naming file and row, if a column is absent, a photograph stands there twice, has no prediction or no
             truth, or a grade or probability is out of range; if no photograph has a true grade.
     """
-    said, known = _read(predictions, ("name",), PREDICTED), _read(truth, ("name", "grade"), ("patient", "dataset"))
+    said, known = (
+        _read(predictions, ("name",), PREDICTION_COLUMNS),
+        _read(truth, ("name", "grade"), ("patient", "dataset")),
+    )
     measured = _pair(said, known, binary, allow_missing)
     if all(m.grade is None and m.positive is None for m in measured):
         raise DataError(f"{truth}: expected grades, found no photograph that has one")
@@ -86,10 +89,10 @@ def score_predictions(
             *grading_scores(measured, bootstrap),
             *by_grade_scores(measured, bootstrap),
             *operating_point_scores(measured, bootstrap),
-            *grading_scores(measured, bootstrap, BINARY),
+            *grading_scores(measured, bootstrap, BINARY_TASK),
         ],
         confusion=confusion_matrices(measured),
-        measured=measured,
+        results=measured,
     )
 
 
@@ -98,7 +101,7 @@ def score_predictions(
 
 def _read(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> _Table:
     """Every row, with those of the columns that are there; whoever it is about has a name."""
-    columns = read_columns(path)
+    columns = read_column_names(path)
     wanted = (*required, *(column for column in optional if column in columns))
     if twice := [column for column in wanted if columns.count(column) > 1]:
         raise DataError(f"{path}, row 1: the column {twice[0]} stands there twice; expected it once")
@@ -113,7 +116,7 @@ def _read(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> _
     return _Table(path, rows)
 
 
-def _pair(said: _Table, known: _Table, binary: bool, allow_missing: bool) -> list[Measured]:
+def _pair(said: _Table, known: _Table, binary: bool, allow_missing: bool) -> list[PhotographResult]:
     """Truth and prediction of every photograph, in the order of the truth."""
     by_both = said.has_dataset and known.has_dataset
     predictions, truths = _by_photograph(said, by_both), _by_photograph(known, by_both)
@@ -129,13 +132,13 @@ def _pair(said: _Table, known: _Table, binary: bool, allow_missing: bool) -> lis
     pairs = [(truth, predictions.get(photograph)) for photograph, truth in truths.items()]
     absent: dict[str, Any] = {"failure": f"no row in {said.path}"}
     return [
-        Measured(**_truth(truth, known.path, binary), **(_prediction(row, binary) if row else absent))
+        PhotographResult(**_truth(truth, known.path, binary), **(_prediction(row, binary) if row else absent))
         for truth, row in pairs
     ]
 
 
-def _by_photograph(table: _Table, by_both: bool) -> dict[Photograph, Row]:
-    found: dict[Photograph, Row] = {}
+def _by_photograph(table: _Table, by_both: bool) -> dict[PhotographKey, Row]:
+    found: dict[PhotographKey, Row] = {}
     for where, row in table.rows:
         photograph = row["dataset"] if by_both else "", row["name"]
         if photograph in found:
@@ -148,10 +151,10 @@ def _by_photograph(table: _Table, by_both: bool) -> dict[Photograph, Row]:
     return found
 
 
-def _named(photographs: dict[Photograph, Row] | Sequence[Photograph]) -> str:
+def _named(photographs: dict[PhotographKey, Row] | Sequence[PhotographKey]) -> str:
     """The first few of them, for a message."""
     names = [name for _, name in photographs]
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
 
 
 # --- What a row says ---
@@ -170,7 +173,7 @@ def _truth(truth: Row, path: Path, binary: bool) -> dict[str, Any]:
 
 def _prediction(said: Row, binary: bool) -> dict[str, Any]:
     where, row = said
-    if (status := row.get("status", "").lower()) in FAILED:
+    if (status := row.get("status", "").lower()) in FAILURE_STATUSES:
         return {"failure": row.get("message") or f"{where}: status {status}, without a message"}
     return _of_two(row, where) if binary else _of_five(row, where)
 
@@ -179,34 +182,34 @@ def _of_five(row: dict[str, str], where: str) -> dict[str, Any]:
     """Probabilities if there are any, else the grade; both have to say the same."""
     cell = row.get("predicted_grade", "")
     grade = parse_grade(cell, where) if cell else None
-    if any(row.get(column) for column in PROBABILITIES):
+    if any(row.get(column) for column in PROBABILITY_COLUMNS):
         probs = _probabilities(row, where)
-        if grade is not None and probs[grade] < max(probs) - TOLERANCE:
+        if grade is not None and probs[grade] < max(probs) - SUM_TOLERANCE:
             most = probs.index(max(probs))
             raise DataError(f"{where}: predicted_grade {cell}, but p{most} is the highest; expected one of the two")
         return {"probs": probs}
     if grade is None:
         raise DataError(f"{where}: expected p0 ... p4 or predicted_grade, found neither")
-    return {"probs": tuple(float(grade == other) for other in Grade), "grade_alone": True}
+    return {"probs": tuple(float(grade == other) for other in Grade), "grade_only": True}
 
 
 def _of_two(row: dict[str, str], where: str) -> dict[str, Any]:
     """The probability of grade >= 1, or whether it was said to be."""
     if row.get("p_positive"):
         return {"p_positive": _probability(row, "p_positive", where)}
-    if any(row.get(column) for column in PROBABILITIES):
+    if any(row.get(column) for column in PROBABILITY_COLUMNS):
         if "p0" not in row:  # what the others leave
-            others = sum(_probability(row, column, where) for column in PROBABILITIES[1:])
+            others = sum(_probability(row, column, where) for column in PROBABILITY_COLUMNS[1:])
             row = row | {"p0": repr(max(0.0, 1 - others))}
         return {"p_positive": min(1.0, sum(_probabilities(row, where)[1:]))}
     if not row.get("predicted_grade"):
         raise DataError(f"{where}: expected p_positive, p1 ... p4 or predicted_grade, found none")
-    return {"p_positive": float(_is_positive(row["predicted_grade"], where)), "grade_alone": True}
+    return {"p_positive": float(_is_positive(row["predicted_grade"], where)), "grade_only": True}
 
 
 def _probabilities(row: dict[str, str], where: str) -> tuple[float, ...]:
-    probs = tuple(_probability(row, column, where) for column in PROBABILITIES)
-    if abs(sum(probs) - 1) > TOLERANCE:
+    probs = tuple(_probability(row, column, where) for column in PROBABILITY_COLUMNS)
+    if abs(sum(probs) - 1) > SUM_TOLERANCE:
         raise DataError(f"{where}: p0 ... p4 sum to {sum(probs):.6g}, expected 1")
     return probs
 
@@ -229,7 +232,7 @@ def _is_positive(text: str, where: str) -> bool:
 
 
 def _protocol(
-    predictions: Path, truth: Path, measured: Sequence[Measured], binary: bool, bootstrap: Bootstrap
+    predictions: Path, truth: Path, measured: Sequence[PhotographResult], binary: bool, bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """What somebody who wants the same numbers has to know."""
     tables = {"predictions": predictions, "truth": truth}
@@ -237,7 +240,7 @@ def _protocol(
         "version": __version__,
         **{name: {"file": p.name, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for name, p in tables.items()},
         "asked": "grade >= 1" if binary else "grade 0-4",
-        "grades_alone": sum(m.grade_alone for m in measured),
+        "grades_alone": sum(m.grade_only for m in measured),
         "photographs": len(measured),
         "failed": sum(bool(m.failure) for m in measured),
         "without_grade": sum(m.grade is None and m.positive is None for m in measured),

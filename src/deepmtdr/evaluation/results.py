@@ -17,13 +17,13 @@ import numpy as np
 
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation.curves import CurvePoints, froc_points
-from deepmtdr.evaluation.measure import BICUBIC, HR, SR, Measured
+from deepmtdr.evaluation.glossary import score_source
+from deepmtdr.evaluation.measure import BICUBIC, HR, SR, PhotographResult
 from deepmtdr.evaluation.scores import Score
 from deepmtdr.evaluation.super_resolution import IMAGE_SCORES
-from deepmtdr.evaluation.words import source
 from deepmtdr.files import write_atomically
 from deepmtdr.metrics import FrocCounts
-from deepmtdr.pages import Table
+from deepmtdr.rendering.html import Table
 from deepmtdr.terms import Grade, Lesion
 
 IMAGE_COLUMNS = [f"{score}_{image}" for score in IMAGE_SCORES for image in (SR, BICUBIC)]
@@ -34,8 +34,8 @@ LESION_COLUMNS = {
     "dice": "dice",
     "iou": "iou",
 }
-"""Beginnings of columns, and the fields of `LesionPixels` they show."""
-COLUMNS = [
+"""Beginnings of columns, and the fields of `LesionResult` they show."""
+CSV_COLUMNS = [
     *("dataset", "name", "patient", "status", "message", "fov_side", "lr_size", "scale"),
     *("grade", "predicted_grade", *(f"p{grade:d}" for grade in Grade), "p_referable", "p_positive"),
     *(f"{score}_{lesion.name}" for score in LESION_COLUMNS for lesion in Lesion),
@@ -54,7 +54,7 @@ class Evaluation:
     scores: list[Score]
     confusion: dict[str, list[list[int]]]
     """By data set: photographs by true grade (row) and predicted grade (column)."""
-    measured: list[Measured]
+    results: list[PhotographResult]
     """One for each photograph, whatever happened."""
     curves: dict[tuple[str, Lesion], CurvePoints] = field(default_factory=dict)
     """Precision over recall of all pixels, by data set and lesion type, thinned to be drawn."""
@@ -64,9 +64,9 @@ class Evaluation:
     """Small JPEG pictures of the worst cases, by data set and name; empty if nobody asked for them."""
 
     @property
-    def failures(self) -> list[Measured]:
+    def failures(self) -> list[PhotographResult]:
         """The photographs that could not be read, each with its reason."""
-        return [m for m in self.measured if m.failure]
+        return [m for m in self.results if m.failure]
 
     def tables(self) -> list[Table]:
         """One table for each task and data set, with `value [low, high]` in the cells."""
@@ -81,7 +81,7 @@ class Evaluation:
         """For JSON: a value that is undefined is None, with the reason in `note`."""
         return {
             "protocol": self.protocol,
-            "scores": [known(score._asdict()) | {"source": source(score.score)} for score in self.scores],
+            "scores": [json_safe(score._asdict()) | {"source": score_source(score.score)} for score in self.scores],
             "confusion": self.confusion,
             "curves": {"precision_recall": _by_place(self.curves), "froc": _by_place(self.froc, froc_points)},
             "failures": [{"dataset": m.dataset, "name": m.name, "reason": m.failure} for m in self.failures],
@@ -107,11 +107,11 @@ class Evaluation:
         """
         self.write_scores(folder)
         with _whole(folder / "predictions.csv") as file:
-            rows = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+            rows = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
             rows.writeheader()
-            rows.writerows({key: _cell(v) for key, v in prediction_row(m).items()} for m in self.measured)
+            rows.writerows({key: _cell(v) for key, v in prediction_row(m).items()} for m in self.results)
         if parquet:
-            _write_parquet(folder / "predictions.parquet", [prediction_row(m) for m in self.measured])
+            _write_parquet(folder / "predictions.parquet", [prediction_row(m) for m in self.results])
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         file.write("\n")
 
 
-def prediction_row(measured: Measured) -> dict[str, Any]:
+def prediction_row(measured: PhotographResult) -> dict[str, Any]:
     """A photograph's row of `predictions.csv`; what is unknown is left out, and what is undefined is nan."""
     m = measured
     row = {"dataset": m.dataset, "name": m.name, "patient": m.patient, "grade": m.grade}
@@ -135,26 +135,26 @@ def prediction_row(measured: Measured) -> dict[str, Any]:
         row |= {"grade": "positive" if m.positive else "negative", "p_positive": m.p_positive}
     if m.probs:
         row["predicted_grade"] = max(Grade, key=lambda grade: m.probs[grade]).value
-    if m.probs and not m.grade_alone:
+    if m.probs and not m.grade_only:
         row["p_referable"] = sum(m.probs[grade] for grade in Grade if grade.referable)
         row |= {f"p{grade:d}": m.probs[grade] for grade in Grade}
     for lesion, pixels in m.lesions.items():
         row |= {f"{start}_{lesion.name}": getattr(pixels, name) for start, name in LESION_COLUMNS.items()}
     for image in (BICUBIC, HR):
-        if image in m.beside:
-            row[f"predicted_grade_{image}"] = int(np.argmax(m.beside[image].probs))
+        if image in m.other_inputs:
+            row[f"predicted_grade_{image}"] = int(np.argmax(m.other_inputs[image].probs))
     return {**row, **m.image}
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One column for each of `COLUMNS`; what is unknown or undefined is null, and an empty column is of strings."""
+    """One column for each of `CSV_COLUMNS`; what is unknown or undefined is null, and an empty column is of strings."""
     try:
         from pyarrow import array, string, table
         from pyarrow.parquet import write_table
     except ImportError as error:
         raise DataError(f"{path}: Parquet needs PyArrow, expected `pip install deepmtdr[parquet]`") from error
     columns = {}
-    for name in COLUMNS:
+    for name in CSV_COLUMNS:
         values = [None if isinstance(v := row.get(name), float) and math.isnan(v) else v for row in rows]
         if any(isinstance(value, str) for value in values) or not any(value is not None for value in values):
             columns[name] = array([None if value is None else str(value) for value in values], string())
@@ -168,7 +168,7 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 def _table(scores: list[Score]) -> Table:
     first, most = scores[0], max(scores, key=lambda score: score.photographs)
     title = f"{first.task}, {first.dataset} ({most.photographs} photographs, {most.patients} patients)"
-    return score_table(title, {(s.subject, s.score): with_interval(s) for s in scores})
+    return score_table(title, {(s.subject, s.score): format_score(s) for s in scores})
 
 
 def score_table(title: str, cells: Mapping[tuple[str, str], str]) -> Table:
@@ -179,7 +179,7 @@ def score_table(title: str, cells: Mapping[tuple[str, str], str]) -> Table:
         cells: by subject and score. A score that stands in the paper too is marked by a star.
     """
     subjects, names = (list(dict.fromkeys(keys)) for keys in zip(*cells, strict=True))
-    marked = {name: f"{name} *" if source(name) == "paper" else name for name in names}
+    marked = {name: f"{name} *" if score_source(name) == "paper" else name for name in names}
     if len(subjects) < len(names):
         rows = [(marked[name], *(cells.get((subject, name), "") for subject in subjects)) for name in names]
         return Table(title, ("score", *subjects), rows)
@@ -187,7 +187,7 @@ def score_table(title: str, cells: Mapping[tuple[str, str], str]) -> Table:
     return Table(title, ("", *marked.values()), rows)
 
 
-def with_interval(score: Score) -> str:
+def format_score(score: Score) -> str:
     """`0.8123 [0.77, 0.85]`; if the value is undefined, the reason."""
     if math.isnan(score.value):
         return f"undefined: {score.note}"
@@ -195,7 +195,7 @@ def with_interval(score: Score) -> str:
     return f"{score.value:.4g}{bounds}"
 
 
-def known(row: Mapping[str, Any]) -> dict[str, Any]:
+def json_safe(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row for JSON, which has no nan and no infinity (the PSNR of equal images): None."""
     return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
 

@@ -9,32 +9,32 @@ from typing import Any
 
 from deepmtdr import __version__, checkpoint
 from deepmtdr.checkpoint import Checkpoint
-from deepmtdr.data.datasets import read_datasets
-from deepmtdr.data.photograph import way_into_frame
-from deepmtdr.data.sample import Sample
-from deepmtdr.data.split import apply_split, read_split
+from deepmtdr.datasets.catalogue import read_datasets
+from deepmtdr.datasets.sample import Sample
+from deepmtdr.datasets.split import apply_split, read_split
 from deepmtdr.errors import DataError
-from deepmtdr.evaluation.beside import measure_thoroughly
-from deepmtdr.evaluation.binary import BINARY, told_apart
+from deepmtdr.evaluation.binary import BINARY_TASK, use_binary_labels
 from deepmtdr.evaluation.curves import lesion_curves
+from deepmtdr.evaluation.evidence_scores import region_scores
 from deepmtdr.evaluation.grading import by_grade_scores, confusion_matrices, grading_scores, operating_point_scores
-from deepmtdr.evaluation.inputs import hallucination_scores, input_scores
-from deepmtdr.evaluation.lesions import Pooled, froc_curves, lesion_scores
-from deepmtdr.evaluation.measure import COVERAGE, ORIGINAL, SR, Curves, Measured, measure
+from deepmtdr.evaluation.input_scores import hallucination_scores, input_scores
+from deepmtdr.evaluation.lesions import PooledCurves, froc_curves, lesion_scores
+from deepmtdr.evaluation.measure import MIN_COVERAGE, ORIGINAL, SR, LesionCurves, PhotographResult, measure
+from deepmtdr.evaluation.measure_inputs import measure_all_inputs
 from deepmtdr.evaluation.page import write_page
-from deepmtdr.evaluation.regions import region_scores
 from deepmtdr.evaluation.results import Evaluation, Table
 from deepmtdr.evaluation.scores import Bootstrap, Score
 from deepmtdr.evaluation.super_resolution import super_resolution_scores
-from deepmtdr.evaluation.worst import thumbnails, worst_cases
+from deepmtdr.evaluation.worst_cases import make_thumbnails, worst_cases
 from deepmtdr.metrics import PooledCurve
+from deepmtdr.photographs.decode import choose_input_scale
 from deepmtdr.progress import Progress
 from deepmtdr.terms import FRAME, Lesion
 
-__all__ = ["Evaluation", "Table", "evaluate", "evaluate_folder", "held_out"]
+__all__ = ["Evaluation", "Table", "evaluate", "evaluate_folder", "load_samples"]
 
 ON_ORIGINAL = "lesions on the photograph"
-KEPT_ON_ORIGINAL = ("aupr_pooled", "prevalence", "dice_pooled", "iou_pooled", "ap_per_image")
+ORIGINAL_SCORES = ("aupr_pooled", "prevalence", "dice_pooled", "iou_pooled", "ap_per_image")
 
 
 def evaluate(
@@ -70,8 +70,8 @@ def evaluate(
     """
     if not samples:
         raise DataError("no photograph to evaluate, expected at least one")
-    way_into_frame(FRAME, as_lr)  # a wrong size is the caller's mistake, not the photograph's
-    measured: list[Measured] = []
+    choose_input_scale(FRAME, as_lr)  # a wrong size is the caller's mistake, not the photograph's
+    measured: list[PhotographResult] = []
     pools: dict[str, dict[tuple[str, Lesion], PooledCurve]] = {}
     way = {"frame": trained.recipe.data.frame, "as_lr": as_lr, "bf16": bf16, "temperature": trained.temperature}
     for sample in samples:
@@ -82,21 +82,24 @@ def evaluate(
                 pools.setdefault(reading, {}).setdefault((sample.dataset, lesion), PooledCurve()).merge(curve)
         advance()
     bootstrap = bootstrap or Bootstrap()
-    measured = told_apart(measured, samples)
-    return score(measured, pools, bootstrap, _protocol(trained, measured, as_lr, bf16, bootstrap))
+    measured = use_binary_labels(measured, samples)
+    return score_photographs(measured, pools, bootstrap, _protocol(trained, measured, as_lr, bf16, bootstrap))
 
 
 def _measure(
     trained: Checkpoint, sample: Sample, thorough: bool, removal: int, way: Mapping[str, Any]
-) -> tuple[Measured, Mapping[str, Curves]]:
+) -> tuple[PhotographResult, Mapping[str, LesionCurves]]:
     if thorough:
-        return measure_thoroughly(trained.model, sample, **way, removal=removal)
+        return measure_all_inputs(trained.model, sample, **way, removal=removal)
     one, curves = measure(trained.model, sample, **way)
     return one, {SR: curves}
 
 
-def score(
-    measured: Sequence[Measured], pools: Mapping[str, Pooled], bootstrap: Bootstrap, protocol: dict[str, Any]
+def score_photographs(
+    measured: Sequence[PhotographResult],
+    pools: Mapping[str, PooledCurves],
+    bootstrap: Bootstrap,
+    protocol: dict[str, Any],
 ) -> Evaluation:
     """All tables of photographs that were measured.
 
@@ -110,26 +113,28 @@ def score(
         protocol=protocol,
         scores=_scores(measured, pools, bootstrap),
         confusion=confusion_matrices(measured),
-        measured=list(measured),
+        results=list(measured),
         curves=lesion_curves(pools.get(SR, {})),
         froc=froc_curves(measured),
     )
 
 
-def _scores(measured: Sequence[Measured], pools: Mapping[str, Pooled], bootstrap: Bootstrap) -> list[Score]:
+def _scores(
+    measured: Sequence[PhotographResult], pools: Mapping[str, PooledCurves], bootstrap: Bootstrap
+) -> list[Score]:
     """Table after table: the paper's three tasks, each with what the field adds."""
-    original = [m.read_from(ORIGINAL) for m in measured]
+    original = [m.for_input(ORIGINAL) for m in measured]
     return [
         *super_resolution_scores(measured, bootstrap),
         *input_scores(measured, pools, bootstrap),
         *hallucination_scores(measured, bootstrap),
         *lesion_scores(measured, pools.get(SR, {}), bootstrap),
-        *lesion_scores(original, pools.get(ORIGINAL, {}), bootstrap, ON_ORIGINAL, KEPT_ON_ORIGINAL.__contains__),
+        *lesion_scores(original, pools.get(ORIGINAL, {}), bootstrap, ON_ORIGINAL, ORIGINAL_SCORES.__contains__),
         *region_scores(measured, bootstrap),
         *grading_scores(measured, bootstrap),
         *by_grade_scores(measured, bootstrap),
         *operating_point_scores(measured, bootstrap),
-        *grading_scores(measured, bootstrap, BINARY),
+        *grading_scores(measured, bootstrap, BINARY_TASK),
     ]
 
 
@@ -173,7 +178,7 @@ def evaluate_folder(
         ValueError: if `as_lr` is no size that a scale leads from.
     """
     trained = checkpoint.load(weights)
-    samples = held_out(data, split, side, datasets)
+    samples = load_samples(data, split, side, datasets)
     way: dict[str, Any] = {"as_lr": as_lr, "bf16": bf16, "thorough": thorough, "removal": removal}
     with Progress("evaluate", len(samples)) as progress:
         done = evaluate(trained, samples, **way, bootstrap=bootstrap, advance=progress.advance)
@@ -183,12 +188,12 @@ def evaluate_folder(
     if out is not None:
         done.write(out, parquet=parquet)
         if pictures:
-            done.thumbnails.update(thumbnails(samples, worst_cases(done.measured)))
+            done.thumbnails.update(make_thumbnails(samples, worst_cases(done.results)))
         write_page(done, out)
     return done
 
 
-def held_out(data: Path, split: Path | None, side: str = "test", datasets: Sequence[str] = ()) -> list[Sample]:
+def load_samples(data: Path, split: Path | None, side: str = "test", datasets: Sequence[str] = ()) -> list[Sample]:
     """The photographs of one side of a written split, or, without a split, of whole data sets.
 
     Raises:
@@ -208,7 +213,7 @@ def held_out(data: Path, split: Path | None, side: str = "test", datasets: Seque
 
 
 def _protocol(
-    trained: Checkpoint, measured: Sequence[Measured], as_lr: int | None, bf16: bool, bootstrap: Bootstrap
+    trained: Checkpoint, measured: Sequence[PhotographResult], as_lr: int | None, bf16: bool, bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """What somebody who wants the same numbers has to know."""
     return {
@@ -221,7 +226,7 @@ def _protocol(
         "temperature": trained.temperature,
         "photographs": len(measured),
         "failed": sum(bool(m.failure) for m in measured),
-        "lesion_truth_coverage": COVERAGE,
+        "lesion_truth_coverage": MIN_COVERAGE,
         "dice_threshold": 0.5,
         "bootstrap": {"unit": "patient", **bootstrap._asdict()},
     }

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepmtdr.evaluation.measure import Measured
-from deepmtdr.statistics import Difference, Interval, bootstrap_difference, bootstrap_interval
+from deepmtdr.evaluation.measure import PhotographResult
+from deepmtdr.metrics.intervals import Difference, Interval, bootstrap_difference, bootstrap_interval
 
 ALL = "all"
 """The name of all data sets together."""
@@ -40,23 +40,27 @@ class Bootstrap(NamedTuple):
     seed: int = 0
     level: float = 0.95
 
-    def of(self, score: Callable[..., float], group: Sequence[Measured], *arrays: np.ndarray) -> Interval:
+    def interval(self, score: Callable[..., float], group: Sequence[PhotographResult], *arrays: np.ndarray) -> Interval:
         """The interval of a score, patients drawn whole."""
-        return bootstrap_interval(score, patients(group), *arrays, **self._asdict())
+        return bootstrap_interval(score, patient_keys(group), *arrays, **self._asdict())
 
     def difference(
-        self, score: Callable[..., float], group: Sequence[Measured], a: Sequence[np.ndarray], b: Sequence[np.ndarray]
+        self,
+        score: Callable[..., float],
+        group: Sequence[PhotographResult],
+        a: Sequence[np.ndarray],
+        b: Sequence[np.ndarray],
     ) -> Difference:
         """The paired interval of score(*a) - score(*b), the same patients drawn for both."""
-        return bootstrap_difference(score, patients(group), a, b, **self._asdict())
+        return bootstrap_difference(score, patient_keys(group), a, b, **self._asdict())
 
 
 NO_INTERVAL = "no interval: fewer than two patients, or undefined in more than a tenth of the resamples"
 
-EQUAL = "infinite: equal images have no noise"
+EQUAL_IMAGES = "infinite: equal images have no noise"
 
 
-def by_dataset(measured: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]]:
+def group_by_dataset(measured: Sequence[PhotographResult]) -> Iterator[tuple[str, list[PhotographResult]]]:
     """The photographs of each data set, then all of them if there are several sets."""
     names = sorted({m.dataset for m in measured})
     for name in names:
@@ -65,19 +69,21 @@ def by_dataset(measured: Sequence[Measured]) -> Iterator[tuple[str, list[Measure
         yield ALL, list(measured)
 
 
-def patients(group: Iterable[Measured]) -> list[tuple[str, str]]:
+def patient_keys(group: Iterable[PhotographResult]) -> list[tuple[str, str]]:
     """The patient of each photograph."""
     return [(m.dataset, m.patient) for m in group]  # two data sets may give two people the same number
 
 
-class Place(NamedTuple):
+class ScoreKey(NamedTuple):
     """Where in the tables a score stands."""
 
     task: str
     dataset: str
     subject: str
 
-    def row(self, name: str, interval: Interval, group: Sequence[Measured], why: str, infinite: str = EQUAL) -> Score:
+    def row(
+        self, name: str, interval: Interval, group: Sequence[PhotographResult], why: str, infinite: str = EQUAL_IMAGES
+    ) -> Score:
         """The score as a row.
 
         Args:
@@ -89,10 +95,10 @@ class Place(NamedTuple):
         """
         note = why if np.isnan(interval.value) else NO_INTERVAL if np.isnan(interval.low) else ""
         note = infinite if np.isinf(interval.value) else note
-        return Score(*self, name, *interval, len(group), len(set(patients(group))), note)
+        return Score(*self, name, *interval, len(group), len(set(patient_keys(group))), note)
 
 
-def mean_of_defined(values: np.ndarray) -> float:
+def nan_mean(values: np.ndarray) -> float:
     """Mean of what is defined; nan if nothing is."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")

@@ -15,11 +15,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from deepmtdr.baselines import EVIDENCE
 from deepmtdr.errors import RecipeError
-from deepmtdr.optimiser import TRAINED
 from deepmtdr.recipe import STAGES, Recipe, Stage
+from deepmtdr.systems import EVIDENCE_METHODS
 from deepmtdr.terms import SCALES
+from deepmtdr.training.optimiser import STAGE_SUBNETS
 
 Ablation = Callable[[Recipe], Recipe]
 
@@ -77,13 +77,13 @@ def with_evidence(recipe: Recipe, evidence: str) -> Recipe:
 
     Args:
         recipe: what is changed.
-        evidence: a name of `baselines.EVIDENCE`.
+        evidence: a name of `baselines.EVIDENCE_METHODS`.
 
     Raises:
         RecipeError: if there is none of that name.
     """
-    if evidence not in EVIDENCE:
-        raise RecipeError(f"evidence {evidence!r}, expected one of {', '.join(EVIDENCE)}")
+    if evidence not in EVIDENCE_METHODS:
+        raise RecipeError(f"evidence {evidence!r}, expected one of {', '.join(EVIDENCE_METHODS)}")
     slug = evidence.lower().replace(" ", "-")
     shown = replace(recipe, parts=replace(recipe.parts, evidence=evidence))
     return _named(shown, slug if evidence == "without maps" else f"with-{slug}")
@@ -145,7 +145,7 @@ ABLATIONS: dict[str, Ablation] = {
 """In the order of Secs. V-C and V-D, then what goes beyond their tables; a name is what the recipe's name is given."""
 
 
-def from_stage(recipe: Recipe, name: str) -> Recipe:
+def start_from_stage(recipe: Recipe, name: str) -> Recipe:
     """Leave out the stages before one: the run starts from a checkpoint, by `--init`.
 
     Raises:
@@ -154,7 +154,7 @@ def from_stage(recipe: Recipe, name: str) -> Recipe:
     return _with_stages(recipe, STAGES[_place(name) :], f"from-{name}")
 
 
-def only_stage(recipe: Recipe, name: str) -> Recipe:
+def keep_only_stage(recipe: Recipe, name: str) -> Recipe:
     """Leave out all stages but one.
 
     Raises:
@@ -187,7 +187,7 @@ def _changed(
     for name in names:
         stage: Stage = getattr(recipe, name)
         stage = replace(stage, **settings, loss=replace(stage.loss, **losses))
-        learns = any(getattr(stage, f"lr_{subnet}") for subnet in TRAINED[name])
+        learns = any(getattr(stage, f"lr_{subnet}") for subnet in STAGE_SUBNETS[name])
         stages[name] = stage if learns else replace(stage, steps=0)
     return _named(replace(recipe, **stages), slug)
 

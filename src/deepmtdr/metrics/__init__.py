@@ -6,8 +6,8 @@ reason its docstring names, never a silent 0. Input that makes no sense (nan, a 
 
 from __future__ import annotations
 
-from deepmtdr.metrics.evidence import area_under, evidence_auc, pointing_chance, pointing_game
-from deepmtdr.metrics.froc import ALARMS_PER_IMAGE, FrocCounts, froc
+from deepmtdr.metrics.evidence import area_under_curve, evidence_auc, pointing_chance, pointing_game
+from deepmtdr.metrics.froc import FALSE_POSITIVES_PER_IMAGE, FrocCounts, count_froc
 from deepmtdr.metrics.grading import (
     PrecisionRecallF1,
     SensitivitySpecificity,
@@ -19,26 +19,26 @@ from deepmtdr.metrics.grading import (
     precision_recall_f1,
     sensitivity_specificity,
 )
-from deepmtdr.metrics.image import FIVE_SCALES, mean_ssim, ms_ssim, psnr, ssim, ssim_map
+from deepmtdr.metrics.image import MS_SSIM_MIN_SIDE, mean_ssim, ms_ssim, psnr, ssim, ssim_map
 from deepmtdr.metrics.lesions import PooledCurve, dice, iou
 from deepmtdr.metrics.ranking import OperatingPoint, auc, average_precision, sensitivity_at_specificity
 
 __all__ = [
-    "ALARMS_PER_IMAGE",
-    "FIVE_SCALES",
+    "FALSE_POSITIVES_PER_IMAGE",
+    "MS_SSIM_MIN_SIDE",
     "FrocCounts",
     "OperatingPoint",
     "PooledCurve",
     "PrecisionRecallF1",
     "SensitivitySpecificity",
     "accuracy",
-    "area_under",
+    "area_under_curve",
     "auc",
     "average_precision",
     "confusion_matrix",
+    "count_froc",
     "dice",
     "evidence_auc",
-    "froc",
     "iou",
     "kappa",
     "kappa_linear",

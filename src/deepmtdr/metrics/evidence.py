@@ -11,7 +11,7 @@ from deepmtdr.metrics.ranking import auc
 Map = Float[np.ndarray, "h w"]
 Mask = Bool[np.ndarray, "h w"]
 
-TOLERANCE = 15.0
+POINTING_TOLERANCE = 15.0
 """Pixels. The margin of Zhang et al. 2016 by TorchRay's account, on everyday photographs about half as wide as the
 frame of 1024 px; here it is 1.5 % of the field of view."""
 
@@ -38,7 +38,7 @@ def evidence_auc(evidence: Map, region: Mask, inside: Mask) -> float:
     return auc(evidence[inside], region[inside])
 
 
-def pointing_game(evidence: Map, region: Mask, inside: Mask, tolerance: float = TOLERANCE) -> float:
+def pointing_game(evidence: Map, region: Mask, inside: Mask, tolerance: float = POINTING_TOLERANCE) -> float:
     """Whether the evidence, at its highest, points at the region (Zhang et al. 2016).
 
     Where several pixels share the maximum, all of them must hit: evidence that is the same everywhere points at
@@ -66,7 +66,7 @@ def pointing_game(evidence: Map, region: Mask, inside: Mask, tolerance: float = 
     return float(peak > 0 and _near(region & inside, tolerance)[inside & (evidence == peak)].all())
 
 
-def pointing_chance(region: Mask, inside: Mask, tolerance: float = TOLERANCE) -> float:
+def pointing_chance(region: Mask, inside: Mask, tolerance: float = POINTING_TOLERANCE) -> float:
     """How often a pixel of the field of view drawn at random would hit in `pointing_game`.
 
     Lesions that lie scattered are hit by chance far more often than one of their area: a rate of hits means little
@@ -89,7 +89,7 @@ def pointing_chance(region: Mask, inside: Mask, tolerance: float = TOLERANCE) ->
     return float(_near(region & inside, tolerance)[inside].mean())
 
 
-def area_under(curve: Float[np.ndarray, " n"]) -> float:
+def area_under_curve(curve: Float[np.ndarray, " n"]) -> float:
     """Area under a deletion or an insertion curve (Petsiuk et al. 2018), by trapezia.
 
     Args:

@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import label
 
-THRESHOLDS: Float[np.ndarray, " t"] = 1 / (1 + np.exp(-np.arange(-8, 8.5, 0.5)))
+FROC_THRESHOLDS: Float[np.ndarray, " t"] = 1 / (1 + np.exp(-np.arange(-8, 8.5, 0.5)))
 """33 probabilities from 0.0003 to 0.9997, even steps of the logit: networks crowd theirs at both ends."""
 
-ALARMS_PER_IMAGE = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
+FALSE_POSITIVES_PER_IMAGE = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 """Where sensitivity is read (Niemeijer et al. 2010)."""
 
-OVERLAP = 0.2
+MIN_OVERLAP = 0.2
 """sigma of Zhang et al. 2014."""
 
 
@@ -26,9 +26,9 @@ class FrocCounts(NamedTuple):
 
     thresholds: Float[np.ndarray, " t"]
     """Ascending."""
-    hits: Int[np.ndarray, " t"]
+    true_positives: Int[np.ndarray, " t"]
     """True lesions that were found."""
-    alarms: Int[np.ndarray, " t"]
+    false_positives: Int[np.ndarray, " t"]
     """Detections that are no lesion."""
     lesions: int
     """True lesions there are."""
@@ -42,7 +42,7 @@ class FrocCounts(NamedTuple):
         """
         if not np.array_equal(self.thresholds, other.thresholds):
             raise ValueError(f"counts at {self.thresholds} and at {other.thresholds}, expected the same thresholds")
-        hits, alarms = self.hits + other.hits, self.alarms + other.alarms
+        hits, alarms = self.true_positives + other.true_positives, self.false_positives + other.false_positives
         return FrocCounts(self.thresholds, hits, alarms, self.lesions + other.lesions, self.images + other.images)
 
     def sensitivity_at(self, alarms_per_image: float) -> float:
@@ -59,7 +59,10 @@ class FrocCounts(NamedTuple):
         """
         if not self.lesions:
             return float("nan")
-        alarms, found = np.append(0, self.alarms / self.images), np.append(0, self.hits / self.lesions)
+        alarms, found = (
+            np.append(0, self.false_positives / self.images),
+            np.append(0, self.true_positives / self.lesions),
+        )
         order = np.lexsort((found, alarms))
         alarms, best = alarms[order], np.maximum.accumulate(found[order])
         last = np.append(np.diff(alarms) > 0, True)  # of equally many alarms, the most that was found
@@ -71,15 +74,15 @@ class FrocCounts(NamedTuple):
         Returns:
             In [0, 1]; nan if no image has a lesion.
         """
-        return float(np.mean([self.sensitivity_at(alarms) for alarms in ALARMS_PER_IMAGE]))
+        return float(np.mean([self.sensitivity_at(alarms) for alarms in FALSE_POSITIVES_PER_IMAGE]))
 
 
-def froc(
+def count_froc(
     probability: Float[np.ndarray, "h w"],
     truth: Bool[np.ndarray, "h w"],
     mask: Bool[np.ndarray, "h w"] | None = None,
-    thresholds: Float[np.ndarray, " t"] = THRESHOLDS,
-    overlap: float = OVERLAP,
+    thresholds: Float[np.ndarray, " t"] = FROC_THRESHOLDS,
+    overlap: float = MIN_OVERLAP,
 ) -> FrocCounts:
     """Count what one image adds to an FROC curve; `FrocCounts.merge` adds images.
 

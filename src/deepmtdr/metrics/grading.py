@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-Grades = Int[np.ndarray, " n"]
-GRADES = 5
+Labels = Int[np.ndarray, " n"]
+NUM_GRADES = 5
 """Grades 0 to 4; every function takes another number of classes, 2 for negative and positive."""
 
 
-def confusion_matrix(predicted: Grades, truth: Grades, classes: int = GRADES) -> Int[np.ndarray, "k k"]:
+def confusion_matrix(predicted: Labels, truth: Labels, classes: int = NUM_GRADES) -> Int[np.ndarray, "k k"]:
     """Photographs counted by true class (row) and predicted class (column).
 
     Raises:
@@ -27,7 +27,7 @@ def confusion_matrix(predicted: Grades, truth: Grades, classes: int = GRADES) ->
     return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
 
 
-def accuracy(predicted: Grades, truth: Grades) -> float:
+def accuracy(predicted: Labels, truth: Labels) -> float:
     """Fraction of photographs whose class is right; nan without photographs."""
     return float((predicted == truth).mean()) if truth.size else float("nan")
 
@@ -41,7 +41,7 @@ class PrecisionRecallF1(NamedTuple):
 
 
 def precision_recall_f1(
-    predicted: Grades, truth: Grades, average: Literal["weighted", "macro"] = "weighted", classes: int = GRADES
+    predicted: Labels, truth: Labels, average: Literal["weighted", "macro"] = "weighted", classes: int = NUM_GRADES
 ) -> PrecisionRecallF1:
     """Precision, recall and F1 averaged over the classes that occur in the truth.
 
@@ -75,7 +75,7 @@ class SensitivitySpecificity(NamedTuple):
     specificity: Float[np.ndarray, " k"]
 
 
-def sensitivity_specificity(predicted: Grades, truth: Grades, classes: int = GRADES) -> SensitivitySpecificity:
+def sensitivity_specificity(predicted: Labels, truth: Labels, classes: int = NUM_GRADES) -> SensitivitySpecificity:
     """How many photographs of each class are given it, and how many of the others are not.
 
     Args:
@@ -101,17 +101,17 @@ def _share(part: Int[np.ndarray, " k"], whole: Int[np.ndarray, " k"]) -> Float[n
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
-def kappa(predicted: Grades, truth: Grades, classes: int = GRADES) -> float:
+def kappa(predicted: Labels, truth: Labels, classes: int = NUM_GRADES) -> float:
     """Cohen's kappa, unweighted: any two grades differ alike; nan where `kappa_quadratic` is."""
     return _kappa(predicted, truth, classes, power=0)
 
 
-def kappa_linear(predicted: Grades, truth: Grades, classes: int = GRADES) -> float:
+def kappa_linear(predicted: Labels, truth: Labels, classes: int = NUM_GRADES) -> float:
     """Cohen's kappa, disagreement weighted by |i - j|; nan where `kappa_quadratic` is."""
     return _kappa(predicted, truth, classes, power=1)
 
 
-def kappa_quadratic(predicted: Grades, truth: Grades, classes: int = GRADES) -> float:
+def kappa_quadratic(predicted: Labels, truth: Labels, classes: int = NUM_GRADES) -> float:
     """Cohen's kappa, disagreement weighted by (i - j)^2: the kappa of Table I (reading R14).
 
     Returns:
@@ -121,7 +121,7 @@ def kappa_quadratic(predicted: Grades, truth: Grades, classes: int = GRADES) -> 
     return _kappa(predicted, truth, classes, power=2)
 
 
-def _kappa(predicted: Grades, truth: Grades, classes: int, power: int) -> float:
+def _kappa(predicted: Labels, truth: Labels, classes: int, power: int) -> float:
     """Cohen's kappa with disagreement |i - j|^power; power 0 counts any difference as 1."""
     observed = confusion_matrix(predicted, truth, classes)
     chance = np.outer(observed.sum(axis=1), observed.sum(axis=0)) / max(truth.size, 1)

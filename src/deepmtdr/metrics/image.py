@@ -46,7 +46,9 @@ def ssim(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
 def mean_ssim(windows: Float[np.ndarray, "h w"], mask: Mask | None = None) -> float:
     """`ssim` from a map that was made before: one map serves several masks."""
     counted = np.zeros(windows.shape, dtype=bool)
-    counted[RADIUS:-RADIUS, RADIUS:-RADIUS] = True if mask is None else mask[RADIUS:-RADIUS, RADIUS:-RADIUS]
+    counted[WINDOW_RADIUS:-WINDOW_RADIUS, WINDOW_RADIUS:-WINDOW_RADIUS] = (
+        True if mask is None else mask[WINDOW_RADIUS:-WINDOW_RADIUS, WINDOW_RADIUS:-WINDOW_RADIUS]
+    )
     return float(windows[counted].mean()) if counted.any() else float("nan")
 
 
@@ -55,13 +57,13 @@ def ssim_map(sr: RGB, hr: RGB) -> Float[np.ndarray, "h w"]:
     return np.mean([_channel_ssim(sr[..., c], hr[..., c]) for c in range(3)], axis=0)
 
 
-RADIUS = 5
+WINDOW_RADIUS = 5
 """An 11x11 window."""
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of `ms_ssim` from the finest scale to the coarsest, as Wang et al. 2003 found them on observers."""
 
-FIVE_SCALES = (2 * RADIUS + 1) * 2 ** (len(SCALE_WEIGHTS) - 1)
+MS_SSIM_MIN_SIDE = (2 * WINDOW_RADIUS + 1) * 2 ** (len(SCALE_WEIGHTS) - 1)
 """The shortest side of an image whose coarsest scale still holds a window, px."""
 
 
@@ -86,9 +88,9 @@ def ms_ssim(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
         ValueError: if a side is shorter than 176 pixels: the coarsest scale would hold no window.
     """
     height, width = hr.shape[:2]
-    if min(height, width) < FIVE_SCALES:
+    if min(height, width) < MS_SSIM_MIN_SIDE:
         raise ValueError(
-            f"image of {height} x {width} pixels, expected at least {FIVE_SCALES} x {FIVE_SCALES} for five scales"
+            f"image of {height} x {width} pixels, expected at least {MS_SSIM_MIN_SIDE} x {MS_SSIM_MIN_SIDE} for five scales"
         )
     counts = np.ones((height, width), dtype=bool) if mask is None else mask
     return float(np.mean([_channel_ms_ssim(sr[..., c], hr[..., c], counts) for c in range(3)]))
@@ -128,7 +130,7 @@ def _channel_parts(
     x, y = x.astype(np.float64), y.astype(np.float64)  # the variances below are differences of near-equal numbers
 
     def local(z: np.ndarray) -> np.ndarray:
-        return gaussian_filter(z, sigma=1.5, radius=RADIUS)
+        return gaussian_filter(z, sigma=1.5, radius=WINDOW_RADIUS)
 
     mean_x, mean_y = local(x), local(y)
     variances = local(x * x + y * y) - mean_x**2 - mean_y**2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from deepmtdr.metrics.ranking import auc_of_counts, average_precision_of_counts
+from deepmtdr.metrics.ranking import auc_from_counts, average_precision_from_counts
 
 
 def dice(predicted: Bool[np.ndarray, "*shape"], truth: Bool[np.ndarray, "*shape"]) -> float:
@@ -94,11 +94,11 @@ class PooledCurve:
 
     def average_precision(self) -> float:
         """Pooled AUPR; nan if no pixel is positive."""
-        return average_precision_of_counts(self.positives, self.negatives)
+        return average_precision_from_counts(self.positives, self.negatives)
 
     def auc(self) -> float:
         """Pooled area under the ROC curve; nan if no pixel is positive, or all are."""
-        return auc_of_counts(self.positives, self.negatives)
+        return auc_from_counts(self.positives, self.negatives)
 
     def dice(self) -> float:
         """Pooled Dice of the pixels with p above one half; nan if there is neither such a pixel nor a positive one."""

@@ -21,7 +21,7 @@ def auc(scores: Scores, positive: Truth) -> float:
     Raises:
         ValueError: if a score is nan.
     """
-    return auc_of_counts(*_counts(scores, positive))
+    return auc_from_counts(*_counts(scores, positive))
 
 
 def average_precision(scores: Scores, positive: Truth) -> float:
@@ -33,7 +33,7 @@ def average_precision(scores: Scores, positive: Truth) -> float:
     Raises:
         ValueError: if a score is nan.
     """
-    return average_precision_of_counts(*_counts(scores, positive))
+    return average_precision_from_counts(*_counts(scores, positive))
 
 
 class OperatingPoint(NamedTuple):
@@ -69,7 +69,7 @@ def sensitivity_at_specificity(scores: Scores, positive: Truth, specificity: flo
     return OperatingPoint(float(thresholds[last]), float(hits[last] / hits[-1]), float(specificities[last]))
 
 
-def average_precision_of_counts(positives: Counts, negatives: Counts) -> float:
+def average_precision_from_counts(positives: Counts, negatives: Counts) -> float:
     """`average_precision` of cases counted per distinct score, ascending."""
     total = positives.sum()
     if total == 0:
@@ -79,7 +79,7 @@ def average_precision_of_counts(positives: Counts, negatives: Counts) -> float:
     return float(precision @ positives[::-1] / total)
 
 
-def auc_of_counts(positives: Counts, negatives: Counts) -> float:
+def auc_from_counts(positives: Counts, negatives: Counts) -> float:
     """`auc` of cases counted per distinct score, ascending."""
     pairs = float(positives.sum()) * float(negatives.sum())
     if pairs == 0:
@@ -94,3 +94,23 @@ def _counts(scores: Scores, positive: Truth) -> tuple[Counts, Counts]:
         raise ValueError(f"{int(np.isnan(scores).sum())} of {scores.size} scores are nan, expected numbers")
     values, place = np.unique(scores, return_inverse=True)
     return np.bincount(place[positive], minlength=values.size), np.bincount(place[~positive], minlength=values.size)
+
+
+def threshold_for_sensitivity(scores: Num[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], wanted: float) -> float:
+    """The highest threshold at which `score >= threshold` finds the wanted fraction of the positive cases.
+
+    Args:
+        scores: higher means more likely positive.
+        positive: the truth.
+        wanted: sensitivity, in (0, 1].
+
+    Returns:
+        The threshold; nan if there is no positive case.
+
+    Raises:
+        ValueError: if `wanted` lies outside (0, 1].
+    """
+    if not 0 < wanted <= 1:
+        raise ValueError(f"sensitivity {wanted}, expected above 0 and at most 1")
+    found = np.sort(scores[positive])[::-1]
+    return float(found[int(np.ceil(wanted * found.size - 1e-9)) - 1]) if found.size else float("nan")

@@ -15,7 +15,7 @@ from deepmtdr.model.grading import dr_score
 from deepmtdr.terms import FRAME
 
 
-class Cost(NamedTuple):
+class SubnetCost(NamedTuple):
     """Of one part of the network, for one photograph."""
 
     name: str
@@ -24,9 +24,9 @@ class Cost(NamedTuple):
     """A multiplication and an addition are two. Convolutions and matrix products count; what costs little does not."""
 
 
-def cost(
+def count_cost(
     config: ModelConfig, scale: int = 4, frame: int = FRAME, make: Callable[[ModelConfig], DeepMTDR] = DeepMTDR
-) -> list[Cost]:
+) -> list[SubnetCost]:
     """Count on shapes alone: nothing is computed, no memory is taken.
 
     Args:
@@ -44,22 +44,32 @@ def cost(
         lr = torch.empty(1, 3, frame // scale, frame // scale)
         image = torch.empty(1, 3, frame, frame)
         maps = torch.empty(1, 4, frame, frame)
-        costs = [_measured("isr", ghost.isr, lr, scale) if scale > 1 else Cost("isr", _parameters(ghost.isr), 0)]
-        if ghost.segments:
+        costs = [_measured("isr", ghost.isr, lr, scale) if scale > 1 else SubnetCost("isr", _parameters(ghost.isr), 0)]
+        if ghost.has_segmentation:
             costs.append(_measured("segmentation", ghost.segmentation, image))
-        if ghost.grades:
+        if ghost.has_grading:
             costs.append(_measured("grading", ghost.grading, image, maps))
-        if ghost.grades and ghost.explain is None:
+        if ghost.has_grading and ghost.evidence_method is None:
             graded = ghost.grading(image.requires_grad_(), maps)
             costs.append(_measured("gmsv", ghost.gmsv, dr_score(graded.logits), graded.features, maps[:, :1]))
-    return [*costs, Cost("total", sum(c.parameters for c in costs), sum(c.flops for c in costs))]
+    return [*costs, SubnetCost("total", sum(c.parameters for c in costs), sum(c.flops for c in costs))]
 
 
-def _measured(name: str, part: nn.Module, *inputs: Tensor | int | tuple[Tensor, ...]) -> Cost:
+def _measured(name: str, part: nn.Module, *inputs: Tensor | int | tuple[Tensor, ...]) -> SubnetCost:
     with FlopCounterMode(display=False) as counter:
         part(*inputs)
-    return Cost(name, _parameters(part), counter.get_total_flops())
+    return SubnetCost(name, _parameters(part), counter.get_total_flops())
 
 
 def _parameters(part: nn.Module) -> int:
     return sum(parameter.numel() for parameter in part.parameters())
+
+
+def count_parameters(part: nn.Module) -> int:
+    """How many are trained, auxiliary classifiers too, but for an adversary."""
+    return sum(p.numel() for p in trained_parameters(part))
+
+
+def trained_parameters(part: nn.Module) -> list[nn.Parameter]:
+    """Parameters that training changes, without those of a discriminator."""
+    return [p for name, p in part.named_parameters() if not name.startswith("adversary.")]

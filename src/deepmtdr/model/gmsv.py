@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-REGION = 0.5
+REGION_THRESHOLD = 0.5
 """A pixel belongs to the lesion region where 1 - P(background) exceeds this."""
-TINY = 1e-12
+EPSILON = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,10 @@ def _full(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def normalised(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+def normalise_channels(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Each channel divided by its own maximum (reading R6); a channel of zeros stays zero."""
     features = _full(features)
-    return features / features.amax(dim=(2, 3), keepdim=True).clamp_min(TINY)
+    return features / features.amax(dim=(2, 3), keepdim=True).clamp_min(EPSILON)
 
 
 def iou(mask: Float[Tensor, "b c h w"], lesion_region: Float[Tensor, "b 1 H W"]) -> Float[Tensor, "b c"]:
@@ -49,10 +49,10 @@ def iou(mask: Float[Tensor, "b c h w"], lesion_region: Float[Tensor, "b 1 H W"])
         Values in [0, 1]; 0 where there is no lesion region.
     """
     height, width = mask.shape[-2:]
-    region = F.adaptive_avg_pool2d((lesion_region > REGION).float(), (height, width))
+    region = F.adaptive_avg_pool2d((lesion_region > REGION_THRESHOLD).float(), (height, width))
     intersection = (mask * region).mean(dim=(2, 3))
     union = (mask + region - mask * region).mean(dim=(2, 3))
-    return intersection / union.clamp_min(TINY)
+    return intersection / union.clamp_min(EPSILON)
 
 
 def select_features(
@@ -72,7 +72,7 @@ def select_features(
     Returns:
         The selected set U; all channels of a photograph without a predicted lesion region (reading R6).
     """
-    mask = (normalised(features.detach()) > xi[:, None, None]).float()
+    mask = (normalise_channels(features.detach()) > xi[:, None, None]).float()
     overlap = iou(mask, lesion_region)
     best = overlap.amax(dim=1, keepdim=True)
     return (overlap > theta_seg * best) | (best == 0)
@@ -103,7 +103,7 @@ def combine_features(
         evidence = F.interpolate(evidence, size=layer.shape[-2:], mode="bilinear", align_corners=False)
         evidence = evidence + weight.sum(dim=1)[:, None, None, None] * layer
     evidence = evidence.relu()
-    return evidence / evidence.amax(dim=(2, 3), keepdim=True).clamp_min(TINY)
+    return evidence / evidence.amax(dim=(2, 3), keepdim=True).clamp_min(EPSILON)
 
 
 class GMSV(nn.Module):
@@ -146,23 +146,23 @@ class GMSV(nn.Module):
         self,
         features: Sequence[Float[Tensor, "b _ _ _"]],
         lesion_region: Float[Tensor, "b 1 H W"],
-        total: Callable[[Tensor], Tensor] = lambda sum_: sum_,
+        all_reduce: Callable[[Tensor], Tensor] = lambda sum_: sum_,
     ) -> Float[Tensor, ""]:
         """1 - mean soft IoU of every channel with the lesion region; only xi gets its gradient (reading R7).
 
         Args:
             features: the taps.
             lesion_region: 1 - P(background).
-            total: sums over the processes that share the batch.
+            all_reduce: sums over the processes that share the batch.
 
         Returns:
             A value in [0, 1]; 0 with zero gradient for a batch without any lesion region: it teaches nothing.
         """
-        present = (lesion_region > REGION).flatten(1).any(dim=1).float()
-        photographs = total(present.sum()).clamp_min(1)
+        present = (lesion_region > REGION_THRESHOLD).flatten(1).any(dim=1).float()
+        photographs = all_reduce(present.sum()).clamp_min(1)
         misses = []
         for feature, xi in zip(features, self.xi, strict=True):
-            soft = torch.sigmoid((normalised(feature.detach()) - xi[:, None, None]) / self.config.tau)
+            soft = torch.sigmoid((normalise_channels(feature.detach()) - xi[:, None, None]) / self.config.tau)
             missed = (1 - iou(soft, lesion_region.detach())).mean(dim=1)
-            misses.append(total((missed * present).sum()) / photographs)
+            misses.append(all_reduce((missed * present).sum()) / photographs)
         return torch.stack(misses).mean()

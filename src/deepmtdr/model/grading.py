@@ -33,7 +33,7 @@ class GradingConfig:
     """Share of the hidden units dropped in training (the authors' 0.5)."""
 
 
-class Grading(NamedTuple):
+class GradingOutput(NamedTuple):
     """What the grading subnet says, and from what."""
 
     logits: Float[Tensor, "b 5"]
@@ -105,7 +105,7 @@ class GradingSubnet(nn.Module):
         width = self.bn1.num_features
         return (width, width, 2 * width, 4 * width, 8 * width)
 
-    def forward(self, frame: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b 4 h w"]) -> Grading:
+    def forward(self, frame: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b 4 h w"]) -> GradingOutput:
         """Grade.
 
         Args:
@@ -123,7 +123,7 @@ class GradingSubnet(nn.Module):
         hidden = F.relu(self.spp_fc(spatial_pyramid_pooling(stage4)))
         logits = self.classifier(self.dropout(hidden)).float()
         logits = logits - logits.mean(dim=1, keepdim=True)  # y_DR, a sum of them, must not hang on a free constant (R5)
-        return Grading(logits, (stem, stage1, stage2, stage3, stage4))
+        return GradingOutput(logits, (stem, stage1, stage2, stage3, stage4))
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take over a published ResNet-18's weights; the stem's RGB part takes `conv1`, its lesion part stays.

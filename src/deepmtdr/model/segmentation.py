@@ -15,7 +15,7 @@ from deepmtdr.terms import Lesion
 CLASSES = len(Lesion) + 1
 """The four lesion types and, last, the background (reading R3)."""
 
-Layer = Callable[[int, int], nn.Module]
+LayerFactory = Callable[[int, int], nn.Module]
 """Made from the channels that come in and those that go out."""
 
 
@@ -67,7 +67,7 @@ class MultiScaleBlock(nn.Sequential):
 class UpTransition(nn.Module):
     """Nearest x2, multi-scale convolution, the skip beside it, multi-scale block."""
 
-    def __init__(self, channels_in: int, channels_out: int, conv: Layer, block: Layer) -> None:
+    def __init__(self, channels_in: int, channels_out: int, conv: LayerFactory, block: LayerFactory) -> None:
         super().__init__()
         self.rise = conv(channels_in, channels_out)
         self.block = block(2 * channels_out, channels_out)
@@ -99,11 +99,11 @@ def fuse_scales(
         return torch.stack(list(lifted)).sum(dim=0).softmax(dim=1)
 
 
-PRIOR = 0.01
+LESION_PRIOR = 0.01
 """Probability of any lesion with which a segmentation network begins: about as many pixels as show one."""
 
 
-def begin_with_background(maps: Iterable[nn.Conv2d], weight: float = 1.0) -> None:
+def init_background_prior(maps: Iterable[nn.Conv2d], weight: float = 1.0) -> None:
     """Let untrained maps say background nearly everywhere; from equal classes a short training learns little else.
 
     Their biases become the prior, their weights a tenth of what they are.
@@ -112,7 +112,7 @@ def begin_with_background(maps: Iterable[nn.Conv2d], weight: float = 1.0) -> Non
         maps: the last layers, which give the logits of the types and the background.
         weight: the sum of the factors by which their logits are added up.
     """
-    prior = torch.tensor([PRIOR / (CLASSES - 1)] * (CLASSES - 1) + [1 - PRIOR]).log() / weight
+    prior = torch.tensor([LESION_PRIOR / (CLASSES - 1)] * (CLASSES - 1) + [1 - LESION_PRIOR]).log() / weight
     with torch.no_grad():
         for to_map in maps:
             to_map.weight.mul_(0.1)
@@ -123,7 +123,10 @@ class LesionSegmentationSubnet(nn.Module):
     """Five down-transitions, four up-transitions, a segmentation map from the last DT and from each UT."""
 
     def __init__(
-        self, config: SegmentationConfig | None = None, conv: Layer = MultiScaleConv, block: Layer = MultiScaleBlock
+        self,
+        config: SegmentationConfig | None = None,
+        conv: LayerFactory = MultiScaleConv,
+        block: LayerFactory = MultiScaleBlock,
     ) -> None:
         """Build the U.
 
@@ -139,7 +142,7 @@ class LesionSegmentationSubnet(nn.Module):
         self.down = nn.ModuleList(block(i, o) for i, o in zip([3, *widths], widths, strict=False))
         self.up = nn.ModuleList(UpTransition(i, o, conv, block) for i, o in coarse_to_fine)
         maps = [nn.Conv2d(width, CLASSES, 1) for width in widths[::-1]]
-        begin_with_background(maps, sum(self.config.gamma))
+        init_background_prior(maps, sum(self.config.gamma))
         self.to_map = nn.ModuleList(maps)
 
     def forward(self, frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:

@@ -12,41 +12,41 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepmtdr.data.folder import SUFFIXES
+from deepmtdr.datasets.folder import READABLE_SUFFIXES
 from deepmtdr.files import write_atomically
 from deepmtdr.screening.engine import ScreeningEngine
-from deepmtdr.screening.report import CALLED, COLUMNS, ScreeningReport
-from deepmtdr.screening.written import write_report
+from deepmtdr.screening.report import REFERABLE_COLUMN, RESULT_COLUMNS, ScreeningReport
+from deepmtdr.screening.report_files import save_report
 
-OPENINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\x00", b"MM\x00*", b"BM", b"P5", b"P6")
+FILE_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"II*\x00", b"MM\x00*", b"BM", b"P5", b"P6")
 """First bytes of JPEG, PNG, TIFF, BMP and PNM: photographs under any other name."""
 
-RESULTS = "results.csv"
-SAVE_EVERY = 2.0
+RESULTS_CSV = "results.csv"
+SAVE_INTERVAL = 2.0
 """Least time between two writings of `results.csv`, s; what a kill can lose."""
 
 
-class Found(NamedTuple):
+class InputFile(NamedTuple):
     """One file that was come upon: to be read, or the reason why not."""
 
     path: Path
     problem: str = ""
 
 
-class Search(NamedTuple):
+class FoundInputs(NamedTuple):
     """What was found under the given paths."""
 
-    inputs: list[Found]
+    inputs: list[InputFile]
     """One row of `results.csv` each; at least one for each given path."""
-    left_out: list[Path]
+    skipped: list[Path]
     """Files in given folders that are no photographs by name and content. Hidden files are left out unsaid."""
 
 
-NO_PHOTOGRAPH = "no photograph by name or content"
+NOT_A_PHOTOGRAPH = "no photograph by name or content"
 """The problem of a file that came with a folder and is left out."""
 
 
-def find_photographs(paths: Iterable[Path | str], out: Path | None = None) -> Search:
+def find_photographs(paths: Iterable[Path | str], out: Path | None = None) -> FoundInputs:
     """Find the photographs in files, folders (searched through) and globs.
 
     Args:
@@ -56,12 +56,12 @@ def find_photographs(paths: Iterable[Path | str], out: Path | None = None) -> Se
     Returns:
         Inputs in the order of the paths, sorted within a folder, each file once.
     """
-    search, seen = Search([], []), set()
+    search, seen = FoundInputs([], []), set()
     for path in (part for given in paths for part in _expanded(Path(given))):
         found = list(_look(path, out))
-        search.left_out.extend(file.path for file in found if file.problem == NO_PHOTOGRAPH)
-        inputs = [file for file in found if file.problem != NO_PHOTOGRAPH]
-        for file in inputs or [Found(path, "no photograph in this folder")]:
+        search.skipped.extend(file.path for file in found if file.problem == NOT_A_PHOTOGRAPH)
+        inputs = [file for file in found if file.problem != NOT_A_PHOTOGRAPH]
+        for file in inputs or [InputFile(path, "no photograph in this folder")]:
             place = file.path.absolute()  # not resolved: two links to one file are two inputs
             if place not in seen:
                 seen.add(place)
@@ -76,11 +76,11 @@ def make_results_folder(out: Path) -> None:
         OSError: if it cannot.
     """
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / RESULTS, _csv([]))  # an earlier run's rows are not of this one
+    write_atomically(out / RESULTS_CSV, _csv([]))  # an earlier run's rows are not of this one
 
 
-def grade_all(
-    engine: ScreeningEngine, inputs: Sequence[Found], out: Path | None = None, as_lr: int | None = None
+def grade_photographs(
+    engine: ScreeningEngine, inputs: Sequence[InputFile], out: Path | None = None, as_lr: int | None = None
 ) -> Iterator[ScreeningReport]:
     """Grade each input and write its folder; keep `results.csv` up to date on the way.
 
@@ -88,26 +88,26 @@ def grade_all(
         engine: reads the photographs.
         inputs: from `find_photographs`.
         out: folder for the results; None writes nothing.
-        as_lr: as in `ScreeningEngine.read`.
+        as_lr: as in `ScreeningEngine.predict`.
 
     Returns:
-        As `read_all` yields them.
+        As `process_inputs` yields them.
     """
 
-    def read(found: Found, folder: Path | None) -> ScreeningReport:
+    def read(found: InputFile, folder: Path | None) -> ScreeningReport:
         problem = found.problem
-        report = engine.refuse(found.path, problem) if problem else engine.read(found.path, as_lr)
+        report = engine.report_failure(found.path, problem) if problem else engine.predict(found.path, as_lr)
         if folder is not None:
-            write_report(report, folder)
+            save_report(report, folder)
         return report
 
-    return read_all(inputs, out, read, folder_names(found.path for found in inputs))
+    return process_inputs(inputs, out, read, unique_folder_names(found.path for found in inputs))
 
 
-def read_all(
-    inputs: Sequence[Found],
+def process_inputs(
+    inputs: Sequence[InputFile],
     out: Path | None,
-    read: Callable[[Found, Path | None], ScreeningReport],
+    read: Callable[[InputFile, Path | None], ScreeningReport],
     names: Iterable[str],
 ) -> Iterator[ScreeningReport]:
     """Read each input into a folder of its own; keep `results.csv` up to date on the way.
@@ -127,7 +127,7 @@ def read_all(
     table = None
     if out is not None:
         make_results_folder(out)
-        table = _Table(out / RESULTS)
+        table = _Table(out / RESULTS_CSV)
     try:
         for found, name in zip(inputs, names, strict=True):
             report = read(found, None if out is None else out / name)
@@ -139,12 +139,12 @@ def read_all(
             table.save()
 
 
-def folder_names(paths: Iterable[Path]) -> list[str]:
+def unique_folder_names(paths: Iterable[Path]) -> list[str]:
     """A folder for each photograph: its name without suffix, and a number where two would be the same.
 
     Names that differ in case alone count as the same, for file systems that do not tell them apart.
     """
-    names, taken = [], {RESULTS}
+    names, taken = [], {RESULTS_CSV}
     for path in paths:
         stem = path.stem.strip(". ") or "photograph"
         name, number = stem, 2
@@ -167,7 +167,7 @@ class _Table:
         """Take a row up; write it soon."""
         self.rows.append(row)
         # A table of 100,000 rows takes a while: spend at most a twentieth of the time on it.
-        if time.monotonic() - self.saved > max(SAVE_EVERY, 20 * self.cost):
+        if time.monotonic() - self.saved > max(SAVE_INTERVAL, 20 * self.cost):
             self.save()
 
     def save(self) -> None:
@@ -180,7 +180,7 @@ class _Table:
 
 def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
     text = io.StringIO(newline="")
-    columns = (*COLUMNS, CALLED) if any(CALLED in row for row in rows) else COLUMNS
+    columns = (*RESULT_COLUMNS, REFERABLE_COLUMN) if any(REFERABLE_COLUMN in row for row in rows) else RESULT_COLUMNS
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -196,31 +196,31 @@ def _expanded(path: Path) -> list[Path]:
     return [Path(match) for match in sorted(glob.glob(text, recursive=True))] or [path]  # noqa: PTH207
 
 
-def _look(path: Path, out: Path | None) -> Iterator[Found]:
+def _look(path: Path, out: Path | None) -> Iterator[InputFile]:
     """A file is itself, a folder what is in it, anything else a problem."""
     try:
         if path.is_dir():
             yield from _walk(path, out)
         elif path.is_file():
-            yield Found(path)
+            yield InputFile(path)
         elif path.exists():
-            yield Found(path, "neither a file nor a folder")
+            yield InputFile(path, "neither a file nor a folder")
         elif path.is_symlink():
-            yield Found(path, "a link that leads nowhere")
+            yield InputFile(path, "a link that leads nowhere")
         elif glob.has_magic(os.fspath(path)):
-            yield Found(path, "no such file, and no file fits it as a pattern")
+            yield InputFile(path, "no such file, and no file fits it as a pattern")
         else:
-            yield Found(path, "no such file or folder")
+            yield InputFile(path, "no such file or folder")
     except OSError as error:  # the way there may not be searched, a name may be too long
-        yield Found(path, error.strerror or type(error).__name__)
+        yield InputFile(path, error.strerror or type(error).__name__)
 
 
-def _walk(folder: Path, out: Path | None) -> Iterator[Found]:
+def _walk(folder: Path, out: Path | None) -> Iterator[InputFile]:
     """The files in a folder and the folders in it; symbolic links are followed, but no folder is entered twice."""
     problems: list[OSError] = []
     entered = {_identity(out)} if out is not None and out.exists() else set()
     if _identity(folder) in entered:
-        yield Found(folder, "this is the folder for the results")
+        yield InputFile(folder, "this is the folder for the results")
     for root, folders, files in os.walk(folder, onerror=problems.append, followlinks=True):
         identity = _identity(Path(root))
         if identity in entered:
@@ -229,12 +229,12 @@ def _walk(folder: Path, out: Path | None) -> Iterator[Found]:
         entered.add(identity)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in (Path(root, name) for name in sorted(files) if not name.startswith(".")):
-            if path.suffix.lower() in SUFFIXES or _opens_as_picture(path):
+            if path.suffix.lower() in READABLE_SUFFIXES or _opens_as_picture(path):
                 yield from _look(path, out)
             else:
-                yield Found(path, NO_PHOTOGRAPH)
+                yield InputFile(path, NOT_A_PHOTOGRAPH)
     for problem in problems:  # a folder that could not be searched may hold photographs: it is not passed over
-        yield Found(Path(problem.filename), problem.strerror or "cannot be searched")
+        yield InputFile(Path(problem.filename), problem.strerror or "cannot be searched")
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -251,4 +251,4 @@ def _opens_as_picture(path: Path) -> bool:
             start = file.read(132)
     except OSError:
         return False
-    return start.startswith(OPENINGS) or start[128:] == b"DICM"
+    return start.startswith(FILE_SIGNATURES) or start[128:] == b"DICM"

@@ -16,23 +16,23 @@ from scipy import ndimage
 
 from deepmtdr import __version__
 from deepmtdr import checkpoint as checkpoints
-from deepmtdr.data.photograph import (
+from deepmtdr.errors import CheckpointError, NoFieldOfViewError, PhotographError, UngradableError
+from deepmtdr.files import printable_path
+from deepmtdr.photographs.decode import (
     FieldOfView,
-    Way,
+    InputScale,
+    choose_input_scale,
     crop_to_frame,
     find_fov,
     fov_mask,
     read_photograph,
-    way_into_frame,
 )
-from deepmtdr.errors import CheckpointError, NoFieldOfView, PhotographError, Ungradable
-from deepmtdr.files import readable
-from deepmtdr.screening.appearance import MEASURED_AT
-from deepmtdr.screening.for_reader import NOT_GRADED, reasons_for_reader
-from deepmtdr.screening.quality import Quality, assess
-from deepmtdr.screening.quality_score import Fault
+from deepmtdr.screening.needs_review import NOT_GRADED, find_review_reasons
+from deepmtdr.screening.quality import Quality, assess_quality
+from deepmtdr.screening.quality_features import QUALITY_FRAME_SIDE
+from deepmtdr.screening.quality_model import Fault
 from deepmtdr.screening.report import Pictures, ScreeningReport, Status
-from deepmtdr.terms import FRAME, PRESENT, Grade, Lesion
+from deepmtdr.terms import FRAME, LESION_THRESHOLD, Grade, Lesion
 
 __all__ = ["PRECISIONS", "ScreeningEngine", "ScreeningReport"]
 
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 class ScreeningEngine:
     """Reads photographs with one checkpoint.
 
-    `ScreeningEngine.load().read("eye.jpg").grade` is all that most need.
+    `ScreeningEngine.load().predict("eye.jpg").grade` is all that most need.
     """
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, precision: str = "auto") -> None:
@@ -61,8 +61,8 @@ class ScreeningEngine:
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r}, expected one of {PRECISIONS}")
-        if not (checkpoint.model.grades and checkpoint.model.segments):
-            does = "grades, but segments no lesions" if checkpoint.model.grades else "does not grade"
+        if not (checkpoint.model.has_grading and checkpoint.model.has_segmentation):
+            does = "grades, but segments no lesions" if checkpoint.model.has_grading else "does not grade"
             raise CheckpointError(
                 f"weights of {checkpoint.recipe.system}, which {does}; expected a system of all tasks"
             )
@@ -70,8 +70,8 @@ class ScreeningEngine:
         self.model = checkpoint.model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.frame = checkpoint.recipe.data.frame
         self.weights = f"{checkpoint.card.get('weights', checkpoint.recipe.name)}-{checkpoint.digest[:12]}"
-        self.temperature, self.referable_from = checkpoint.temperature, checkpoint.referable_from
-        self.bf16 = multiplies_bf16() if precision == "auto" else precision == "bf16"
+        self.temperature, self.operating_point = checkpoint.temperature, checkpoint.operating_point
+        self.bf16 = supports_bf16() if precision == "auto" else precision == "bf16"
 
     @classmethod
     def load(
@@ -91,7 +91,7 @@ class ScreeningEngine:
             torch.set_num_threads(threads)
         return cls(checkpoints.load(weights), precision)
 
-    def read(self, path: Path | str, as_lr: int | None = None) -> ScreeningReport:
+    def predict(self, path: Path | str, as_lr: int | None = None) -> ScreeningReport:
         """Read one photograph. A bad photograph is a report that says so, never an exception.
 
         Args:
@@ -101,23 +101,23 @@ class ScreeningEngine:
         Raises:
             ValueError: if `as_lr` is none of these sizes.
         """
-        way_into_frame(FRAME, as_lr)  # a wrong size is the caller's mistake, not the photograph's
+        choose_input_scale(FRAME, as_lr)  # a wrong size is the caller's mistake, not the photograph's
         path, started = Path(path), time.perf_counter()
         facts: dict[str, Any] = {}
         try:
             photograph = read_photograph(path)
             height, width = photograph.pixels.shape[:2]
             facts = {"sha256": photograph.sha256, "width": width, "height": height}
-            fov, quality = gate(photograph.pixels)
+            fov, quality = assess_photograph(photograph.pixels)
             facts |= {"quality": quality.score, "fault": quality.fault}
             if quality.reason is not None:
-                raise Ungradable(quality.reason)
+                raise UngradableError(quality.reason)
             facts |= self._see(photograph.pixels, fov, as_lr)
-            marks = reasons_for_reader(quality.score, facts["probabilities"], self.referable_from)
-            return self._report(path, "ok", **facts, for_reader=marks, seconds=time.perf_counter() - started)
-        except Ungradable as error:
+            marks = find_review_reasons(quality.score, facts["probabilities"], self.operating_point)
+            return self._report(path, "ok", **facts, review_reasons=marks, seconds=time.perf_counter() - started)
+        except UngradableError as error:
             status, reason = "ungradable", str(error)
-            if isinstance(error, NoFieldOfView):
+            if isinstance(error, NoFieldOfViewError):
                 facts["fault"] = Fault.NO_FIELD
         except (PhotographError, OSError) as error:
             status, reason = "error", str(error)
@@ -125,13 +125,13 @@ class ScreeningEngine:
             log.debug("reading %s failed", path, exc_info=True)
             status, reason = "error", f"{type(error).__name__}: {error}"
         facts.setdefault("sha256", _digest(path))
-        return self.refuse(path, reason, status, **facts, seconds=time.perf_counter() - started)
+        return self.report_failure(path, reason, status, **facts, seconds=time.perf_counter() - started)
 
-    def refuse(self, path: Path, reason: str, status: Status = "error", **facts: Any) -> ScreeningReport:
+    def report_failure(self, path: Path, reason: str, status: Status = "error", **facts: Any) -> ScreeningReport:
         """The report of a photograph that was not graded: its message is one line with path and reason."""
         reason = " ".join(reason.removeprefix(f"{path}: ").split())
-        message = readable(f"{path}: {reason}")
-        return self._report(path, status, message=message, for_reader=NOT_GRADED, **facts)
+        message = printable_path(f"{path}: {reason}")
+        return self._report(path, status, message=message, review_reasons=NOT_GRADED, **facts)
 
     def _report(self, path: Path, status: Status, **facts: Any) -> ScreeningReport:
         said = {"weights": self.weights, "version": __version__, "precision": "bf16" if self.bf16 else "fp32"}
@@ -139,19 +139,19 @@ class ScreeningEngine:
 
     def _see(self, pixels: UInt8[np.ndarray, "h w 3"], fov: FieldOfView, as_lr: int | None) -> dict[str, Any]:
         """Everything that the network says of a photograph."""
-        scale = way_into_frame(fov.side, as_lr).scale
-        way = Way(self.frame // scale, scale)
+        scale = choose_input_scale(fov.side, as_lr).scale
+        way = InputScale(self.frame // scale, scale)
         pictures, probabilities = self._predict(pixels, fov, way)
         counts, areas = measure_lesions(pictures.lesions, fov_mask(pictures.sr))
         grade = Grade(int(np.argmax(probabilities)))
         return {
             **{"fov": fov, "way": way, "pictures": pictures, "counts": counts, "areas": areas},
             **{"grade": grade, "probabilities": tuple(float(p) for p in probabilities)},
-            "referable_from": self.referable_from,
+            "operating_point": self.operating_point,
         }
 
     def _predict(
-        self, pixels: UInt8[np.ndarray, "h w 3"], fov: FieldOfView, way: Way
+        self, pixels: UInt8[np.ndarray, "h w 3"], fov: FieldOfView, way: InputScale
     ) -> tuple[Pictures, Float[np.ndarray, " 5"]]:
         seen = crop_to_frame(pixels, fov, way.lr_size)
         image = torch.from_numpy(seen.copy()).permute(2, 0, 1)[None].float() / 255
@@ -164,23 +164,23 @@ class ScreeningEngine:
         return Pictures(photograph, sr, lesions, evidence[0, 0].float().clamp(0, 1).numpy()), probabilities
 
 
-def gate(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[FieldOfView, Quality]:
+def assess_photograph(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[FieldOfView, Quality]:
     """Find the field of view and assess what is in it.
 
     Args:
         pixels: the upright photograph, RGB.
 
     Raises:
-        NoFieldOfView: if there is none.
+        NoFieldOfViewError: if there is none.
     """
     fov = find_fov(pixels)
-    return fov, assess(crop_to_frame(pixels, fov, MEASURED_AT), fov.side)
+    return fov, assess_quality(crop_to_frame(pixels, fov, QUALITY_FRAME_SIDE), fov.side)
 
 
 def measure_lesions(
     lesions: Float[np.ndarray, "4 s s"], inside: Bool[np.ndarray, "s s"]
 ) -> tuple[Mapping[Lesion, int], Mapping[Lesion, float]]:
-    """Count and measure what is there with probability >= `PRESENT`.
+    """Count and measure what is there with probability >= `LESION_THRESHOLD`.
 
     Args:
         lesions: probabilities of MA, HE, EX, SE.
@@ -191,13 +191,13 @@ def measure_lesions(
     """
     counts, areas = {}, {}
     for lesion in Lesion:
-        present = (lesions[lesion] >= PRESENT) & inside
+        present = (lesions[lesion] >= LESION_THRESHOLD) & inside
         counts[lesion] = int(ndimage.label(present, np.ones((3, 3)))[1])  # pyright: ignore[reportIndexIssue]
         areas[lesion] = 100 * float(present.sum()) / max(int(inside.sum()), 1)
     return counts, areas
 
 
-def multiplies_bf16() -> bool:
+def supports_bf16() -> bool:
     """Whether this processor has instructions for bfloat16; where it has none, float32 is faster."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

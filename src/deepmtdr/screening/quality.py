@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from deepmtdr.screening.quality_score import Fault, score
+from deepmtdr.screening.quality_model import Fault, score_quality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class QualityLimits:
     """Smallest field of view in the photograph's pixels."""
     quality: float = 0.3
     """Least score; of the untouched photographs that a fit did not see 99 % have it, of spoilt ones 0.5 %."""
-    other: float = 0.7
+    not_fundus: float = 0.7
     """Largest probability of being no fundus photograph; none of those photographs reached it."""
 
 
@@ -43,7 +43,7 @@ class Quality(NamedTuple):
         return self.fault is None
 
 
-def assess(
+def assess_quality(
     frame: UInt8[np.ndarray, "s s 3"], fov_side: int | None = None, limits: QualityLimits | None = None
 ) -> Quality:
     """Decide whether a frame can be graded.
@@ -57,15 +57,15 @@ def assess(
         The decision with its score, and with its reason where it is refused.
     """
     limits, side = limits or QualityLimits(), frame.shape[0] if fov_side is None else fov_side
-    quality, fault, other = score(frame)
+    quality, fault, not_fundus = score_quality(frame)
     if side < limits.fov_side:
         reason = f"field of view of {side} px, expected at least {limits.fov_side} px"
         return Quality(quality, Fault.SMALL, reason)
-    if not other <= limits.other:  # what cannot be measured is refused too
-        found = f"probability {other:.2f} of being something else, expected at most {limits.other:.2f}"
-        return Quality(quality, Fault.NO_FUNDUS, f"{Fault.NO_FUNDUS.in_words}: {found}")
+    if not not_fundus <= limits.not_fundus:  # what cannot be measured is refused too
+        found = f"probability {not_fundus:.2f} of being something else, expected at most {limits.not_fundus:.2f}"
+        return Quality(quality, Fault.NO_FUNDUS, f"{Fault.NO_FUNDUS.description}: {found}")
     if not quality >= limits.quality:
         return Quality(
-            quality, fault, f"{fault.in_words}: quality {quality:.2f}, expected at least {limits.quality:.2f}"
+            quality, fault, f"{fault.description}: quality {quality:.2f}, expected at least {limits.quality:.2f}"
         )
     return Quality(quality, None, None)

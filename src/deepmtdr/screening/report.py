@@ -10,15 +10,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from deepmtdr.checkpoint import Threshold
-from deepmtdr.data.photograph import FieldOfView, Way
-from deepmtdr.files import readable
-from deepmtdr.screening.quality_score import Fault
-from deepmtdr.terms import Grade, Lesion
+from deepmtdr.files import printable_path
+from deepmtdr.photographs.decode import FieldOfView, InputScale
+from deepmtdr.screening.quality_model import Fault
+from deepmtdr.terms import Grade, Lesion, ReferralThreshold
 
 Status = Literal["ok", "ungradable", "error"]
 
-COLUMNS = (
+RESULT_COLUMNS = (
     *("path", "sha256", "status", "message", "grade", "grade_name"),
     *(f"p{int(grade)}" for grade in Grade),
     "p_referable",
@@ -28,7 +27,7 @@ COLUMNS = (
     *("width", "height", "weights", "version"),
 )
 """Of `results.csv`, in this order; empty where there is nothing to say."""
-CALLED = "referable"
+REFERABLE_COLUMN = "referable"
 """The last column, if the weights are calibrated."""
 
 
@@ -60,23 +59,23 @@ class ScreeningReport:
     """How fit the photograph is to be graded, in [0, 1]; None where no field of view was found."""
     fault: Fault | None = None
     """What is wrong with an ungradable photograph: `NO_FUNDUS` is none of a fundus, most others are poor ones."""
-    for_reader: tuple[str, ...] = ()
+    review_reasons: tuple[str, ...] = ()
     """Why a person should look at it, a clause each; empty if the grade stands by itself."""
     grade: Grade | None = None
     probabilities: tuple[float, ...] | None = None
     """Of the grades 0-4, summing to 1."""
-    referable_from: Threshold | None = None
+    operating_point: ReferralThreshold | None = None
     """The operating point: from which `p_referable` on the photograph is called referable; None: not calibrated."""
     counts: Mapping[Lesion, int] | None = None
-    """Connected parts (8 neighbours) of each type's map at probability >= `PRESENT`, inside the field of view."""
+    """Connected parts (8 neighbours) of each type's map at probability >= `LESION_THRESHOLD`, inside the field of view."""
     areas: Mapping[Lesion, float] | None = None
     """The same parts' area in per cent of the field of view."""
     width: int | None = None
     """Of the upright photograph, px."""
     height: int | None = None
     fov: FieldOfView | None = None
-    """The square that the frame shows, in the photograph's own px; lays every map back (`data.photograph.lay_back`)."""
-    way: Way | None = None
+    """The square that the frame shows, in the photograph's own px; lays every map back (`data.photograph.map_to_photograph`)."""
+    way: InputScale | None = None
     weights: str = ""
     """Which weights read it: name and digest."""
     version: str = ""
@@ -96,40 +95,45 @@ class ScreeningReport:
 
     @property
     def referable(self) -> bool | None:
-        """Whether the photograph is called so, at `referable_from`; None without an operating point."""
+        """Whether the photograph is called so, at `operating_point`; None without an operating point."""
         # As it is written: whoever compares the two columns comes to the same.
         p = _rounded(self.p_referable, 6)
-        return None if p is None or self.referable_from is None else p >= self.referable_from.value
+        return None if p is None or self.operating_point is None else p >= self.operating_point.value
 
     @property
     def reason(self) -> str:
         """The message without the path; empty if there is none."""
-        return self.message.removeprefix(f"{readable(self.path)}: ")
+        return self.message.removeprefix(f"{printable_path(self.path)}: ")
 
     @property
-    def way_in_words(self) -> str:
+    def scaling_text(self) -> str:
         """How the photograph came into the frame (reading R19): `x4 from 256 px`, or `straight, ISR skipped`."""
         if self.way is None:
             return ""
         return "straight, ISR skipped" if self.way.scale == 1 else f"x{self.way.scale} from {self.way.lr_size} px"
 
     def row(self) -> dict[str, Any]:
-        """The photograph's row of `results.csv`, with None where there is nothing to say; `CALLED` if it is called."""
+        """The photograph's row of `results.csv`, with None where there is nothing to say; `REFERABLE_COLUMN` if it is called."""
         probabilities = self.probabilities or (None,) * len(Grade)
         counts, areas = self.counts or {}, self.areas or {}
         values = {
-            **{"path": readable(self.path), "sha256": self.sha256, "status": self.status, "message": self.message},
+            **{
+                "path": printable_path(self.path),
+                "sha256": self.sha256,
+                "status": self.status,
+                "message": self.message,
+            },
             **{"grade": _int(self.grade), "grade_name": self.grade.full_name if self.grade is not None else None},
             **{f"p{int(grade)}": _rounded(p, 6) for grade, p in zip(Grade, probabilities, strict=True)},
             "p_referable": _rounded(self.p_referable, 6),
             **{f"count_{lesion.name}": counts.get(lesion) for lesion in Lesion},
             **{f"area_{lesion.name}": _rounded(areas.get(lesion), 5) for lesion in Lesion},
             **{"quality": _rounded(self.quality, 4), "fault": None if self.fault is None else self.fault.value},
-            "for_reader": "; ".join(self.for_reader) or None,
+            "for_reader": "; ".join(self.review_reasons) or None,
             **{"width": self.width, "height": self.height, "weights": self.weights, "version": self.version},
         }
-        called = {} if self.referable is None else {CALLED: self.referable}
-        return {column: values[column] for column in COLUMNS} | called
+        called = {} if self.referable is None else {REFERABLE_COLUMN: self.referable}
+        return {column: values[column] for column in RESULT_COLUMNS} | called
 
     def to_json(self) -> dict[str, Any]:
         """The row with numbers as numbers, and what has no column: the content of `report.json`."""
@@ -137,11 +141,11 @@ class ScreeningReport:
         if self.fov is not None and self.way is not None:
             frame = self.way.lr_size * self.way.scale
             geometry = {"x": self.fov.x, "y": self.fov.y, "side": self.fov.side, "frame": frame}
-        point = self.referable_from
+        point = self.operating_point
         said = None if point is None else {"sensitivity": point.sensitivity, "threshold": point.value}
-        called = {CALLED: self.referable, "operating_point": said}
-        way = {"way": self.way_in_words or None, "precision": self.precision, "geometry": geometry}
-        return {**self.row(), "for_reader": list(self.for_reader), **called, **way}
+        called = {REFERABLE_COLUMN: self.referable, "operating_point": said}
+        way = {"way": self.scaling_text or None, "precision": self.precision, "geometry": geometry}
+        return {**self.row(), "for_reader": list(self.review_reasons), **called, **way}
 
 
 def _int(value: int | None) -> int | None:

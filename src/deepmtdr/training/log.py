@@ -10,7 +10,7 @@ from typing import Any
 from deepmtdr.errors import TrainingError
 from deepmtdr.recipe import STAGES
 
-LOSSES, LOOKS = "metrics.csv", "looks.csv"
+LOSSES_FILE, VALIDATION_FILE = "metrics.csv", "validation.csv"
 
 
 class Log:
@@ -20,13 +20,13 @@ class Log:
         self.out = out
         self._board = _tensorboard(out / "tensorboard") if tensorboard else None
 
-    def losses(self, stage: str, step: int, terms: Mapping[str, float]) -> None:
+    def write_losses(self, stage: str, step: int, terms: Mapping[str, float]) -> None:
         """Of a step, unweighted (Eqs. 4-11)."""
-        self._write(LOSSES, "term", stage, step, terms)
+        self._write(LOSSES_FILE, "term", stage, step, terms)
 
-    def scores(self, stage: str, step: int, scores: Mapping[str, float]) -> None:
+    def write_scores(self, stage: str, step: int, scores: Mapping[str, float]) -> None:
         """Of a look at the validation side."""
-        self._write(LOOKS, "score", stage, step, scores)
+        self._write(VALIDATION_FILE, "score", stage, step, scores)
 
     def _write(self, name: str, column: str, stage: str, step: int, values: Mapping[str, float]) -> None:
         path = self.out / name
@@ -39,20 +39,20 @@ class Log:
             for key, value in values.items():
                 self._board.add_scalar(f"{stage}/{key}", value, step)
 
-    def forget_from(self, stage: str, step: int) -> None:
+    def truncate(self, stage: str, step: int) -> None:
         """Leave out what lies behind a checkpoint after so many steps: it will be done again.
 
         Losses are those of step 0, 1, ...; a look has the number of steps done, and is taken before their checkpoint.
         """
-        for name, end in ((LOSSES, step), (LOOKS, step + 1)):
+        for name, end in ((LOSSES_FILE, step), (VALIDATION_FILE, step + 1)):
             path = self.out / name
             if path.exists():
                 _cut(path, (stage, end))
 
     def clear(self) -> None:
         """Leave out everything: a table of losses without a row, so that a run without a step has one too."""
-        (self.out / LOOKS).unlink(missing_ok=True)
-        (self.out / LOSSES).write_text("stage,step,term,value\n", encoding="utf-8")
+        (self.out / VALIDATION_FILE).unlink(missing_ok=True)
+        (self.out / LOSSES_FILE).write_text("stage,step,term,value\n", encoding="utf-8")
 
     def close(self) -> None:
         """Write what TensorBoard holds back."""

@@ -17,29 +17,43 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deepmtdr import checkpoint
-from deepmtdr.baselines import build
-from deepmtdr.baselines.listing import parameters
-from deepmtdr.baselines.slots import plain_view
-from deepmtdr.data.batches import Mixture, tone_contrast, tone_rgb
-from deepmtdr.data.datasets import read_datasets
-from deepmtdr.data.frames import Frame
-from deepmtdr.data.prepare import prepare
-from deepmtdr.data.prepared import PreparedSet, is_prepared, read_prepared
-from deepmtdr.data.sample import Sample
-from deepmtdr.data.split import apply_split, folds, read_split, split, supervise, write_split
+from deepmtdr.datasets.catalogue import read_datasets
+from deepmtdr.datasets.frames import Frame
+from deepmtdr.datasets.prepared import PreparedSet, is_prepared, read_prepared
+from deepmtdr.datasets.sample import Sample
+from deepmtdr.datasets.split import (
+    apply_split,
+    cross_validation_folds,
+    read_split,
+    reduce_supervision,
+    split_by_patient,
+    write_split,
+)
 from deepmtdr.errors import CheckpointError, DataError, TrainingError
-from deepmtdr.feed import SMALLER, GradingSteps, ImageSteps, Share, feed, small_steps
 from deepmtdr.files import write_atomically
+from deepmtdr.model.cost import count_parameters
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.optimiser import learns
-from deepmtdr.recipe import STAGES, Recipe, Stage, split_file, to_dict
-from deepmtdr.stages import SUBNETS, grading_losses, joint_losses, restoration_losses
-from deepmtdr.training.course import STATE, Course, read_otherwise, resumed
+from deepmtdr.model.interfaces import rgb_to_input
+from deepmtdr.preparation.prepare import prepare
+from deepmtdr.recipe import STAGES, Recipe, Stage, find_split_file, to_dict
+from deepmtdr.systems import build_system
+from deepmtdr.training.batches import PhotographSampler, scale_brightness, scale_contrast
+from deepmtdr.training.dataloader import (
+    SMALL_FRAME_FACTOR,
+    BatchShard,
+    GradingBatches,
+    ImageBatches,
+    count_small_frame_steps,
+    load_batches,
+)
+from deepmtdr.training.frozen_outputs import limit_per_grade
 from deepmtdr.training.log import Log
-from deepmtdr.training.look import looked_at
-from deepmtdr.training.loop import Loop, Losses
-from deepmtdr.training.page import write_page
-from deepmtdr.training.readings import at_most
+from deepmtdr.training.loop import Loop, StepLossFunction
+from deepmtdr.training.optimiser import has_trainable_parameters
+from deepmtdr.training.report import write_report
+from deepmtdr.training.state import RESUME_FILE, TrainState, grading_stage_changed, load_train_state
+from deepmtdr.training.step_losses import SUBNETS, grading_losses, joint_losses, restoration_losses
+from deepmtdr.training.validation import select_validation_frames
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -69,7 +83,7 @@ def run(
     Args:
         recipe: what to do.
         data: folder that holds a folder for each data set of the recipe, under its name.
-        out: folder for `split.csv`, `metrics.csv`, `looks.csv`, `sheets/`, `failed.csv`, the checkpoint to go on from,
+        out: folder for `split.csv`, `metrics.csv`, `validation.csv`, `sheets/`, `failed.csv`, the checkpoint to go on from,
             `weights.safetensors`, `run.json` and `report.html`.
         resume: go on from the last checkpoint in `out`.
         init: a checkpoint of deepmtdr, of the same architecture, whose weights the run starts from.
@@ -96,18 +110,18 @@ def run(
     torch.manual_seed(recipe.seed)
     sides = _sides(recipe, data)
     fingerprint = _fingerprint(sides)
-    model = build(recipe.system, recipe.parts, recipe.model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = build_system(recipe.system, recipe.parts, recipe.model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     model.to(fabric.device)
     if init is not None:
         _init(model, init)
     for name, path in {"segmentation": init_segmentation, "grading": init_grading}.items():
         if path is not None:
             _init_part(model, name, path)
-    course = _resumed(model, recipe, out, fingerprint) if resume else Course()
+    state = _resumed(model, recipe, out, fingerprint) if resume else TrainState()
     if fabric.is_global_zero:
-        _make_folder(out, sides, course, keep=resume)
+        _make_folder(out, sides, state, keep=resume)
     fabric.barrier()
-    loop = Loop(fabric, model, recipe, course, Log(out, tensorboard=tensorboard), out, fingerprint)
+    loop = Loop(fabric, model, recipe, state, Log(out, tensorboard=tensorboard), out, fingerprint)
     _learn(loop, data, cache or out / "prepared", sides, workers)
     weights = out / "weights.safetensors"
     if fabric.is_global_zero:
@@ -119,24 +133,24 @@ def run(
 
 def _learn(loop: Loop, data: Path, cache: Path, sides: Mapping[str, Sequence[Sample]], workers: int) -> None:
     """The stages that are still to be done, one after the other."""
-    recipe, course, fabric = loop.recipe, loop.course, loop.fabric
-    learned_from = supervise(sides["train"], recipe.data.supervision, recipe.data.split_seed)
+    recipe, state, fabric = loop.recipe, loop.state, loop.fabric
+    learned_from = reduce_supervision(sides["train"], recipe.data.supervision, recipe.data.split_seed)
     used = {"train": learned_from, "validation": sides.get("validation", ())}
     with fabric.rank_zero_first():
         sets = [_prepared(recipe, data / name, name, cache) for name in recipe.data.datasets]
     if fabric.is_global_zero:
         _write_failures(loop.out / "failed.csv", sets, [sample for side in used.values() for sample in side])
     frames, validation = (_frames(sets, side) for side in used.values())
-    loop.validation = looked_at(validation, recipe.data.looked_at)
-    for name in STAGES[STAGES.index(course.stage) if course.stage in STAGES else len(STAGES) :]:
+    loop.validation_frames = select_validation_frames(validation, recipe.data.looked_at)
+    for name in STAGES[STAGES.index(state.stage) if state.stage in STAGES else len(STAGES) :]:
         stage: Stage = getattr(recipe, name)
-        if not stage.steps or not learns(loop.model, name, stage):
+        if not stage.steps or not has_trainable_parameters(loop.model, name, stage):
             continue
-        if name != course.stage or not course.step:
-            course.begin(name, loop.model)
+        if name != state.stage or not state.step:
+            state.start_stage(name, loop.model)
         make, losses = _stage(name, loop, frames)
-        batches = range(course.step * stage.accumulate, stage.steps * stage.accumulate)
-        loop.fit(name, feed(make, batches, workers), losses)
+        batches = range(state.step * stage.accumulate, stage.steps * stage.accumulate)
+        loop.fit(name, load_batches(make, batches, workers), losses)
 
 
 def _launched(recipe: Recipe, accelerator: str, devices: int, nodes: int) -> Fabric:
@@ -167,23 +181,23 @@ def _launched(recipe: Recipe, accelerator: str, devices: int, nodes: int) -> Fab
     return fabric
 
 
-def _resumed(model: DeepMTDR, recipe: Recipe, out: Path, fingerprint: str) -> Course:
-    other_readings = (out / STATE).exists() and read_otherwise(out / STATE, recipe)
-    course = resumed(out / STATE, model, recipe, fingerprint)
+def _resumed(model: DeepMTDR, recipe: Recipe, out: Path, fingerprint: str) -> TrainState:
+    other_readings = (out / RESUME_FILE).exists() and grading_stage_changed(out / RESUME_FILE, recipe)
+    state = load_train_state(out / RESUME_FILE, model, recipe, fingerprint)
     if other_readings:  # of a stage to come: what has been read for it already was read otherwise
-        shutil.rmtree(out / "readings", ignore_errors=True)
-    return course
+        shutil.rmtree(out / "cached_outputs", ignore_errors=True)
+    return state
 
 
-def _make_folder(out: Path, sides: Mapping[str, Sequence[Sample]], course: Course, *, keep: bool) -> None:
+def _make_folder(out: Path, sides: Mapping[str, Sequence[Sample]], state: TrainState, *, keep: bool) -> None:
     """The folder of the run: what another run left there would not be of this one."""
     out.mkdir(parents=True, exist_ok=True)
     log = Log(out)
     if keep:
-        log.forget_from(course.stage, course.step)
+        log.truncate(state.stage, state.step)
     else:
         log.clear()
-        for folder in ("readings", "sheets"):
+        for folder in ("cached_outputs", "sheets"):
             shutil.rmtree(out / folder, ignore_errors=True)
     write_split(out / "split.csv", sides)
 
@@ -192,12 +206,12 @@ def _sides(recipe: Recipe, data: Path) -> dict[str, list[Sample]]:
     """Read the data sets, and hold the patients of the other sides out."""
     samples = read_datasets({name: data / name for name in recipe.data.datasets})
     if recipe.data.split:
-        return {"train": [], **apply_split(samples, read_split(split_file(recipe.data.split)))}
+        return {"train": [], **apply_split(samples, read_split(find_split_file(recipe.data.split)))}
     if recipe.data.folds:
-        return folds(samples, recipe.data.folds, recipe.data.split_seed)[recipe.data.fold]
+        return cross_validation_folds(samples, recipe.data.folds, recipe.data.split_seed)[recipe.data.fold]
     held = {"validation": recipe.data.validation} if recipe.data.validation else {}
     shares = {"train": 1 - recipe.data.held_out - recipe.data.validation, **held, "test": recipe.data.held_out}
-    return split(samples, shares, recipe.data.split_seed)
+    return split_by_patient(samples, shares, recipe.data.split_seed)
 
 
 def _fingerprint(sides: Mapping[str, Sequence[Sample]]) -> str:
@@ -220,7 +234,7 @@ def _init_part(model: DeepMTDR, name: str, path: Path) -> None:
     if load is None:
         raise CheckpointError(f"{path}: the {name} network of this system takes no ImageNet weights")
     try:
-        load(checkpoint.read_plain(path))
+        load(checkpoint.read_tensors(path))
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -238,7 +252,7 @@ def _frames(sets: Sequence[PreparedSet], samples: Iterable[Sample]) -> list[Fram
     """The frames of the samples that could be prepared."""
     frames = {(frame.sample.dataset, frame.sample.name): frame for prepared in sets for frame in prepared.frames()}
     used = ((sample, frames.get((sample.dataset, sample.name))) for sample in samples)
-    return [frame if s.lesion_masks else frame.unannotated() for s, frame in used if frame is not None]
+    return [frame if s.lesion_masks else frame.without_masks() for s, frame in used if frame is not None]
 
 
 def _prepared(recipe: Recipe, root: Path, name: str, cache: Path) -> PreparedSet:
@@ -252,21 +266,27 @@ def _prepared(recipe: Recipe, root: Path, name: str, cache: Path) -> PreparedSet
     return prepared
 
 
-def _stage(name: str, loop: Loop, frames: list[Frame]) -> tuple[Make, Losses]:
+def _stage(name: str, loop: Loop, frames: list[Frame]) -> tuple[Make, StepLossFunction]:
     """What makes a stage's batches, and what computes the losses of one."""
-    recipe, share = loop.recipe, Share(loop.fabric.global_rank, loop.fabric.world_size)
+    recipe, share = loop.recipe, BatchShard(loop.fabric.global_rank, loop.fabric.world_size)
     stage: Stage = getattr(recipe, name)
     if name == "grading":
-        graded = at_most(stage.per_grade, _some((f for f in frames if f.sample.grade is not None), "has a grade", name))
-        readings = loop.read(graded, stage)
-        small = [reading.reduced(SMALLER) for reading in readings] if small_steps(stage) else []
+        graded = limit_per_grade(
+            stage.per_grade, _some((f for f in frames if f.sample.grade is not None), "has a grade", name)
+        )
+        cached_outputs = loop.cache_outputs(graded, stage)
+        small = (
+            [reading.downsampled(SMALL_FRAME_FACTOR) for reading in cached_outputs]
+            if count_small_frame_steps(stage)
+            else []
+        )
         grader = loop.model.grading
-        tone = tone_rgb if getattr(grader, "view", None) is plain_view else tone_contrast
-        hides = loop.model.segments and getattr(grader, "reads_lesions", True)
-        return GradingSteps(recipe, readings, small, share, tone, hides), grading_losses
+        scale_intensity = scale_brightness if getattr(grader, "preprocess", None) is rgb_to_input else scale_contrast
+        hides = loop.model.has_segmentation and getattr(grader, "uses_lesion_maps", True)
+        return GradingBatches(recipe, cached_outputs, small, share, scale_intensity, hides), grading_losses
     sharp = _some((f for f in frames if f.scale == 1), f"fills the frame of {recipe.data.frame} px", name)
     losses = restoration_losses if name == "restoration" else joint_losses
-    return ImageSteps(recipe, name, Mixture(sharp), share), losses
+    return ImageBatches(recipe, name, PhotographSampler(sharp), share), losses
 
 
 def _some(frames: Iterable[Frame], claim: str, stage: str) -> list[Frame]:
@@ -287,9 +307,9 @@ def _report(loop: Loop, weights: Path) -> None:
         "recipe": to_dict(loop.recipe),
         "data": loop.data,
         "machine": machine,
-        "parameters": {name: parameters(getattr(model, name)) for name in SUBNETS},
-        "stages": [asdict(cost) for cost in loop.course.costs],
+        "parameters": {name: count_parameters(getattr(model, name)) for name in SUBNETS},
+        "stages": [asdict(cost) for cost in loop.state.costs],
         "weights": checkpoint.read(weights)[2],
     }
     write_atomically(loop.out / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
-    write_page(loop.out)
+    write_report(loop.out)

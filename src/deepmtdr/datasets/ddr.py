@@ -1,0 +1,180 @@
+"""DDR: the paper's main data set, with grades, an ungradable class, and lesion masks of a part (Sec. V-A).
+
+Who made it: T. Li et al., Nankai University, Tianjin, with 147 hospitals in 23 provinces of China; 42 kinds of cameras,
+    JPEG of many sizes.
+Licence: none is stated beside it; taken as research only. Weights that saw it are for research and say so.
+Citation: T. Li et al., "Diagnostic assessment of deep learning algorithms for diabetic retinopathy screening",
+    Information Sciences 501:511-522, 2019, doi:10.1016/j.ins.2019.06.011.
+How to get it: https://github.com/nkicsl/DDR-dataset (Google Drive or Baidu); unpack DDR-dataset.zip.* so that
+    DR_grading and lesion_segmentation lie in ROOT. Either of the two is enough; lesion_detection is not read.
+Counts: grading 6835 + 2733 + 4105 photographs, of which 575, 230 and 346 are ungradable; segmentation 383 + 149 + 225.
+    Grades 0-4 by part: `EXPECTED_GRADING`. Some who use it count one photograph of grade 0 less (4385 for train and
+    valid together); the makers' table has 4386.
+
+Known dirt:
+    * Label 5 is no grade (reading R17): the sample is `ungradable`, and its grade None.
+    * HE is haemorrhages here and EX hard exudates, other than in the paper (reading R20).
+    * The masks of the valid part lie in "segmentation label", those of the others in "label"; either name is taken.
+    * Each photograph has four masks, black where the makers saw no such lesion; some are black although one is there.
+      A mask file that is missing is read as none there, as in IDRiD; `datasets.count_parts` shows it.
+    * The annotated photographs were chosen from the others: a name that is in both parts is one sample here. Nobody
+      says that both parts were divided alike, so it may be on two sides: it goes to the stricter one, test before
+      validation before train. So no photograph of either official test is ever trained on, and the side "test" may hold
+      some graded or annotated photographs more than that part's own test, which `read_ddr_grading` and
+      `read_ddr_segmentation` give exactly. How many these are could not be seen.
+    * No patient numbers: 13,673 photographs are of 9,598 patients, but names such as 007-0004-000 and
+      20170413102628830 do not say whose. The photograph is the patient; keep to the official sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from deepmtdr.datasets.layout import (
+    DatasetPart,
+    LabelCounts,
+    check_labels_match,
+    check_unique_names,
+    find_files,
+    find_masks,
+    photograph_name,
+)
+from deepmtdr.datasets.sample import Sample, SplitName
+from deepmtdr.errors import DataError
+from deepmtdr.terms import Grade, Lesion
+
+Folder = Literal["train", "valid", "test"]
+
+SIDES: dict[Folder, SplitName] = {"train": "train", "valid": "validation", "test": "test"}
+"""Folder of either part -> the side it means, in the order of strictness."""
+
+EXPECTED_GRADING: dict[Folder, LabelCounts] = {
+    "train": LabelCounts(6835, (3133, 315, 2238, 118, 456), ungradable=575),
+    "valid": LabelCounts(2733, (1253, 126, 895, 47, 182), ungradable=230),
+    "test": LabelCounts(4105, (1880, 189, 1344, 71, 275), ungradable=346),
+}
+EXPECTED_SEGMENTATION: dict[Folder, LabelCounts] = {
+    "train": LabelCounts(383, None, (383, 383, 383, 383)),
+    "valid": LabelCounts(149, None, (149, 149, 149, 149)),
+    "test": LabelCounts(225, None, (225, 225, 225, 225)),
+}
+
+_STRICTNESS: list[SplitName | None] = [*SIDES.values()]
+_UNGRADABLE = "5"
+
+
+def read_ddr(root: Path) -> list[Sample]:
+    """Every photograph once: the annotated ones with masks and, where given, the grade; then those only graded.
+
+    Raises:
+        DataError: if neither part is there, or as `read_ddr_grading` and `read_ddr_segmentation`.
+    """
+    graded = _all(root / "DR_grading", partial(read_ddr_grading, root))
+    annotated = _all(root / "lesion_segmentation", partial(read_ddr_segmentation, root))
+    if not (graded or annotated):
+        raise DataError(f"{root}: expected DR_grading or lesion_segmentation with photographs, found neither")
+    grades = {sample.name: sample for sample in graded}
+    joined = [_join(sample, grades.pop(sample.name, None)) for sample in annotated]
+    return joined + list(grades.values())
+
+
+def read_ddr_grading(root: Path, folder: Folder) -> list[Sample]:
+    """One official part of the grading: ROOT/DR_grading/train/*.jpg with train.txt, a name and a label to the line.
+
+    Raises:
+        DataError: if folder or list is missing, a label is none of 0-5, or photographs and lines do not match.
+    """
+    photographs, table = find_files(root / "DR_grading" / folder), root / "DR_grading" / f"{folder}.txt"
+    labels: dict[str, str] = {}
+    for where, name, label in _read_list(table):
+        if name in labels:
+            raise DataError(f"{where}: {name} for the second time; expected one row for each photograph")
+        labels[name] = label
+    check_labels_match(photographs, labels, root / "DR_grading" / folder, table)
+    return [
+        Sample(
+            photograph=path,
+            name=name,
+            patient=f"ddr/{name}",
+            dataset="ddr",
+            grade=None if labels[name] == _UNGRADABLE else Grade(int(labels[name])),
+            ungradable=labels[name] == _UNGRADABLE,
+            official_split=SIDES[folder],
+        )
+        for name, path in photographs.items()
+    ]
+
+
+def read_ddr_segmentation(root: Path, folder: Folder) -> list[Sample]:
+    """One official part of the segmentation: ROOT/lesion_segmentation/train/image/*.jpg and label/MA/*.tif and so on.
+
+    Raises:
+        DataError: if a folder is missing or a mask has no photograph.
+    """
+    base = root / "lesion_segmentation" / folder
+    photographs = find_files(base / "image")
+    labels = base / "segmentation label"
+    labels = labels if labels.is_dir() else base / "label"
+    masks = {lesion: find_masks(labels / lesion.name, lesion, photographs) for lesion in Lesion}
+    return [
+        Sample(
+            photograph=path,
+            name=name,
+            patient=f"ddr/{name}",
+            dataset="ddr",
+            official_split=SIDES[folder],
+            lesion_masks={lesion: masks[lesion].get(name) for lesion in Lesion},
+        )
+        for name, path in photographs.items()
+    ]
+
+
+PARTS = (
+    *(
+        DatasetPart(f"grading, {folder}", partial(read_ddr_grading, folder=folder), counts, f"DR_grading/{folder}")
+        for folder, counts in EXPECTED_GRADING.items()
+    ),
+    *(
+        DatasetPart(
+            f"segmentation, {folder}",
+            partial(read_ddr_segmentation, folder=folder),
+            counts,
+            f"lesion_segmentation/{folder}",
+        )
+        for folder, counts in EXPECTED_SEGMENTATION.items()
+    ),
+)
+"""The official parts, each of its own side."""
+
+
+def _all(base: Path, read: partial[list[Sample]]) -> list[Sample]:
+    """The three sides of one part, none where the part is absent; a photograph stands on one of them."""
+    samples = [sample for folder in SIDES for sample in read(folder)] if base.exists() else []
+    check_unique_names(samples)
+    return samples
+
+
+def _join(annotated: Sample, graded: Sample | None) -> Sample:
+    """One sample of a photograph that is in both parts, on the stricter of its two sides."""
+    if graded is None:
+        return annotated
+    side = max((annotated.official_split, graded.official_split), key=_STRICTNESS.index)
+    return replace(annotated, grade=graded.grade, ungradable=graded.ungradable, official_split=side)
+
+
+def _read_list(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Rows of a list such as train.txt: "FILE, row N" (no header, the first is row 1), name without suffix, label."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected a list of labels, found none that can be read ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if not (cells := line.rsplit(maxsplit=1)):
+            continue
+        if len(cells) != 2 or cells[1] not in {"0", "1", "2", "3", "4", _UNGRADABLE}:
+            raise DataError(f"{path}, row {number}: expected a name and a label 0-5, found {line!r}")
+        yield f"{path}, row {number}", photograph_name(cells[0]), cells[1]

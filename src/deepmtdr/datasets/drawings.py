@@ -1,0 +1,27 @@
+"""Drawn photographs, as `deepmtdr draw` writes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from deepmtdr.datasets.folder import TABLE_NAME, read_folder
+from deepmtdr.datasets.sample import Sample
+from deepmtdr.errors import DataError
+
+DATASET_NAME = "drawings"
+"""`Sample.dataset` of drawn photographs."""
+
+
+def read_drawings(root: Path) -> list[Sample]:
+    """Read what `write_drawings` wrote: every lesion type annotated, every drawing graded.
+
+    Raises:
+        DataError: if the table is missing, or as `read_folder`.
+    """
+    if not (root / TABLE_NAME).is_file():
+        raise DataError(f"{root / TABLE_NAME}: expected the table of drawings, found none")
+    return [
+        replace(s, name=s.photograph.stem, dataset=DATASET_NAME, patient=s.patient.replace("folder", DATASET_NAME, 1))
+        for s in read_folder(root)
+    ]

@@ -1,0 +1,183 @@
+"""A user's own folder: a table with whatever is known, or no table at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from dataset_trees import touch, write_table
+from deepmtdr.datasets.folder import MAX_NAME_BYTES, read_folder
+from deepmtdr.datasets.sample import Sample
+from deepmtdr.errors import DataError
+from deepmtdr.terms import Lesion
+
+
+def _table(root: Path, *rows: str) -> Path:
+    write_table(root / "photographs.csv", *rows)
+    return root
+
+
+def _one(root: Path, header: str, row: str) -> Sample:
+    touch(root, "a.png")
+    (sample,) = read_folder(_table(root, header, row))
+    return sample
+
+
+def test_table_says_what_is_known(tmp_path: Path) -> None:
+    touch(tmp_path, "ma.png", "ex.png")
+    header = "path,grade,patient,eye,side,MA,HE,EX,SE"
+    sample = _one(tmp_path, header, "a.png,3,P7,OS,validation,ma.png,none,ex.png,")
+    assert sample.photograph == tmp_path / "a.png"
+    assert (sample.name, sample.patient, sample.dataset) == ("a", "folder/P7", "folder")
+    assert (sample.laterality, sample.grade, sample.official_split) == ("L", 3, "validation")
+    masks = {Lesion.MA: tmp_path / "ma.png", Lesion.HE: None, Lesion.EX: tmp_path / "ex.png"}
+    assert sample.lesion_masks == masks, "an empty cell is not annotated, the word none is none there"
+    assert sample.mask_threshold == 0
+
+
+def test_every_cell_but_the_path_may_be_empty_and_every_column_absent(tmp_path: Path) -> None:
+    empty = _one(tmp_path, "path,grade,patient,eye,side,MA,HE,EX,SE", "a.png,,,,,,,,")
+    assert empty == _one(tmp_path, "path", "a.png")
+    assert (empty.grade, empty.patient, empty.laterality, empty.official_split) == (None, "folder/a", None, None)
+    assert (empty.ungradable, empty.has_dr, empty.lesion_masks) == (False, None, {})
+
+
+@pytest.mark.parametrize("cell", ["0", "1", "2", "3", "4"])
+def test_every_grade_is_read(tmp_path: Path, cell: str) -> None:
+    assert _one(tmp_path, "path,grade", f"a.png,{cell}").grade == int(cell)
+
+
+@pytest.mark.parametrize("cell", ["ungradable", "Ungradable"])
+def test_ungradable_is_a_word_in_the_grade_cell(tmp_path: Path, cell: str) -> None:
+    sample = _one(tmp_path, "path,grade", f"a.png,{cell}")
+    assert (sample.grade, sample.ungradable) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("cell", "laterality"),
+    [(cell, "L") for cell in ("L", "l", "left", "OS", "OG")] + [(cell, "R") for cell in ("R", "right", "Right", "OD")],
+)
+def test_every_word_for_an_eye_is_read(tmp_path: Path, cell: str, laterality: str) -> None:
+    assert _one(tmp_path, "path,eye", f"a.png,{cell}").laterality == laterality
+
+
+@pytest.mark.parametrize("side", ["train", "validation", "test"])
+def test_every_side_is_read(tmp_path: Path, side: str) -> None:
+    assert _one(tmp_path, "path,side", f"a.png,{side}").official_split == side
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("path,DR", "a.png,1", r"row 1: unknown column 'DR'; known are path, grade, .*MA, HE, EX, SE"),
+        ("path,grade,grade", "a.png,1,2", "row 1: the column grade stands there twice"),
+        ("file,grade", "a.png,1", "row 1: unknown column 'file'"),
+        ("grade", "1", "row 1: expected the columns path, grade; path not found"),
+        ("path,grade", ",1", "row 2: expected the file of a photograph in path, found an empty cell"),
+        ("path", "b.png", r"row 2: expected the file of a photograph, found none at .*b\.png"),
+        ("path", "b\0.png", "row 2: expected the file of a photograph, found none at"),
+        ("path", "b" * 300, "row 2: expected the file of a photograph, found none at"),
+        ("path,MA", "a.png,m.png", r"row 2, column MA: expected the file of a mask, found none at .*m\.png"),
+        ("path,grade", "a.png,5", "row 2, column grade: expected a grade 0-4, found '5'"),
+        ("path,eye", "a.png,OU", "row 2, column eye: expected L, left, .* found 'OU'"),
+        ("path,side", "a.png,valid", "row 2, column side: expected train, validation, test or nothing, found 'valid'"),
+        ("path,grade,eye", "a.png,1", "row 2: expected at least 3 cells, found 2"),
+    ],
+)
+def test_contradictions_name_file_and_row(tmp_path: Path, header: str, row: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"photographs\.csv, {message}"):
+        _one(tmp_path, header, row)
+
+
+def test_photograph_twice_is_an_error_however_it_is_spelt(tmp_path: Path) -> None:
+    touch(tmp_path / "sub", "a.png")
+    for again in ("sub/a.png", "sub/../sub/./a.png", str(tmp_path / "sub/a.png")):
+        with pytest.raises(DataError, match=r"row 3: .*sub/a\.png for the second time, first in .*row 2"):
+            read_folder(_table(tmp_path, "path", "sub/a.png", again))
+
+
+def test_path_may_be_absolute_and_outside(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", "a.png")
+    touch(tmp_path / "root", "a.png")
+    root = _table(tmp_path / "root", "path", str(tmp_path / "elsewhere/a.png"), str(tmp_path / "root/a.png"))
+    samples = read_folder(root)
+    assert [sample.photograph for sample in samples] == [tmp_path / "elsewhere/a.png", tmp_path / "root/a.png"]
+    assert [sample.name for sample in samples] == ["__elsewhere__a", "a"]
+
+
+def test_table_of_a_spreadsheet_with_semicolons_is_read(tmp_path: Path) -> None:
+    assert _one(tmp_path, "path;grade;eye", "a.png;2;R").grade == 2
+
+
+def test_table_without_rows_and_folder_without_photographs_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: expected a folder"):
+        read_folder(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="expected photographs, found none"):
+        read_folder(tmp_path)
+    with pytest.raises(DataError, match=r"photographs\.csv: expected photographs, found none"):
+        read_folder(_table(tmp_path, "path,grade"))
+
+
+def test_without_a_table_every_photograph_below_is_read_without_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "b.JPG", "notes.txt", ".hidden.png", "scan.dcm")
+    touch(tmp_path / "sub/deep", "a.tif")
+    touch(tmp_path / ".thumbnails", "a.png")
+    samples = read_folder(tmp_path)
+    assert [sample.name for sample in samples] == ["b", "scan", "sub__deep__a"]
+    assert {(s.grade, s.official_split, s.laterality, len(s.lesion_masks)) for s in samples} == {(None, None, None, 0)}
+    assert [sample.patient for sample in samples] == ["folder/b", "folder/scan", "folder/sub__deep__a"]
+
+
+def test_links_that_lead_in_circles_do_not_hang(tmp_path: Path) -> None:
+    touch(tmp_path / "a", "1.png")
+    (tmp_path / "a/up").symlink_to(tmp_path)
+    (tmp_path / "a/self").symlink_to(tmp_path / "a")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert [sample.name for sample in read_folder(tmp_path)] == ["a__1"]
+
+
+def test_photographs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    touch(tmp_path / "left", "a.png")
+    touch(tmp_path / "right", "a.png")
+    assert [sample.name for sample in read_folder(tmp_path)] == ["left__a", "right__a"]
+
+
+def test_names_that_would_clash_get_a_hash_and_the_others_do_not(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "a.jpg", "b.png", "sub__c.png")
+    touch(tmp_path / "sub", "c.png")
+    names = {str(sample.photograph.relative_to(tmp_path)): sample.name for sample in read_folder(tmp_path)}
+    assert names["b.png"] == "b"
+    assert len(set(names.values())) == 5
+    assert names["a.png"].startswith("a~")
+    assert names["sub/c.png"].startswith("sub__c~")
+    again = {str(sample.photograph.relative_to(tmp_path)): sample.name for sample in read_folder(tmp_path)}
+    assert names == again
+
+
+def test_long_and_foreign_names_become_file_names(tmp_path: Path) -> None:
+    touch(tmp_path, "Übersicht œil gauche 左眼.png", "眼" * 80 + ".png", "眼" * 80 + "2.png")
+    samples = read_folder(tmp_path)
+    assert "Übersicht œil gauche 左眼" in {sample.name for sample in samples}
+    assert len({sample.name for sample in samples}) == 3
+    assert all(len(sample.name.encode()) <= MAX_NAME_BYTES for sample in samples)
+
+
+def test_name_of_other_bytes_than_utf8_becomes_one_that_can_be_written(tmp_path: Path) -> None:
+    try:
+        (tmp_path / os.fsdecode(b"l\xe9sion.png")).touch()
+    except OSError as error:
+        if error.errno != errno.EILSEQ:
+            raise
+        pytest.skip("this file system takes UTF-8 only")
+    (sample,) = read_folder(tmp_path)
+    assert sample.name.encode().decode() == "l\ufffdsion"
+    assert sample.photograph.exists()
+
+
+def test_path_with_a_comma_or_a_quote_can_be_written(tmp_path: Path) -> None:
+    touch(tmp_path, 'a, "b".png')
+    (sample,) = read_folder(_table(tmp_path, "path,grade", '"a, ""b"".png",1'))
+    assert (sample.name, sample.grade) == ('a, "b"', 1)

@@ -1,0 +1,215 @@
+"""From a DICOM file to a folder with everything that answers it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from typer.testing import CliRunner
+
+from deepmtdr.cli import app
+from deepmtdr.dicom import results
+from deepmtdr.dicom.results import write_results
+from deepmtdr.errors import ClinicError
+from deepmtdr.screening.engine import ScreeningEngine
+from dicom_objects import make_photograph, save_dicom
+from tiny_model import save_tiny_weights
+
+GRADED = {"sr", "lesions", "probabilities", "report", "overlay", "document"}
+EXAMPLE = Path(__file__).parents[2] / "examples" / "dicom" / "drawing_2.dcm"
+KEY = b"0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def engine(weights: Path) -> ScreeningEngine:
+    return ScreeningEngine.load(weights)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_example_is_answered_in_full_and_a_repeat_is_the_same_bytes(
+    engine: ScreeningEngine, tmp_path: Path
+) -> None:
+    report = write_results(engine, EXAMPLE, tmp_path / "once")
+    assert report.status == "ok"
+    assert {path.stem for path in (tmp_path / "once").glob("*.dcm")} == GRADED
+    said = json.loads((tmp_path / "once" / "report.json").read_text(encoding="utf-8"))
+    assert (said["path"], said["status"], said["grade"]) == ("Left eye, image 3", "ok", report.grade)
+    write_results(engine, EXAMPLE, tmp_path / "again")
+    assert files(tmp_path / "once") == files(tmp_path / "again")
+
+
+def test_an_ungradable_photograph_is_answered_without_a_grade(engine: ScreeningEngine, tmp_path: Path) -> None:
+    black = save_dicom(tmp_path / "a.dcm", make_photograph(pixels=np.zeros((300, 320, 3), np.uint8)))
+    report = write_results(engine, black, tmp_path / "out")
+    assert report.status == "ungradable"
+    assert {path.stem for path in (tmp_path / "out").glob("*.dcm")} == {"report", "overlay", "document"}
+    assert "no field of view" in json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["message"]
+
+
+def test_damaged_pixels_are_an_error_and_no_answer(engine: ScreeningEngine, tmp_path: Path) -> None:
+    path = save_dicom(tmp_path / "a.dcm", make_photograph())
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ClinicError, match=r"^\S+a\.dcm: DICOM, damaged") as caught:
+        write_results(engine, path, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert "Yamada" not in str(caught.value) and "P-17" not in str(caught.value)
+
+
+def test_no_file_and_no_text_but_the_objects_names_the_patient(engine: ScreeningEngine, tmp_path: Path) -> None:
+    path = save_dicom(tmp_path / "Yamada_P-17.dcm", make_photograph())
+    write_results(engine, path, tmp_path / "out")
+    for name, content in files(tmp_path / "out").items():
+        assert "Yamada" not in name
+        if not name.endswith(".dcm"):
+            assert b"Yamada" not in content
+    assert b"Yamada_P-17" not in b"".join(files(tmp_path / "out").values())
+
+
+def test_without_the_patient_nothing_of_him_is_in_any_file(engine: ScreeningEngine, tmp_path: Path) -> None:
+    path = save_dicom(
+        tmp_path / "Yamada.dcm", make_photograph(PatientComments="tell nobody", AccessionNumber="ACC-778123")
+    )
+    write_results(engine, path, tmp_path / "out", key=KEY)
+    everything = b"".join(files(tmp_path / "out").values())
+    for word in ("Yamada", "山田", "P-17", "19500101", "20240102", "ACC-778123", "tell nobody"):
+        assert word.encode() not in everything, word
+    assert not re.search(rb"2\.25\.123(?!\d)", everything)  # a new identifier may begin so
+    original = dcmread(tmp_path / "out" / "original.dcm")
+    assert original.PatientIdentityRemoved == "YES"
+    made = dcmread(tmp_path / "out" / "sr.dcm")
+    assert made.SourceImageSequence[0].ReferencedSOPInstanceUID == original.SOPInstanceUID
+    assert (made.StudyInstanceUID, made.PatientID) == (original.StudyInstanceUID, original.PatientID)
+
+
+def dicom(*arguments: object) -> tuple[int, str]:
+    mask = os.umask(0o022)
+    try:
+        result = CliRunner().invoke(app, ["dicom", *map(str, arguments)], env={"COLUMNS": "160"})
+    finally:
+        os.umask(mask)
+    return result.exit_code, result.output
+
+
+def test_a_folder_is_answered_file_by_file_and_a_bad_one_has_its_row(weights: Path, tmp_path: Path) -> None:
+    given = tmp_path / "in"
+    given.mkdir()
+    save_dicom(given / "good.dcm", make_photograph())
+    save_dicom(given / "both.dcm", make_photograph("2.25.124", Laterality="L"))
+    (given / "text.dcm").write_text("no DICOM")
+    code, _ = dicom(given, tmp_path / "gone.dcm", "--out", tmp_path / "out", "--weights", weights)
+    assert code == 1
+    with (tmp_path / "out" / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        **{"good.dcm": "ok", "both.dcm": "error", "text.dcm": "error", "gone.dcm": "error"}
+    }
+    assert "found eyes L, R" in rows["both.dcm"]["message"]
+    for path in (tmp_path / "out").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_an_export_without_patients_has_numbers_for_names(weights: Path, tmp_path: Path) -> None:
+    save_dicom(tmp_path / "Yamada.dcm", make_photograph())
+    (tmp_path / "Tarou.dcm").write_text("no DICOM")
+    key = ("--deidentify", tmp_path / "key")
+    code, said = dicom(*tmp_path.glob("*.dcm"), "--out", tmp_path / "out", "--weights", weights, *key)
+    assert code == 1 and "Yamada" not in said and "Tarou" not in said
+    assert "Yamada" not in (tmp_path / "out" / "results.csv").read_text(encoding="utf-8")
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"results.csv"}
+    assert all(path.name.isdigit() for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+
+
+def test_codes_that_are_none_are_refused_in_one_line(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "codes.toml").write_text("[lesion]\nXX = 1\n", encoding="utf-8")
+    code, said = dicom(EXAMPLE, "--out", tmp_path / "out", "--weights", weights, "--codes", tmp_path / "codes.toml")
+    assert code == 2 and "there is no code [lesion] XX" in said
+
+
+ONE_BIT = {"SamplesPerPixel": 1, "PlanarConfiguration": None, "PhotometricInterpretation": "MONOCHROME2"} | {
+    **{"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0, "PixelData": bytes(300 * 320 // 8)}
+}
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"NumberOfFrames": 3}, "found 3 frames, expected one photograph"),
+        ({"Rows": 60_000, "Columns": 60_000}, "header declares 60000x60000 px"),
+        ({"Rows": 0}, "found 320x0 px"),
+        ({"BitsAllocated": 64, "BitsStored": 64, "HighBit": 63}, "damaged or of an unsupported kind"),
+        ({"PhotometricInterpretation": "CMYK"}, "found colours as ..., expected one of RGB"),
+        ({"PixelData": b""}, "damaged or of an unsupported kind"),
+    ],
+)
+def test_an_object_that_is_no_one_photograph_is_refused_with_its_reason(
+    engine: ScreeningEngine, tmp_path: Path, tags: dict[str, object], said: str
+) -> None:
+    path = save_dicom(tmp_path / "a.dcm", make_photograph(**tags))
+    with pytest.raises(ClinicError, match=said):
+        write_results(engine, path, tmp_path / "out")
+
+
+def test_a_picture_of_one_bit_is_read_and_ungradable(engine: ScreeningEngine, tmp_path: Path) -> None:
+    assert (
+        write_results(engine, save_dicom(tmp_path / "a.dcm", make_photograph(**ONE_BIT)), tmp_path / "out").grade
+        is None
+    )
+
+
+def test_an_earlier_answer_never_stands_beside_the_next_one(engine: ScreeningEngine, tmp_path: Path) -> None:
+    path = save_dicom(tmp_path / "eye.dcm", make_photograph())
+    write_results(engine, path, tmp_path / "out")
+    black = make_photograph("2.25.77", pixels=np.zeros((300, 320, 3), np.uint8), PatientName="Other", PatientID="P-18")
+    write_results(engine, save_dicom(path, black), tmp_path / "out")
+    assert not (tmp_path / "out" / "lesions.dcm").exists()
+    assert {dcmread(one).PatientID for one in (tmp_path / "out").glob("*.dcm")} == {"P-18"}
+    path.write_bytes(b"nothing")
+    with pytest.raises(ClinicError):
+        write_results(engine, path, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_nobody_foresaw_ends_no_batch_and_quotes_nothing(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprise(*_: object) -> None:
+        raise ValueError("Yamada^Tarou is no name")
+
+    for name in ("a.dcm", "b.dcm"):
+        save_dicom(tmp_path / name, make_photograph())
+    monkeypatch.setattr(results, "create_structured_report", surprise)
+    code, said = dicom(tmp_path, "--out", tmp_path / "out", "--weights", weights)
+    rows = (tmp_path / "out" / "results.csv").read_text(encoding="utf-8")
+    assert code == 1 and rows.count("cannot be answered (ValueError at test_results.py:") == 2
+    assert "Yamada" not in rows + said
+
+
+def test_a_file_that_cannot_be_read_is_not_named_in_an_export(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    save_dicom(tmp_path / "Yamada.dcm", make_photograph())
+    (tmp_path / "Suzuki_notes.txt").write_text("no photograph")
+    monkeypatch.setattr(results, "read_source", refused)
+    code, said = dicom(tmp_path, "--out", tmp_path / "out", "--weights", weights, "--deidentify", tmp_path / "key")
+    rows = (tmp_path / "out" / "results.csv").read_text(encoding="utf-8")
+    assert code == 1 and "Permission denied" in rows
+    assert "Yamada" not in rows + said and "Suzuki" not in said

@@ -1,0 +1,68 @@
+"""The table of Finding 3: means over photographs, and what is left out of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from deepmtdr.evaluation.evidence import EvidenceScores, RegionScores, RemovalCurves
+from deepmtdr.evaluation.evidence_scores import region_scores, removal_curves
+from deepmtdr.evaluation.measure import PhotographResult
+from deepmtdr.evaluation.scores import Bootstrap, Score
+from deepmtdr.terms import Lesion
+
+FEW = Bootstrap(resamples=50)
+NOTHING = RegionScores(math.nan, math.nan, math.nan)
+
+
+def curve(*healthy: float) -> np.ndarray:
+    """Probabilities of the grades, of which only 0 and 2 occur."""
+    return np.array([[p, 0, 1 - p, 0, 0] for p in healthy], float)
+
+
+def shown(name: str, evidence: EvidenceScores | None) -> PhotographResult:
+    return PhotographResult(dataset="x", name=name, patient=name, evidence=evidence)
+
+
+def pick(rows: list[Score], subject: str, name: str) -> Score:
+    (found,) = (row for row in rows if (row.subject, row.score) == (subject, name))
+    return found
+
+
+def test_a_photograph_without_the_region_is_left_out_of_its_mean() -> None:
+    both = {Lesion.MA: RegionScores(0.9, 1, 0.1), Lesion.HE: RegionScores(0.7, 0, 0.2)}
+    measured = [
+        shown("a", EvidenceScores(both, RegionScores(0.8, 1, 0.3), 0.2, None)),
+        shown("b", EvidenceScores({Lesion.HE: RegionScores(0.5, 1, 0.4)}, RegionScores(0.5, 1, 0.4), 0.5, None)),
+        shown("c", EvidenceScores({}, NOTHING, math.nan, None)),
+        shown("d", None),
+    ]
+    rows = region_scores(measured, FEW)
+    assert pick(rows, "MA", "evidence_auc").value == 0.9
+    assert pick(rows, "HE", "evidence_auc").value == pytest.approx(0.6)
+    assert pick(rows, "HE", "pointing_game").value == 0.5
+    assert pick(rows, "HE", "pointing_chance").value == pytest.approx(0.3)
+    assert pick(rows, "lesions", "evidence_auc").value == pytest.approx(0.65)
+    assert pick(rows, "background", "evidence_auc").value == pytest.approx(0.35)
+    missing = pick(rows, "SE", "evidence_auc")
+    assert math.isnan(missing.value) and missing.note == "no such lesion on these photographs"
+    assert pick(rows, "HE", "evidence_auc").photographs == 3
+    assert not any(row.task == "evidence removed" for row in rows)
+
+
+def test_removal_has_the_areas_under_its_curves_and_their_mean_curve() -> None:
+    removal = [
+        RemovalCurves(curve(0, 0.5, 1), curve(1, 0, 0), curve(0, 0, 1)),
+        RemovalCurves(curve(0, 1, 1), curve(1, 0, 0), curve(0, 1, 1)),
+    ]
+    measured = [shown(f"{i}", EvidenceScores({}, NOTHING, math.nan, one)) for i, one in enumerate(removal)]
+    rows = region_scores(measured, FEW)
+    # P(grade >= 1): 1, .5, 0 and 1, 0, 0 by trapezia: .5 and .25.
+    assert pick(rows, "P(grade >= 1)", "area_deletion").value == pytest.approx(0.375)
+    assert pick(rows, "P(grade >= 1)", "area_insertion").value == pytest.approx(0.75)
+    curves = removal_curves(measured)
+    assert curves["deletion"].y.tolist() == [1, 0.25, 0]
+    assert curves["deletion"].x.tolist() == [0, 0.5, 1]
+    assert removal_curves([shown("a", None)]) == {}

@@ -1,0 +1,113 @@
+"""Seeds of one recipe, and one checkpoint against another, from paths to tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepmtdr import checkpoint
+from deepmtdr.errors import DataError
+from deepmtdr.evaluation import Bootstrap, Evaluation, PhotographResult, aggregate_seeds, evaluate_checkpoints
+from deepmtdr.evaluation.multiple_runs import seed_tables
+from deepmtdr.evaluation.run import score_photographs
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.recipe import load_recipe
+from deepmtdr.synthetic.drawings import write_drawings
+
+FEW = Bootstrap(resamples=20)
+
+
+def evaluation(seed: int, names: str = "abcdefgh") -> Evaluation:
+    rng = np.random.default_rng(seed)
+    probs = rng.dirichlet(np.ones(5), len(names))
+    measured = [
+        PhotographResult(dataset="x", name=name, patient=name, grade=i % 5, probs=tuple(map(float, p)))
+        for i, (name, p) in enumerate(zip(names, probs, strict=True))
+    ]
+    return score_photographs(measured, {}, FEW, {})
+
+
+def test_seeds_have_their_mean_and_standard_deviation() -> None:
+    runs = [evaluation(seed) for seed in range(3)]
+    rows = {(row.task, row.subject, row.score): row for row in aggregate_seeds(runs)}
+    kappas = [next(s.value for s in run.scores if s.score == "kappa_quadratic") for run in runs]
+    found = rows["grading", "grade", "kappa_quadratic"]
+    assert found.values == tuple(kappas)
+    assert found.found.mean == pytest.approx(np.mean(kappas))
+    assert found.found.sd == pytest.approx(np.std(kappas, ddof=1))
+    (grading, *_) = (t for t in seed_tables(aggregate_seeds(runs)) if t.title.startswith("grading"))
+    assert grading.title == "grading, x: mean (standard deviation) of 3 seeds"
+    assert ("kappa_quadratic *", f"{np.mean(kappas):.3g} ({np.std(kappas, ddof=1):.2g})") in grading.rows
+
+
+def test_a_score_that_one_seed_has_not_is_undefined() -> None:
+    healthy = evaluation(0, "abcde")
+    one_kind = score_photographs([replace(m, grade=0) for m in healthy.results], {}, FEW, {})
+    rows = {row.score: row for row in aggregate_seeds([healthy, one_kind]) if row.subject == "grade"}
+    assert math.isnan(rows["auc_any"].found.mean)
+    cells = [row for table in seed_tables(list(rows.values())) for row in table.rows]
+    assert ("auc_any", "undefined for a seed") in cells
+
+
+def test_seeds_on_other_photographs_are_refused() -> None:
+    with pytest.raises(DataError, match="evaluations of 8, 3 photographs, expected the same"):
+        aggregate_seeds([evaluation(0), evaluation(1, "abc")])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two untrained checkpoints and the drawings they are to read."""
+    folder = tmp_path_factory.mktemp("data")
+    write_drawings(folder / "drawings", [2, 3, 10, 11], size=260)
+    recipe = load_recipe("smoke")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = DeepMTDR(recipe.model).eval()
+        torch.nn.init.normal_(next(model.isr.to_rgb.parameters()), std=0.02)
+        checkpoint.save(folder / f"{seed}.safetensors", model, recipe, weights=f"seed {seed}")
+    return folder
+
+
+def test_two_checkpoints_of_one_recipe_leave_their_folders_and_a_table(data: Path, tmp_path: Path) -> None:
+    weights = [data / "0.safetensors", data / "1.safetensors"]
+    done = evaluate_checkpoints(data, weights, out=tmp_path, datasets=["drawings"], thorough=False, bootstrap=FEW)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["seed-1", "seed-2", "seeds.json"]
+    assert (tmp_path / "seed-2" / "report.html").exists()
+    rows = json.loads((tmp_path / "seeds.json").read_text())["scores"]
+    gain = next(row for row in rows if (row["subject"], row["score"]) == ("sr", "psnr_fov"))
+    values = [next(s.value for s in e.scores if (s.subject, s.score) == ("sr", "psnr_fov")) for e in done.evaluations]
+    assert gain["values"] == pytest.approx(values) and gain["mean"] == pytest.approx(np.mean(values))
+    assert all("seeds" in table.title for table in done.tables())
+
+
+def test_one_checkpoint_against_another_compares_images_lesions_and_grades(data: Path, tmp_path: Path) -> None:
+    chosen = {"datasets": ["drawings"], "thorough": False, "bootstrap": FEW}
+    done = evaluate_checkpoints(data, [data / "0.safetensors"], other=data / "1.safetensors", out=tmp_path, **chosen)
+    assert {"comparison.json", "evaluation.json", "other", "predictions.csv", "report.html"} == {
+        path.name for path in tmp_path.iterdir()
+    }
+    rows = {
+        (row["subject"], row["score"]): row
+        for row in json.loads((tmp_path / "comparison.json").read_text())["differences"]
+    }
+    a, b = (
+        {(s.subject, s.score): s.value for s in evaluation.scores}
+        for evaluation in (
+            done.evaluations[0],
+            evaluate_checkpoints(data, [data / "1.safetensors"], **chosen).evaluations[0],
+        )
+    )
+    for key in (("sr", "psnr_fov"), ("sr", "ssim_whole"), ("grade", "accuracy")):
+        assert rows[key]["difference"] == pytest.approx(a[key] - b[key])
+    # Lesions are compared by the coarse counts of each photograph.
+    assert rows["HE", "aupr_pooled"]["a"] == pytest.approx(a["HE", "aupr_pooled"], abs=0.01)
+    assert rows["HE", "aupr_pooled"]["b"] == pytest.approx(b["HE", "aupr_pooled"], abs=0.01)
+    assert done.tables()[-1].title.startswith("tests of no difference")
+    with pytest.raises(DataError, match=r"2 checkpoints to be compared with .* expected one"):
+        evaluate_checkpoints(data, [None, None], other=data / "1.safetensors", datasets=["drawings"])

@@ -1,0 +1,250 @@
+"""Every system under one equal cap: who gets how many minutes, and the tables of what came out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deepmtdr import training
+from deepmtdr.baselines.vgg16 import VGG16
+from deepmtdr.errors import DataError, RecipeError, TrainingError, TrainingStopped
+from deepmtdr.experiments import system_comparison as module
+from deepmtdr.experiments.system_comparison import (
+    cap_training_time,
+    compare_systems,
+    comparison_markdown,
+    comparison_tables,
+)
+from deepmtdr.recipe import STAGES, Recipe, load_recipe, to_dict
+from deepmtdr.synthetic.drawings import write_drawings
+from deepmtdr.systems import SYSTEMS
+
+TINY = (
+    *('data.datasets=["drawings"]', 'data.split=""', "data.held_out=0.5", "data.frame=64"),
+    *("restoration.crop=32", "restoration.batch=2", "grading.batch=2"),
+    *("model.isr.width=4", "model.isr.blocks=1", "model.segmentation.width=2"),
+    *("model.grading.width=2", "model.grading.hidden=8"),
+)
+
+
+def minutes(system: str, *settings: str) -> dict[str, float]:
+    recipe = cap_training_time(load_recipe("compared", (*TINY, *settings)), system, 10.0)
+    return {name: stage.minutes for name in STAGES if (stage := getattr(recipe, name)).steps}
+
+
+def test_every_system_has_the_same_minutes_in_all() -> None:
+    for system in ("DeepMT-DR", "Wang et al.", "SRCNN", "CE-Net", "ResNet-18", "Lin et al."):
+        assert sum(minutes(system).values()) == pytest.approx(10), system
+    assert minutes("bicubic") == {}
+
+
+def test_the_minutes_go_to_the_stages_in_which_something_learns() -> None:
+    assert minutes("DeepMT-DR") == pytest.approx({"restoration": 5.0, "grading": 3.5, "joint": 1.5})
+    assert sum(minutes("DeepMT-DR", "joint.steps=0").values()) == pytest.approx(10)
+    assert minutes("SRCNN") == {"restoration": 10.0}
+    assert minutes("ResNet-18") == {"grading": 10.0}
+    assert [*minutes("Lin et al.")] == ["restoration", "grading"]
+
+
+def test_the_papers_dense_layer_learns_as_that_of_vgg_16() -> None:
+    recipe = load_recipe("compared", TINY)
+    rates = {
+        name: cap_training_time(recipe, name, 10.0).grading.lr_grading
+        for name in ("DeepMT-DR", "Wang et al.", "ResNet-18")
+    }
+    vgg = recipe.grading.lr_grading * VGG16.lr_factor
+    assert rates == {"DeepMT-DR": vgg, "Wang et al.": vgg, "ResNet-18": recipe.grading.lr_grading}
+
+
+def test_a_network_behind_another_spends_no_minute_on_it() -> None:
+    recipe = load_recipe("compared", TINY)
+    assert cap_training_time(recipe, "Inception-v3", 10.0).parts.isr == "bicubic"
+    assert cap_training_time(recipe, "MDRN", 10.0).parts.isr == ""
+
+
+@pytest.mark.slow
+def test_systems_are_trained_scored_and_put_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_drawings(tmp_path / "data" / "drawings", range(8), size=80)
+    recipe, names = load_recipe("compared", TINY), ["DeepMT-DR", "SRCNN", "ResNet-18"]
+    found = compare_systems(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02).tables
+    by_title = {table.title: [row[0] for row in table.rows] for table in found}
+    assert by_title["Table I, grading, drawings"] == ["DeepMT-DR", "ResNet-18"]
+    assert by_title["Table III, AP of lesions, image by image, drawings"] == ["DeepMT-DR"]
+    assert by_title["Table IV, super-resolution, drawings"] == ["DeepMT-DR", "SRCNN"]
+    written = json.loads((tmp_path / "out" / "compared.json").read_text(encoding="utf-8"))
+    stages = {name: [stage["ended"] for stage in one["stages"]] for name, one in written["systems"].items()}
+    assert stages == {"DeepMT-DR": ["by the clock"] * 3, "SRCNN": ["by the clock"], "ResNet-18": ["by the clock"]}
+    assert list(comparison_tables(written["systems"])) == found
+    page = (tmp_path / "out" / "compared.md").read_text(encoding="utf-8")
+    assert [line.strip("*") for line in page.splitlines() if line.startswith("**Table")] == [t.title for t in found]
+    monkeypatch.setattr(training, "run", None)  # a second time nothing is trained
+    monkeypatch.setattr(module, "evaluate_folder", None)  # nor scored
+    assert compare_systems(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02).tables == found
+
+
+MACHINE = {"device": "cpu", "threads": 1}
+
+
+def finished(recipe: Recipe, data: Path, out: Path, **_: object) -> Path:
+    """What a training leaves that is looked at later."""
+    out.mkdir(parents=True, exist_ok=True)
+    facts = {"recipe": to_dict(recipe), "parameters": {}, "stages": [], "machine": MACHINE, "data": "a split"}
+    (out / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    return out / "weights.safetensors"
+
+
+def no_scores(data: Path, *, out: Path, **_: object) -> None:
+    (out / "evaluation.json").write_text('{"scores": [], "failures": []}', encoding="utf-8")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "run", finished)
+    monkeypatch.setattr(module, "evaluate_folder", no_scores)
+    monkeypatch.setattr(module, "read_datasets", lambda roots: [])
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_trained_by_another_recipe_is_not_shown_as_this_ones(tmp_path: Path) -> None:
+    recipe = load_recipe("compared", TINY)
+    compare_systems(recipe, tmp_path, tmp_path, systems=["SRCNN"], minutes=1.0)
+    with pytest.raises(RecipeError, match=r"srcnn: trained by another recipe \(restoration.minutes was 1.*, is 10"):
+        compare_systems(recipe, tmp_path, tmp_path, systems=["bicubic"], minutes=10.0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_system_at_a_time_adds_to_the_tables(tmp_path: Path) -> None:
+    for name in ("SRCNN", "bicubic"):
+        compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=[name])
+    written = json.loads((tmp_path / "compared.json").read_text(encoding="utf-8"))
+    assert [*written["systems"]] == ["bicubic", "SRCNN"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_the_tables_do_not_show_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = [{"task": "super-resolution", "subject": "sr", "score": name} for name in ("psnr_fov", "ms_ssim_fov")]
+
+    def evaluate(data: Path, *, out: Path, **_: object) -> None:
+        cells = [{**score, "dataset": "drive", "value": 30.0, "low": None, "high": None} for score in scores]
+        (out / "evaluation.json").write_text(json.dumps({"scores": cells, "failures": []}), encoding="utf-8")
+
+    monkeypatch.setattr(module, "evaluate_folder", evaluate)
+    (table,) = compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["bicubic"]).tables
+    written = json.loads((tmp_path / "compared.json").read_text(encoding="utf-8"))
+    assert [score["score"] for score in written["systems"]["bicubic"]["scores"]] == ["psnr_fov"]
+    assert table.rows == [("bicubic", "", "", "30.000")]
+
+
+@pytest.mark.usefixtures("quick")
+def test_systems_of_other_photographs_are_not_put_side_by_side(tmp_path: Path) -> None:
+    recipe = load_recipe("compared", TINY)
+    compare_systems(recipe, tmp_path, tmp_path, systems=["SRCNN"])
+    facts = json.loads((tmp_path / "srcnn" / "run.json").read_text(encoding="utf-8"))
+    (tmp_path / "srcnn" / "run.json").write_text(json.dumps({**facts, "data": "another split"}), encoding="utf-8")
+    with pytest.raises(DataError, match="bicubic and SRCNN learned from other photographs, labels or sides"):
+        compare_systems(recipe, tmp_path, tmp_path, systems=["bicubic"])
+    more = {"machine": {**MACHINE, "threads": 2}}
+    (tmp_path / "srcnn" / "run.json").write_text(json.dumps({**facts, **more}), encoding="utf-8")
+    with pytest.raises(DataError, match="bicubic and SRCNN were trained on other devices or by other numbers of thr"):
+        compare_systems(recipe, tmp_path, tmp_path, systems=["bicubic"])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_system_that_fails_takes_nothing_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = {"SRCNN": TrainingError("a loss is not finite"), "MDRN": RuntimeError("not enough memory")}
+
+    def run(recipe: Recipe, *rest: Path, **more: object) -> Path:
+        if recipe.name in errors:
+            raise errors[recipe.name]
+        return finished(recipe, *rest, **more)
+
+    monkeypatch.setattr(training, "run", run)
+    done = compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["SRCNN", "MDRN", "bicubic"])
+    assert done.failed == [("SRCNN", "a loss is not finite"), ("MDRN", "RuntimeError: not enough memory")]
+    assert "| bicubic |" in (tmp_path / "compared.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("quick")
+def test_photographs_without_scores_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(data: Path, *, out: Path, **_: object) -> None:
+        failures = [{"dataset": "drive", "name": "21", "reason": "a grade is not finite"}]
+        (out / "evaluation.json").write_text(json.dumps({"scores": [], "failures": failures}), encoding="utf-8")
+
+    monkeypatch.setattr(module, "evaluate_folder", evaluate)
+    done = compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["bicubic"])
+    assert done.failed == [("bicubic", "photographs that were not scored: 1")]
+
+
+@pytest.mark.usefixtures("quick")
+def test_all_are_scored_at_the_scale_that_the_recipe_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def evaluate(data: Path, *, out: Path, as_lr: int, bf16: bool, **_: object) -> None:
+        seen.append((as_lr, bf16))
+        no_scores(data, out=out)
+
+    monkeypatch.setattr(module, "evaluate_folder", evaluate)
+    doubled = load_recipe("paper-ddr-512", ['precision="fp32"'])
+    compare_systems(doubled, tmp_path, tmp_path / "x2", systems=["bicubic", "SRCNN"])
+    compare_systems(load_recipe("compared"), tmp_path, tmp_path / "x4", systems=["bicubic"])
+    assert seen == [(512, False), (512, False), (256, True)]
+
+
+@pytest.mark.parametrize("setting", ["parts.isr=MDRN", "system=U-Net"])
+def test_a_recipe_that_names_systems_or_parts_is_refused(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(RecipeError, match="expected none: each system is compared with its own box alone"):
+        compare_systems(load_recipe("compared", (*TINY, setting)), tmp_path, tmp_path)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_signal_ends_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object, **__: object) -> Path:
+        raise TrainingStopped("stopped by SIGTERM")
+
+    monkeypatch.setattr(training, "run", run)
+    with pytest.raises(TrainingStopped):
+        compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["SRCNN", "bicubic"])
+    assert not (tmp_path / "compared.md").exists()
+
+
+def test_a_system_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f"'ResNet-19' is no system; there are {next(iter(SYSTEMS))}, "):
+        compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["ResNet-19"])
+
+
+def test_a_cell_is_its_own_subject_and_score_with_the_interval() -> None:
+    score = {"task": "lesions", "dataset": "d", "score": "ap_per_image", "low": 0.1, "high": 0.3}
+    scores = [{**score, "subject": "MA", "value": 0.2}, {**score, "subject": "mean", "value": None}]
+    scores.append({**score, "subject": "MA", "score": "iou_per_image", "value": 0.9})
+    found = {"U-Net": {"scores": scores, "parameters": {}, "stages": []}, "ResNet-18": {"scores": []}}
+    ap = next(
+        table for table in comparison_tables(found) if table.title == "Table III, AP of lesions, image by image, d"
+    )
+    assert ap.columns == ("system", "MA", "HE", "EX", "SE", "mean")
+    assert ap.rows == [("U-Net", "0.200 [0.100, 0.300]", "", "", "", "undefined")]
+
+
+@pytest.mark.parametrize(("sets", "shown"), [(("d", "all"), ["d"]), (("d", "e", "all"), ["d", "e", "all"])])
+def test_one_data_set_is_not_shown_again_as_all(sets: tuple[str, ...], shown: list[str]) -> None:
+    score = {"task": "grading", "subject": "grade", "score": "accuracy", "value": 0.5, "low": None, "high": None}
+    scores = [{**score, "dataset": name} for name in sets]
+    assert [table.title for table in comparison_tables({"CKML": {"scores": scores}})] == [
+        f"Table I, grading, {n}" for n in shown
+    ]
+
+
+def test_the_page_says_how_many_steps_each_stage_had() -> None:
+    stages = [{"stage": "grading", "steps": 120, "read": 904}]
+    one = {
+        "scores": [],
+        "failed": 2,
+        "parameters": {"isr": 0, "grading": 10323119},
+        "stages": stages,
+        "machine": MACHINE,
+    }
+    text = comparison_markdown(10.0, {"CKML": one})
+    assert "| CKML | 10,323,119 | 904 |  | 120 |  |" in text
+    assert "What 10 minutes of training gave each (cpu, threads: 1)" in text
+    assert "Photographs of CKML that could not be scored: 2." in text

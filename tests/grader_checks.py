@@ -1,0 +1,42 @@
+"""What the compared grading methods are tried by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from deepmtdr.losses import GradeLabels
+from deepmtdr.model.interfaces import Grader, rgb_to_input
+
+
+def randomise_batch_norms(made: nn.Module) -> None:
+    """Give the norms running statistics and scales that are no identity, so that a forgotten one would be seen."""
+    for norm in made.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
+            norm.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -0.1, 0.1)
+
+
+def assert_grades_any_frame(net: Grader, side: int, dtype: torch.dtype, widths: Sequence[int]) -> None:
+    """Logits in full precision, and features of these widths that are nowhere negative."""
+    net.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        graded = net(rgb_to_input(torch.rand(1, 3, side, side)), torch.zeros(1, 4, side, side))
+    assert graded.logits.dtype == torch.float32 and graded.logits.shape == (1, 5)
+    assert [tuple(feature.shape[1:]) for feature in graded.features] == [
+        (channels, width, width) for channels, width in zip(net.channels, widths, strict=True)
+    ]
+    assert all((feature >= 0).all() for feature in graded.features)
+
+
+def assert_all_parameters_get_gradients(net: Grader, seen: Tensor, lesions: Tensor, grade: Tensor) -> None:
+    """Each has a finite gradient from the method's own loss that is not zero, and what it sees a finite one."""
+    seen.requires_grad_()
+    known = torch.ones_like(grade, dtype=torch.bool)
+    net.train().loss(net(seen, lesions), GradeLabels(grade, known)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
+    assert seen.grad is not None and seen.grad.isfinite().all()  # black borders too: an ISR before it can learn

@@ -1,0 +1,79 @@
+"""Doubts about a prepared set: each kind of finding, by a set that has just that fault, and none without."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from deepmtdr.datasets.prepared import ManifestRow
+from deepmtdr.preparation.audit import FINDING_KINDS, Finding, audit
+from deepmtdr.terms import Grade
+
+
+def row(name: str, **known: Any) -> ManifestRow:
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    settled = {"status": "ok", "patient": f"p{name}", "split": "train", "sha256": digest, "perceptual_hash": digest}
+    return ManifestRow(name=name, dataset="d", source=f"{name}.jpg", **{**settled, **known})
+
+
+SOUND = [
+    row("a", grade=Grade.MODERATE, ma=12.0, he=0.0, overlap=0.0),
+    row("b", grade=Grade.NEGATIVE, ma=0.0),
+    row("c", patient="pd", split="test"),
+    row("d", patient="pd", split="test", grade=Grade.SEVERE),
+]
+
+
+def test_a_sound_set_has_no_finding() -> None:
+    assert audit(SOUND) == []
+    assert audit([]) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ({"status": "unreadable", "problem": "why"}, ("unreadable", ("x",), "why")),
+        ({"status": "no_fov", "problem": "dark"}, ("no_fov", ("x",), "dark")),
+        ({"status": "bad_mask", "problem": "90 px"}, ("bad_mask", ("x",), "90 px")),
+        ({"grade": Grade.MODERATE, "ma": 0.0, "ex": 0.0}, ("black_masks", ("x",), "grade 2, 2 types annotated")),
+        ({"grade": Grade.NEGATIVE, "he": 31.0}, ("lesions_at_grade_0", ("x",), "HE 31 px")),
+        ({"overlap": 0.2, "ma": 5.0}, ("overlap", ("x",), "20.0% of the lesion pixels")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_each_fault_of_a_photograph_is_found(fault: dict[str, Any], expected: Finding) -> None:
+    assert audit([*SOUND, row("x", **fault)]) == [expected]
+
+
+@pytest.mark.parametrize("known", [{"grade": Grade.MILD, "ma": 0.0}, {"ma": 0.0}, {"grade": Grade.SEVERE}])
+def test_black_masks_are_no_fault_where_no_lesion_has_to_be(known: dict[str, Any]) -> None:
+    assert audit([row("x", **known)]) == []
+
+
+def test_a_patient_moved_across_the_split_by_hand_is_found() -> None:
+    moved = [*SOUND[:3], replace(SOUND[3], split="train")]
+    assert audit(moved) == [Finding("patient_across", ("c", "d"), "pd: test, train")]
+
+
+def test_one_file_under_two_names_is_found_with_what_it_contradicts() -> None:
+    twin = replace(SOUND[0], name="x", grade=Grade.SEVERE, split="test", patient="px")
+    assert audit([*SOUND, twin]) == [
+        Finding("duplicate", ("a", "x"), f"SHA-256 {SOUND[0].sha256[:12]}"),
+        Finding("conflict", ("a", "x"), "grades 2, 3"),
+        Finding("duplicate_across", ("a", "x"), "test, train"),
+    ]
+
+
+def test_a_photograph_that_looks_like_another_is_found() -> None:
+    bits = int(SOUND[1].perceptual_hash, 16) ^ 0b10110
+    near = row("x", perceptual_hash=f"{bits:064x}", grade=Grade.NEGATIVE)
+    assert audit([*SOUND, near]) == [Finding("near_duplicate", ("b", "x"), "3 of 256 bits differ")]
+
+
+def test_findings_come_in_the_order_of_the_kinds() -> None:
+    rows = [row("z", status="unreadable"), row("a", overlap=0.5, ma=1.0), row("b", status="no_fov")]
+    assert [finding.kind for finding in audit(rows)] == ["unreadable", "no_fov", "overlap"]
+    assert list(FINDING_KINDS)[:4] == ["counts", "unreadable", "no_fov", "bad_mask"]

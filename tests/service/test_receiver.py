@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread, uid
+from pynetdicom import AE
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
+
+from deepmtdr.dicom.sop_classes import PHOTOGRAPH_SOP_CLASSES, TRANSFER_SYNTAXES
+from deepmtdr.errors import ClinicError
+from deepmtdr.service.queue import Queue
+from deepmtdr.service.receiver import StoreServer
+from deepmtdr.service.settings import ReceiverSettings, TlsSettings
+from external_programs import program_path, requires_programs
+from fake_service import PATIENT_ID, PATIENT_NAME, make_photograph, send, to_bytes, wait_until
+
+DCMTK = requires_programs("storescu", "echoscu")
+Start = Callable[..., StoreServer]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """A receiver without workers behind it."""
+    queue, started = Queue(tmp_path / "service"), []
+
+    def begin(min_free_bytes: int = 0, **settings: Any) -> StoreServer:
+        server = StoreServer(ReceiverSettings(**{"port": 0, "idle_seconds": 5.0, **settings}), queue, min_free_bytes)
+        server.start()
+        started.append(server)
+        return server
+
+    yield begin
+    for server in started:
+        server.stop()
+    queue.close()
+
+
+def kept(server: StoreServer) -> list[bytes]:
+    """Everything in `originals`, unfinished or not."""
+    return [path.read_bytes() for path in sorted(server.queue.spool.originals.iterdir())]
+
+
+def no_more_associations(server: StoreServer) -> bool:
+    assert server._server is not None
+    return not server._server.active_associations
+
+
+def echo(port: int, calling: str = "CAMERA", called: str = "DEEPMTDR", **more: Any) -> int | str:
+    """The status of a C-ECHO, or what became of the association instead."""
+    entity = AE(calling)
+    entity.acse_timeout = entity.connection_timeout = 5
+    entity.add_requested_context(Verification)
+    association = entity.associate("127.0.0.1", port, ae_title=called, **more)
+    if not association.is_established:
+        return "rejected" if association.is_rejected else "aborted"
+    status = association.send_c_echo().Status
+    association.release()
+    return status
+
+
+def test_an_echo_is_answered(start: Start) -> None:
+    assert echo(start().port) == 0
+
+
+def test_what_is_answered_with_success_is_kept_as_it_was_sent(start: Start) -> None:
+    server, data = start(), make_photograph()
+    assert send(server.port, [data]) == [0]
+    (content,) = kept(server)
+    again = dcmread(BytesIO(content))
+    assert (again, again.file_meta.TransferSyntaxUID) == (data, uid.ExplicitVRLittleEndian)
+    assert again.PatientName == PATIENT_NAME
+    assert server.queue.counts().jobs["received"] == 1
+
+
+def test_the_same_object_twice_or_at_once_is_one_job(start: Start) -> None:
+    server, data = start(), make_photograph()
+    threads = [threading.Thread(target=send, args=(server.port, [data, data])) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (server.counts["stored"], server.counts["again"]) == (1, 5)
+    assert len(kept(server)) == 1
+
+
+def test_every_sop_class_comes_in_every_transfer_syntax(start: Start) -> None:
+    server, entity = start(), AE("CAMERA")
+    every = [(sop_class, syntax) for sop_class in PHOTOGRAPH_SOP_CLASSES for syntax in TRANSFER_SYNTAXES]
+    for sop_class, syntax in every:
+        entity.add_requested_context(sop_class, syntax)
+    association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
+    accepted = {(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in association.accepted_contexts}
+    association.release()
+    assert accepted == set(every)
+
+
+def test_a_sender_of_uncompressed_pixels_is_not_made_to_compress_them(start: Start) -> None:
+    server, entity = start(), AE("CAMERA")
+    entity.add_requested_context(PHOTOGRAPH_SOP_CLASSES[0], [uid.JPEGBaseline8Bit, uid.ImplicitVRLittleEndian])
+    association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
+    chosen = association.accepted_contexts[0].transfer_syntax
+    association.release()
+    assert chosen == [uid.ImplicitVRLittleEndian]
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "syntax"),
+    [
+        (CTImageStorage, uid.ExplicitVRLittleEndian),
+        (PHOTOGRAPH_SOP_CLASSES[0], uid.DeflatedExplicitVRLittleEndian),
+        (PHOTOGRAPH_SOP_CLASSES[0], uid.MPEG2MPML),
+    ],
+)
+def test_another_sop_class_or_transfer_syntax_is_not_accepted(start: Start, sop_class: str, syntax: str) -> None:
+    server, entity = start(), AE("CAMERA")
+    entity.add_requested_context(sop_class, syntax)
+    association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
+    assert association.accepted_contexts == []
+    association.abort()
+
+
+def test_wrong_titles_are_rejected_and_nothing_is_kept(start: Start) -> None:
+    server = start(calling=("CAMERA",))
+    assert echo(server.port) == 0
+    assert echo(server.port, calling="STRANGER") == "rejected"
+    assert echo(server.port, called="OTHER") == "rejected"
+    assert send(server.port, [make_photograph()], calling="STRANGER") == []
+    assert server.counts["associations"] == 3 and kept(server) == []
+
+
+def test_an_address_that_is_not_on_the_list_is_cut_off(start: Start) -> None:
+    server = start(networks=("10.1.2.0/24",))
+    assert echo(server.port) == "aborted"
+    assert server.counts["connections"] == 1
+    assert echo(start(networks=("127.0.0.1",)).port) == 0
+
+
+def test_data_that_contradicts_the_request_is_refused(start: Start) -> None:
+    server = start()
+    data, other = make_photograph(), make_photograph()
+    other.file_meta = data.file_meta
+    for wrong in (other, make_photograph(SOPClassUID=PHOTOGRAPH_SOP_CLASSES[2])):
+        assert stored_raw(server, as_data_set(wrong), data.SOPInstanceUID) == 0xA900
+    assert kept(server) == [] and server.counts["refused"] == 2
+
+
+def as_data_set(data: Any) -> bytes:
+    """A data set without its file meta information."""
+    content = to_bytes(data)
+    (length,) = struct.unpack("<I", content[140:144])
+    return content[144 + length :]
+
+
+def stored_raw(server: StoreServer, data_set: bytes | None, instance: str) -> int | None:
+    """Ask to store any bytes as a photograph; the status, or None if there is no answer."""
+    entity = AE("CAMERA")
+    entity.dimse_timeout = 5
+    entity.add_requested_context(PHOTOGRAPH_SOP_CLASSES[0], uid.ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
+    request = C_STORE()
+    request.MessageID, request.Priority = 1, 2
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = PHOTOGRAPH_SOP_CLASSES[0], instance
+    request.DataSet = None if data_set is None else BytesIO(data_set)
+    association._reactor_checkpoint.clear()
+    wait_until(lambda: association._is_paused)
+    association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
+    _, answer = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    association.abort()
+    return getattr(answer, "Status", None)
+
+
+def test_a_damaged_data_set_is_kept_for_the_worker_to_judge(start: Start) -> None:
+    server, data = start(), make_photograph()
+    whole = as_data_set(data)
+    assert stored_raw(server, whole[:-50], data.SOPInstanceUID) == 0
+    for number, damaged in enumerate((whole[:10], b"\xff" * 200, b"\x08\x00\x18\x00UI\xff\xff" + whole)):
+        assert stored_raw(server, damaged, f"1.2.{number + 1}") == 0
+    assert len(kept(server)) == 4
+
+
+def test_a_request_without_a_data_set_is_refused(start: Start) -> None:
+    server = start()
+    assert stored_raw(server, None, "1.2.3") != 0
+    assert kept(server) == [] and echo(server.port) == 0
+
+
+def test_an_object_that_is_too_large_is_refused_and_the_next_one_is_taken(start: Start) -> None:
+    server = start(largest_mb=0.25)
+    assert send(server.port, [make_photograph(side=400), make_photograph(), make_photograph(side=400)]) == [
+        0xC001,
+        0,
+        0xC001,
+    ]
+    assert [len(content) < 2000 for content in kept(server)] == [True]
+
+
+@pytest.mark.parametrize("wrong", ["errno", "min_free_bytes"])
+def test_a_full_disk_is_out_of_resources_and_nothing_is_kept(
+    start: Start, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server = start(min_free_bytes=1 << 60 if wrong == "min_free_bytes" else 0)
+    with monkeypatch.context() as patch:
+        if wrong == "errno":
+            patch.setattr("os.fsync", full)
+        assert send(server.port, [make_photograph()]) == [0xA700]
+    assert kept(server) == []
+
+
+def test_a_bug_is_answered_with_a_status_alone(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(*_: object) -> None:
+        raise KeyError(PATIENT_NAME)
+
+    server = start()
+    monkeypatch.setattr(server.queue, "receive", surprise)
+    assert send(server.port, [make_photograph(), make_photograph()]) == [0x0110, 0x0110]
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x01\x00\xff\xff\xff\xff" + bytes(100),
+        b"\x04\x00\x00\x00\x00\x0a" + bytes(10),
+        b"\x01\x00\x00\x00\x00\x40" + b"\x41" * 64,
+        b"\x01",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+def test_rubbish_on_the_port_leaves_nothing_behind(start: Start, rubbish: bytes) -> None:
+    server = start(idle_seconds=0.2)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(rubbish)
+        answer = connection.recv(1000)
+    assert b"Traceback" not in answer
+    wait_until(lambda: no_more_associations(server))
+    assert kept(server) == [] and echo(server.port) == 0
+
+
+def test_half_an_association_leaves_nothing_behind(start: Start) -> None:
+    server, entity = start(idle_seconds=1.0), AE("CAMERA")
+    entity.add_requested_context(PHOTOGRAPH_SOP_CLASSES[0], uid.ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
+    request = struct.pack(">BBI", 4, 0, 500) + bytes(100)  # a PDU that is cut in the middle
+    connection: Any = association.dul.socket
+    connection.socket.sendall(request)
+    connection.socket.shutdown(socket.SHUT_RDWR)
+    wait_until(lambda: no_more_associations(server))
+    association.abort()
+    assert kept(server) == [] and send(server.port, [make_photograph()]) == [0]
+
+
+def test_a_silent_association_is_ended(start: Start) -> None:
+    server, entity = start(idle_seconds=0.5), AE("CAMERA")
+    entity.add_requested_context(Verification)
+    association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
+    wait_until(lambda: no_more_associations(server))
+    wait_until(lambda: not association.is_established)
+
+
+def test_too_many_associations_are_rejected_for_now(start: Start) -> None:
+    server, entity = start(associations=1), AE("CAMERA")
+    entity.add_requested_context(Verification)
+    first = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
+    assert echo(server.port) == "rejected"
+    first.release()
+    wait_until(lambda: no_more_associations(server))
+    assert echo(server.port) == 0
+
+
+def test_no_log_line_holds_anything_of_a_patient(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    server = start()
+    data, wrong = make_photograph(), make_photograph()
+    stored_raw(server, as_data_set(wrong), "1.2.3")
+    send(server.port, [data, data, make_photograph(data.SOPInstanceUID, side=9)])
+    assert "job 1: received" in caplog.messages
+    text = caplog.text + "".join(record.pathname + str(record.exc_info) for record in caplog.records)
+    for secret in (
+        PATIENT_NAME,
+        "Żaneta",
+        PATIENT_ID,
+        data.SOPInstanceUID,
+        data.StudyInstanceUID,
+        wrong.SOPInstanceUID,
+        "Traceback",
+    ):
+        assert secret not in text
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> TlsSettings:
+    """Signed by itself, for this machine."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    made += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "own.pem")]
+    subprocess.run(made, check=True, capture_output=True)
+    return TlsSettings(certificate=folder / "own.pem", key=folder / "key.pem", ca=folder / "own.pem")
+
+
+def client(tls: TlsSettings, *, shown: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(tls.ca))
+    if shown:
+        context.load_cert_chain(str(tls.certificate), str(tls.key))
+    return context
+
+
+def test_tls_is_spoken_and_a_caller_without_a_certificate_is_refused(start: Start, certificate: TlsSettings) -> None:
+    server = start(tls=certificate)
+    assert echo(server.port, tls_args=(client(certificate, shown=True), "127.0.0.1")) == 0
+    assert echo(server.port, tls_args=(client(certificate, shown=False), "127.0.0.1")) == "aborted"
+    assert echo(server.port) == "aborted"
+    open_to_all = start(tls=replace(certificate, ca=None))
+    assert echo(open_to_all.port, tls_args=(client(certificate, shown=False), "127.0.0.1")) == 0
+
+
+def test_a_silent_tls_greeting_holds_up_nobody(start: Start, certificate: TlsSettings) -> None:
+    server = start(tls=certificate)
+    with socket.create_connection(("127.0.0.1", server.port)):
+        assert echo(server.port, tls_args=(client(certificate, shown=True), "127.0.0.1")) == 0
+
+
+def test_a_certificate_that_cannot_be_used_is_said(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(ClinicError, match=r"gone\.pem.*cannot be used"):
+        start(tls=TlsSettings(certificate=tmp_path / "gone.pem"))
+
+
+def test_a_port_that_is_taken_is_said(start: Start) -> None:
+    with pytest.raises(ClinicError, match=r"port \d+ cannot be had"):
+        start(port=start().port)
+
+
+@DCMTK
+def test_dcmtk_is_a_camera_that_is_served(start: Start, tmp_path: Path) -> None:
+    server, data = start(calling=("STORESCU", "ECHOSCU")), make_photograph()
+    (tmp_path / "eye.dcm").write_bytes(to_bytes(data))
+    where = ["-aec", "DEEPMTDR", "127.0.0.1", str(server.port)]
+    subprocess.run([program_path("echoscu"), *where], check=True)
+    for syntax in ("-x=", "-xi", "-xb"):
+        subprocess.run([program_path("storescu"), syntax, *where, str(tmp_path / "eye.dcm")], check=True)
+    assert {dcmread(BytesIO(content)).SOPInstanceUID for content in kept(server)} == {data.SOPInstanceUID}
+    wrong = subprocess.run(
+        [program_path("echoscu"), "-aet", "STRANGER", *where], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode != 0 and "Calling AE Title Not Recognized" in wrong.stderr

@@ -1,0 +1,173 @@
+"""Every compared system in the wiring of DeepMT-DR: one step of each stage, one photograph read, one file kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from deepmtdr import checkpoint
+from deepmtdr.errors import RecipeError
+from deepmtdr.evaluation import measure
+from deepmtdr.evaluation.measure_inputs import measure_all_inputs
+from deepmtdr.losses import LossWeights
+from deepmtdr.model.deepmtdr import ModelConfig
+from deepmtdr.model.grading import GradingConfig
+from deepmtdr.model.isr import ISRConfig
+from deepmtdr.model.segmentation import SegmentationConfig
+from deepmtdr.recipe import STAGES, Recipe, Stage, load_recipe
+from deepmtdr.synthetic.drawings import write_drawings
+from deepmtdr.systems import (
+    DEEPMTDR,
+    EVIDENCE_METHODS,
+    GRADERS,
+    SEGMENTERS,
+    SUPER_RESOLVERS,
+    SYSTEMS,
+    PartNames,
+    build_system,
+)
+from deepmtdr.terms import Lesion
+from deepmtdr.training.batches import Batch, GradingBatch
+from deepmtdr.training.optimiser import build_optimiser, has_trainable_parameters
+from deepmtdr.training.step_losses import backward_by_subnet, grading_losses, joint_losses, restoration_losses
+
+SMALL = ModelConfig(
+    isr=ISRConfig(width=4, blocks=1),
+    segmentation=SegmentationConfig(width=4),
+    grading=GradingConfig(width=4, hidden=8),
+)
+LOSSES = {"restoration": restoration_losses, "grading": grading_losses, "joint": joint_losses}
+SIDE = 64
+
+
+def batch(stage: str) -> tuple[Batch, int] | tuple[GradingBatch]:
+    """Two photographs with everything known, brought in by x4."""
+    torch.manual_seed(1)
+    hr, masks = torch.rand(2, 3, SIDE, SIDE), (torch.rand(2, 4, SIDE, SIDE) > 0.9).float()
+    if stage == "grading":
+        return (GradingBatch(6 * hr - 3, masks, torch.tensor([0, 3])),)
+    known = torch.tensor([True, True])
+    return Batch(hr, hr, masks, known[:, None].expand(2, 4), torch.tensor([0, 3]), known), 4
+
+
+def learned(stage: str, name: str, parts: PartNames) -> set[str]:
+    """The subnets that one step of a stage moves."""
+    torch.manual_seed(0)
+    model = build_system(name, parts, SMALL).train()
+    settings = Stage(steps=1, batch=2)
+    if not has_trainable_parameters(model, stage, settings):
+        return set()
+    optimiser = build_optimiser(model, stage, settings)
+    for group in optimiser.param_groups:
+        group["lr"] = 1e-3
+    backward_by_subnet(LOSSES[stage](model, *batch(stage), LossWeights()), model, end_to_end=stage == "joint")
+    before = {key: tensor.clone() for key, tensor in model.named_parameters()}
+    optimiser.step()
+    moved = {key.split(".")[0] for key, tensor in model.named_parameters() if not torch.equal(tensor, before[key])}
+    assert all(torch.isfinite(tensor).all() for tensor in model.parameters())
+    return moved
+
+
+def some(names: Iterable[str], quick: Collection[str]) -> list[Any]:
+    """All of them, of which only the quick ones are tested every time."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", some([n for n in SUPER_RESOLVERS if n != "bicubic"], ["SRCNN"]))
+def test_a_super_resolver_learns_in_the_first_stage_alone(name: str) -> None:
+    assert learned("restoration", name, PartNames()) == {"isr"}
+    assert learned("grading", name, PartNames()) == set()
+
+
+@pytest.mark.parametrize("name", some(SEGMENTERS, ["Lin et al."]))
+def test_a_segmenter_learns_in_the_first_stage_behind_a_resized_image(name: str) -> None:
+    assert learned("restoration", name, PartNames(isr="bicubic")) == {"segmentation"}
+
+
+@pytest.mark.parametrize("name", some(GRADERS, ["ResNet-18", "SqueezeNet"]))
+def test_a_grader_learns_in_its_stage(name: str) -> None:
+    assert learned("grading", name, PartNames(isr="bicubic", segmentation="none")) == {"grading"}
+
+
+def test_nothing_of_bicubic_learns() -> None:
+    assert all(learned(stage, "bicubic", PartNames()) == set() for stage in STAGES)
+
+
+def test_any_isr_and_any_downstream_network_learn_apart_or_together() -> None:
+    """Finding 2: independent and joint training of ISR and grading, of ISR and segmentation."""
+    graded = PartNames(isr=DEEPMTDR)
+    assert learned("restoration", "ResNet-18", graded) == {"isr"}
+    assert learned("grading", "ResNet-18", graded) == {"grading"}
+    assert learned("joint", "ResNet-18", graded) == {"isr", "grading"}
+    assert learned("joint", "U-Net", PartNames(isr="SRCNN")) == {"isr", "segmentation"}
+    assert learned("joint", DEEPMTDR, PartNames(isr="SRCNN")) == {"isr", "segmentation", "grading"}
+
+
+def test_the_downstream_loss_reaches_the_isr_subnet_when_trained_together() -> None:
+    model = build_system("ResNet-18", PartNames(isr="SRCNN"), SMALL).train()
+    step = joint_losses(model, *batch("joint"), LossWeights())  # pyright: ignore[reportArgumentType]
+    gradient = torch.autograd.grad(step.grading, list(model.isr.parameters()), allow_unused=True)
+    assert any(g is not None and bool(g.any()) for g in gradient)
+
+
+def test_deepmt_dr_by_name_is_deepmt_dr() -> None:
+    torch.manual_seed(0)
+    ours = build_system(DEEPMTDR, PartNames(), SMALL)
+    assert ours.task_aware and ours.evidence_method is None and ours.has_segmentation and ours.has_grading
+    named = build_system(
+        DEEPMTDR, PartNames(isr=DEEPMTDR, segmentation=DEEPMTDR, grading=DEEPMTDR, evidence="GMSV"), SMALL
+    )
+    assert [*named.state_dict()] == [*ours.state_dict()]
+
+
+def test_another_box_of_the_papers_own_keeps_the_task_aware_losses() -> None:
+    """The conference version with multi-scale integration differs from it in that alone."""
+    assert build_system("Wang et al.", PartNames(segmentation=DEEPMTDR), SMALL).task_aware
+    assert not build_system("Wang et al.", PartNames(segmentation="U-Net"), SMALL).task_aware
+
+
+@pytest.mark.parametrize("name", some(SYSTEMS, [DEEPMTDR, "Wang et al.", "bicubic", "SRCNN", "CE-Net", "ResNet-18"]))
+def test_a_system_reads_a_photograph_and_says_what_it_can(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (sample,) = write_drawings(tmp_path_factory.mktemp("d"), [2], size=140)
+    torch.manual_seed(0)
+    model = build_system(name, PartNames(), SMALL).eval()
+    measured, curves = measure(model, sample, frame=128)
+    assert measured.failure == ""
+    assert bool(measured.probs) == (name in (DEEPMTDR, "Wang et al.", *GRADERS))
+    assert set(curves) == (set(Lesion) if model.has_segmentation else set())
+    assert measured.image["psnr_whole_sr"] > 10
+
+
+@pytest.mark.parametrize("evidence", some(EVIDENCE_METHODS, ["GMSV", "without maps", "Grad-CAM"]))
+def test_every_evidence_is_shown_of_a_compared_grader(evidence: str, tmp_path: Path) -> None:
+    (sample,) = write_drawings(tmp_path, [2], size=140)
+    torch.manual_seed(0)
+    model = build_system("ResNet-18", PartNames(isr="bicubic", evidence=evidence), SMALL).eval()
+    measured, _ = measure_all_inputs(model, sample, frame=128)
+    assert measured.evidence is not None
+    assert 0 <= measured.evidence.background <= 1
+
+
+@pytest.mark.parametrize("name", ["SRCNN", "U-Net", "ResNet-18", DEEPMTDR])
+def test_a_kept_system_is_the_same_again(name: str, tmp_path: Path) -> None:
+    recipe = Recipe(system=name, parts=PartNames(isr="bicubic") if name == "ResNet-18" else PartNames(), model=SMALL)
+    torch.manual_seed(0)
+    model = build_system(name, recipe.parts, SMALL).eval()
+    checkpoint.save(tmp_path / "w.safetensors", model, recipe)
+    again = checkpoint.load(tmp_path / "w.safetensors")
+    assert again.recipe.system == name
+    lr = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again.model(lr).grade_logits, model(lr).grade_logits)
+        assert torch.equal(again.model(lr).lesions, model(lr).lesions)
+
+
+def test_an_unknown_system_or_part_is_named() -> None:
+    with pytest.raises(RecipeError, match="system = 'ResNet-19', expected one of DeepMT-DR, Wang et al"):
+        load_recipe("smoke", ["system=ResNet-19"])
+    with pytest.raises(RecipeError, match=r"parts\.isr = 'U-Net', expected one of DeepMT-DR, bicubic"):
+        load_recipe("smoke", ["parts.isr=U-Net"])

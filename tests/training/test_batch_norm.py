@@ -1,0 +1,70 @@
+"""Running statistics that begin with the first batch instead of mean 0 and variance 1."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from deepmtdr.training.activation_checkpointing import checkpoint_activations
+from deepmtdr.training.batch_norm import warm_start_batch_norm
+
+
+def batches(count: int) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return [5 + 2 * torch.randn(4, 3, 6, 6) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_the_first_batches_count_alike(count: int) -> None:
+    norm, shown = nn.BatchNorm2d(3), batches(count)
+    with warm_start_batch_norm(norm):
+        for batch in shown:
+            norm(batch)
+    expected = torch.stack([batch.mean(dim=(0, 2, 3)) for batch in shown]).mean(dim=0)
+    assert torch.allclose(norm.running_mean, expected, atol=1e-5)  # pyright: ignore[reportArgumentType]
+    assert norm.momentum == 0.1
+
+
+def test_later_batches_count_by_the_momentum() -> None:
+    norm, shown = nn.BatchNorm2d(3), batches(12)
+    with warm_start_batch_norm(norm):
+        for batch in shown[:11]:
+            norm(batch)
+        before = norm.running_mean.clone()  # pyright: ignore[reportOptionalMemberAccess]
+        norm(shown[11])
+    expected = 0.9 * before + 0.1 * shown[11].mean(dim=(0, 2, 3))
+    assert torch.allclose(norm.running_mean, expected, atol=1e-5)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_norm_that_has_counted_goes_on_and_one_that_stands_still_does_not_move() -> None:
+    counted, still = nn.BatchNorm2d(3), nn.BatchNorm2d(3).eval()
+    counted.num_batches_tracked += 4  # pyright: ignore[reportOptionalOperand]
+    (batch,) = batches(1)
+    with warm_start_batch_norm(nn.Sequential(counted, still)):
+        counted(batch)
+        still(batch)
+    assert torch.allclose(counted.running_mean, 0.2 * batch.mean(dim=(0, 2, 3)), atol=1e-5)  # pyright: ignore[reportArgumentType]
+    assert not still.running_mean.any()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_statistics_that_nobody_counted_are_not_thrown_away() -> None:
+    norm, (batch,) = nn.BatchNorm2d(3), batches(1)
+    norm.running_mean += 3  # pyright: ignore[reportOptionalOperand]
+    with warm_start_batch_norm(norm):
+        norm(batch)
+    expected = 0.9 * 3 + 0.1 * batch.mean(dim=(0, 2, 3))
+    assert torch.allclose(norm.running_mean, expected, atol=1e-5)  # pyright: ignore[reportArgumentType]
+
+
+def test_features_that_are_computed_again_are_not_counted_again() -> None:
+    from deepmtdr.model.grading import BasicBlock
+
+    torch.manual_seed(0)
+    plain, again = BasicBlock(3, 3, 1), BasicBlock(3, 3, 1)
+    again.load_state_dict(plain.state_dict())
+    for block, wanted in ((plain, False), (again, True)):
+        with warm_start_batch_norm(block), checkpoint_activations(block, wanted):
+            for batch in batches(3):
+                block(batch.requires_grad_()).sum().backward()
+    assert all(torch.equal(one, again.state_dict()[name]) for name, one in plain.state_dict().items())

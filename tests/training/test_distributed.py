@@ -1,0 +1,125 @@
+"""A batch divided among processes trains as the whole batch in one; so does one that is divided in time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from deepmtdr.baselines.srcnn import SRCNN
+from deepmtdr.errors import RecipeError, TrainingError
+from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.recipe import STAGES, Recipe, to_dict
+from deepmtdr.training.activation_checkpointing import checkpoint_activations
+from tiny_runs import ONE_STAGE, final_weights, read_csv, small_recipe
+
+EXACT = ("precision=fp32", "model.grading.dropout=0.0")
+"""Dropout and half precision are other in every process."""
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from deepmtdr.recipe import Recipe, from_dict
+from deepmtdr.training import run
+if __name__ == "__main__":  # a preparation's workers import this file again
+    run(from_dict(Recipe, json.loads(Path(sys.argv[1]).read_text()), "child"), Path(sys.argv[2]), Path(sys.argv[3]),
+        cache=Path(sys.argv[4]), accelerator="cpu", devices=2)
+"""
+
+
+def run_as_two(recipe: Recipe, data: Path, out: Path, cache: Path) -> None:
+    import json
+
+    out.mkdir()
+    settings = out / "recipe.json"
+    settings.write_text(json.dumps(to_dict(recipe)))
+    script = out / "child.py"
+    script.write_text(CHILD)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        f"--master-port={port}",
+        str(script),
+    ]
+    paths = [str(path) for path in (settings, data, out, cache)]
+    done = subprocess.run(
+        [*command, *paths], capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    a, b = final_weights(one), final_weights(other)
+    return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_train_as_one_does(
+    stage: str, train: Callable[..., Path], data: Path, cache: Path, tmp_path: Path
+) -> None:
+    recipe = small_recipe(*EXACT, *ONE_STAGE[stage], f"{stage}.batch=4", f"{stage}.annotated=0.5", steps=3)
+    alone, two = train(recipe), tmp_path / "two"
+    run_as_two(recipe, data, two, cache)
+    # Adam makes steps of rounding where there is hardly a slope: in few places, shorter than three steps of 2e-3.
+    a, b = final_weights(alone), final_weights(two)
+    differing = torch.cat([(a[name].double() - b[name].double()).abs().flatten() for name in a])
+    assert differing.max() < 1e-3 and (differing > 1e-4).double().mean() < 1e-3
+    for one, other in zip(read_csv(alone / "metrics.csv"), read_csv(two / "metrics.csv"), strict=True):
+        assert (one["step"], one["term"]) == (other["step"], other["term"])
+        assert float(one["value"]) == pytest.approx(float(other["value"]), rel=2e-3, abs=1e-5)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(train: Callable[..., Path]) -> None:
+    with pytest.raises(TrainingError, match=r"joint\.batch = 3, expected a multiple of 2"):
+        train(small_recipe("joint.batch=3"), accelerator="cpu", devices=2)
+
+
+def test_gradients_of_several_passes_are_averaged(train: Callable[..., Path]) -> None:
+    two_passes = small_recipe(
+        *EXACT, *ONE_STAGE["joint"], "joint.accumulate=2", "joint.batch=1", "joint.loss.lambda_ca=0"
+    )
+    out = train(two_passes)
+    assert [row["step"] for row in read_csv(out / "metrics.csv") if row["term"] == "image"] == ["0"]
+    single = train(small_recipe(*EXACT, *ONE_STAGE["joint"], "joint.batch=1", "joint.loss.lambda_ca=0"), out="single")
+    assert largest_difference(out, single) > 0
+
+
+def test_a_network_of_which_nothing_can_be_recomputed_is_refused() -> None:
+    with pytest.raises(RecipeError, match="recompute is for the paper's subnets"), checkpoint_activations(SRCNN()):
+        pass
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_recomputed_features_give_the_same_weights(stage: str, train: Callable[..., Path]) -> None:
+    kept = train(small_recipe(*EXACT, *ONE_STAGE[stage], steps=2), out="kept")
+    again = train(small_recipe(*EXACT, *ONE_STAGE[stage], f"{stage}.recompute=true", steps=2), out="again")
+    assert largest_difference(kept, again) < 1e-6
+
+
+def test_recomputing_keeps_fewer_features_and_leaves_the_network_as_it_was() -> None:
+    model = DeepMTDR(small_recipe().model).train()
+    frame = torch.rand(1, 3, 64, 64)
+
+    def kept() -> int:
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            model.segment_and_grade(frame)
+        return sum(sizes)
+
+    before = kept()
+    with checkpoint_activations(model):
+        assert kept() < 0.7 * before
+    assert kept() == before
+    assert not any("forward" in vars(module) for module in model.modules() if isinstance(module, nn.Module))

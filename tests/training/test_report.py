@@ -1,0 +1,270 @@
+"""The page of a run: every number where it belongs, from whatever files there are, and nothing of them as HTML."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from deepmtdr.errors import DataError
+from deepmtdr.recipe import Recipe, load_recipe, to_dict
+from deepmtdr.rendering.plots import BOTTOM, HEIGHT, TOP
+from deepmtdr.rendering.step_curve import POINTS, curve_svg, is_logarithmic, running_mean, thin_to_extremes
+from deepmtdr.training.report import write_report
+
+RUN = {
+    "recipe": to_dict(load_recipe("smoke", ["joint.loss.lambda_tv=0.25"])),
+    "data": "da7a" * 16,
+    "machine": {"device": "a GPU"},
+    "parameters": {"isr": 1_500_000, "grading": 2_500_000},
+    "stages": [
+        {"stage": "grading", "steps": 1200, "seconds": 60.0, "photographs": 9600, "peak_mib": 4096, "best_step": 800,
+         "ended": "early"},
+        {"stage": "joint", "steps": 60, "seconds": 5400.0, "photographs": 60, "peak_mib": 8192, "best_step": None,
+         "ended": "whole"},
+    ],
+    "weights": "5e1f" * 16,
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Words, tags and links of a page, and its curves."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__()
+        self.text = write_report(out).read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.said: list[str] = []
+        self.feed(self.text)
+        self.words = " ".join(self.said)
+        self.curves = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", self.text, re.DOTALL)]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.said.append(data)
+
+    def named(self, label: str) -> ElementTree.Element:
+        (curve,) = (curve for curve in self.curves if str(curve.get("aria-label")).startswith(f"{label}: "))
+        return curve
+
+
+def points(curve: ElementTree.Element, kind: str) -> np.ndarray:
+    (line,) = (part for part in curve if part.get("class") == kind)
+    return np.array([pair.split(",") for pair in str(line.get("points")).split()], float)
+
+
+def write_losses(out: Path, rows: Iterable[tuple[Any, ...]], name: str = "metrics.csv", column: str = "term") -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [f"stage,step,{column},value", *(",".join(map(str, row)) for row in rows)]
+    (out / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return out
+
+
+def a_run(out: Path) -> Path:
+    """Three stages with losses, looks, sheets, and all that is known of them."""
+    losses = [("joint", n, term, 1 / (n + 1)) for n in range(60) for term in ("image", "tv")]
+    losses += [("restoration", n, "dice", n) for n in range(2)]
+    write_losses(out, [*losses, *(("grading", n, "grading", 1.5 - n / 100) for n in range(60))])
+    looks = [(400, 48, 0.2), (800, 48, 0.6), (1200, 48, 0.5)]
+    rows = [("grading", step, *pair) for step, n, k in looks for pair in (("photographs", n), ("kappa_quadratic", k))]
+    write_losses(out, rows, "validation.csv", "score")
+    (out / "run.json").write_text(json.dumps(RUN))
+    (out / "sheets").mkdir()
+    for name in ("grading_000400", "grading_001200", "grading_000800", "joint_000060", "notes"):
+        (out / "sheets" / f"{name}.png").write_bytes(b"png")
+    return out
+
+
+def test_curves_stand_by_stage_in_the_order_of_training(tmp_path: Path) -> None:
+    page = Page(a_run(tmp_path))
+    losses = page.words.split("Losses", 1)[1]
+    order = [losses.index(words) for words in ("restoration", "grading", "joint", "image loss, Eq. (6)")]
+    assert order == sorted(order)
+    assert [str(c.get("aria-label")).split(":")[0] for c in page.curves] == [
+        "kappa_quadratic", "dice", "grading", "image", "tv",
+    ]  # fmt: skip
+    labels = {text.text for text in page.named("grading").iter("text")}
+    assert {"step", "grading", "1", "1.2", "1.4", "0", "20"} <= labels
+
+
+def test_a_curve_runs_from_its_first_value_to_its_last(tmp_path: Path) -> None:
+    line = points(Page(a_run(tmp_path)).named("grading"), "raw")
+    assert len(line) == 60
+    assert (np.diff(line[:, 0]) > 0).all() and np.ptp(np.diff(line[:, 0])) <= 0.11, "evenly to the right"
+    assert (np.diff(line[:, 1]) > 0).all(), "downwards, as the loss goes"
+
+
+def test_the_best_look_is_ringed_and_said(tmp_path: Path) -> None:
+    page = Page(a_run(tmp_path))
+    curve = page.named("kappa_quadratic")
+    (ring,) = (part for part in curve if part.get("class") == "best")
+    dots = [part for part in curve if part.get("class") == "dot"]
+    assert (ring.get("cx"), ring.get("cy")) == (dots[1].get("cx"), dots[1].get("cy"))
+    assert "best 0.6 at step 800, last 0.5" in page.words and "48 photographs" in page.words
+
+
+def test_cost_parameters_and_fingerprints_are_shown(tmp_path: Path) -> None:
+    page = Page(a_run(tmp_path))
+    cells = re.findall(r"<td>([^<]*)", page.text)
+    grading = ["grading", "1,200", "9,600", "160.00", "60 s", "4,096", "of step 800", "early"]
+    joint = ["joint", "60", "60", "0.01", "90 min", "8,192", "the last", "whole"]
+    assert cells[:16] == [*grading, *joint]
+    assert "4.0 million parameters" in page.words and "1 h" not in page.words.split("in all")[0].split("million")[0]
+    for fact in ("a GPU", "da7a" * 16, "5e1f" * 16, "1,500,000"):
+        assert fact in cells
+
+
+def test_what_differs_from_the_default_recipe_is_shown_and_nothing_else(tmp_path: Path) -> None:
+    rows = re.findall(r"<tr><td>([^<]*)</td><td>([^<]*)</td><td>([^<]*)</td></tr>", Page(a_run(tmp_path)).text)
+    assert ("joint.loss.lambda_tv", str(Recipe().joint.loss.lambda_tv), "0.25") in rows
+    assert ("data.frame", "1024", "256") in rows
+    assert not [row for row in rows if row[0] == "restoration.clip"]
+
+
+def test_the_last_sheet_of_each_stage_is_shown_and_the_others_are_linked(tmp_path: Path) -> None:
+    page = Page(a_run(tmp_path))
+    shown = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
+    assert shown == ["sheets/grading_001200.png", "sheets/joint_000060.png"]
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    assert links.index("sheets/grading_000400.png") < links.index("sheets/grading_000800.png")
+    assert "sheets/notes.png" not in links
+    assert {"metrics.csv", "validation.csv", "run.json"} <= set(links)
+    assert [link for link in links if not (tmp_path / str(link)).is_file()] == []
+
+
+def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+    page = Page(a_run(tmp_path))
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert not re.findall(r"https?://|@import|url\(", page.text)
+    assert "prefers-color-scheme: dark" in page.text and "color-scheme: light dark" in page.text
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_losses_alone_give_a_shorter_page(tmp_path: Path) -> None:
+    page = Page(write_losses(tmp_path / "my run", [("joint", 0, "image", 0.5), ("joint", 1, "image", 0.4)]))
+    assert "my run: training" in page.words and len(page.curves) == 1
+    for heading in ("Cost", "Looks at", "What it sees", "What differs", "Parameters", "Machine"):
+        assert heading not in page.words
+
+
+@pytest.mark.parametrize("run", [{}, {"stages": [{}], "recipe": None, "parameters": []}, {"stages": None}])
+def test_what_is_missing_in_run_json_is_left_out(tmp_path: Path, run: dict[str, Any]) -> None:
+    write_losses(tmp_path, [("joint", 0, "image", 0.5), ("joint", 1, "image", 0.4)])
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert len(Page(tmp_path).curves) == 1
+
+
+def test_a_run_without_a_step_says_so(tmp_path: Path) -> None:
+    assert "No step has been logged." in Page(write_losses(tmp_path, [])).words
+
+
+def test_missing_losses_are_an_error_that_names_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"metrics\.csv"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("row", [("joint", "x", "image", 1), ("joint", 1, "image", "much"), ("joint", 1)])
+def test_a_damaged_row_is_named(tmp_path: Path, row: tuple[Any, ...]) -> None:
+    with pytest.raises(DataError, match=r"metrics\.csv, row 3"):
+        write_report(write_losses(tmp_path, [("joint", 0, "image", 0.5), row]))
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_run_json_is_named(tmp_path: Path, text: str) -> None:
+    write_losses(tmp_path, [])
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(DataError, match=r"run\.json"):
+        write_report(tmp_path)
+
+
+def test_nothing_in_the_files_becomes_html(tmp_path: Path) -> None:
+    bad = "<script>x</script>&\"'"
+    out = write_losses(tmp_path, [(bad, n, f"{bad[:-2]}{k}", k * n) for n in range(3) for k in (0, 1)])
+    write_losses(out, [(bad, 1, "<b>score", 1)], "validation.csv", "score")
+    stage = {"stage": bad, "steps": 1, "seconds": 1, "photographs": 1, "peak_mib": 1, "ended": bad}
+    run = {"recipe": {"name": bad, bad: bad}, "machine": {bad: bad}, "parameters": {bad: 1}, "weights": bad}
+    (out / "run.json").write_text(json.dumps({**run, "data": bad, "stages": [stage]}))
+    (out / "<i>&.txt").write_text("")
+    (out / "sheets").mkdir()
+    (out / "sheets" / "<u>'&_1.png").write_bytes(b"")
+    page = Page(out)
+    assert not {"script", "b", "i", "u"} & {tag for tag, _ in page.tags}
+    assert page.words.count("<script>x</script>") > 8
+    assert "sheets/%3Cu%3E%27%26_1.png" in [attrs.get("src") for _, attrs in page.tags]
+
+
+def test_a_hundred_thousand_rows_are_thinned_and_their_peak_stays(tmp_path: Path) -> None:
+    values = 1 + 0.1 * np.random.default_rng(0).random(100_000)
+    values[61_803] = 9
+    page = Page(write_losses(tmp_path, ((("joint"), n, "image", f"{v:.4f}") for n, v in enumerate(values))))
+    curve = page.named("image")
+    raw, smooth = points(curve, "raw"), points(curve, "smooth")
+    assert POINTS // 2 < len(raw) <= POINTS and len(smooth) == POINTS
+    peak = raw[:, 1].argmin()
+    assert raw[peak, 0] == pytest.approx(raw[0, 0] + 0.618 * (raw[-1, 0] - raw[0, 0]), abs=1)
+    assert raw[peak, 1] < np.sort(raw[:, 1])[1] - 100 and len(page.text) < 40_000
+
+
+def test_a_value_that_never_changes_is_said_in_words(tmp_path: Path) -> None:
+    rows = [("joint", n, term, v) for n in range(5) for term, v in (("seg_aware", 0), ("xi", "nan"), ("tv", n))]
+    page = Page(write_losses(tmp_path, rows))
+    assert "The same at every step: seg_aware 0, xi undefined." in page.words
+    assert len(page.curves) == 1
+
+
+def test_more_than_two_decades_are_drawn_logarithmically() -> None:
+    steps = np.arange(5.0)
+    line = points(ElementTree.fromstring(curve_svg(steps, 10.0**-steps, "loss")), "raw")
+    assert np.ptp(np.diff(line[:, 1])) <= 0.11, "a power falls on a line"
+    labels = [t.text for t in ElementTree.fromstring(curve_svg(steps, 10.0**-steps, "loss")).iter("text")]
+    assert {"1", "0.1", "0.01", "0.001", "0.0001"} <= set(labels)
+    assert is_logarithmic(np.array([1, 101.0])) and not is_logarithmic(np.array([1, 99.0]))
+    assert not is_logarithmic(np.array([-1, 1, 101.0])) and not is_logarithmic(np.zeros(3))
+
+
+def test_zeros_have_no_place_on_a_logarithmic_axis_and_are_counted(tmp_path: Path) -> None:
+    values = [1.0, 0.0, 0.1, 0.0, 0.001]
+    assert len(points(ElementTree.fromstring(curve_svg(np.arange(5.0), np.array(values), "loss")), "raw")) == 3
+    many = np.tile([0.0, 1.0], 100) * np.geomspace(1, 1e-3, 200)
+    curve = ElementTree.fromstring(curve_svg(np.arange(200.0), many, "loss"))
+    assert all(TOP <= y <= HEIGHT - BOTTOM for kind in ("raw", "smooth") for _, y in points(curve, kind))
+    page = Page(write_losses(tmp_path, [("joint", n, "unsupervised", v) for n, v in enumerate(values)]))
+    assert "logarithmic; 2 steps of 0 count in the mean alone" in page.words
+
+
+@pytest.mark.parametrize("values", [[3.0], [0.0, 0.0], [-2.0, 5.0], [1e-9, 1e-9], [1e7, 3e7], [1e-12, 1.0]])
+def test_any_finite_values_stay_inside_the_picture(values: list[float]) -> None:
+    curve = ElementTree.fromstring(curve_svg(np.arange(len(values)) * 1.0, np.array(values), "loss", best=0))
+    for kind in ("raw", "smooth"):
+        assert all(0 <= y <= HEIGHT for _, y in points(curve, kind))
+    assert sum(text.text not in ("step", "loss") for text in curve.iter("text")) >= 2
+
+
+def test_no_value_makes_no_curve() -> None:
+    with pytest.raises(ValueError, match="0 steps and 0 values"):
+        curve_svg(np.empty(0), np.empty(0), "loss")
+
+
+def test_the_running_mean_is_that_of_the_neighbours() -> None:
+    values = np.random.default_rng(0).random(50)
+    mean = running_mean(values, 5)
+    assert mean[2:-2] == pytest.approx(np.convolve(values, np.ones(5) / 5, "valid"))
+    assert mean[0] == pytest.approx(values[:3].mean())
+    assert (running_mean(values, 1) == pytest.approx(values)) and mean[-1] == pytest.approx(values[-3:].mean())
+
+
+def test_thinning_keeps_the_extremes_in_their_order() -> None:
+    values = np.random.default_rng(0).random(10_000)
+    kept = thin_to_extremes(np.arange(10_000), values)
+    assert len(kept) <= POINTS and (np.diff(kept) > 0).all()
+    assert {int(values.argmin()), int(values.argmax())} <= set(kept.tolist())
