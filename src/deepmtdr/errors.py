@@ -1,20 +1,24 @@
-"""Everything that deepmtdr raises on purpose.
+"""The exceptions that deepmtdr raises on purpose.
 
 The tree:
 
     DeepMTDRError
-    |- PhotographError        a file that cannot be decoded as one photograph
-    |  '- UngradableError          decoded, but not fit to be graded
-    |     '- NoFieldOfViewError    no fundus field of view is in it
-    |- DataError              a data set, manifest or mask that contradicts its layout
-    |- RecipeError            an unknown key or a value out of range in a recipe
-    |  '- LabelSetError       lesion types, grades or thresholds that contradict each other
-    |- ClinicError            a DICOM object that cannot be answered, or a service that cannot be set up
-    |- CheckpointError        weights that are damaged, or of another architecture
-    '- TrainingError          a run that cannot go on (non-finite loss, wrong stage)
-       '- TrainingStopped             a run that was asked to stop
+    |- PhotographError        a file cannot be decoded as one photograph
+    |  '- UngradableError          the photograph can be decoded, but is not fit to be graded
+    |     '- NoFieldOfViewError    it shows no fundus field of view
+    |- InputSizeError         a low-resolution size does not fit the frame (also a ValueError)
+    |- DataError              a data set, manifest or mask contradicts its layout
+    |- ConfigError            a settings file has an unknown key or a wrong value
+    |  |- RecipeError              the same in a recipe
+    |  '- LabelSetError            lesion types, grades or thresholds contradict each other
+    |- CheckpointError        weights are damaged, or belong to another architecture
+    |- TrainingError          a training run cannot continue (non-finite loss, wrong stage)
+    |  '- TrainingStopped          it was stopped by a signal
+    '- ClinicError            root of the errors of DICOM and of the service
+       |- DicomError               a DICOM object cannot be processed
+       '- ServiceError             `deepmtdr serve` cannot start or continue
 
-Each message says what was found, what was expected, and where.
+Each message gives what was found, what was expected, and where.
 """
 
 from __future__ import annotations
@@ -24,50 +28,66 @@ from pathlib import Path
 
 
 class DeepMTDRError(Exception):
-    """Root of the tree: `except DeepMTDRError` catches whatever this package raises on purpose."""
+    """Root of the tree: `except DeepMTDRError` catches every error that this package raises on purpose."""
 
 
 class PhotographError(DeepMTDRError):
-    """A file that cannot be decoded as one photograph."""
+    """A file cannot be decoded as one photograph."""
 
 
 class UngradableError(PhotographError):
-    """A photograph that is not fit to be graded."""
+    """A photograph can be decoded, but is not fit to be graded."""
 
 
 class NoFieldOfViewError(UngradableError):
-    """A photograph in which no fundus field of view was found."""
+    """A photograph shows no fundus field of view."""
+
+
+class InputSizeError(DeepMTDRError, ValueError):
+    """No scale leads from the requested low-resolution size to the frame."""
 
 
 class DataError(DeepMTDRError):
-    """A data set, manifest or mask that contradicts its layout."""
+    """A data set, manifest or mask contradicts its layout."""
 
 
-class RecipeError(DeepMTDRError):
-    """An unknown key or a value out of range in a recipe."""
+class ConfigError(DeepMTDRError):
+    """A settings file has an unknown key or a wrong value."""
 
 
-class LabelSetError(RecipeError):
-    """Lesion types, grades or thresholds of a label set that contradict each other."""
+class RecipeError(ConfigError):
+    """A recipe has an unknown key or a wrong value."""
 
 
-class ClinicError(DeepMTDRError):
-    """A DICOM object that cannot be answered, or a service that cannot be set up."""
+class LabelSetError(ConfigError):
+    """Lesion types, grades or thresholds of a label set contradict each other."""
 
 
 class CheckpointError(DeepMTDRError):
-    """Weights that are damaged, or of another architecture."""
+    """Weights are damaged, or belong to another architecture."""
 
 
 class TrainingError(DeepMTDRError):
-    """A training run that cannot go on."""
+    """A training run cannot continue."""
 
 
 class TrainingStopped(TrainingError):
-    """A training run that was asked to stop, by a signal."""
+    """A training run was stopped by a signal."""
+
+
+class ClinicError(DeepMTDRError):
+    """Root of the errors of DICOM and of the service."""
+
+
+class DicomError(ClinicError):
+    """A DICOM object cannot be processed."""
+
+
+class ServiceError(ClinicError):
+    """`deepmtdr serve` cannot start or continue."""
 
 
 def describe_error_location(error: Exception) -> str:
-    """What went wrong and where, without the text of an error that nobody foresaw: it may quote a patient's name."""
+    """The type of an unexpected error and where it was raised, without its message, which may quote patient data."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at " + " < ".join(f"{Path(at.filename).name}:{at.lineno}" for at in frames[:-4:-1])

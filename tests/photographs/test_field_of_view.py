@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepmtdr.errors import NoFieldOfViewError, PhotographError
+from deepmtdr.errors import InputSizeError, NoFieldOfViewError, PhotographError
 from deepmtdr.photographs.field_of_view import (
     FieldOfView,
     InputScale,
@@ -228,8 +228,15 @@ def test_reading_r19_low_resolution_can_be_forced() -> None:
     assert all(choose_input_scale(1, as_lr=size) == InputScale(size, 1024 // size) for size in (128, 256, 512))
 
 
+def test_the_sizes_follow_the_frame() -> None:
+    assert choose_input_scale(500, frame=512) == InputScale(512, 1)
+    assert choose_input_scale(500, as_lr=64, frame=512) == InputScale(64, 8)
+    with pytest.raises(InputSizeError, match="expected one of 64, 128, 256 for a frame of 512 px"):
+        choose_input_scale(500, as_lr=512, frame=512)
+
+
 def test_a_size_that_no_scale_leads_from_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"low-resolution size 300, expected one of \[128, 256, 512\]"):
+    with pytest.raises(InputSizeError, match="size 300 px, expected one of 128, 256, 512 for a frame of 1024 px"):
         choose_input_scale(3400, as_lr=300)
     with pytest.raises(ValueError, match="field of view of 0 px"):
         choose_input_scale(0)

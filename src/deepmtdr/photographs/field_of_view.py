@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepmtdr.errors import NoFieldOfViewError
+from deepmtdr.errors import InputSizeError, NoFieldOfViewError
 from deepmtdr.photographs.circle_fit import fit_circle
 from deepmtdr.photographs.resize import resize
 from deepmtdr.terms import FRAME, SCALES
@@ -37,7 +37,7 @@ class FieldOfView:
 
 
 class InputScale(NamedTuple):
-    """How a photograph gets into the HR frame: lr_size * scale == FRAME (reading R19)."""
+    """How a photograph gets into the HR frame: `lr_size * scale` is the frame's side (interpretation R19)."""
 
     lr_size: int
     """Side to which the field of view is brought, in pixels."""
@@ -168,26 +168,30 @@ def fov_mask(frame: UInt8[np.ndarray, "s s 3"]) -> Bool[np.ndarray, "s s"]:
     return lit if corners.size and float(np.median(corners)) > 2 * threshold else lit & disc
 
 
-def choose_input_scale(fov_side: int, as_lr: int | None = None) -> InputScale:
-    """Choose how a field of view gets into the HR frame (reading R19).
+def choose_input_scale(fov_side: int, as_lr: int | None = None, frame: int = FRAME) -> InputScale:
+    """Choose the size to which a field of view is resized, and the scale from there to the frame (interpretation R19).
 
     Args:
         fov_side: side of the field of view in the photograph's pixels.
-        as_lr: force this low-resolution size (128, 256 or 512) whatever the photograph's own.
+        as_lr: use this low-resolution size, whatever the photograph's own.
+        frame: side of the HR frame, px.
 
     Returns:
-        The size among 128, 256, 512 and 1024 that is nearest on a logarithmic scale, and the scale from there.
+        The size among frame/8, frame/4, frame/2 and the frame itself that is nearest on a logarithmic scale (1024 px:
+        128, 256, 512, 1024), and the scale from there.
 
     Raises:
-        ValueError: if `as_lr` is no size that a scale leads from, or the side is not positive.
+        InputSizeError: if `as_lr` is not a low-resolution size of this frame.
+        ValueError: if the side is not positive.
     """
-    sizes = [FRAME // scale for scale in (1, *SCALES)]
-    if as_lr is not None and as_lr not in sizes[1:]:
-        raise ValueError(f"low-resolution size {as_lr}, expected one of {sorted(sizes[1:])}")
     if fov_side < 1:
         raise ValueError(f"field of view of {fov_side} px, expected at least 1")
-    lr_size = as_lr or min(sizes, key=lambda size: abs(log2(size / fov_side)))
-    return InputScale(lr_size, FRAME // lr_size)
+    low_resolution = [frame // scale for scale in SCALES]
+    if as_lr is not None and as_lr not in low_resolution:
+        expected = ", ".join(map(str, sorted(low_resolution)))
+        raise InputSizeError(f"low-resolution size {as_lr} px, expected one of {expected} for a frame of {frame} px")
+    lr_size = as_lr or min((frame, *low_resolution), key=lambda size: abs(log2(size / fov_side)))
+    return InputScale(lr_size, frame // lr_size)
 
 
 def _lit_range(light: NDArray, disc: NDArray, axis: int, threshold: float) -> slice:
