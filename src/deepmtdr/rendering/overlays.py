@@ -1,7 +1,7 @@
-"""What every picture for people is drawn with: lesions and evidence in colour over a dimmed photograph, and text.
+"""Lesions and evidence in colour over a dimmed photograph, and text on pictures.
 
-The lesion colours are Okabe and Ito's, which keep apart under every common colour blindness; the lesions and the
-evidence lie on a dimmed grey image, so that no colour has to stand against the retina's own.
+Every picture for people is drawn with these functions. The photograph below an overlay is dark and grey, so that a
+colour of the retina is not mistaken for a colour of the overlay.
 """
 
 from __future__ import annotations
@@ -11,15 +11,10 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from deepmtdr.terms import LESION_THRESHOLD, Lesion
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.terms import LESION_THRESHOLD
 
-LESION_COLOURS = {
-    Lesion.MA: (86, 180, 233),
-    Lesion.HE: (213, 94, 0),
-    Lesion.EX: (240, 228, 66),
-    Lesion.SE: (204, 121, 167),
-}
-"""Okabe and Ito (2008): sky blue, vermilion, yellow, reddish purple."""
+LESION_COLOURS = {lesion.code: lesion.colour for lesion in DIABETIC_RETINOPATHY.lesions}
 
 INFERNO = (
     (0, 0, 4),
@@ -31,38 +26,41 @@ INFERNO = (
     (250, 193, 39),
     (252, 255, 164),
 )
-"""Eight even steps of matplotlib's colour map: its brightness rises with the evidence, in grey as well."""
+"""matplotlib's colour map `inferno` at eight even steps. Its brightness rises with the value, in grey print too."""
 
 PAGE_COLOUR, BORDER_COLOUR = (17, 20, 25), (52, 58, 68)
-TEXT_COLOUR, MUTED_COLOUR, FAINT_COLOUR, HIGHLIGHT_COLOUR = (
-    (240, 242, 245),
-    (160, 168, 180),
-    (72, 80, 92),
-    (245, 176, 65),
-)
+TEXT_COLOUR = (240, 242, 245)
+MUTED_COLOUR = (160, 168, 180)
+FAINT_COLOUR = (72, 80, 92)
+HIGHLIGHT_COLOUR = (245, 176, 65)
 BAR_BACKGROUND = (30, 35, 42)
-"""Of a bar that shows a share: what is not reached."""
+"""The empty part of a bar that shows a share."""
 
 
 def draw_lesion_overlay(
-    sr: UInt8[np.ndarray, "s s 3"], lesions: Float[np.ndarray, "4 s s"], side: int, rim: int = 3
+    sr: UInt8[np.ndarray, "s s 3"],
+    lesions: Float[np.ndarray, "l s s"],
+    labels: LabelSet,
+    side: int,
+    rim: int = 3,
 ) -> UInt8[np.ndarray, "{side} {side} 3"]:
-    """The grey image with each type filled and outlined in its colour; small ones get a ring, to be found at all.
+    """Draw the lesions over the dimmed photograph, each type filled and outlined in its colour.
 
     Args:
         sr: the photograph in the frame, RGB.
-        lesions: probabilities of MA, HE, EX, SE, or coverage in [0, 1].
+        lesions: probability of each lesion type, or its coverage, in [0, 1].
+        labels: the lesion types, in the order of the channels. The first type is drawn last, on top.
         side: of the picture, px.
-        rim: how far the outline reaches beyond a lesion, px of the frame.
+        rim: width of the outline around a lesion, px of the frame. It keeps small lesions visible.
     """
     canvas = _dimmed(sr, side)
-    for lesion in (Lesion.SE, Lesion.EX, Lesion.HE, Lesion.MA):  # the small ones last, on top
-        present = lesions[lesion] >= LESION_THRESHOLD
+    for lesion, probability in reversed(list(zip(labels.lesions, lesions, strict=True))):
+        present = probability >= LESION_THRESHOLD
         if not present.any():
             continue
         outline = np.logical_xor(ndimage.binary_dilation(present, iterations=rim), ndimage.binary_erosion(present))
         filled, edge = _coverage(present, side), _coverage(outline, side)
-        colour = np.array(LESION_COLOURS[lesion], np.float32)
+        colour = np.array(lesion.colour, np.float32)
         for share in (0.45 * filled, 0.9 * edge):
             canvas += share[..., None] * (colour - canvas)
     return canvas.round().astype(np.uint8)
@@ -71,7 +69,13 @@ def draw_lesion_overlay(
 def draw_evidence_overlay(
     sr: UInt8[np.ndarray, "s s 3"], evidence: Float[np.ndarray, "s s"], side: int
 ) -> UInt8[np.ndarray, "{side} {side} 3"]:
-    """The grey image under the evidence, in [0, 1]: the more of it, the less of the image."""
+    """Draw the evidence over the dimmed photograph; the photograph is fainter where there is more evidence.
+
+    Args:
+        sr: the photograph in the frame, RGB.
+        evidence: in [0, 1].
+        side: of the picture, px.
+    """
     canvas = _dimmed(sr, side)
     shown = np.asarray(Image.fromarray(evidence).resize((side, side), Image.Resampling.BILINEAR)).clip(0, 1)
     share = np.sqrt(shown)[..., None] * 0.9
@@ -79,14 +83,14 @@ def draw_evidence_overlay(
 
 
 def inferno(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
-    """Colours, 0 to 255, of values in [0, 1]."""
+    """Colours of the map `inferno`, 0 to 255, for values in [0, 1]."""
     steps = np.linspace(0, 1, len(INFERNO))
     channels = [np.interp(values, steps, [colour[i] for colour in INFERNO]) for i in range(3)]
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
 def _dimmed(sr: UInt8[np.ndarray, "s s 3"], side: int) -> Float[np.ndarray, "{side} {side} 3"]:
-    """Grey, mostly green (where lesions show best), and darker than the colours that are laid on it."""
+    """The photograph in dark grey, mostly from the green channel, where lesions show best."""
     resized = np.asarray(Image.fromarray(sr).resize((side, side), Image.Resampling.BICUBIC), np.float32)
     grey = resized @ np.array([0.3, 0.6, 0.1], np.float32)
     white = max(float(np.percentile(grey, 99)), 1.0)
@@ -94,6 +98,7 @@ def _dimmed(sr: UInt8[np.ndarray, "s s 3"], side: int) -> Float[np.ndarray, "{si
 
 
 def _coverage(mask: Bool[np.ndarray, "s s"], side: int) -> Float[np.ndarray, "{side} {side}"]:
+    """The share of each pixel of a smaller picture that the mask covers."""
     whole = Image.fromarray(mask.astype(np.float32))
     return np.asarray(whole.resize((side, side), Image.Resampling.BILINEAR)).clip(0, 1)
 
@@ -108,7 +113,17 @@ def draw_text(
     *,
     bold: bool = False,
 ) -> None:
-    """Write a line of text; `at` is the point that Pillow's `anchor` means, `size` the letters' height in px."""
+    """Write one line of text.
+
+    Args:
+        page: the picture to write on.
+        at: x and y of the anchor, px.
+        text: the line.
+        size: height of the letters, px.
+        colour: of the letters.
+        anchor: which point of the text `at` is, in Pillow's notation.
+        bold: with thicker strokes.
+    """
     draw = ImageDraw.Draw(page)
     draw.text(at, text, colour, _font(size), anchor, stroke_width=size / 60 if bold else 0, stroke_fill=colour)
 
@@ -118,12 +133,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def text_width(text: str, size: int) -> float:
-    """How wide `draw_text` makes a text, px."""
+    """Width of a text as `draw_text` writes it, px."""
     return _font(size).getlength(text)
 
 
 def shorten_middle(text: str, size: int, width: int | float) -> str:
-    """The text with its middle left out if it is too long: a file's name is told by its ends."""
+    """Leave out the middle of a text that is wider than `width` px; the ends of a file name identify it best."""
     kept = len(text)
     short = text
     while text_width(short, size) > width and kept > 4:

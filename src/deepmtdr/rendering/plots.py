@@ -1,4 +1,4 @@
-"""Plots as inline SVG, coloured by the page they stand in: light or dark, no script."""
+"""Line and bar plots as inline SVG, without scripts. Their colours follow the page, light or dark."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from html import escape
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
+
+from deepmtdr.rendering.html import figure_html
+from deepmtdr.rendering.numbers import format_number
 
 WIDTH, HEIGHT = 380, 230
 LEFT, RIGHT, TOP, BOTTOM = 62, 24, 12, 44
@@ -28,27 +32,39 @@ svg.curve { width: 100%; height: auto; margin-top: auto; fill: none; font: 13px 
 .curve .dot { fill: var(--line); }
 .curve .best { stroke: var(--mark); stroke-width: 2; }
 """
-"""For a page with plots, beside `pages.PAGE_STYLE`."""
+"""The style of a page with plots."""
 
-
-def format_number(value: float) -> str:
-    """Short: 0.002, 1e-05, 20,000."""
-    if value and not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.0e}"
-    return f"{value:,.10g}" if abs(value) >= 1e4 else f"{value:.6g}"
+SERIES_STYLE = """
+:root { --c0: #1f5fbf; --c1: #b4520a; --c2: #857000; --c3: #a0407f; }
+@media (prefers-color-scheme: dark) { :root { --c0: #7fb2ff; --c1: #ff8f52; --c2: #e6d84a; --c3: #e79ccb; } }
+.c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); stroke-dasharray: 7 3; }
+.c2 { stroke: var(--c2); stroke-dasharray: 2 2.5; } .c3 { stroke: var(--c3); stroke-dasharray: 9 3 2 3; }
+.c0, .c1, .c2, .c3 { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+.curve .level { stroke-width: 1; opacity: .6; }
+.curve .even { stroke: currentColor; opacity: .45; stroke-dasharray: 4 4; }
+.curve .bar { fill: var(--line); opacity: .3; }
+.curve .count { font-size: 10px; opacity: .8; }
+figcaption .series { padding-left: 2.4em; text-indent: -2.4em; margin: .15em 0; }
+figcaption svg { width: 1.9em; height: .6em; margin-right: .5em; }
+"""
+"""The style of a page with `line_plot` or bars, in addition to `PLOT_STYLE`."""
+SERIES_COLOURS = 4
+"""Colours of `SERIES_STYLE`; a fifth series has the first colour again."""
 
 
 class Axis(NamedTuple):
-    """The way from a value to its place between 0 and 1, and where the values are named."""
+    """One axis of a plot."""
 
     to_unit: Callable[[np.ndarray], np.ndarray]
+    """From values to positions, 0 at one end of the axis and 1 at the other."""
     ticks: Sequence[float]
+    """Values that have a tick with a number."""
 
 
 def linear_axis(values: np.ndarray, whole: bool = False) -> Axis:
-    """From the lowest to the highest value, named at round numbers; `whole`: at whole ones."""
+    """An axis from the lowest to the highest value, with ticks at round numbers; `whole`: at whole numbers only."""
     low, high = float(values.min()), float(values.max())
-    if high - low < 1e-12 * max(abs(high), 1e-300):  # one value: it stands in the middle
+    if high - low < 1e-12 * max(abs(high), 1e-300):  # a single value: put it in the middle
         around = abs(high) / 2 or 1.0
         low, high = low - around, high + around
     step = 10.0 ** math.floor(math.log10((high - low) / 3))
@@ -59,7 +75,7 @@ def linear_axis(values: np.ndarray, whole: bool = False) -> Axis:
 
 
 def log_axis(positive: np.ndarray) -> Axis:
-    """Named at powers of ten, at most six of them."""
+    """A logarithmic axis with ticks at powers of ten, at most six of them."""
     low, high = math.log10(float(positive.min())), math.log10(float(positive.max()))
     powers = range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)
     ticks = [10.0**power for power in powers[:: max(1, math.ceil(len(powers) / 6))]]
@@ -67,31 +83,51 @@ def log_axis(positive: np.ndarray) -> Axis:
 
 
 UNIT_AXIS = Axis(lambda which: np.asarray(which), (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
-"""From 0 to 1, for shares."""
+"""An axis from 0 to 1, for shares."""
 
 
 class Panel(NamedTuple):
-    """The rectangle that a plot is drawn in: places in it, and its parts as SVG."""
+    """The rectangle that a plot is drawn in. Its methods return positions, or parts of the plot as SVG."""
 
     x: Axis
     y: Axis
     height: int = HEIGHT
 
     def x_pixels(self, values: np.ndarray) -> np.ndarray:
-        """Pixels from the left."""
+        """Positions of x values, in pixels from the left."""
         return np.asarray(LEFT + self.x.to_unit(values) * (WIDTH - LEFT - RIGHT))
 
     def y_pixels(self, values: np.ndarray) -> np.ndarray:
-        """Pixels from the top."""
+        """Positions of y values, in pixels from the top."""
         return np.asarray(self.height - BOTTOM - self.y.to_unit(values) * (self.height - TOP - BOTTOM))
 
     def line(self, kind: str, x: np.ndarray, y: np.ndarray) -> str:
-        """The points joined, as a line of class `kind`."""
+        """A line through the points, of the CSS class `kind`."""
         pairs = zip(self.x_pixels(x), self.y_pixels(y), strict=True)
         return f'<polyline class="{kind}" points="{" ".join(f"{across:.1f},{up:.1f}" for across, up in pairs)}"/>'
 
+    def dots(self, x: np.ndarray, y: np.ndarray, radius: float) -> list[str]:
+        """A dot at each point."""
+        places = zip(self.x_pixels(x), self.y_pixels(y), strict=True)
+        return [f'<circle class="dot" cx="{across:.1f}" cy="{up:.1f}" r="{radius:g}"/>' for across, up in places]
+
+    def bar(self, left: float, right: float, top: float, text: str = "") -> str:
+        """A bar that stands on the x axis.
+
+        Args:
+            left: x value of its left edge.
+            right: x value of its right edge.
+            top: y value of its upper edge.
+            text: above the bar.
+        """
+        x, end = (float(self.x_pixels(np.array(place))) for place in (left, right))
+        y, base = float(self.y_pixels(np.array(top))), float(self.y_pixels(np.array(0)))
+        size = f'width="{max(end - x - 1, 1):.1f}" height="{base - y:.1f}"'
+        words = f'<text class="count" x="{(x + end) / 2:.1f}" y="{y - 3:.1f}" text-anchor="middle">{text}</text>'
+        return f'<rect class="bar" x="{x + 0.5:.1f}" y="{y:.1f}" {size}/>{words if text else ""}'
+
     def axes(self, x_label: str, y_label: str, x_number: Callable[[float], str] = format_number) -> str:
-        """The two axes, with their names and numbers."""
+        """Both axes with their labels and ticks."""
         right, base = WIDTH - RIGHT, self.height - BOTTOM
         parts = []
         for tick in self.y.ticks:
@@ -110,6 +146,64 @@ class Panel(NamedTuple):
         return "".join(parts)
 
     def svg(self, alt_text: str, parts: Sequence[str]) -> str:
-        """The whole plot, of class `curve`, for a page that has `PLOT_STYLE`; `alt_text`: to who cannot see it."""
+        """The whole plot, for a page with `PLOT_STYLE`.
+
+        Args:
+            alt_text: the plot in words, for screen readers.
+            parts: SVG of its parts.
+        """
         head = f'<svg class="curve" viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{escape(alt_text)}">'
         return f"{head}{''.join(parts)}</svg>"
+
+
+SQUARE_HEIGHT = TOP + BOTTOM + WIDTH - LEFT - RIGHT
+"""Height of a panel whose two axes have the same length, px."""
+DIAGONAL = np.array([0.0, 1.0])
+"""The ends of the line x = y, as both coordinates."""
+
+
+class Series(NamedTuple):
+    """One line of a plot and its entry in the legend."""
+
+    name: str
+    label: str
+    """Behind the name, such as its score."""
+    x: Float[np.ndarray, " n"]
+    """Without points the series has only its entry in the legend."""
+    y: Float[np.ndarray, " n"]
+    level: float | None = None
+    """Height of a thin horizontal line in the same colour, such as the score of a guess; None: no such line."""
+
+
+def line_plot(
+    title: str, series: Sequence[Series], labels: tuple[str, str], *, diagonal: bool = False, x_axis: Axis = UNIT_AXIS
+) -> str:
+    """A figure with lines and a legend; the y axis is from 0 to 1.
+
+    Args:
+        title: of the figure.
+        series: the lines.
+        labels: of the x axis and of the y axis.
+        diagonal: draw the line x = y too.
+        x_axis: from 0 to 1 by default.
+
+    Returns:
+        A `<figure>` for a page with `PLOT_STYLE` and `SERIES_STYLE`; empty without series.
+    """
+    if not series:
+        return ""
+    panel = Panel(x_axis, UNIT_AXIS, SQUARE_HEIGHT)
+    parts = [panel.axes(*labels)]
+    if diagonal:
+        parts.append(panel.line("even", DIAGONAL, DIAGONAL))
+    legend = []
+    for number, one in enumerate(series):
+        kind = f"c{number % SERIES_COLOURS}"
+        if one.x.size:
+            parts.append(panel.line(kind, one.x, one.y))
+        if one.x.size and one.level is not None:
+            parts.append(panel.line(f"{kind} level", np.array([0, 1]), np.array([one.level, one.level])))
+        swatch = f'<svg viewBox="0 0 24 8" aria-hidden=true><path class={kind} d="M0 4H24"></path></svg>'
+        legend.append(f"{swatch}{escape(one.name)}: {escape(one.label)}")
+    words = f"{title}: " + "; ".join(f"{one.name} {one.label}" for one in series)
+    return figure_html(title, legend, panel.svg(words, parts))

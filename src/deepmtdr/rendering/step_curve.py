@@ -1,4 +1,4 @@
-"""A value over the steps as inline SVG, coloured by the page it stands in: light or dark, no script."""
+"""A plot of a value over the training steps, as inline SVG."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from jaxtyping import Float
 from deepmtdr.rendering.plots import Panel, linear_axis, log_axis
 
 POINTS = 400
-"""Most points of a line; more would not be seen, and make the page slow."""
+"""Most points of a line. More would not be visible, and the page would be slow."""
 DECADES = 2
-"""A curve that spans more than these is drawn on a logarithmic axis."""
+"""Values that span more than this many powers of ten are drawn on a logarithmic axis."""
 
 
 def curve_svg(
@@ -21,27 +21,27 @@ def curve_svg(
     smooth: bool = True,
     best: int | None = None,
 ) -> str:
-    """Draw a value over the steps, the vertical axis logarithmic where the values span more than two decades.
+    """Draw a value over the training steps. The vertical axis is logarithmic if the values span more than two decades.
 
     Args:
-        steps: of the optimiser, ascending.
-        values: finite; those that are not positive have no place on a logarithmic axis and are left out there.
+        steps: steps of the optimiser, ascending.
+        values: one finite value for each step. A logarithmic axis leaves out values that are not positive.
         label: of the vertical axis.
-        smooth: for many noisy values, a running mean over a fortieth of them, the values themselves faintly behind;
-            False: a dot for each value, joined.
-        best: index of a value to be marked.
+        smooth: draw the running mean over a fortieth of the values, and the values themselves faintly behind it. Use
+            this for many noisy values. False: draw a dot for each value, and a line through the dots.
+        best: index of a value that gets a ring.
 
     Returns:
-        An `<svg>` of class `curve`, for a page that has `plots.PLOT_STYLE`.
+        An `<svg>` for a page with `plots.PLOT_STYLE`.
 
     Raises:
-        ValueError: if there is no value, or another number of steps.
+        ValueError: if there are no values, or not as many as steps.
     """
     if not values.size or steps.shape != values.shape:
-        raise ValueError(f"{steps.size} steps and {values.size} values, expected as many, and at least one")
+        raise ValueError(f"{steps.size} steps and {values.size} values, expected equal numbers, at least 1")
     logarithmic = is_logarithmic(values)
     mean = running_mean(values, max(1, values.size // 40)) if smooth else values
-    drawn = np.concatenate([values, mean])  # zeros may bring a mean below every value that has a place
+    drawn = np.concatenate([values, mean])  # with zeros among them, the mean can be below every positive value
     y_axis = log_axis(drawn[drawn > 0]) if logarithmic else linear_axis(drawn)
     x_axis = linear_axis(steps, whole=True)
     keep = values > 0 if logarithmic else np.ones(values.shape, bool)
@@ -53,13 +53,12 @@ def curve_svg(
     shown = _evenly(np.flatnonzero(mean > 0) if logarithmic else np.arange(values.size))
     parts.append(panel.line("smooth", steps[shown], mean[shown]))
     if not smooth:
-        dots = zip(panel.x_pixels(steps[shown]), panel.y_pixels(values[shown]), strict=True)
-        parts += [f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in dots]
+        parts += panel.dots(steps[shown], values[shown], radius=2.5)
     if best is not None and keep[best]:
         x, y = panel.x_pixels(steps[best : best + 1])[0], panel.y_pixels(values[best : best + 1])[0]
         parts.append(f'<circle class="best" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>')
-    said = f"{label}: {values[0]:.4g} at step {steps[0]:,.0f}, {values[-1]:.4g} at step {steps[-1]:,.0f}"
-    return panel.svg(said, parts)
+    words = f"{label}: {values[0]:.4g} at step {steps[0]:,.0f}, {values[-1]:.4g} at step {steps[-1]:,.0f}"
+    return panel.svg(words, parts)
 
 
 def is_logarithmic(values: Float[np.ndarray, " n"]) -> bool:
@@ -69,7 +68,7 @@ def is_logarithmic(values: Float[np.ndarray, " n"]) -> bool:
 
 
 def running_mean(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarray, " n"]:
-    """The mean of the values within half a window on either side; at the ends, of as many as there are."""
+    """Mean of the values within half a window on either side; near the ends the window is cut."""
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     at = np.arange(values.size)
     first, last = np.maximum(at - window // 2, 0), np.minimum(at + (window + 1) // 2, values.size)
@@ -78,7 +77,7 @@ def running_mean(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarr
 
 
 def thin_to_extremes(places: np.ndarray, values: Float[np.ndarray, " n"]) -> np.ndarray:
-    """At most `POINTS` of the places: of each stretch the lowest and the highest value, so that no peak is lost."""
+    """At most `POINTS` of the places: the lowest and the highest value of each stretch, so that no peak is lost."""
     if places.size <= POINTS:
         return places
     stretches = np.array_split(places, POINTS // 2)
@@ -87,7 +86,7 @@ def thin_to_extremes(places: np.ndarray, values: Float[np.ndarray, " n"]) -> np.
 
 
 def _evenly(places: np.ndarray) -> np.ndarray:
-    """At most `POINTS` of the places, the first and the last among them."""
+    """At most `POINTS` of the places at even distances, with the first and the last."""
     if places.size <= POINTS:
         return places
     return places[np.linspace(0, places.size - 1, POINTS).round().astype(int)]

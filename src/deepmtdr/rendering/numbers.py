@@ -1,0 +1,40 @@
+"""Numbers as text, for tables and pages: counts, intervals, p-values. Each format is written once, here."""
+
+from __future__ import annotations
+
+import math
+
+
+def format_number(value: float) -> str:
+    """A number of any size in few characters: 0.002, 1e-05, 20,000."""
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.0e}"
+    return f"{value:,.10g}" if abs(value) >= 1e4 else f"{value:.6g}"
+
+
+def format_count(count: float | None) -> str:
+    """A whole number with commas, such as 20,000; empty for None."""
+    return "" if count is None else f"{count:,.0f}"
+
+
+def format_interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    """A value with its confidence interval, such as `0.8123 [0.77, 0.85]`.
+
+    Args:
+        value: the value itself.
+        low: lower bound; nan leaves the interval out.
+        high: upper bound.
+        digits: significant digits of the value. The bounds have at most 3.
+    """
+    bounds = "" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]"
+    return f"{value:.{digits}g}{bounds}"
+
+
+def format_mean_sd(mean: float, sd: float) -> str:
+    """A mean with its standard deviation, such as `0.62 (0.03)`, as in the paper's tables."""
+    return f"{mean:.3g} ({sd:.2g})"
+
+
+def format_p_value(p_value: float) -> str:
+    """A p-value to three digits; empty for nan."""
+    return "" if math.isnan(p_value) else f"{p_value:.3g}"
