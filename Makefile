@@ -1,37 +1,33 @@
-# make demo | test | check | docs | bench: each sets up .venv by itself, from nothing but Python >= 3.11 and make.
+# Targets: demo, format, check, test-fast, test, test-all, docs, bench, hooks, constraints, clean.
+# Each one sets up .venv if needed. Only Python >= 3.11 and make are required.
 
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := dev
 
-# The first interpreter that is new enough; `make PYTHON=/path/to/python` names another.
+# The first interpreter that is new enough. Another one: make PYTHON=/path/to/python
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-# Two stamps: the demo needs the core alone, everything else the tools too; whoever has the second needs no first.
+# Two stamp files: `make demo` needs only the core packages, everything else also the development tools.
 CORE := $(VENV)/.core-installed
 FULL := $(VENV)/.extras-installed
 READY := $(if $(wildcard $(FULL)),$(FULL),$(CORE))
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test test-all check docs bench constraints clean
+.PHONY: demo format check test-fast test test-all docs bench hooks constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
 	$(BIN)/deepmtdr grade examples/drawings --out out/demo
 	@echo
-	@echo "These were drawings made by this project. Open out/demo/<drawing>/summary.png for the picture, report.json for the"
-	@echo "numbers, out/demo/results.csv for all of them. For photographs of your own:"
+	@echo "These photographs are drawings made by this project. Results: out/demo/<drawing>/summary.png (picture) and"
+	@echo "report.json (numbers) for each drawing, out/demo/results.csv for all of them. For your own photographs:"
 	@echo "    $(BIN)/deepmtdr grade PHOTOGRAPH_OR_FOLDER --out out/mine"
 
-# Side by side, one thread each: two at once on two cores take little more than half of the time.
-TEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8
-
-test: $(FULL)
-	$(TEST)
-
-test-all: $(FULL)
-	$(TEST) -m "not gpu"
+format: $(FULL)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 check: $(FULL)
 	$(BIN)/ruff check
@@ -41,13 +37,33 @@ check: $(FULL)
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python -c 'import sys, importlib.util as u; sys.exit(u.find_spec("torchvision") and "torchvision is installed: remove it, its builds break lightning and torchmetrics")'
 
+# One thread in each process: on two cores, two processes take little more than half of the time.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8
+
+# The rooms whose tests take seconds: equations, network, scores, recipes. For each change; before a commit run `make test`.
+FAST := tests/test_losses.py tests/test_recipe.py tests/test_checkpoint.py tests/model tests/metrics tests/training/test_step_losses.py
+
+test-fast: $(FULL)
+	$(PYTEST) $(FAST)
+
+test: $(FULL)
+	$(PYTEST)
+
+test-all: $(FULL)
+	$(PYTEST) -m "not gpu"
+
 docs: $(FULL)
 	$(BIN)/python docs/generate.py
 
 bench: $(FULL)
 	$(BIN)/python -m benchmarks
 
-# Renews constraints.txt: the newest versions that pyproject.toml allows, all extras, without local version tags.
+# Installs the git hooks of .pre-commit-config.yaml.
+hooks: $(FULL)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet pre-commit
+	$(BIN)/pre-commit install
+
+# Writes constraints.txt again: the newest versions that pyproject.toml allows, all extras, without local version tags.
 constraints: $(CORE)
 	$(BIN)/python -m venv --clear build/constraints
 	build/constraints/bin/pip install --quiet '.[train,clinic,deploy,scale,dev]'
@@ -58,15 +74,15 @@ clean:
 	rm -rf $(VENV) build dist out
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "deepmtdr needs Python >= 3.11, and none was found; say make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found; run: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(CORE): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Setting up $(VENV) (first time: a few minutes, PyTorch is large)"
+	@echo "Installing into $(VENV) (the first time takes a few minutes: PyTorch is large)"
 	$(INSTALL) --editable .
 	@touch $@
 
 $(FULL): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Setting up $(VENV) with $(EXTRAS) (first time: a few minutes, PyTorch is large)"
+	@echo "Installing into $(VENV) with $(EXTRAS) (the first time takes a few minutes: PyTorch is large)"
 	$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
