@@ -1,7 +1,7 @@
-"""Weights with all that made them: one safetensors file whose header holds the card as JSON. No pickle, ever.
+"""Checkpoints: weights and how they were made, in one safetensors file. Pickle is never used.
 
-The header's digest covers the card and every tensor, so that a changed byte anywhere is found. Files are written
-beside their place and moved over it: a kill leaves the old file or the new one.
+The header holds the card as JSON, and a SHA-256 digest of the card and every tensor, so that any changed byte is
+found. Files are written atomically: a kill leaves the old file or the new one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from deepmtdr.errors import CheckpointError, RecipeError
+from deepmtdr.errors import CheckpointError, ConfigError
+from deepmtdr.files import write_atomically
+from deepmtdr.labels import LabelSet
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.recipe import Recipe, from_dict, to_dict
+from deepmtdr.recipe import Recipe, recipe_from_dict, to_dict
 from deepmtdr.systems import build_system
 from deepmtdr.terms import ReferralThreshold
 
@@ -33,47 +35,51 @@ REFERRAL_SENSITIVITY = 0.9
 
 
 class Checkpoint(NamedTuple):
-    """A trained network and where it comes from."""
+    """A trained network, its recipe and its card."""
 
     model: DeepMTDR
     """In evaluation mode, float32."""
     recipe: Recipe
     card: dict[str, Any]
-    """Everything else the file says: weights' name, stage, step, data fingerprint, scores."""
+    """All else in the file: name of the weights, stage, step, data fingerprint, scores."""
     digest: str
-    """SHA-256 over card and tensors."""
+    """SHA-256 of card and tensors."""
+
+    @property
+    def labels(self) -> LabelSet:
+        """The lesion types and grades of the network's outputs."""
+        return self.recipe.labels
 
     @property
     def temperature(self) -> float:
-        """By which the grades' logits are divided before the softmax: `calibrate` wrote it; 1 without it."""
+        """Divisor of the grade logits before the softmax, as `calibrate` wrote it; 1 if the card has none."""
         return _number(_calibration(self.card).get("temperature", 1.0), "temperature", math.inf)
 
     @property
     def operating_point(self) -> ReferralThreshold | None:
-        """From which P(grade >= 2) on a photograph is called referable, at or nearest to `REFERRAL_SENSITIVITY`; None: unknown."""
+        """The threshold of P(referable) with a sensitivity nearest to `REFERRAL_SENSITIVITY`; None: not calibrated."""
         points = _calibration(self.card).get("operating_points") or {}
         try:
             found = [(point["wanted"], point["threshold"]) for point in points.get("referable", ())]
         except (AttributeError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"card: operating_points {points!r}, expected lists of wanted and threshold"
-            ) from error
-        read = [
+            expected = "expected lists of wanted and threshold"
+            raise CheckpointError(f"card: operating_points {points!r}, {expected}") from error
+        calibrated = [
             ReferralThreshold(_number(wanted, "wanted", 1.0), _number(value, "threshold", 1.0))
             for wanted, value in found
         ]
-        return min(read, key=lambda threshold: abs(threshold.sensitivity - REFERRAL_SENSITIVITY), default=None)
+        return min(calibrated, key=lambda threshold: abs(threshold.sensitivity - REFERRAL_SENSITIVITY), default=None)
 
 
 def save(path: Path, model: DeepMTDR, recipe: Recipe, *, half: bool = False, **card: Any) -> None:
     """Write a checkpoint.
 
     Args:
-        path: the `.safetensors` file; a copy of the card for people is written beside it as `.json`.
+        path: the `.safetensors` file; a copy of the card is written beside it as `.json`.
         model: the network.
-        recipe: what it was trained by.
-        half: keep float16 instead of float32 (for shipping).
-        card: anything JSON can hold: stage, step, scores, ...
+        recipe: the recipe of its training.
+        half: write float16 instead of float32 (for shipping).
+        card: further entries of the card, which JSON can hold: stage, step, scores, ...
     """
     tensors = {name: t.half() if half and t.is_floating_point() else t for name, t in model.state_dict().items()}
     card = {"recipe": to_dict(recipe), **card}
@@ -82,47 +88,45 @@ def save(path: Path, model: DeepMTDR, recipe: Recipe, *, half: bool = False, **c
 
 
 def update_card(path: Path, out: Path, *, digest: str, **entries: Any) -> None:
-    """Write a checkpoint again with other entries in its card: each tensor keeps type and value to the last bit.
+    """Copy a checkpoint with changed entries in its card; the tensors stay the same to the last bit.
 
     Args:
         path: the `.safetensors` file that is read.
         out: the file that is written, with the copy of the card beside it; may be `path`.
-        digest: of `path` when the entries were found.
-        **entries: take the place of those of the same name.
+        digest: the digest of `path` when the entries were computed.
+        **entries: new entries, which replace those of the same name.
 
     Raises:
-        CheckpointError: if `path` cannot be read, or is not the same any more.
+        CheckpointError: if `path` cannot be read, or has changed since.
     """
     tensors, card, found = read(path)
     if found != digest:
-        raise CheckpointError(f"{path}: SHA-256 {found[:12]}, expected {digest[:12]}: written anew in the meantime")
+        raise CheckpointError(f"{path}: SHA-256 {found[:12]}, expected {digest[:12]}: it was changed in the meantime")
     card |= entries
     write(out, tensors, card)
     _write_beside(out, card)
 
 
 def _write_beside(path: Path, card: Mapping[str, Any]) -> None:
-    """The card for people, as `.json`."""
-    temporary = path.with_suffix(".json.part")
-    temporary.write_text(json.dumps(card, indent=2) + "\n")
-    temporary.replace(path.with_suffix(".json"))
+    """The card as `.json`, for people."""
+    write_atomically(path.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
 
 
 def load(path: Path | None = None) -> Checkpoint:
-    """Read a checkpoint, or the weights shipped with the package.
+    """Read a checkpoint; without a path, the weights shipped with the package.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, no checkpoint, or of another architecture.
+        CheckpointError: if the file is missing or damaged, is not a checkpoint, or has another architecture.
     """
     if path is None:
         with resources.as_file(resources.files("deepmtdr") / "weights" / f"{SHIPPED_WEIGHTS}.safetensors") as shipped:
             return load(shipped)
     tensors, card, digest = read(path)
     try:
-        recipe = from_dict(Recipe, card.pop("recipe"), str(path))
-        model = build_system(recipe.system, recipe.parts, recipe.model)
+        recipe = recipe_from_dict(card.pop("recipe"), str(path))
+        model = build_system(recipe.system, recipe.parts, recipe.model, labels=recipe.labels)
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except (RecipeError, KeyError, RuntimeError) as error:
+    except (ConfigError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path}: not the architecture of this version: {reason}") from error
     return Checkpoint(model.eval(), recipe, card, digest)
@@ -133,14 +137,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(card)
-    temporary = path.with_suffix(".safetensors.part")
-    # Not safetensors' own save_file: nobody but the owner could read its files.
-    temporary.write_bytes(_in_order(to_bytes(tensors, metadata={"card": text, "digest": _digest(tensors, text)})))
-    temporary.replace(path)
+    # Not safetensors' own save_file: only the owner could read its files.
+    write_atomically(path, _sort_header(to_bytes(tensors, metadata={"card": text, "digest": _digest(tensors, text)})))
 
 
-def _in_order(file: bytes) -> bytes:
-    """The same safetensors file with its header's keys sorted: else each writing has an order of its own."""
+def _sort_header(file: bytes) -> bytes:
+    """The same safetensors file with the header's keys sorted, so that equal weights give equal files."""
     end = 8 + int.from_bytes(file[:8], "little")
     header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -151,7 +153,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """Read tensors, card and digest of a file made by `write`.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, or was not written by deepmtdr.
+        CheckpointError: if the file is missing or damaged, or was not written by deepmtdr.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -160,7 +162,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file, expected weights") from error
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: no safetensors file, or a damaged one: {error}") from error
+        raise CheckpointError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
     if "card" not in metadata or "digest" not in metadata:
         raise CheckpointError(f"{path}: safetensors without deepmtdr's card, expected a checkpoint of deepmtdr")
     found = _digest(tensors, metadata["card"])
@@ -170,16 +172,16 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of somebody else's safetensors file, such as published ImageNet weights.
+    """Read the tensors of any safetensors file, such as published ImageNet weights.
 
     Raises:
-        CheckpointError: if the file is missing or no safetensors file.
+        CheckpointError: if the file is missing, or is not a safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: no safetensors file: {error}") from error
+        raise CheckpointError(f"{path}: not a safetensors file: {error}") from error
 
 
 def _calibration(card: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -190,7 +192,7 @@ def _calibration(card: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _number(value: Any, name: str, most: float) -> float:
-    """What the card says under this name, if it can be meant."""
+    """A number of the card that is in range."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not (is_number and 0 < value <= most):
         expected = "a finite number above 0" + (f", at most {most:g}" if math.isfinite(most) else "")

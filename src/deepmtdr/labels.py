@@ -7,11 +7,15 @@ it, and the network's outputs, the losses, scores, CSV columns, pictures, report
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from deepmtdr.errors import LabelSetError
+from deepmtdr.errors import ConfigError, LabelSetError
 from deepmtdr.terms import Grade, Lesion
+from deepmtdr.toml_config import from_dict
 
 Coding = tuple[str, str, str]
 """A code of a terminology: DICOM's designator of the coding scheme, the code, its meaning."""
@@ -19,14 +23,17 @@ Coding = tuple[str, str, str]
 Colour = tuple[int, int, int]
 """Red, green, blue; 0 to 255."""
 
+REQUIRED_THRESHOLDS = ("any", "referable")
+"""Names of the thresholds that every label set has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LesionType:
     """One type of lesion that the segmentation subnet marks."""
 
-    code: str = ""
+    code: str
     """Letters and digits, such as `MA`: the type's name in file names, CSV columns and Python."""
-    name: str = ""
+    name: str
     """Full name for people, plural and lower case: "microaneurysms"."""
     colour: Colour = (213, 94, 0)
     """Its colour in every picture."""
@@ -40,7 +47,7 @@ class LesionType:
 class GradeLabel:
     """One grade of the disease."""
 
-    name: str = ""
+    name: str
     """For people, lower case: "moderate"."""
     coding: Coding | None = None
     """The answer's code in DICOM and FHIR; None: a private code of this project is used."""
@@ -59,14 +66,16 @@ class LabelSet:
         LabelSetError: from the constructor, if the values contradict each other.
     """
 
-    name: str = "diabetic-retinopathy"
+    name: str
     """Short name, for logs and errors."""
-    disease: str = "diabetic retinopathy"
+    disease: str
     """Full name for people, lower case."""
+    short_disease: str = ""
+    """Short form of the disease for captions, such as "retinopathy"; empty: the full name."""
     coding: Coding | None = None
     """Code of the disease; None: a private code of this project is used."""
-    lesions: tuple[LesionType, ...] = ()
-    grades: tuple[GradeLabel, ...] = ()
+    lesions: tuple[LesionType, ...]
+    grades: tuple[GradeLabel, ...]
     thresholds: dict[str, int] = field(default_factory=lambda: {"any": 1, "referable": 2})
     """Name of a yes-or-no question -> the lowest grade whose answer is yes. `any` and `referable` are required."""
 
@@ -74,35 +83,20 @@ class LabelSet:
         for problem in self._problems():
             raise LabelSetError(f"label set {self.name!r}: {problem}")
 
-    def _problems(self) -> Sequence[str]:
-        codes = [lesion.code for lesion in self.lesions]
-        problems = []
+    def _problems(self) -> Iterator[str]:
+        codes = self.codes
         if not codes or len({code.casefold() for code in codes}) < len(codes):
-            problems.append(f"lesion codes {codes}, expected at least one, each different (case does not count)")
-        problems += [
-            f"lesion code {code!r}, expected 1 to 16 letters, digits or underscores, starting with a letter"
-            for code in codes
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,15}", code)
-        ]
-        problems += [f"lesion {lesion.code} without a name" for lesion in self.lesions if not lesion.name]
-        problems += [
-            f"lesion {lesion.code} has the colour {lesion.colour}, expected three numbers from 0 to 255"
-            for lesion in self.lesions
-            if len(lesion.colour) != 3 or not all(0 <= value <= 255 for value in lesion.colour)
-        ]
-        if len(self.grades) < 2 or not all(grade.name for grade in self.grades):
-            problems.append(f"grades {self.grade_names}, expected at least two, each with a name")
-        problems += [
-            f"thresholds without {name!r}, expected any and referable at least"
-            for name in ("any", "referable")
-            if name not in self.thresholds
-        ]
-        problems += [
-            f"threshold {name} = {grade}, expected a grade from 1 to {len(self.grades) - 1}"
-            for name, grade in self.thresholds.items()
-            if not 1 <= grade < len(self.grades)
-        ]
-        return problems
+            yield f"lesion codes {list(codes)}, expected at least one, each different (case does not count)"
+        for lesion in self.lesions:
+            yield from _lesion_problems(lesion)
+        if len(self.grades) < 2 or not all(self.grade_names):
+            yield f"grades {list(self.grade_names)}, expected at least two, each with a name"
+        for name in REQUIRED_THRESHOLDS:
+            if name not in self.thresholds:
+                yield f"thresholds without {name!r}, expected at least {' and '.join(REQUIRED_THRESHOLDS)}"
+        for name, grade in self.thresholds.items():
+            if not 1 <= grade < len(self.grades):
+                yield f"threshold {name} = {grade}, expected a grade from 1 to {len(self.grades) - 1}"
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -138,7 +132,55 @@ class LabelSet:
         return self.lesions[self.channel(code)]
 
 
+def _lesion_problems(lesion: LesionType) -> Iterator[str]:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,15}", lesion.code):
+        yield f"lesion code {lesion.code!r}, expected 1 to 16 letters, digits or underscores, starting with a letter"
+    if not lesion.name:
+        yield f"lesion {lesion.code} without a name"
+    if not all(0 <= value <= 255 for value in lesion.colour):
+        yield f"lesion {lesion.code} has the colour {lesion.colour}, expected three numbers from 0 to 255"
+
+
+def load_label_set(path: Path) -> LabelSet:
+    """Read a label set from a TOML file.
+
+    The keys are the fields of `LabelSet`; the default of `name` is the name of the file. The order of the `[[lesions]]`
+    tables is the channel order, the order of the `[[grades]]` tables is that of the grades, from 0 on.
+
+    Raises:
+        LabelSetError: if the file cannot be read, is not TOML, or a key or value is wrong.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LabelSetError(f"{path}: cannot be read ({error.strerror}), expected a TOML file of labels") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LabelSetError(f"{path}: not valid TOML: {error}") from error
+    return label_set_from_dict({"name": path.stem, **values}, str(path))
+
+
+def label_set_from_dict(values: Mapping[str, Any], where: str) -> LabelSet:
+    """Build a label set from a table, as TOML or a checkpoint's card has it.
+
+    Args:
+        values: fields of `LabelSet`.
+        where: name of the file, for the error message.
+
+    Raises:
+        LabelSetError: if a key or value is wrong.
+    """
+    try:
+        return from_dict(LabelSet, values, where)
+    except LabelSetError as error:
+        raise LabelSetError(f"{where}: {error}") from error
+    except ConfigError as error:
+        raise LabelSetError(str(error)) from error
+
+
 DIABETIC_RETINOPATHY = LabelSet(
+    name="diabetic-retinopathy",
+    disease="diabetic retinopathy",
+    short_disease="retinopathy",
     lesions=(
         LesionType(
             code=Lesion.MA.name,

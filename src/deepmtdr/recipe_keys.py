@@ -1,0 +1,90 @@
+"""Recipe keys that were renamed, and keys that a stage does not have: errors in TOML, accepted in old checkpoints.
+
+In the first checkpoints, among them the shipped v0, every stage has the keys of all three.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from deepmtdr.recipe_stages import STAGE_TYPES, StageName
+
+RENAMED_DATA_KEYS = {
+    "looked_at": "validation_photographs",
+}
+"""Old key -> new key of [data]."""
+
+RENAMED_STAGE_KEYS = {
+    "epoch": "validate_every",
+    "falls_at": "decay_at",
+    "falls_by": "decay_factors",
+    "per_grade": "max_per_grade",
+    "recompute": "activation_checkpointing",
+    "small": "small_frame_share",
+}
+"""Old key -> new key of the three stages."""
+
+REASONS = {
+    "crop": "the grading stage takes whole frames",
+    "annotated": "the grading stage takes photographs with a grade, whether they have lesion masks or not",
+    "augmentation": "the grading stage takes cached outputs of the ISR and segmentation subnets",
+    "end_to_end": "the ISR subnet is frozen in the grading stage",
+    "lr_isr": "the ISR subnet is frozen in the grading stage",
+    "lr_segmentation": "the segmentation subnet is frozen in the grading stage",
+    "lr_grading": "the restoration stage has no grading subnet",
+    "balance": "only the grading stage draws photographs by grade",
+    "max_per_grade": "only the grading stage draws photographs by grade",
+    "small_frame_share": "only the grading stage begins on small frames",
+    "hide_image": "only the grading stage takes cached lesion maps beside the image",
+}
+"""Key that not every stage has -> why."""
+
+
+def find_wrong_keys(values: Mapping[str, Any]) -> Iterator[str]:
+    """Describe renamed keys, and keys of another stage, in the tables of a recipe file.
+
+    Other unknown keys are left to `toml_config.from_dict`.
+    """
+    yield from _renamed("data", _table(values, "data"), RENAMED_DATA_KEYS)
+    for name in STAGE_TYPES:
+        table = _table(values, name)
+        yield from _renamed(name, table, RENAMED_STAGE_KEYS)
+        for key in table:
+            if key in REASONS and key not in stage_keys(name):
+                others = ", ".join(other for other in STAGE_TYPES if key in stage_keys(other))
+                yield f"{name}.{key}: not a key of this stage: {REASONS[key]}. Remove it; it is a key of: {others}"
+
+
+def translate_old_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of an earlier version with today's keys; keys that had no effect in their stage are dropped."""
+    recipe = dict(values)
+    if _table(values, "data"):
+        recipe["data"] = _rename(_table(values, "data"), RENAMED_DATA_KEYS)
+    for name in STAGE_TYPES:
+        if table := _rename(_table(values, name), RENAMED_STAGE_KEYS):
+            unused = REASONS.keys() - stage_keys(name)
+            recipe[name] = {key: value for key, value in table.items() if key not in unused}
+    return recipe
+
+
+def stage_keys(name: StageName) -> set[str]:
+    """The keys of a stage."""
+    return {field.name for field in dataclasses.fields(STAGE_TYPES[name])}
+
+
+def _renamed(name: str, table: Mapping[str, Any], renamed: Mapping[str, str]) -> Iterator[str]:
+    for key in table:
+        if key in renamed:
+            yield f"{name}.{key}: renamed; expected {name}.{renamed[key]}"
+
+
+def _rename(table: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    return {renamed.get(key, key): value for key, value in table.items()}
+
+
+def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A table of the recipe; anything else is left to `from_dict`."""
+    table = values.get(name)
+    return table if isinstance(table, Mapping) else {}
