@@ -34,7 +34,7 @@ from deepmtdr.model.preprocessing import local_contrast
 from deepmtdr.photographs.field_of_view import crop_mask, crop_to_frame
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import FRAME, Grade
-from deepmtdr.training.augmentation import to_tensor
+from deepmtdr.model.preprocessing import image_to_tensor
 from deepmtdr.training.batches import Batch
 from deepmtdr.training.step_losses import backward_by_subnet, joint_losses
 
@@ -232,7 +232,7 @@ def _grading(width: int) -> GradingSubnet:
 def _drawing() -> tuple[Tensor, Tensor]:
     """The field of view of a drawn photograph of grade 3, and the masks of its lesions."""
     drawing = draw_photograph(0, Grade.SEVERE, size=FRAME)
-    hr = to_tensor(crop_to_frame(drawing.photograph, drawing.fov, FRAME))[None]
+    hr = image_to_tensor(crop_to_frame(drawing.photograph, drawing.fov, FRAME))[None]
     masks = [torch.from_numpy(crop_mask(mask, drawing.fov, FRAME)) for mask in drawing.lesion_masks]
     return hr, (torch.stack(masks)[None] > REGION_THRESHOLD).float()
 

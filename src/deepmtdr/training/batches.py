@@ -1,7 +1,7 @@
-"""Batches for the two stages, each a pure function of (frames, settings, random generator).
+"""Batches for the training stages: pure functions of frames, settings and a random generator.
 
-So a resumed run needs only the number of its step. Annotated and unannotated photographs are mixed in a stated ratio. A
-photograph graded 0 has no lesions: where its pixels were not annotated it counts as annotated with empty masks (R22).
+A resumed run therefore needs only the number of its step. A photograph with grade 0 has no lesions: if it has no lesion
+masks, it counts as annotated with empty masks (interpretation R22).
 """
 
 from __future__ import annotations
@@ -11,40 +11,65 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from deepmtdr.datasets.frames import Frame
-from deepmtdr.model.preprocessing import CONTRAST_LIMIT, CONTRAST_STEPS_PER_UNIT
-from deepmtdr.terms import Grade, Lesion
+from deepmtdr.model.preprocessing import CONTRAST_LIMIT, uint8_to_input
+from deepmtdr.recipe import Augmentation
 from deepmtdr.training.augmentation import random_crop, random_flip_rotate, rotate, rotation_margin, simulate_camera
 
 
 class Batch(NamedTuple):
-    """Photographs in the HR frame, or crops of them, with what is known."""
+    """Photographs in the HR frame, or crops of them, with their labels."""
 
     hr: Float[Tensor, "b 3 s s"]
-    """As sharp as the photographs are: what the ISR subnet is to reach."""
+    """HR images, the target of the ISR subnet."""
     degraded: Float[Tensor, "b 3 s s"]
-    """The same through a lesser camera, blurred, grainy, compressed: the LR is derived from it."""
-    lesion_masks: Float[Tensor, "b 4 s s"]
-    annotated: Bool[Tensor, "b 4"]
-    """Which types are known; elsewhere the masks say nothing."""
+    """The same, blurred, noisy and compressed: the LR images are made from them."""
+    lesion_masks: Float[Tensor, "b l s s"]
+    annotated: Bool[Tensor, "b l"]
+    """Which lesion types are annotated; the masks of the others have no meaning."""
     grade: Int[Tensor, " b"]
     graded: Bool[Tensor, " b"]
-    """Where False, `grade` says nothing."""
+    """Where False, `grade` has no meaning."""
+
+
+class CachedOutput(NamedTuple):
+    """Output of the frozen ISR and segmentation subnets for one photograph, kept for the grading stage."""
+
+    frame: Frame
+    image: UInt8[np.ndarray, "3 s s"]
+    """Input of the grading subnet (local contrast, or RGB): -3 to 3 as 0 to 255."""
+    lesions: UInt8[np.ndarray, "l s s"]
+    """Lesion probabilities x 255."""
+
+    def downsampled(self, factor: int) -> CachedOutput:
+        """`factor` times smaller: mean of the image, maximum of the lesions, so that small lesions do not vanish."""
+        image = F.avg_pool2d(torch.from_numpy(np.array(self.image)).float(), factor)
+        lesions = F.max_pool2d(torch.from_numpy(np.array(self.lesions)).float(), factor)
+        return CachedOutput(self.frame, image.round().byte().numpy(), lesions.byte().numpy())
+
+
+class GradingBatch(NamedTuple):
+    """Whole frames with their lesion maps and grades."""
+
+    image: Float[Tensor, "b 3 s s"]
+    """Inputs of the grading subnet; 0 where the image is hidden, so that it learns from the lesion maps alone."""
+    lesions: Float[Tensor, "b l s s"]
+    grade: Int[Tensor, " b"]
 
 
 def known_lesions(frame: Frame) -> tuple[bool, ...]:
-    """Which types are known for a frame: by annotation, or all of them by a grade of 0 (reading R22)."""
-    if frame.sample.grade is Grade.NEGATIVE and not frame.sample.lesion_masks:
-        return (True,) * len(Lesion)
-    return frame.sample.annotated
+    """Which lesion types are known: the annotated ones, or all of a photograph with grade 0 (interpretation R22)."""
+    if frame.sample.grade == 0 and not frame.sample.lesion_masks:
+        return (True,) * len(frame.labels.lesions)
+    return frame.sample.annotated(frame.labels)
 
 
 class PhotographSampler:
-    """Photographs to be drawn from: those with pixel-wise annotation, and the others by data set."""
+    """Draws photographs: from those with lesion masks, and from the others of each data set."""
 
     def __init__(self, frames: Iterable[Frame]) -> None:
         self.annotated: list[Frame] = []
@@ -54,7 +79,7 @@ class PhotographSampler:
             pool.append(frame)
 
     def draw(self, count: int, annotated_share: float, rng: np.random.Generator) -> list[Frame]:
-        """Draw photographs: the stated share annotated pixel-wise, the others evenly from each data set."""
+        """Draw photographs: the given share with lesion masks, the others evenly from each data set."""
         names, drawn = list(self.others), []
         for _ in range(count):
             pool = self.annotated
@@ -67,88 +92,58 @@ class PhotographSampler:
 def make_crop_batch(
     frames: Sequence[Frame],
     side: int,
-    zoom: float,
-    cameras: dict[str, float],
+    augmentation: Augmentation,
     rngs: Sequence[np.random.Generator],
-    *,
-    rotation: float = 0.0,
     camera_rngs: Sequence[np.random.Generator] | None = None,
 ) -> Batch:
-    """Augmented crops of the given photographs, each of `side` px; `side` 0 takes whole frames.
+    """Make augmented crops of the given photographs.
 
     Args:
         frames: photographs that fill the HR frame (scale 1).
-        side: of the crops, px.
-        zoom: see `transforms.crop`.
-        cameras: keyword arguments of `transforms.camera`.
-        rngs: each photograph's source of every choice.
-        rotation: largest angle by which a crop is turned, degrees; whole frames stay as they are.
-        camera_rngs: sources of the cameras' choices; None: `rngs`.
+        side: side of the crops, px; 0 takes whole frames, without zoom and rotation.
+        augmentation: ranges of the random changes.
+        rngs: a random generator for each photograph.
+        camera_rngs: the same for the changes of `simulate_camera`; None: `rngs`.
     """
-    shown, taken, masks = [], [], []
-    for frame, rng, lens in zip(frames, rngs, camera_rngs or rngs, strict=True):
-        both = random_flip_rotate(_cut(frame, side, zoom, rotation, rng), rng)
-        hr, shot = simulate_camera(both[:3], lens, **cameras)  # pyright: ignore[reportArgumentType]
-        shown.append(hr)
-        taken.append(shot)
+    ideal, degraded, masks = [], [], []
+    for frame, rng, camera_rng in zip(frames, rngs, camera_rngs or rngs, strict=True):
+        both = random_flip_rotate(_cut(frame, side, augmentation, rng), rng)
+        images = simulate_camera(both[:3], camera_rng, augmentation)
+        ideal.append(images[0])
+        degraded.append(images[1])
         masks.append(both[3:])
     return Batch(
-        torch.stack(shown).contiguous(memory_format=torch.channels_last),
-        torch.stack(taken).contiguous(memory_format=torch.channels_last),
+        torch.stack(ideal).contiguous(memory_format=torch.channels_last),
+        torch.stack(degraded).contiguous(memory_format=torch.channels_last),
         torch.stack(masks),
-        torch.tensor([known_lesions(f) for f in frames]),
+        torch.tensor([known_lesions(frame) for frame in frames]),
         *_grades(frames),
     )
 
 
-def _cut(frame: Frame, side: int, zoom: float, rotation: float, rng: np.random.Generator) -> Float[Tensor, "7 s s"]:
-    """Image and masks of one crop, or of the whole frame."""
+def _cut(frame: Frame, side: int, augmentation: Augmentation, rng: np.random.Generator) -> Float[Tensor, "c s s"]:
+    """Image and masks of one crop, or of the whole frame, as one stack of 3 + l channels."""
     if not side:
         return torch.cat(random_crop(frame, frame.pixels.shape[0], 1.0, rng))
-    if not rotation:
-        return torch.cat(random_crop(frame, side, zoom, rng))
-    degrees = rng.uniform(-rotation, rotation)
+    if not augmentation.rotation:
+        return torch.cat(random_crop(frame, side, augmentation.zoom, rng))
+    degrees = rng.uniform(-augmentation.rotation, augmentation.rotation)
     margin = int(np.ceil(side * rotation_margin(degrees)))
-    return rotate(torch.cat(random_crop(frame, margin, zoom, rng)), degrees, side)
-
-
-class CachedOutput(NamedTuple):
-    """What the standing ISR and segmentation subnets said of a photograph, kept for the grading stage."""
-
-    frame: Frame
-    image: np.ndarray
-    """3 s s: what the grading subnet sees of the frame (local contrast, or RGB), -3 to 3 as 0 to 255."""
-    lesions: np.ndarray
-    """4 s s: probability x 255."""
-
-    def downsampled(self, factor: int) -> CachedOutput:
-        """The same `factor` times smaller: contrast by its mean, lesions by their maximum, so that none vanishes."""
-        seen = F.avg_pool2d(torch.from_numpy(np.array(self.image)).float(), factor)
-        lesions = F.max_pool2d(torch.from_numpy(np.array(self.lesions)).float(), factor)
-        return CachedOutput(self.frame, seen.round().byte().numpy(), lesions.byte().numpy())
-
-
-class GradingBatch(NamedTuple):
-    """Whole frames with their lesion maps."""
-
-    image: Float[Tensor, "b 3 s s"]
-    """Frames as the grading subnet sees them; 0 (no contrast) where hidden, so that it learns to read lesion maps."""
-    lesions: Float[Tensor, "b 4 s s"]
-    grade: Int[Tensor, " b"]
+    return rotate(torch.cat(random_crop(frame, margin, augmentation.zoom, rng)), degrees, side)
 
 
 IntensityScaling = Callable[[Tensor, float], Tensor]
-"""What a network sees of a frame, in another light."""
+"""Changes the light of a network input by a factor."""
 
 
-def scale_contrast(seen: Float[Tensor, "3 s s"], factor: float) -> Float[Tensor, "3 s s"]:
-    """Of local contrast: more of it or less."""
-    return seen * factor
+def scale_contrast(network_input: Float[Tensor, "3 s s"], factor: float) -> Float[Tensor, "3 s s"]:
+    """More or less contrast, for inputs that are local contrast."""
+    return network_input * factor
 
 
-def scale_brightness(seen: Float[Tensor, "3 s s"], factor: float) -> Float[Tensor, "3 s s"]:
-    """Of RGB spread over [-3, 3]: brighter or darker, black stays black and white white."""
-    return (factor * (seen + CONTRAST_LIMIT)).clamp(0, 2 * CONTRAST_LIMIT) - CONTRAST_LIMIT
+def scale_brightness(network_input: Float[Tensor, "3 s s"], factor: float) -> Float[Tensor, "3 s s"]:
+    """Brighter or darker, for inputs that are RGB scaled to [-3, 3]: black stays black, white is the limit."""
+    return (factor * (network_input + CONTRAST_LIMIT)).clamp(0, 2 * CONTRAST_LIMIT) - CONTRAST_LIMIT
 
 
 def make_grading_batch(
@@ -158,34 +153,37 @@ def make_grading_batch(
     rngs: Sequence[np.random.Generator],
     scale_intensity: IntensityScaling = scale_contrast,
 ) -> GradingBatch:
-    """Draw graded photographs, data sets evenly, grades with frequency ** -balance; another tone and turn each time.
+    """Draw graded photographs: data sets equally often, grades with frequency ** -balance; each augmented anew.
 
     Args:
-        cached_outputs: what is drawn from.
-        balance: 0 takes grades as they are, 1 all alike.
+        cached_outputs: the photographs to draw from.
+        balance: 0 takes grades as frequent as they are, 1 all equally often.
         hide_image: how often the image is hidden.
-        rngs: each photograph's source of every choice, also of which one it is.
-        scale_intensity: how their light varies: `scale_brightness` where photographs were kept, not local contrast.
+        rngs: a random generator for each photograph of the batch; it also chooses the photograph.
+        scale_intensity: changes the light: `scale_contrast` for local contrast, `scale_brightness` for RGB.
     """
     sets: dict[str, list[CachedOutput]] = {}
-    for reading in cached_outputs:
-        sets.setdefault(reading.frame.sample.dataset, []).append(reading)
-    frames, lesions, drawn = [], [], []
+    for output in cached_outputs:
+        sets.setdefault(output.frame.sample.dataset, []).append(output)
+    images, lesions, frames = [], [], []
     for rng in rngs:
-        pool = sets[sorted(sets)[rng.integers(len(sets))]]
-        grades = np.array([r.frame.sample.grade for r in pool], int)
-        odds = np.bincount(grades, minlength=len(Grade))[grades] ** -float(balance)
-        reading = pool[rng.choice(len(pool), p=odds / odds.sum())]
-        maps = (torch.from_numpy(np.array(reading.lesions)).float() / 255) ** rng.uniform(0.7, 1.4)
-        seen = torch.from_numpy(np.array(reading.image)).float() / CONTRAST_STEPS_PER_UNIT - CONTRAST_LIMIT
-        seen = scale_intensity(seen, rng.uniform(0.7, 1.4)) * (rng.random() >= hide_image)
-        both = random_flip_rotate(torch.cat([seen, maps]), rng)
-        frames.append(both[:3])
+        output = _draw_by_grade(sets[sorted(sets)[rng.integers(len(sets))]], balance, rng)
+        maps = (torch.from_numpy(np.array(output.lesions)).float() / 255) ** rng.uniform(0.7, 1.4)
+        image = uint8_to_input(torch.from_numpy(np.array(output.image)))
+        image = scale_intensity(image, rng.uniform(0.7, 1.4)) * (rng.random() >= hide_image)
+        both = random_flip_rotate(torch.cat([image, maps]), rng)
+        images.append(both[:3])
         lesions.append(both[3:])
-        drawn.append(reading.frame)
-    return GradingBatch(torch.stack(frames), torch.stack(lesions), _grades(drawn)[0])
+        frames.append(output.frame)
+    return GradingBatch(torch.stack(images), torch.stack(lesions), _grades(frames)[0])
+
+
+def _draw_by_grade(pool: Sequence[CachedOutput], balance: float, rng: np.random.Generator) -> CachedOutput:
+    grades = np.array([output.frame.sample.grade for output in pool], int)
+    odds = np.bincount(grades)[grades] ** -float(balance)
+    return pool[rng.choice(len(pool), p=odds / odds.sum())]
 
 
 def _grades(frames: Sequence[Frame]) -> tuple[Tensor, Tensor]:
-    grades = [f.sample.grade for f in frames]
-    return torch.tensor([int(g or 0) for g in grades]), torch.tensor([g is not None for g in grades])
+    grades = [frame.sample.grade for frame in frames]
+    return torch.tensor([int(grade or 0) for grade in grades]), torch.tensor([grade is not None for grade in grades])

@@ -1,20 +1,20 @@
-"""What each training step is fed, made ahead by worker processes (Sec. IV-C).
+"""The batches of each training step, made ahead by worker processes (Sec. IV-C).
 
-A batch is a function of (recipe, stage, its number), and each photograph in it of its place in the batch beside: a
-resumed run, any number of workers, and any number of processes that share the batch see the same photographs.
+A batch depends only on the recipe, the stage and the batch's number, and a photograph in it also on its place in the
+batch. A resumed run, any number of workers, and any number of processes that share the batch get the same photographs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from deepmtdr.recipe import STAGES, Recipe, Stage
+from deepmtdr.recipe import STAGES, GradingStage, ImageStage, Recipe
 from deepmtdr.training.batches import (
     Batch,
     CachedOutput,
@@ -29,11 +29,11 @@ from deepmtdr.training.batches import (
 T = TypeVar("T")
 
 SMALL_FRAME_FACTOR = 4
-"""The first steps of the grading stage see frames so many times smaller, in batches so many times larger."""
+"""In the first steps of the grading stage frames are so many times smaller, and batches so many times larger."""
 
 
 class BatchShard(NamedTuple):
-    """Which photographs of each batch a process takes: every `of`-th from `first` on."""
+    """The photographs of each batch that a process takes: every `world_size`-th, from `rank` on."""
 
     rank: int = 0
     world_size: int = 1
@@ -43,20 +43,22 @@ WHOLE_BATCH = BatchShard()
 
 
 def load_batches(make: Callable[[int], T], batches: range, workers: int = 0) -> Iterator[T]:
-    """Batches in their order.
+    """Yield batches in their order.
 
     Args:
-        make: a batch by its number alone.
+        make: makes a batch from its number.
         batches: numbers of the batches.
-        workers: processes that make batches ahead, two each; 0: this one makes them when they are asked for.
+        workers: processes that make batches ahead, two each; 0: this process makes each when it is needed.
     """
     if not workers:
         yield from map(make, batches)
         return
-    yield from DataLoader(_Steps(make), None, sampler=batches, num_workers=workers, collate_fn=_as_it_is)
+    yield from DataLoader(_Batches(make), None, sampler=batches, num_workers=workers, collate_fn=_unchanged)
 
 
-class _Steps(Dataset[T]):
+class _Batches(Dataset[T]):
+    """Batches by their number, for PyTorch's loader."""
+
     def __init__(self, make: Callable[[int], T]) -> None:
         self.make = make
 
@@ -64,41 +66,33 @@ class _Steps(Dataset[T]):
         return self.make(index)
 
 
-def _as_it_is(batch: T) -> T:
+def _unchanged(batch: T) -> T:
     return batch
 
 
 @dataclass(frozen=True)
 class ImageBatches:
-    """Batches of the restoration and the joint stage: crops or whole frames, and the scale they come in by."""
+    """Batches of the restoration and the joint stage: crops or whole frames, and the scale of the LR images."""
 
     recipe: Recipe
-    name: str
-    """Of the stage."""
-    mixture: PhotographSampler
+    stage: ImageStage
+    sampler: PhotographSampler
     shard: BatchShard = WHOLE_BATCH
 
     def __call__(self, n: int) -> tuple[Batch, int]:
-        """Batch n."""
-        stage: Stage = getattr(self.recipe, self.name)
-        geometry = {name: value for name, value in asdict(stage.augmentation).items() if name in _GEOMETRY}
-        cameras = {name: value for name, value in asdict(stage.augmentation).items() if name not in _GEOMETRY}
-        rng = batch_rng(self.recipe, self.name, n)
+        """Make batch n."""
+        stage, seed = self.stage, _seed(self.recipe, self.stage.name, n)
+        rng = np.random.default_rng(seed)
         scale = draw_scale(stage.scales, rng)
-        drawn = self.mixture.draw(stage.batch, stage.annotated, rng)[self.shard.rank :: self.shard.world_size]
-        rngs = _own_rngs(_seed(self.recipe, self.name, n), stage.batch, self.shard)
-        lenses = _own_rngs([*_seed(self.recipe, self.name, n), geometry["seed"]], stage.batch, self.shard)
-        return make_crop_batch(
-            *(drawn, stage.crop, geometry["zoom"], cameras, rngs), rotation=geometry["rotation"], camera_rngs=lenses
-        ), scale
-
-
-_GEOMETRY = ("zoom", "rotation", "seed")
+        frames = self.sampler.draw(stage.batch, stage.annotated, rng)[self.shard.rank :: self.shard.world_size]
+        rngs = _photograph_rngs(seed, stage.batch, self.shard)
+        camera_rngs = _photograph_rngs([*seed, stage.augmentation.seed], stage.batch, self.shard)
+        return make_crop_batch(frames, stage.crop, stage.augmentation, rngs, camera_rngs), scale
 
 
 @dataclass(frozen=True)
 class GradingBatches:
-    """Batches of the grading stage: small frames first, whole ones then."""
+    """Batches of the grading stage: small frames in the first steps, then whole ones."""
 
     recipe: Recipe
     cached_outputs: Sequence[CachedOutput]
@@ -106,47 +100,44 @@ class GradingBatches:
     """The same, `SMALL_FRAME_FACTOR` times smaller."""
     shard: BatchShard = WHOLE_BATCH
     scale_intensity: IntensityScaling = scale_contrast
-    """How their light varies."""
+    """Random change of the light."""
     hide_image: bool = True
-    """Whether there is a network that learns anything from lesion maps without the image."""
+    """Whether the network can learn from lesion maps without the image."""
 
     def __call__(self, n: int) -> tuple[GradingBatch]:
-        """Batch n."""
+        """Make batch n."""
         stage = self.recipe.grading
-        first = n < count_small_frame_steps(stage) * stage.accumulate
-        pool, count = (self.small, SMALL_FRAME_FACTOR * stage.batch) if first else (self.cached_outputs, stage.batch)
-        rngs = _own_rngs(_seed(self.recipe, "grading", n), count, self.shard)
-        return (
-            make_grading_batch(
-                pool, stage.balance, stage.hide_image if self.hide_image else 0.0, rngs, self.scale_intensity
-            ),
-        )
+        is_small = n < count_small_frame_steps(stage) * stage.accumulate
+        pool, count = (self.small, SMALL_FRAME_FACTOR * stage.batch) if is_small else (self.cached_outputs, stage.batch)
+        rngs = _photograph_rngs(_seed(self.recipe, stage.name, n), count, self.shard)
+        hide_image = stage.hide_image if self.hide_image else 0.0
+        return (make_grading_batch(pool, stage.balance, hide_image, rngs, self.scale_intensity),)
 
 
-def count_small_frame_steps(stage: Stage) -> int:
-    """How many of the grading stage's steps, the first ones, are on small frames."""
-    return round(stage.small * stage.steps)
+def count_small_frame_steps(stage: GradingStage) -> int:
+    """Number of the first steps of the grading stage that are on small frames."""
+    return round(stage.small_frame_share * stage.steps)
 
 
 def draw_scale(scales: Mapping[str, float], rng: np.random.Generator) -> int:
-    """One of the scales, as often as the recipe says."""
+    """Draw one of the scales, as often as the recipe sets."""
     odds = np.array(list(scales.values()), float)
     return int(list(scales)[rng.choice(len(odds), p=odds / odds.sum())])
 
 
 def batch_rng(recipe: Recipe, stage: str, n: int) -> np.random.Generator:
-    """A batch's own source of randomness."""
+    """Random generator of batch n."""
     return np.random.default_rng(_seed(recipe, stage, n))
 
 
-def seed_torch(recipe: Recipe, stage: str, n: int, shard: BatchShard | None = None) -> None:
-    """Set torch's randomness (dropout) to the own one of batch n, and of a process's share in it."""
-    own = [*_seed(recipe, stage, n), *([shard.rank] if shard and shard.rank else [])]
-    torch.manual_seed(int(np.random.SeedSequence(own).generate_state(1)[0]))
+def seed_torch(recipe: Recipe, stage: str, n: int, shard: BatchShard = WHOLE_BATCH) -> None:
+    """Seed torch (dropout) for batch n, in each process with another seed."""
+    seed = [*_seed(recipe, stage, n), *([shard.rank] if shard.rank else [])]
+    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
 
-def _own_rngs(seed: Sequence[int], count: int, shard: BatchShard) -> list[np.random.Generator]:
-    """Of each photograph of a share, by its place in the whole batch."""
+def _photograph_rngs(seed: Sequence[int], count: int, shard: BatchShard) -> list[np.random.Generator]:
+    """A random generator for each photograph of the shard, by its place in the whole batch."""
     return [np.random.default_rng([*seed, 1 + place]) for place in range(count)[shard.rank :: shard.world_size]]
 
 
