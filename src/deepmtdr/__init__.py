@@ -1,6 +1,7 @@
-"""deepmtdr reads a low-resolution fundus photograph as if it were a good one (DeepMT-DR, Wang et al.).
+"""DeepMT-DR (Wang et al.): super-resolution, lesion segmentation and grading of low-resolution fundus photographs.
 
-The public names below are loaded when they are first asked for, so that `import deepmtdr` costs nothing.
+The names of `__all__` are the public interface. Each one is imported at its first use, so that `import deepmtdr` is
+fast and does not load PyTorch.
 """
 
 from __future__ import annotations
@@ -8,25 +9,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from deepmtdr._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from deepmtdr.checkpoint import Checkpoint, load
     from deepmtdr.datasets.sample import Sample
     from deepmtdr.errors import DeepMTDRError
+    from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet, load_label_set
     from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
     from deepmtdr.photographs.decode import read_photograph
-    from deepmtdr.photographs.field_of_view import map_to_photograph
+    from deepmtdr.photographs.geometry import map_to_photograph
     from deepmtdr.recipe import Recipe
     from deepmtdr.screening.engine import ScreeningEngine
     from deepmtdr.screening.report import ScreeningReport
     from deepmtdr.terms import Grade, Lesion
 
-__version__ = "0.1.0"
-
 __all__ = [
+    "DIABETIC_RETINOPATHY",
     "Checkpoint",
     "DeepMTDR",
     "DeepMTDRError",
     "Grade",
+    "LabelSet",
     "Lesion",
     "Prediction",
     "Recipe",
@@ -34,29 +38,34 @@ __all__ = [
     "ScreeningEngine",
     "ScreeningReport",
     "load",
+    "load_label_set",
     "map_to_photograph",
     "read_photograph",
 ]
 
 _LAZY_NAMES = {
     "Checkpoint": "deepmtdr.checkpoint",
+    "DIABETIC_RETINOPATHY": "deepmtdr.labels",
     "DeepMTDR": "deepmtdr.model.deepmtdr",
     "DeepMTDRError": "deepmtdr.errors",
     "Grade": "deepmtdr.terms",
+    "LabelSet": "deepmtdr.labels",
     "Lesion": "deepmtdr.terms",
     "Prediction": "deepmtdr.model.deepmtdr",
     "Recipe": "deepmtdr.recipe",
     "Sample": "deepmtdr.datasets.sample",
     "ScreeningEngine": "deepmtdr.screening.engine",
     "ScreeningReport": "deepmtdr.screening.report",
-    "map_to_photograph": "deepmtdr.photographs.field_of_view",
     "load": "deepmtdr.checkpoint",
+    "load_label_set": "deepmtdr.labels",
+    "map_to_photograph": "deepmtdr.photographs.geometry",
     "read_photograph": "deepmtdr.photographs.decode",
 }
+"""Public name -> the module that defines it."""
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from its home at first use (PEP 562)."""
+    """Import a public name at its first use (PEP 562)."""
     if name not in _LAZY_NAMES:
         raise AttributeError(f"module 'deepmtdr' has no attribute {name!r}; public names are {', '.join(__all__)}")
     value = getattr(import_module(_LAZY_NAMES[name]), name)
@@ -65,5 +74,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
+    """List the public names, imported or not."""
     return sorted({*globals(), *__all__})

@@ -1,7 +1,9 @@
-"""The verbs: each a thin door to a function that Python can call too. Heavy imports stay inside them."""
+"""The commands ("verbs") of the program `deepmtdr`, each a thin layer over a Python function.
 
-from deepmtdr.cli import data, evaluation, screening, training
-from deepmtdr.cli import dicom as clinic
+Importing this package loads neither PyTorch nor pandas: commands import what they need when they run.
+"""
+
+from deepmtdr.cli import data, dicom, evaluation, screening, service, training
 from deepmtdr.cli.app import app
 
-__all__ = ["app", "clinic", "data", "evaluation", "screening", "training"]
+__all__ = ["app", "data", "dicom", "evaluation", "screening", "service", "training"]

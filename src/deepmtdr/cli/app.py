@@ -1,13 +1,13 @@
-"""What every verb has: the program, its options, errors in one line, progress and tables."""
+"""The program `deepmtdr`: shared options, exit codes, one-line errors, progress and output."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -15,25 +15,31 @@ from rich.console import Console
 from deepmtdr import __version__
 from deepmtdr.errors import DeepMTDRError
 
+if TYPE_CHECKING:
+    from deepmtdr.evaluation.measure import PhotographResult
+    from deepmtdr.rendering.html import Table
+    from deepmtdr.screening.report import ScreeningReport
+
+T = TypeVar("T")
+
 app = typer.Typer(
-    help="Reads a low-resolution fundus photograph as if it were a good one. Research use: not a medical device.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 EXIT_SOME_FAILED = 1
-"""Exit code if something could not be done with an input; the others were done."""
+"""Exit code if some inputs could not be processed; the others were."""
 EXIT_NOTHING_DONE = 2
 """Exit code if nothing could be done: wrong arguments, damaged weights, a folder that cannot be written."""
 
 
 @contextmanager
 def exit_on_error(extra: str = "") -> Iterator[None]:
-    """What goes wrong on purpose is one line on stderr and exit code 2; anything else is a bug, with its traceback.
+    """Print an expected error as one line on stderr and exit with code 2. Other errors are bugs: traceback as usual.
 
     Args:
-        extra: whose libraries may be missing.
+        extra: the extra of this package that installs the libraries which the command needs.
     """
     try:
         yield
@@ -49,21 +55,33 @@ def exit_on_error(extra: str = "") -> Iterator[None]:
         raise typer.Exit(EXIT_NOTHING_DONE) from None
 
 
-def _show_version(asked: bool) -> bool:
-    if asked:
+def _show_version(requested: bool) -> bool:
+    if requested:
         typer.echo(f"deepmtdr {__version__}")
         raise typer.Exit
-    return asked
+    return requested
 
 
-def _low_resolution(size: int | None) -> int | None:
-    if size not in (None, 128, 256, 512):
-        raise typer.BadParameter(f"{size} is no low-resolution size, expected 128, 256 or 512")
-    return size
+def _check_precision(name: str) -> str:
+    if name not in ("auto", "fp32", "bf16"):
+        raise typer.BadParameter(f"{name!r}, expected auto, fp32 or bf16")
+    return name
 
 
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors) instead of the shipped weights.")]
-InputSize = Annotated[int | None, typer.Option(callback=_low_resolution, help="Reduce to 128, 256 or 512 px first.")]
+InputSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Reduce to this size in px first: 1/8, 1/4 or 1/2 of the frame (128, 256 or 512 for 1024 px)."
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        callback=_check_precision,
+        help="Number format of the convolutions: fp32, bf16, or auto (bf16 where the processor supports it).",
+    ),
+]
 
 
 @app.callback()
@@ -72,30 +90,33 @@ def main(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Reads a low-resolution fundus photograph as if it were a good one. Research use: not a medical device."""
+    """Grade low-resolution fundus photographs: super-resolution, lesions, grade, evidence (DeepMT-DR).
+
+    Research use: not a medical device.
+    """
 
 
-def collect_with_progress(items: Iterator[Any], total: int, name: str) -> list[Any]:
-    """Everything the iterator gives, with a progress bar on stderr, so that stdout is the result alone."""
+def collect_with_progress(items: Iterable[T], total: int, name: str) -> list[T]:
+    """All items of an iterable, with a progress bar on stderr while they are made."""
     from rich.progress import track
 
     console = Console(stderr=True)
     return list(track(items, name, total, console=console, transient=True, disable=not console.is_terminal))
 
 
-def print_scores(tables: list[Any], failures: list[Any]) -> None:
-    """Tables on stdout, a line on stderr for each photograph that is not in them, and the exit code."""
+def print_scores(tables: Iterable[Table], failures: Sequence[PhotographResult]) -> None:
+    """Print tables on stdout and a line on stderr for each photograph that failed, then exit."""
     from deepmtdr.cli.tables import build_table
 
     for table in tables:
         Console().print(build_table(*table))
-    for failure in failures:
-        typer.echo(f"{failure.dataset} {failure.name}: {failure.failure}", err=True)
+    for failed in failures:
+        typer.echo(f"{failed.dataset} {failed.name}: {failed.failure}", err=True)
     raise typer.Exit(EXIT_SOME_FAILED if failures else 0)
 
 
-def print_reports(reports: list[Any], skipped: list[Path], as_json: bool) -> None:
-    """The table or JSON on stdout; on stderr one line for each photograph that was not graded."""
+def print_reports(reports: Sequence[ScreeningReport], skipped: Sequence[Path], as_json: bool) -> None:
+    """Print a table or JSON on stdout, and a line on stderr for each photograph that was not graded, then exit."""
     from deepmtdr.cli.tables import report_table
     from deepmtdr.files import printable_path
 
@@ -104,12 +125,13 @@ def print_reports(reports: list[Any], skipped: list[Path], as_json: bool) -> Non
         typer.echo()
     else:
         Console().print(report_table(reports))
-    for report in reports:
-        if report.status != "ok":
-            typer.echo(f"{report.status}: {report.message}", err=True)
+    failed = [report for report in reports if report.status != "ok"]
+    for report in failed:
+        typer.echo(f"{report.status}: {report.message}", err=True)
     if skipped:
-        named = ", ".join(printable_path(path) for path in skipped[:5]) + (", ..." if len(skipped) > 5 else "")
-        typer.echo(f"left out, no photographs: {len(skipped)} files ({named})", err=True)
+        names = ", ".join(printable_path(path) for path in skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+        typer.echo(f"skipped, no photographs: {len(skipped)} files ({names})", err=True)
+    raise typer.Exit(EXIT_SOME_FAILED if failed else 0)
 
 
 if __name__ == "__main__":

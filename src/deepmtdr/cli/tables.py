@@ -1,48 +1,58 @@
-"""What a person sees on the screen: a table of reports, tables of anything else, the model card."""
+"""Tables on the terminal: reports, scores, the model card, the cost of the subnets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from deepmtdr.files import printable_path
-from deepmtdr.model.cost import SubnetCost
-from deepmtdr.screening.report import ScreeningReport
-from deepmtdr.terms import Lesion
+from deepmtdr.labels import DIABETIC_RETINOPATHY
+
+if TYPE_CHECKING:
+    from deepmtdr.model.cost import SubnetCost
+    from deepmtdr.screening.report import ScreeningReport
 
 MAX_ROWS = 40
-"""Rows of a table of photographs; all of them stand in results.csv."""
+"""Most photographs in a table on the terminal; results.csv has all of them."""
 
 
 def report_table(reports: Sequence[ScreeningReport]) -> Table:
-    """One row a photograph: grade, probability of referable disease, lesions by type."""
+    """One row for each photograph: grade, probability of referable disease, number of lesions of each type."""
+    labels = reports[0].labels if reports else DIABETIC_RETINOPATHY
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("photograph", overflow="fold")
     table.add_column("grade")
     table.add_column("referable", justify="right")
-    for lesion in Lesion:
-        table.add_column(lesion.name, justify="right")
+    for code in labels.codes:
+        table.add_column(Text(code), justify="right")
     for report in reports[:MAX_ROWS]:
-        table.add_row(Text(printable_path(report.path.name or report.path)), *_cells(report))
+        table.add_row(Text(printable_path(report.path.name or report.path)), *_report_cells(report))
     if len(reports) > MAX_ROWS:
         table.add_row(Text(f"... and {len(reports) - MAX_ROWS} more"))
     return table
 
 
-def _cells(report: ScreeningReport) -> list[str]:
+def _report_cells(report: ScreeningReport) -> list[Text]:
     if report.grade is None or report.p_referable is None:
-        return [f"[yellow]{report.status}[/]"]
-    grade = f"{int(report.grade)} {report.grade.full_name}"
+        return [Text(report.status, "yellow")]
     counts = report.counts or {}
-    return [grade, f"{report.p_referable:.0%}", *(str(counts.get(lesion, "")) for lesion in Lesion)]
+    cells = [f"{report.grade} {report.grade_name}", f"{report.p_referable:.0%}"]
+    return [Text(cell) for cell in (*cells, *(str(counts.get(code, "")) for code in report.labels.codes))]
 
 
 def build_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, numbers: bool = True) -> Table:
-    """A table of cells that are ready; all but the first column are numbers, or all are words."""
+    """A table of cells that are text already.
+
+    Args:
+        title: printed above.
+        columns: heads of the columns.
+        rows: the cells.
+        numbers: align all columns but the first to the right.
+    """
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if number and numbers else "left")
@@ -51,23 +61,28 @@ def build_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
     return table
 
 
-def cost_table(costs: Iterable[SubnetCost], way: str) -> Table:
-    """Parameters and operations of each subnet."""
+def cost_table(costs: Iterable[SubnetCost], scaling: str) -> Table:
+    """Parameters and operations of each subnet.
+
+    Args:
+        costs: from `count_cost`.
+        scaling: text for the title: "256 px into 1024 px".
+    """
     rows = [(cost.name, f"{cost.parameters:,}", f"{cost.flops / 1e9:,.1f}") for cost in costs]
-    return build_table(f"Cost of one photograph, {way}", ("subnet", "parameters", "GFLOPs"), rows)
+    return build_table(f"Cost of one photograph, {scaling}", ("subnet", "parameters", "GFLOPs"), rows)
 
 
 def card_table(card: Mapping[str, Any]) -> Table:
-    """The model card: what is nested is named with dots."""
-    return build_table("Model card", ("", ""), _flat(card), numbers=False)
+    """The model card; nested entries get names with dots, such as `recipe.data.frame`."""
+    return build_table("Model card", ("", ""), _flatten(card), numbers=False)
 
 
-def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
+def _flatten(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+            yield from _flatten(inner, f"{name}.{key}" if name else str(key))
     elif isinstance(value, list) and any(isinstance(inner, Mapping | list) for inner in value):
         for number, inner in enumerate(value):
-            yield from _flat(inner, f"{name}.{number}")
+            yield from _flatten(inner, f"{name}.{number}")
     else:
         yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,171 +1,163 @@
-"""The door for users: one photograph in, one ScreeningReport out (Sec. I, Fig. 6)."""
+"""Grade one photograph: from a file to a `ScreeningReport` (Sec. I, Fig. 6)."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
+from scipy.special import softmax
 
 from deepmtdr import __version__
-from deepmtdr import checkpoint as checkpoints
-from deepmtdr.errors import CheckpointError, NoFieldOfViewError, PhotographError, UngradableError
-from deepmtdr.files import printable_path
-from deepmtdr.photographs.decode import (
-    FieldOfView,
-    InputScale,
-    choose_input_scale,
-    crop_to_frame,
-    find_fov,
-    fov_mask,
-    read_photograph,
-)
-from deepmtdr.screening.needs_review import NOT_GRADED, find_review_reasons
+from deepmtdr.errors import NoFieldOfViewError, PhotographError, UngradableError
+from deepmtdr.files import file_sha256, printable_path
+from deepmtdr.labels import LabelSet
+from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
+from deepmtdr.photographs.geometry import FieldOfView, choose_input_scale, fov_mask
+from deepmtdr.screening.needs_review import find_review_reasons
+from deepmtdr.screening.predictor import Predictor
 from deepmtdr.screening.quality import Quality, assess_quality
 from deepmtdr.screening.quality_features import QUALITY_FRAME_SIDE
 from deepmtdr.screening.quality_model import Fault
 from deepmtdr.screening.report import Pictures, ScreeningReport, Status
-from deepmtdr.terms import FRAME, LESION_THRESHOLD, Grade, Lesion
+from deepmtdr.terms import LESION_THRESHOLD
 
-__all__ = ["PRECISIONS", "ScreeningEngine", "ScreeningReport"]
-
-PRECISIONS = ("auto", "fp32", "bf16")
-"""`auto`: bfloat16 where the processor multiplies it natively, float32 elsewhere."""
+__all__ = ["ScreeningEngine", "ScreeningReport"]
 
 log = logging.getLogger(__name__)
 
 
 class ScreeningEngine:
-    """Reads photographs with one checkpoint.
+    """Grades photographs with one set of weights.
 
-    `ScreeningEngine.load().predict("eye.jpg").grade` is all that most need.
+    `ScreeningEngine.load().predict("eye.jpg").grade` is all that most programs need.
     """
 
-    def __init__(self, checkpoint: checkpoints.Checkpoint, precision: str = "auto") -> None:
-        """Take a loaded checkpoint.
+    def __init__(self, predictor: Predictor) -> None:
+        """Use a loaded network.
 
         Args:
-            checkpoint: the network in evaluation mode, with its recipe and card; a calibration in it is used.
-            precision: of the convolutions, one of `PRECISIONS`.
-
-        Raises:
-            CheckpointError: if the card's calibration makes no sense, or the system has not all three tasks.
-            ValueError: if the precision is unknown.
+            predictor: the network; `load` makes one that runs with PyTorch.
         """
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision {precision!r}, expected one of {PRECISIONS}")
-        if not (checkpoint.model.has_grading and checkpoint.model.has_segmentation):
-            does = "grades, but segments no lesions" if checkpoint.model.has_grading else "does not grade"
-            raise CheckpointError(
-                f"weights of {checkpoint.recipe.system}, which {does}; expected a system of all tasks"
-            )
-        # Channels-last: on CPUs convolutions take two thirds of the time, in bfloat16 half.
-        self.model = checkpoint.model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.frame = checkpoint.recipe.data.frame
-        self.weights = f"{checkpoint.card.get('weights', checkpoint.recipe.name)}-{checkpoint.digest[:12]}"
-        self.temperature, self.operating_point = checkpoint.temperature, checkpoint.operating_point
-        self.bf16 = supports_bf16() if precision == "auto" else precision == "bf16"
+        self.predictor = predictor
 
     @classmethod
     def load(
         cls, weights: Path | None = None, *, precision: str = "auto", threads: int | None = None
     ) -> ScreeningEngine:
-        """Load the shipped weights, or those of a file.
+        """Load the shipped weights, or those of a file, to run with PyTorch.
 
         Args:
-            weights: a `.safetensors` checkpoint of deepmtdr; None for the shipped ones.
-            precision: of the convolutions, one of `PRECISIONS`.
-            threads: of PyTorch, for the whole process; None leaves them.
+            weights: a `.safetensors` checkpoint of deepmtdr; None: the shipped weights.
+            precision: number format of the convolutions, one of `PRECISIONS`.
+            threads: number of PyTorch's threads, for the whole process; None: unchanged.
 
         Raises:
-            CheckpointError: if the weights are missing, damaged, or of another architecture.
+            CheckpointError: if the weights are missing, damaged, of another architecture, or not of all three tasks.
+            ValueError: if the precision is unknown.
         """
-        if threads is not None:
-            torch.set_num_threads(threads)
-        return cls(checkpoints.load(weights), precision)
+        from deepmtdr.screening.torch_predictor import TorchPredictor
+
+        return cls(TorchPredictor.load(weights, precision=precision, threads=threads))
+
+    @property
+    def labels(self) -> LabelSet:
+        """Lesion types and grades of the weights."""
+        return self.predictor.info.labels
 
     def predict(self, path: Path | str, as_lr: int | None = None) -> ScreeningReport:
-        """Read one photograph. A bad photograph is a report that says so, never an exception.
+        """Grade one photograph. A photograph that cannot be graded gives a report with the reason, not an exception.
 
         Args:
             path: JPEG, PNG, TIFF, PPM, BMP or DICOM file.
-            as_lr: reduce to this size (128, 256 or 512 px) first, whatever the photograph's own (reading R19).
+            as_lr: reduce the field of view to this size first (1/8, 1/4 or 1/2 of the frame; 128, 256 or 512 px for
+                the shipped weights). None: the nearest size to its own (interpretation R19).
 
         Raises:
-            ValueError: if `as_lr` is none of these sizes.
+            InputSizeError: if `as_lr` is none of these sizes.
         """
-        choose_input_scale(FRAME, as_lr)  # a wrong size is the caller's mistake, not the photograph's
+        frame = self.predictor.info.frame
+        choose_input_scale(frame, as_lr, frame)  # raises: a wrong size is an error of the caller, not of the photograph
         path, started = Path(path), time.perf_counter()
-        facts: dict[str, Any] = {}
+        report = self._process(path, as_lr)
+        return replace(report, sha256=report.sha256 or _digest(path), seconds=time.perf_counter() - started)
+
+    def report_failure(self, path: Path, reason: str, status: Status = "error") -> ScreeningReport:
+        """Make the report of a photograph that was not graded.
+
+        Args:
+            path: of the photograph.
+            reason: why it was not graded; the report's message is one line with path and reason.
+            status: `error` or `ungradable`.
+        """
+        return _failed(self._empty_report(path), reason, status)
+
+    def _empty_report(self, path: Path) -> ScreeningReport:
+        info = self.predictor.info
+        return ScreeningReport(
+            path=path,
+            status="error",
+            labels=info.labels,
+            weights=info.weights,
+            version=__version__,
+            precision=info.precision,
+        )
+
+    def _process(self, path: Path, as_lr: int | None) -> ScreeningReport:
+        """Decode, assess and grade; the report is filled as far as that succeeds."""
+        report = self._empty_report(path)
         try:
             photograph = read_photograph(path)
             height, width = photograph.pixels.shape[:2]
-            facts = {"sha256": photograph.sha256, "width": width, "height": height}
+            report = replace(report, sha256=photograph.sha256, width=width, height=height)
             fov, quality = assess_photograph(photograph.pixels)
-            facts |= {"quality": quality.score, "fault": quality.fault}
+            report = replace(report, quality=quality.score, fault=quality.fault)
             if quality.reason is not None:
                 raise UngradableError(quality.reason)
-            facts |= self._see(photograph.pixels, fov, as_lr)
-            marks = find_review_reasons(quality.score, facts["probabilities"], self.operating_point)
-            return self._report(path, "ok", **facts, review_reasons=marks, seconds=time.perf_counter() - started)
+            return self._grade(report, photograph.pixels, fov, as_lr)
+        except NoFieldOfViewError as error:
+            return _failed(replace(report, fault=Fault.NO_FIELD), str(error), "ungradable")
         except UngradableError as error:
-            status, reason = "ungradable", str(error)
-            if isinstance(error, NoFieldOfViewError):
-                facts["fault"] = Fault.NO_FIELD
+            return _failed(report, str(error), "ungradable")
         except (PhotographError, OSError) as error:
-            status, reason = "error", str(error)
-        except Exception as error:  # one photograph must not end a night's batch
-            log.debug("reading %s failed", path, exc_info=True)
-            status, reason = "error", f"{type(error).__name__}: {error}"
-        facts.setdefault("sha256", _digest(path))
-        return self.report_failure(path, reason, status, **facts, seconds=time.perf_counter() - started)
+            return _failed(report, str(error), "error")
+        except Exception as error:  # one photograph must not end the batch of a night
+            log.debug("grading %s failed", path, exc_info=True)
+            return _failed(report, f"{type(error).__name__}: {error}", "error")
 
-    def report_failure(self, path: Path, reason: str, status: Status = "error", **facts: Any) -> ScreeningReport:
-        """The report of a photograph that was not graded: its message is one line with path and reason."""
-        reason = " ".join(reason.removeprefix(f"{path}: ").split())
-        message = printable_path(f"{path}: {reason}")
-        return self._report(path, status, message=message, review_reasons=NOT_GRADED, **facts)
-
-    def _report(self, path: Path, status: Status, **facts: Any) -> ScreeningReport:
-        said = {"weights": self.weights, "version": __version__, "precision": "bf16" if self.bf16 else "fp32"}
-        return ScreeningReport(path=path, status=status, **said, **facts)
-
-    def _see(self, pixels: UInt8[np.ndarray, "h w 3"], fov: FieldOfView, as_lr: int | None) -> dict[str, Any]:
-        """Everything that the network says of a photograph."""
-        scale = choose_input_scale(fov.side, as_lr).scale
-        way = InputScale(self.frame // scale, scale)
-        pictures, probabilities = self._predict(pixels, fov, way)
-        counts, areas = measure_lesions(pictures.lesions, fov_mask(pictures.sr))
-        grade = Grade(int(np.argmax(probabilities)))
-        return {
-            **{"fov": fov, "way": way, "pictures": pictures, "counts": counts, "areas": areas},
-            **{"grade": grade, "probabilities": tuple(float(p) for p in probabilities)},
-            "operating_point": self.operating_point,
-        }
-
-    def _predict(
-        self, pixels: UInt8[np.ndarray, "h w 3"], fov: FieldOfView, way: InputScale
-    ) -> tuple[Pictures, Float[np.ndarray, " 5"]]:
-        seen = crop_to_frame(pixels, fov, way.lr_size)
-        image = torch.from_numpy(seen.copy()).permute(2, 0, 1)[None].float() / 255
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            prediction, evidence = self.model.predict(image, way.scale)
-        sr = (255 * prediction.sr[0].float()).round().byte().permute(1, 2, 0).contiguous().numpy()
-        lesions = prediction.lesions[0].float().clamp(0, 1).numpy()
-        photograph = crop_to_frame(pixels, fov, self.frame)
-        probabilities = (prediction.grade_logits[0].double() / self.temperature).softmax(dim=0).float().numpy()
-        return Pictures(photograph, sr, lesions, evidence[0, 0].float().clamp(0, 1).numpy()), probabilities
+    def _grade(
+        self, report: ScreeningReport, pixels: UInt8[np.ndarray, "h w 3"], fov: FieldOfView, as_lr: int | None
+    ) -> ScreeningReport:
+        """Run the network and add its results to the report."""
+        info = self.predictor.info
+        way = choose_input_scale(fov.side, as_lr, info.frame)
+        findings = self.predictor.predict(crop_to_frame(pixels, fov, way.lr_size), way.scale)
+        probabilities = softmax(findings.grade_logits.astype(np.float64) / info.temperature).astype(np.float32)
+        counts, areas = measure_lesions(findings.lesions, fov_mask(findings.sr), info.labels.codes)
+        photograph = crop_to_frame(pixels, fov, info.frame)
+        graded = replace(
+            report,
+            status="ok",
+            grade=int(np.argmax(probabilities)),
+            probabilities=tuple(float(p) for p in probabilities),
+            operating_point=info.operating_point,
+            counts=counts,
+            areas=areas,
+            fov=fov,
+            way=way,
+            pictures=Pictures(photograph, findings.sr, findings.lesions, findings.evidence),
+        )
+        return replace(graded, review_reasons=find_review_reasons(graded))
 
 
 def assess_photograph(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[FieldOfView, Quality]:
-    """Find the field of view and assess what is in it.
+    """Find the field of view and assess its quality.
 
     Args:
         pixels: the upright photograph, RGB.
@@ -178,35 +170,36 @@ def assess_photograph(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[FieldOfView, 
 
 
 def measure_lesions(
-    lesions: Float[np.ndarray, "4 s s"], inside: Bool[np.ndarray, "s s"]
-) -> tuple[Mapping[Lesion, int], Mapping[Lesion, float]]:
-    """Count and measure what is there with probability >= `LESION_THRESHOLD`.
+    lesions: Float[np.ndarray, "l s s"], inside: Bool[np.ndarray, "s s"], codes: Sequence[str]
+) -> tuple[Mapping[str, int], Mapping[str, float]]:
+    """Count and measure the lesions, where their probability is at least `LESION_THRESHOLD`.
 
     Args:
-        lesions: probabilities of MA, HE, EX, SE.
+        lesions: probability of each lesion type.
         inside: the field of view.
+        codes: of the lesion types, in the order of the channels.
 
     Returns:
-        The number of connected parts (8 neighbours) of each type, and their area in per cent of the field of view.
+        For each code the number of connected parts (8 neighbours), and their area in per cent of the field of view.
     """
     counts, areas = {}, {}
-    for lesion in Lesion:
-        present = (lesions[lesion] >= LESION_THRESHOLD) & inside
-        counts[lesion] = int(ndimage.label(present, np.ones((3, 3)))[1])  # pyright: ignore[reportIndexIssue]
-        areas[lesion] = 100 * float(present.sum()) / max(int(inside.sum()), 1)
+    for code, probability in zip(codes, lesions, strict=True):
+        present = (probability >= LESION_THRESHOLD) & inside
+        counts[code] = int(ndimage.label(present, np.ones((3, 3)))[1])  # pyright: ignore[reportIndexIssue]
+        areas[code] = 100 * float(present.sum()) / max(int(inside.sum()), 1)
     return counts, areas
 
 
-def supports_bf16() -> bool:
-    """Whether this processor has instructions for bfloat16; where it has none, float32 is faster."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+def _failed(report: ScreeningReport, reason: str, status: Status) -> ScreeningReport:
+    """The report with the reason why the photograph was not graded."""
+    reason = " ".join(reason.removeprefix(f"{report.path}: ").split())
+    failed = replace(report, status=status, message=printable_path(f"{report.path}: {reason}"))
+    return replace(failed, review_reasons=find_review_reasons(failed))
 
 
 def _digest(path: Path) -> str | None:
-    """SHA-256 of a file that could not be decoded; None if it cannot even be read."""
+    """SHA-256 of a file that could not be decoded; None if the file cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return None

@@ -1,61 +1,56 @@
-"""Why a person should look at a photograph although it has a grade (Sec. I: screening is for those who then look)."""
+"""Why a person should review a photograph although it has a grade (Sec. I)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deepmtdr.terms import Grade, ReferralThreshold
+from deepmtdr.screening.report import PROBABILITY_DIGITS, ScreeningReport
 
-NOT_GRADED = ("not graded",)
-"""Of a photograph without a grade."""
+NOT_GRADED = "not graded"
+"""The reason of a photograph without a grade."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewLimits:
-    """Beyond these a graded photograph is marked for a human reader. The figures behind them: docs/clinic.md."""
+    """Limits beyond which a graded photograph is marked for review. How they were chosen: docs/clinic.md."""
 
     quality: float = 0.8
-    """Score of the photograph below which it is borderline."""
-    confidence: float = 0.3
-    """Probability of the grade below which it is uncertain; five grades alike have 0.2 each."""
+    """Quality score below which the photograph is borderline."""
+    confidence: float = 1.5
+    """Probability of the predicted grade below which the grade is uncertain, as a multiple of the probability that
+    each grade has when all are alike: 0.3 for five grades."""
     margin: float = 0.2
-    """How near P(referable) may come to the operating point, as a share of the way from there to 0 or 1, whichever is
-    nearer. Without an operating point it is held against 1/2: 0.4 to 0.6 is too near."""
+    """How near P(referable) may come to the operating point, as a share of the distance from the operating point to 0
+    or 1, whichever is nearer. Without an operating point 1/2 is used: 0.4 to 0.6 is then too near."""
 
 
-def find_review_reasons(
-    quality: float,
-    probabilities: Sequence[float],
-    operating_point: ReferralThreshold | None,
-    limits: ReviewLimits | None = None,
-) -> tuple[str, ...]:
-    """Say why a person should look at a graded photograph.
+def find_review_reasons(report: ScreeningReport, limits: ReviewLimits | None = None) -> tuple[str, ...]:
+    """Find the reasons why a person should review a photograph.
 
     Args:
-        quality: the gate's score, in [0, 1].
-        probabilities: of the grades 0-4.
-        operating_point: the operating point; None where the weights have none.
-        limits: where to draw the lines.
+        report: of the photograph; its own `review_reasons` are not used.
+        limits: limits for a graded photograph; None: the defaults.
 
     Returns:
-        One clause for each reason, each without a semicolon; empty if there is none.
+        One clause for each reason, without semicolons; empty if there is none.
     """
-    return tuple(_reasons(quality, probabilities, operating_point, limits or ReviewLimits()))
+    return tuple(_reasons(report, limits or ReviewLimits()))
 
 
-def _reasons(
-    quality: float, probabilities: Sequence[float], operating_point: ReferralThreshold | None, limits: ReviewLimits
-) -> Iterator[str]:
-    if quality < limits.quality:
-        yield f"borderline quality {quality:.2f}"
-    if max(probabilities) < limits.confidence:
-        yield f"uncertain grade, probability {max(probabilities):.2f}"
-    p = sum(p for grade, p in zip(Grade, probabilities, strict=True) if grade.referable)
-    point = 0.5 if operating_point is None else operating_point.value
-    named = "one half" if operating_point is None else f"the operating point {point:.2f}"
+def _reasons(report: ScreeningReport, limits: ReviewLimits) -> Iterator[str]:
+    if report.grade is None or report.probabilities is None or report.p_referable is None:
+        yield NOT_GRADED
+        return
+    if report.quality is not None and report.quality < limits.quality:
+        yield f"borderline quality {report.quality:.2f}"
+    confidence = max(report.probabilities)
+    if confidence < limits.confidence / len(report.probabilities):
+        yield f"uncertain grade, probability {confidence:.2f}"
+    p = round(report.p_referable, PROBABILITY_DIGITS)
+    point = 0.5 if report.operating_point is None else report.operating_point.value
+    name = "one half" if report.operating_point is None else f"the operating point {point:.2f}"
     if abs(p - point) < limits.margin * min(point, 1 - point):
-        yield f"P(referable) {p:.2f} close to {named}"
-    grade = Grade(max(range(len(probabilities)), key=probabilities.__getitem__))
-    if grade.referable != (p >= point):
-        yield f"grade {int(grade)}, but P(referable) {p:.2f} on the other side of {named}"
+        yield f"P(referable) {p:.2f} close to {name}"
+    if (report.grade >= report.labels.referable_from) != (p >= point):
+        yield f"grade {report.grade}, but P(referable) {p:.2f} on the other side of {name}"

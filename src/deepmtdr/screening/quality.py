@@ -1,7 +1,8 @@
-"""The quality gate: can this frame be graded at all, and if not, why (before Fig. 6).
+"""The quality gate: decides whether a photograph can be graded, and if not, why (before Fig. 6).
 
-It refuses what is too small, what is no fundus photograph, and what is so poor that no reader could grade it. It does
-not judge whether a specialist would call a faint photograph adequate: that is what the score is beside each grade for.
+It refuses photographs that are too small, pictures that are no fundus photographs, and photographs that no reader could
+grade. It does not decide whether a specialist would call a faint photograph adequate; the quality score beside each
+grade is for that.
 """
 
 from __future__ import annotations
@@ -17,55 +18,54 @@ from deepmtdr.screening.quality_model import Fault, score_quality
 
 @dataclass(frozen=True, kw_only=True)
 class QualityLimits:
-    """Beyond these a frame is not graded. The figures behind them: docs/clinic.md."""
+    """Limits beyond which a photograph is not graded. How they were chosen: docs/clinic.md."""
 
     fov_side: int = 96
-    """Smallest field of view in the photograph's pixels."""
+    """Smallest field of view, px of the photograph."""
     quality: float = 0.3
-    """Least score; of the untouched photographs that a fit did not see 99 % have it, of spoilt ones 0.5 %."""
+    """Smallest quality score. In cross-validation 99 % of untouched and 0.5 % of degraded photographs reach it."""
     not_fundus: float = 0.7
-    """Largest probability of being no fundus photograph; none of those photographs reached it."""
+    """Largest probability of being no fundus photograph. No untouched photograph reached it in cross-validation."""
 
 
 class Quality(NamedTuple):
-    """What the gate says of a frame."""
+    """The gate's decision on a photograph."""
 
     score: float
-    """In [0, 1]: how fit it is to be graded; little means nothing more where the fault is `NO_FUNDUS` or `SMALL`."""
+    """How fit it is to be graded, in [0, 1]. Without meaning if the fault is `NO_FUNDUS` or `SMALL`."""
     fault: Fault | None
-    """Why it is not graded; None when gradable."""
+    """Why it is not graded; None if it can be graded."""
     reason: str | None
-    """One clause: what was found and what was expected; None when gradable."""
+    """One clause: what was found and what was expected; None if it can be graded."""
 
     @property
     def gradable(self) -> bool:
-        """Whether it may be graded."""
+        """Whether it can be graded."""
         return self.fault is None
 
 
 def assess_quality(
     frame: UInt8[np.ndarray, "s s 3"], fov_side: int | None = None, limits: QualityLimits | None = None
 ) -> Quality:
-    """Decide whether a frame can be graded.
+    """Decide whether a photograph can be graded.
 
     Args:
-        frame: a photograph cropped to its field of view, RGB, of any size.
-        fov_side: side of the field of view in the photograph's own pixels; the frame's where it is not given.
-        limits: where to draw the line.
+        frame: the photograph cropped to its field of view, RGB, of any size.
+        fov_side: side of the field of view in pixels of the photograph; None: the frame's side.
+        limits: limits of the decision; None: the defaults.
 
     Returns:
-        The decision with its score, and with its reason where it is refused.
+        The decision with its score, and with its reason if the photograph is refused.
     """
     limits, side = limits or QualityLimits(), frame.shape[0] if fov_side is None else fov_side
     quality, fault, not_fundus = score_quality(frame)
     if side < limits.fov_side:
         reason = f"field of view of {side} px, expected at least {limits.fov_side} px"
         return Quality(quality, Fault.SMALL, reason)
-    if not not_fundus <= limits.not_fundus:  # what cannot be measured is refused too
+    if not not_fundus <= limits.not_fundus:  # "not <=": NaN is refused, too
         found = f"probability {not_fundus:.2f} of being something else, expected at most {limits.not_fundus:.2f}"
         return Quality(quality, Fault.NO_FUNDUS, f"{Fault.NO_FUNDUS.description}: {found}")
     if not quality >= limits.quality:
-        return Quality(
-            quality, fault, f"{fault.description}: quality {quality:.2f}, expected at least {limits.quality:.2f}"
-        )
+        reason = f"{fault.description}: quality {quality:.2f}, expected at least {limits.quality:.2f}"
+        return Quality(quality, fault, reason)
     return Quality(quality, None, None)

@@ -1,10 +1,13 @@
-"""How fit a photograph is to be graded, in [0, 1], and what is wrong with it: two small logistic models.
+"""Score the quality of a photograph and name its main fault: two small logistic regression models.
 
-Both take the 26 numbers of `appearance.py`, standardised and cut at 4 standard deviations, and the squares of some. The
-first tells real photographs from copies spoilt in six kinds of ways (`data/degraded.py`): its probability of "good" is
-the score, the most probable other kind is the reason. The second tells fundus photographs, spoilt or not, from any
-other picture. Its fit, its judgement and the figures: `benchmarks/quality_gate.py` and docs/clinic.md. The degradations
-are made, not met: photographs that readers refused (label 5 of the DDR set) would set it better; none were at hand.
+Both use the 26 features of `quality_features.py`, standardised and clipped at 4 standard deviations, and the squares of
+some. The first model separates real photographs from copies with six kinds of synthetic degradation
+(`synthetic/degradations.py`): its probability of "good" is the score, and the most probable degradation is the fault.
+The second model separates fundus photographs, degraded or not, from other pictures. `benchmarks/quality_gate.py` fits
+and evaluates both; docs/clinic.md has the figures.
+
+Limitation: the degradations are synthetic. Photographs that human readers refused (label 5 of the DDR set) would be
+better training data, but were not available.
 """
 
 from __future__ import annotations
@@ -23,17 +26,26 @@ from scipy.special import expit, softmax
 from deepmtdr.screening.quality_features import FEATURE_NAMES, compute_quality_features
 
 SQUARED_FEATURES = (
-    *("light", "brightest", "band0", "band2", "band3", "band4"),
-    *("vessels", "red", "hues", "red_structure", "colour_noise"),
+    "light",
+    "brightest",
+    "band0",
+    "band2",
+    "band3",
+    "band4",
+    "vessels",
+    "red",
+    "hues",
+    "red_structure",
+    "colour_noise",
 )
-"""Features of which both too little and too much is wrong: their squares come after all features."""
+"""Features of which both low and high values indicate a fault. Their squares follow after all features."""
 CLIP_DEVIATIONS = 4.0
-"""Standard deviations at which a feature is cut: no single one of a picture never met decides alone."""
-MODEL_FILE = "quality_score.csv"
+"""Standard deviations at which a feature is clipped, so that no single feature of an unusual picture decides."""
+MODEL_FILE = "quality_model.csv"
 
 
 class Fault(StrEnum):
-    """Why a photograph was not graded; the values are for machines, `description` is for people."""
+    """Why a photograph was not graded. The values are for programs, `description` is for people."""
 
     NO_FIELD = "no_field_of_view"
     NO_FUNDUS = "no_fundus"
@@ -48,10 +60,10 @@ class Fault(StrEnum):
     @property
     def description(self) -> str:
         """For a message: `too blurred`."""
-        return _WORDS[self]
+        return _DESCRIPTIONS[self]
 
 
-_WORDS = {
+_DESCRIPTIONS = {
     Fault.NO_FIELD: "no field of view",
     Fault.NO_FUNDUS: "no fundus photograph",
     Fault.SMALL: "too small",
@@ -63,27 +75,27 @@ _WORDS = {
     Fault.NOISY: "too noisy or compressed too much",
 }
 POOR_QUALITY_FAULTS = (Fault.BLURRED, Fault.DARK, Fault.BRIGHT, Fault.FAINT, Fault.COVERED, Fault.NOISY)
-"""The kinds of the first model, after "good", in the order of its table's columns."""
+"""The classes of the first model after "good", in the order of the columns of `MODEL_FILE`."""
 
 
 class QualityScore(NamedTuple):
-    """What the two models say of a frame."""
+    """Outputs of the two models for a frame."""
 
     quality: float
-    """Probability that the photograph, if it is of a fundus, is fit to be graded."""
+    """Probability that the photograph is fit to be graded, if it shows a fundus."""
     fault: Fault
-    """The most probable fault, whatever the quality."""
+    """The most probable fault; it is given for good photographs, too."""
     not_fundus: float
-    """Probability of being no fundus photograph at all, at even odds beforehand."""
+    """Probability of being no fundus photograph, at prior odds of 1:1."""
 
 
 class QualityModel(NamedTuple):
-    """The table of both models: a row for each feature and each square."""
+    """Coefficients of both models: a row for each feature and each square."""
 
     mean: Float[np.ndarray, " features"]
     deviation: Float[np.ndarray, " features"]
     intercepts: Float[np.ndarray, " kinds"]
-    """Of "good", of each of `POOR_QUALITY_FAULTS`, and of "no fundus photograph"."""
+    """For "good", each of `POOR_QUALITY_FAULTS`, and "no fundus photograph"."""
     weights: Float[np.ndarray, "terms kinds"]
 
 
@@ -94,7 +106,7 @@ def score_quality(frame: UInt8[np.ndarray, "s s 3"]) -> QualityScore:
         frame: a photograph cropped to its field of view, RGB, of any size.
 
     Returns:
-        Quality 0 and "too dark" for a frame with next to no lit pixel.
+        Quality and fault; quality 0 and "too dark" for a frame with hardly any lit pixel.
     """
     features = compute_quality_features(frame)
     if features is None:
@@ -106,12 +118,12 @@ def score_quality(frame: UInt8[np.ndarray, "s s 3"]) -> QualityScore:
 
 
 def design_matrix(features: NDArray, mean: NDArray, deviation: NDArray) -> NDArray:
-    """What the weights multiply: standardised features and the squares of those in `SQUARED_FEATURES`.
+    """Inputs of the models: standardised features and the squares of `SQUARED_FEATURES`.
 
     Args:
-        features: of one frame, or a row for each of many.
-        mean: of each feature where the models were fitted.
-        deviation: likewise.
+        features: of one frame, or a row for each of many frames.
+        mean: of each feature in the training data.
+        deviation: standard deviation of each feature in the training data.
     """
     standard = ((features - mean) / deviation).clip(-CLIP_DEVIATIONS, CLIP_DEVIATIONS)
     squared = standard[..., [FEATURE_NAMES.index(name) for name in SQUARED_FEATURES]] ** 2
@@ -120,10 +132,10 @@ def design_matrix(features: NDArray, mean: NDArray, deviation: NDArray) -> NDArr
 
 @cache
 def load_quality_model() -> QualityModel:
-    """Read the shipped table, once.
+    """Read the coefficients from `MODEL_FILE`; the result is cached.
 
     Raises:
-        ValueError: if its rows are not those of the features, or a cell is no number.
+        ValueError: if its rows do not match the features, or a cell is no number.
     """
     text = resources.files("deepmtdr.screening").joinpath(MODEL_FILE).read_text(encoding="utf-8")
     _, first, *rows = csv.reader(text.splitlines())

@@ -1,6 +1,6 @@
-"""summary.png: the one picture of a photograph that a person would like to look at (Sec. I).
+"""summary.png: one picture that shows the result for a photograph (Sec. I).
 
-A page with the lesions at large; beside them the photograph, the super-resolved image, the evidence and the grade.
+The lesions are drawn large; beside them are the photograph, the super-resolved image, the evidence and the grade.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from deepmtdr.files import printable_path
+from deepmtdr.labels import LabelSet
 from deepmtdr.rendering.overlays import (
     BAR_BACKGROUND,
     BORDER_COLOUR,
     FAINT_COLOUR,
     HIGHLIGHT_COLOUR,
-    LESION_COLOURS,
     MUTED_COLOUR,
     PAGE_COLOUR,
     TEXT_COLOUR,
@@ -29,17 +29,19 @@ from deepmtdr.rendering.overlays import (
     shorten_middle,
     text_width,
 )
-from deepmtdr.screening.report import ScreeningReport
-from deepmtdr.terms import LESION_THRESHOLD, Grade, Lesion
+from deepmtdr.screening.report import Pictures, ScreeningReport
+from deepmtdr.terms import LESION_THRESHOLD, RESEARCH_USE_NOTICE
 
 MARGIN, GAP, CAPTION, HEAD, FOOT = 48, 28, 40, 128, 64
 SMALL_SIDE = 424
 LARGE_SIDE = 2 * SMALL_SIDE + CAPTION + GAP
 PAGE_SIZE = (2 * MARGIN + LARGE_SIDE + 2 * (GAP + SMALL_SIDE), HEAD + CAPTION + LARGE_SIDE + FOOT)
+GRADE_ROWS_HEIGHT = 310
+"""Height in px of the rows of all grades in the grade panel."""
 
 
 class Square(NamedTuple):
-    """A square on the page; its caption stands above it."""
+    """A square on the page; its caption is above it."""
 
     x: int
     y: int
@@ -47,7 +49,7 @@ class Square(NamedTuple):
 
 
 def draw_summary(report: ScreeningReport) -> Image.Image:
-    """Draw the page of a graded photograph.
+    """Draw the summary image of a graded photograph.
 
     Args:
         report: with status `ok` and its pictures.
@@ -63,43 +65,28 @@ def draw_summary(report: ScreeningReport) -> Image.Image:
     page = Image.new("RGB", PAGE_SIZE, PAGE_COLOUR)
     top, left = HEAD + CAPTION, MARGIN + LARGE_SIDE + GAP
     right, below = left + SMALL_SIDE + GAP, top + SMALL_SIDE + GAP + CAPTION
-    pictures = report.pictures
-    _header(page, report)
-    _panel(
-        page,
-        Square(MARGIN, top, LARGE_SIDE),
-        "Lesions",
-        f"count · share of the field of view, from probability {LESION_THRESHOLD} on",
-        draw_lesion_overlay(pictures.sr, pictures.lesions, LARGE_SIDE),
-    )
-    _legend(page, Square(MARGIN, top, LARGE_SIDE), report)
+    _draw_header(page, report)
+    _draw_lesions(page, Square(MARGIN, top, LARGE_SIDE), report, report.pictures)
     quality = "" if report.quality is None else f" · quality {report.quality:.2f}"
     size = f"{report.width} x {report.height} px{quality}"
-    _panel(page, Square(left, top, SMALL_SIDE), "Photograph", size, pictures.photograph)
-    _panel(page, Square(right, top, SMALL_SIDE), *_sr_caption(report), pictures.sr)
-    seen = "for retinopathy" if pictures.evidence.any() else "none for retinopathy"
-    _panel(
-        page,
-        Square(left, below, SMALL_SIDE),
-        "Evidence",
-        seen,
-        draw_evidence_overlay(pictures.sr, pictures.evidence, SMALL_SIDE),
-    )
-    _colour_bar(page, Square(left, below, SMALL_SIDE))
-    _grade_card(page, Square(right, below, SMALL_SIDE), report.probabilities)
-    _footer(page, report)
+    _draw_panel(page, Square(left, top, SMALL_SIDE), "Photograph", size, report.pictures.photograph)
+    _draw_panel(page, Square(right, top, SMALL_SIDE), *_sr_caption(report), report.pictures.sr)
+    _draw_evidence(page, Square(left, below, SMALL_SIDE), report.labels, report.pictures)
+    _draw_grades(page, Square(right, below, SMALL_SIDE), report.labels, report.probabilities)
+    _draw_footer(page, report)
     return page
 
 
-def _panel(page: Image.Image, place: Square, title: str, detail: str, pixels: UInt8[np.ndarray, "s s 3"]) -> None:
-    picture = Image.fromarray(pixels).resize((place.side, place.side), Image.Resampling.LANCZOS)
-    page.paste(picture, (place.x, place.y))
-    _caption(page, place, title, detail)
+def _draw_panel(page: Image.Image, square: Square, title: str, detail: str, pixels: UInt8[np.ndarray, "s s 3"]) -> None:
+    picture = Image.fromarray(pixels).resize((square.side, square.side), Image.Resampling.LANCZOS)
+    page.paste(picture, (square.x, square.y))
+    _draw_caption(page, square, title, detail)
 
 
-def _caption(page: Image.Image, place: Square, title: str, detail: str) -> None:
-    draw_text(page, (place.x, place.y - 13), title, 22, bold=True)
-    draw_text(page, (place.x + place.side, place.y - 13), detail, 18, MUTED_COLOUR, "rs")
+def _draw_caption(page: Image.Image, square: Square, title: str, detail: str) -> None:
+    draw_text(page, (square.x, square.y - 13), title, 22, bold=True)
+    space = square.side - text_width(title, 22) - GAP
+    draw_text(page, (square.x + square.side, square.y - 13), shorten_middle(detail, 18, space), 18, MUTED_COLOUR, "rs")
 
 
 def _sr_caption(report: ScreeningReport) -> tuple[str, str]:
@@ -108,87 +95,108 @@ def _sr_caption(report: ScreeningReport) -> tuple[str, str]:
     return "Super-resolved", report.scaling_text
 
 
-def _header(page: Image.Image, report: ScreeningReport) -> None:
-    grade = report.grade if report.grade is not None else Grade.NEGATIVE
-    title = (
-        grade.full_name.capitalize()
-        if grade is Grade.NEGATIVE
-        else f"{grade.full_name.capitalize()} diabetic retinopathy"
-    )
-    draw_text(page, (MARGIN, 74), title, 44, bold=True)
-    scale = f"Grade {int(grade)} on the scale of 0 to 4, estimated by a machine"
+def _draw_header(page: Image.Image, report: ScreeningReport) -> None:
+    labels, grade = report.labels, report.grade or 0
+    name = labels.grade_names[grade].capitalize()
+    title = name if grade == 0 else f"{name} {labels.disease}"
+    draw_text(page, (MARGIN, 74), shorten_middle(title, 44, PAGE_SIZE[0] / 2 - 2 * MARGIN), 44, bold=True)
+    scale = f"Grade {grade} on the scale of 0 to {len(labels.grades) - 1}, estimated by a machine"
     draw_text(page, (MARGIN, 110), scale, 20, MUTED_COLOUR)
     if report.review_reasons:
         x = MARGIN + round(text_width(scale, 20)) + GAP
-        marks = shorten_middle(
-            f"For a human reader: {', '.join(report.review_reasons)}", 20, PAGE_SIZE[0] - MARGIN - 320 - x
-        )
-        draw_text(page, (x, 110), marks, 20, HIGHLIGHT_COLOUR)
-    name = shorten_middle(printable_path(report.path.name), 26, PAGE_SIZE[0] / 2)
-    draw_text(page, (PAGE_SIZE[0] - MARGIN, 74), name, 26, anchor="rs")
+        reasons = f"For a human reader: {', '.join(report.review_reasons)}"
+        draw_text(page, (x, 110), shorten_middle(reasons, 20, PAGE_SIZE[0] - MARGIN - 320 - x), 20, HIGHLIGHT_COLOUR)
+    _draw_file_name(page, report)
     draw_text(page, (PAGE_SIZE[0] - MARGIN, 110), f"SHA-256 {(report.sha256 or '')[:16]}", 20, MUTED_COLOUR, "rs")
 
 
-def _legend(page: Image.Image, place: Square, report: ScreeningReport) -> None:
-    """One type in each corner, which the round field of view leaves empty."""
-    draw = ImageDraw.Draw(page)
-    far, low = place.x + place.side - 20, place.y + place.side - 20
-    corners = ((place.x + 20, place.y + 20), (far, place.y + 20), (place.x + 20, low - 50), (far, low - 50))
-    for lesion, (x, y) in zip(Lesion, corners, strict=True):
-        count, area = (report.counts or {}).get(lesion, 0), (report.areas or {}).get(lesion, 0.0)
-        to_right = x == far
-        name = lesion.full_name.capitalize()
-        words = x - 26 if to_right else x + 26
-        draw.rectangle((x - 14 if to_right else x, y + 4, x if to_right else x + 14, y + 18), LESION_COLOURS[lesion])
-        draw_text(page, (words, y + 19), name, 21, anchor="rs" if to_right else "ls", bold=True)
-        share = f"{area:.2f} %" if area >= 0.005 else "below 0.01 %"
-        detail = f"{count} · {share}" if count else "none found"
-        draw_text(page, (words, y + 46), detail, 19, MUTED_COLOUR, "rs" if to_right else "ls")
+def _draw_file_name(page: Image.Image, report: ScreeningReport) -> None:
+    name = shorten_middle(printable_path(report.path.name), 26, PAGE_SIZE[0] / 2)
+    draw_text(page, (PAGE_SIZE[0] - MARGIN, 74), name, 26, anchor="rs")
 
 
-def _colour_bar(page: Image.Image, place: Square) -> None:
+def _draw_lesions(page: Image.Image, square: Square, report: ScreeningReport, pictures: Pictures) -> None:
+    detail = f"count · share of the field of view, from probability {LESION_THRESHOLD} on"
+    overlay = draw_lesion_overlay(pictures.sr, pictures.lesions, report.labels, square.side)
+    _draw_panel(page, square, "Lesions", detail, overlay)
+    for number in range(len(report.labels.lesions)):
+        _draw_legend_entry(page, square, report, number)
+
+
+def _draw_legend_entry(page: Image.Image, square: Square, report: ScreeningReport, number: int) -> None:
+    """Name, count and area of a lesion type in a corner, which the round field of view leaves empty.
+
+    Entry 0 is at the top left, then top right, bottom left, bottom right; entry 4 is below entry 0, and so on.
+    """
+    lesion = report.labels.lesions[number]
+    at_right, at_bottom, row = number % 2 == 1, number % 4 >= 2, number // 4
+    x = square.x + (square.side - 20 if at_right else 20)
+    y = square.y + (square.side - 70 - 54 * row if at_bottom else 20 + 54 * row)
+    left, text_x, anchor = (x - 14, x - 26, "rs") if at_right else (x, x + 26, "ls")
+    ImageDraw.Draw(page).rectangle((left, y + 4, left + 14, y + 18), lesion.colour)
+    name = shorten_middle(lesion.name.capitalize(), 21, 0.4 * square.side)
+    draw_text(page, (text_x, y + 19), name, 21, anchor=anchor, bold=True)
+    count, area = (report.counts or {}).get(lesion.code, 0), (report.areas or {}).get(lesion.code, 0.0)
+    share = f"{area:.2f} %" if area >= 0.005 else "below 0.01 %"
+    draw_text(page, (text_x, y + 46), f"{count} · {share}" if count else "none found", 19, MUTED_COLOUR, anchor)
+
+
+def _draw_evidence(page: Image.Image, square: Square, labels: LabelSet, pictures: Pictures) -> None:
+    disease = labels.short_disease or labels.disease
+    detail = f"for {disease}" if pictures.evidence.any() else f"none for {disease}"
+    overlay = draw_evidence_overlay(pictures.sr, pictures.evidence, square.side)
+    _draw_panel(page, square, "Evidence", detail, overlay)
     ramp = inferno(np.tile(np.linspace(0, 1, 64, dtype=np.float32), (8, 1))).astype(np.uint8)
-    y = place.y + place.side - 22
-    draw_text(page, (place.x + 14, y + 10), "0", 16, MUTED_COLOUR)
-    page.paste(Image.fromarray(ramp), (place.x + 30, y))
-    draw_text(page, (place.x + 102, y + 10), "1", 16, MUTED_COLOUR)
+    y = square.y + square.side - 22
+    draw_text(page, (square.x + 14, y + 10), "0", 16, MUTED_COLOUR)
+    page.paste(Image.fromarray(ramp), (square.x + 30, y))
+    draw_text(page, (square.x + 102, y + 10), "1", 16, MUTED_COLOUR)
 
 
-def _grade_card(page: Image.Image, place: Square, probabilities: tuple[float, ...]) -> None:
-    """The probabilities of the five grades as bars, the highest one marked, and that of referable disease."""
+def _draw_grades(page: Image.Image, square: Square, labels: LabelSet, probabilities: tuple[float, ...]) -> None:
+    """A bar for the probability of each grade, the highest in colour, and the probability of referable disease."""
     draw = ImageDraw.Draw(page)
-    _caption(page, place, "Grade", "probability")
-    draw.rectangle((place.x, place.y, place.x + place.side - 1, place.y + place.side - 1), outline=BORDER_COLOUR)
-    left, right, step = place.x + 24, place.x + place.side - 24, 62
-    highest = int(np.argmax(probabilities))
-    for grade, p in zip(Grade, probabilities, strict=True):
-        y = place.y + 44 + step * int(grade)
-        chosen = int(grade) == highest
-        name = "none" if grade is Grade.NEGATIVE else grade.full_name
-        draw_text(page, (left, y), f"{int(grade)}  {name}", 20, TEXT_COLOUR if chosen else MUTED_COLOUR, bold=chosen)
-        draw_text(page, (right, y), f"{100 * p:.0f} %", 20, TEXT_COLOUR if chosen else MUTED_COLOUR, "rs", bold=chosen)
-        draw.rectangle((left, y + 9, right, y + 18), BAR_BACKGROUND)
-        if p > 0:
-            draw.rectangle(
-                (left, y + 9, left + max(1, round(p * (right - left))), y + 18),
-                HIGHLIGHT_COLOUR if chosen else FAINT_COLOUR,
-            )
-    y = place.y + place.side - 70
+    _draw_caption(page, square, "Grade", "probability")
+    draw.rectangle((square.x, square.y, square.x + square.side - 1, square.y + square.side - 1), outline=BORDER_COLOUR)
+    height = min(62, GRADE_ROWS_HEIGHT // len(probabilities))
+    for grade in range(len(probabilities)):
+        row = Square(square.x + 24, square.y + 44 + height * grade, square.side - 48)
+        _draw_grade(page, row, labels, probabilities, grade, height)
+    left, right, y = square.x + 24, square.x + square.side - 24, square.y + square.side - 70
     draw.line((left, y, right, y), BORDER_COLOUR)
-    referable = sum(p for grade, p in zip(Grade, probabilities, strict=True) if grade.referable)
-    draw_text(page, (left, y + 44), "Referable: grade 2 or worse", 20, MUTED_COLOUR)
+    referable = sum(probabilities[labels.referable_from :])
+    draw_text(page, (left, y + 44), f"Referable: grade {labels.referable_from} or worse", 20, MUTED_COLOUR)
     draw_text(page, (right, y + 44), f"{100 * referable:.0f} %", 30, TEXT_COLOUR, "rs", bold=True)
 
 
-def _footer(page: Image.Image, report: ScreeningReport) -> None:
+def _draw_grade(
+    page: Image.Image, row: Square, labels: LabelSet, probabilities: tuple[float, ...], grade: int, height: int
+) -> None:
+    """Name, probability and, if the row is high enough, bar of one grade; `row.y` is the base line of its text."""
+    p, highest = probabilities[grade], grade == int(np.argmax(probabilities))
+    left, right, y = row.x, row.x + row.side, row.y
+    colour, size = TEXT_COLOUR if highest else MUTED_COLOUR, min(20, height - 4)
+    name = "none" if grade == 0 else labels.grade_names[grade]
+    draw_text(page, (left, y), f"{grade}  {shorten_middle(name, size, row.side - 100)}", size, colour, bold=highest)
+    draw_text(page, (right, y), f"{100 * p:.0f} %", size, colour, "rs", bold=highest)
+    if height < 31:
+        return
+    draw = ImageDraw.Draw(page)
+    draw.rectangle((left, y + 9, right, y + 18), BAR_BACKGROUND)
+    if p > 0:
+        end = left + max(1, round(p * (right - left)))
+        draw.rectangle((left, y + 9, end, y + 18), HIGHLIGHT_COLOUR if highest else FAINT_COLOUR)
+
+
+def _draw_footer(page: Image.Image, report: ScreeningReport) -> None:
     y = page.height - 24
-    draw_text(page, (MARGIN, y), "Research use: not a medical device", 18, HIGHLIGHT_COLOUR)
+    draw_text(page, (MARGIN, y), RESEARCH_USE_NOTICE, 18, HIGHLIGHT_COLOUR)
     about = f"deepmtdr {report.version} · weights {report.weights}"
     draw_text(page, (PAGE_SIZE[0] - MARGIN, y), shorten_middle(about, 18, PAGE_SIZE[0] / 2), 18, MUTED_COLOUR, "rs")
 
 
 def draw_not_graded(report: ScreeningReport) -> Image.Image:
-    """The page of a photograph that was not graded: that, and why.
+    """Draw a page that gives the reason why a photograph was not graded.
 
     Args:
         report: with a message.
@@ -198,9 +206,8 @@ def draw_not_graded(report: ScreeningReport) -> Image.Image:
     """
     page = Image.new("RGB", (PAGE_SIZE[0], HEAD + 260), PAGE_COLOUR)
     draw_text(page, (MARGIN, 74), "Not graded", 44, HIGHLIGHT_COLOUR, bold=True)
-    name = shorten_middle(printable_path(report.path.name), 26, PAGE_SIZE[0] / 2)
-    draw_text(page, (PAGE_SIZE[0] - MARGIN, 74), name, 26, anchor="rs")
+    _draw_file_name(page, report)
     for number, line in enumerate(textwrap.wrap(report.reason, 110)[:4]):
         draw_text(page, (MARGIN, HEAD + 30 + 40 * number), line, 28)
-    _footer(page, report)
+    _draw_footer(page, report)
     return page

@@ -1,0 +1,73 @@
+"""The interface between screening and an inference engine: NumPy arrays in, NumPy arrays out.
+
+`torch_predictor.py` implements it with PyTorch. Another engine (ONNX Runtime, OpenVINO) implements `Predictor` too;
+nothing else in screening, DICOM or the service changes then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.terms import FRAME, ReferralThreshold
+
+PRECISIONS = ("auto", "fp32", "bf16")
+"""Number formats of the convolutions. `auto` is bf16 where the processor has instructions for it, else fp32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorInfo:
+    """What a predictor was made from, and how its outputs are to be used."""
+
+    weights: str
+    """Name of the weights and the first digits of their SHA-256, for reports."""
+    precision: str
+    """Number format of the convolutions: `fp32` or `bf16`."""
+    labels: LabelSet = DIABETIC_RETINOPATHY
+    """Lesion types and grades, in the order of the channels and of the logits."""
+    frame: int = FRAME
+    """Side of the HR frame, px."""
+    temperature: float = 1.0
+    """Divisor of the grade logits before the softmax; 1 without calibration."""
+    operating_point: ReferralThreshold | None = None
+    """Probability from which a photograph is called referable; None without calibration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Outputs of the network for one photograph, in the HR frame."""
+
+    sr: UInt8[np.ndarray, "s s 3"]
+    """Super-resolved image, RGB; the input itself at scale 1."""
+    lesions: Float[np.ndarray, "l s s"]
+    """Probability of each lesion type, in [0, 1]."""
+    grade_logits: Float[np.ndarray, " c"]
+    """Logits of the grades, before the temperature."""
+    evidence: Float[np.ndarray, "s s"]
+    """Evidence of disease, in [0, 1]."""
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A loaded network."""
+
+    @property
+    def info(self) -> PredictorInfo:
+        """Weights, labels, frame and calibration of the network."""
+        ...
+
+    def predict(self, lr: UInt8[np.ndarray, "h h 3"], scale: int) -> Findings:
+        """Super-resolve, segment and grade one photograph.
+
+        Args:
+            lr: the field of view as a square, RGB. Its side times `scale` is the side of the frame.
+            scale: 2, 4 or 8; 1: `lr` is the frame itself, and super-resolution is skipped.
+
+        Returns:
+            Everything that the network computes for it.
+        """
+        ...
