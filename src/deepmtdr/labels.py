@@ -41,6 +41,8 @@ class LesionType:
     """Its code in DICOM and FHIR; None: a private code of this project is used."""
     extra_coding: Coding | None = None
     """A second code for the same, in FHIR only."""
+    froc: bool = False
+    """Whether evaluation also counts these lesions one by one (FROC), for lesions that are a few pixels wide."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +188,7 @@ DIABETIC_RETINOPATHY = LabelSet(
             code=Lesion.MA.name,
             name="microaneurysms",
             colour=(86, 180, 233),
+            froc=True,
         ),
         LesionType(
             code=Lesion.HE.name,
