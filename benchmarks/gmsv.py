@@ -30,11 +30,11 @@ from deepmtdr.losses import classification_aware_loss
 from deepmtdr.model.gmsv import EPSILON, GMSV, REGION_THRESHOLD, select_features
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
 from deepmtdr.model.isr import bicubic
-from deepmtdr.model.preprocessing import local_contrast
-from deepmtdr.photographs.field_of_view import crop_mask, crop_to_frame
+from deepmtdr.model.preprocessing import image_to_tensor, local_contrast
+from deepmtdr.photographs.field_of_view import crop_to_frame
+from deepmtdr.photographs.geometry import crop_mask
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import FRAME, Grade
-from deepmtdr.model.preprocessing import image_to_tensor
 from deepmtdr.training.batches import Batch
 from deepmtdr.training.step_losses import backward_by_subnet, joint_losses
 

@@ -18,7 +18,8 @@ from PIL import Image
 from deepmtdr.datasets.idrid import read_idrid_segmentation
 from deepmtdr.datasets.prepared import PreparedSet
 from deepmtdr.datasets.sample import Sample
-from deepmtdr.photographs.decode import crop_to_frame, find_fov, read_photograph
+from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 from deepmtdr.preparation.prepare import prepare
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import FRAME, Grade

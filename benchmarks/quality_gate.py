@@ -29,7 +29,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
 from deepmtdr.errors import PhotographError
-from deepmtdr.photographs.decode import crop_to_frame, find_fov, read_photograph
+from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 from deepmtdr.photographs.resize import resize
 from deepmtdr.screening.quality import QualityLimits
 from deepmtdr.screening.quality_features import FEATURE_NAMES, QUALITY_FRAME_SIDE, compute_quality_features

@@ -14,7 +14,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, OphthalmicPhotography8BitIm
 from deepmtdr.dicom.codes import load_codes
 from deepmtdr.dicom.objects import DicomResult
 from deepmtdr.dicom.source import source_from_dataset
-from deepmtdr.photographs.decode import FieldOfView, InputScale
+from deepmtdr.photographs.geometry import FieldOfView, InputScale
 from deepmtdr.screening.report import Pictures, ScreeningReport, Status
 from deepmtdr.terms import Grade, Lesion
 from fundus import draw_fundus

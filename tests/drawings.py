@@ -47,5 +47,5 @@ def draw_idrid(root: Path, size: int = 96) -> Path:
 def _annotated(root: Path, name: str, drawing: Drawing) -> None:
     Image.fromarray(drawing.photograph).save(root / PHOTOGRAPHS / f"{name}.jpg", quality=95)
     for lesion, folder in zip(Lesion, MASK_FOLDERS, strict=True):
-        if (mask := drawing.lesion_masks[lesion]).any():
-            Image.fromarray(mask).save(root / MASKS / folder / f"{name}_{lesion.name}.tif")
+        if (mask := drawing.mask(lesion)).any():
+            Image.fromarray(mask).save(root / MASKS / folder / f"{name}_{lesion}.tif")

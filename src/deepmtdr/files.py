@@ -1,17 +1,32 @@
-"""Files written all or nothing, and paths for people to read."""
+"""Atomic writing, SHA-256 of a file, file names made from names, and paths for people to read."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
+import secrets
 from pathlib import Path
+from typing import Any
+
+MAX_NAME_BYTES = 120
+"""Most bytes of a `file_name`: with a suffix added it stays within the 255 bytes that file systems allow."""
+PART_PATTERN = ".*.part"
+"""Glob pattern of the temporary files of `write_atomically`; a killed process may leave some behind."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the place and move over it: at no time is there half a file under the name."""
-    part = path.with_name(f".{os.getpid()}.part")
+    """Write a file in one step: into a temporary file beside it, which then takes its name.
+
+    Raises:
+        OSError: if the file cannot be written; a former file of that name is untouched then.
+    """
+    # The random name and O_EXCL keep two writers apart, and never follow a link that someone laid there.
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        part.write_bytes(content)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            file.write(content)
         part.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -19,7 +34,44 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON in UTF-8, in one step (`write_atomically`).
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_name(name: str) -> str:
+    """A file name without suffix for any name: the name itself, if every file system can take it.
+
+    Returns:
+        The name, if it has at most `MAX_NAME_BYTES` bytes and consists of letters, digits and `-_. +()`. Otherwise the
+        first bytes of a safe spelling and 12 hexadecimal digits of the name's SHA-256, so that two names never become
+        the same file name.
+    """
+    safe = "".join(letter if letter.isalnum() or letter in "-_. +()" else "_" for letter in printable_path(name))
+    return safe if safe == name and len(name.encode()) <= MAX_NAME_BYTES else shorten_name(safe, name)
+
+
+def shorten_name(name: str, key: str, separator: str = "-") -> str:
+    """The beginning of a name with 12 hexadecimal digits of the key's SHA-256, at most `MAX_NAME_BYTES` bytes."""
+    digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:12]
+    return name.encode()[: MAX_NAME_BYTES - 12 - len(separator)].decode(errors="ignore") + separator + digest
+
+
 def printable_path(path: Path | str) -> str:
-    r"""A path for people and UTF-8 files: bytes that are no UTF-8 are written as \xff, and it stays on one line."""
+    r"""A path for people and UTF-8 files, on one line: bytes that are no UTF-8 are written as \xff."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -1,29 +1,36 @@
-"""The field's terms, each abbreviation mapped once (Sec. III, IV-A).
+"""Terms of the field: lesion types and grades of diabetic retinopathy, size of the HR frame (Sec. III, IV-A).
 
-The paper writes HE for *hard exudates* and HM for haemorrhages; the data sets write HE for *haemorrhages* and EX for
-hard exudates. Code and files keep the data sets' letters (reading R20); people are shown the full words.
+The paper writes HE for hard exudates and HM for haemorrhages. The data sets write HE for haemorrhages and EX for hard
+exudates. Code and files use the data sets' letters (interpretation R20); texts for people use the full words.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Literal, NamedTuple
 
 Laterality = Literal["L", "R"]
 """Left or right eye."""
 
+RESEARCH_USE_NOTICE = "Research use: not a medical device"
+"""Shown on every page, report and help text."""
 
-class Lesion(IntEnum):
-    """The four lesion types; the value is the channel in every `lesions` tensor."""
 
-    MA = 0
-    HE = 1
-    EX = 2
-    SE = 3
+class Lesion(StrEnum):
+    """Codes of the four lesion types of diabetic retinopathy: a dictionary key, not a channel number.
+
+    Used by the readers of the public data sets and by the drawings. Everything else takes the lesion types from a
+    `labels.LabelSet`, whose order is the channel order.
+    """
+
+    MA = "MA"
+    HE = "HE"
+    EX = "EX"
+    SE = "SE"
 
     @property
     def full_name(self) -> str:
-        """The words for people: `Lesion.HE.full_name == "haemorrhages"`."""
+        """The name for people: `Lesion.HE.full_name == "haemorrhages"`."""
         return _LESION_NAMES[self]
 
 
@@ -40,7 +47,7 @@ LESION_THRESHOLD = 0.5
 
 
 class Grade(IntEnum):
-    """The five grades of diabetic retinopathy (Sec. IV-A), the international severity scale."""
+    """The five grades of diabetic retinopathy, on the international severity scale (Sec. IV-A)."""
 
     NEGATIVE = 0
     MILD = 1
@@ -50,17 +57,17 @@ class Grade(IntEnum):
 
     @property
     def full_name(self) -> str:
-        """The words for people: `Grade.MILD.full_name == "mild"`."""
+        """The name for people: `Grade.MILD.full_name == "mild"`."""
         return "no diabetic retinopathy" if self is Grade.NEGATIVE else self.name.lower()
 
     @property
     def referable(self) -> bool:
-        """Moderate or worse: to be seen by an ophthalmologist."""
+        """Moderate or worse: an ophthalmologist should examine the eye."""
         return self >= Grade.MODERATE
 
 
 FRAME = 1024
-"""Side of the HR frame in pixels: the field of view always spans it (reading R1)."""
+"""Side of the HR frame in pixels; the field of view always spans it (interpretation R1)."""
 
 SCALES = (2, 4, 8)
 """The scales that lead into the frame: 512 x 2, 256 x 4 (the paper's setting), 128 x 8 (Fig. 4)."""

@@ -12,7 +12,9 @@ from deepmtdr.datasets.sample import Sample
 from deepmtdr.evaluation.measure import BICUBIC, HR, ORIGINAL, SR, Agreement, measure
 from deepmtdr.evaluation.measure_inputs import count_agreement, measure_all_inputs
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.photographs.decode import crop_to_frame, find_fov, fov_mask, map_to_photograph, read_photograph
+from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
+from deepmtdr.photographs.geometry import fov_mask, map_to_photograph
 from deepmtdr.recipe import load_recipe
 from deepmtdr.synthetic.drawings import write_drawings
 from deepmtdr.terms import Lesion

@@ -26,7 +26,9 @@ from deepmtdr.errors import DataError
 from deepmtdr.evaluation import Bootstrap, Evaluation, Score, evaluate, evaluate_folder, measure, score_predictions
 from deepmtdr.metrics import kappa_quadratic
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.photographs.decode import crop_mask, crop_to_frame, find_fov, fov_mask, read_photograph
+from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
+from deepmtdr.photographs.geometry import crop_mask, fov_mask
 from deepmtdr.recipe import load_recipe
 from deepmtdr.synthetic.drawings import write_drawings
 from deepmtdr.terms import Grade, Lesion

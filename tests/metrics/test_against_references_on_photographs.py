@@ -16,7 +16,9 @@ from deepmtdr.datasets.idrid import read_idrid_segmentation
 from deepmtdr.evaluation.measure import as_tensor
 from deepmtdr.metrics import ms_ssim, psnr, ssim
 from deepmtdr.model.isr import bicubic
-from deepmtdr.photographs.decode import crop_mask, crop_to_frame, find_fov, fov_mask, read_photograph
+from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
+from deepmtdr.photographs.geometry import crop_mask, fov_mask
 from deepmtdr.photographs.resize import resize
 from deepmtdr.terms import Lesion
 from metric_references import GRADE_CHECKS, IMAGE_CHECKS, PIXEL_CHECKS, PROBABILITY_CHECKS, SCORE_CHECKS, nchw

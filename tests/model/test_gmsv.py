@@ -15,7 +15,9 @@ from deepmtdr.datasets.idrid import read_idrid_segmentation
 from deepmtdr.model.gmsv import GMSV, GMSVConfig, combine_features, importance, iou, normalise_channels, select_features
 from deepmtdr.model.grading import GradingConfig, GradingOutput, GradingSubnet, dr_score, spatial_pyramid_pooling
 from deepmtdr.model.preprocessing import local_contrast
-from deepmtdr.photographs.decode import crop_mask, crop_to_frame, find_fov, read_photograph
+from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
+from deepmtdr.photographs.geometry import crop_mask
 from deepmtdr.terms import FRAME
 
 WIDTH = 4

@@ -9,15 +9,13 @@ import pytest
 from PIL import Image
 
 from deepmtdr.errors import InputSizeError, NoFieldOfViewError, PhotographError
-from deepmtdr.photographs.field_of_view import (
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov, has_retina_colours
+from deepmtdr.photographs.geometry import (
     FieldOfView,
     InputScale,
     choose_input_scale,
     crop_mask,
-    crop_to_frame,
-    find_fov,
     fov_mask,
-    has_retina_colours,
     map_to_photograph,
 )
 from fundus import draw_fundus

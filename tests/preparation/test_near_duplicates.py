@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from deepmtdr.photographs.decode import crop_to_frame, find_fov
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 from deepmtdr.preparation.audit import NEAR_DUPLICATE_BITS
 from deepmtdr.preparation.near_duplicates import BITS, find_near_duplicates, pack_hashes, perceptual_hash
 from deepmtdr.synthetic.drawings import draw_photograph

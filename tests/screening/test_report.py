@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from deepmtdr.files import printable_path, write_atomically
-from deepmtdr.photographs.decode import FieldOfView, InputScale
+from deepmtdr.photographs.geometry import FieldOfView, InputScale
 from deepmtdr.rendering.overlays import LESION_COLOURS, draw_evidence_overlay, draw_lesion_overlay
 from deepmtdr.screening.quality_model import Fault
 from deepmtdr.screening.report import RESULT_COLUMNS, Pictures, ScreeningReport

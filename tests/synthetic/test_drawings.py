@@ -17,7 +17,8 @@ from deepmtdr.errors import DataError
 from deepmtdr.losses import dice_loss, lesion_cross_entropy_loss
 from deepmtdr.model.preprocessing import local_contrast
 from deepmtdr.model.segmentation import LesionSegmentationSubnet, SegmentationConfig
-from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov, fov_mask
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
+from deepmtdr.photographs.geometry import fov_mask
 from deepmtdr.synthetic.drawings import Drawing, draw_photograph, write_drawings, write_examples
 from deepmtdr.synthetic.lesions import MAX_MODERATE_HAEMORRHAGES
 from deepmtdr.terms import Grade, Lesion

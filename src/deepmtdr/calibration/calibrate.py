@@ -19,7 +19,7 @@ from deepmtdr.errors import CheckpointError
 from deepmtdr.evaluation.measure import PhotographResult, measure
 from deepmtdr.evaluation.run import load_samples
 from deepmtdr.evaluation.scores import Bootstrap
-from deepmtdr.photographs.decode import choose_input_scale
+from deepmtdr.photographs.geometry import choose_input_scale
 from deepmtdr.progress import Progress
 from deepmtdr.terms import FRAME
 

@@ -1,4 +1,4 @@
-"""The public data sets by name: one dictionary makes a new set known (Sec. V-A)."""
+"""The data sets by name (Sec. V-A). To add one, write its reader and an entry of `DATASETS`."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from deepmtdr.datasets.layout import DatasetPart, LabelCounts, count_labels
 from deepmtdr.datasets.prepared import is_prepared, read_prepared
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 
 
 class DataSet(NamedTuple):
-    """How a data set is read, and what its makers say that it holds."""
+    """A data set's reader and its official parts."""
 
     read: Callable[[Path], list[Sample]]
-    """Reads whatever is there of the set from its folder, each photograph once."""
+    """Reads the set from its folder, each photograph once; parts that are absent are left out."""
     parts: tuple[DatasetPart, ...]
-    """Its official parts; none of a set that nobody published."""
+    """The parts as published; empty for a set that is not."""
 
 
 DATASETS: dict[str, DataSet] = {
@@ -50,45 +51,68 @@ DATASETS: dict[str, DataSet] = {
     "drawings": DataSet(drawings.read_drawings, ()),
     "folder": DataSet(folder.read_folder, ()),
 }
-"""Name, which is also `Sample.dataset` -> how the set is read."""
+"""Name, which is also `Sample.dataset` -> the set."""
 
 
-def read_datasets(roots: Mapping[str, Path]) -> list[Sample]:
-    """Several data sets together, in the order in which they are named.
+def read_datasets(roots: Mapping[str, Path], labels: LabelSet = DIABETIC_RETINOPATHY) -> list[Sample]:
+    """Read several data sets, in the order in which they are named.
 
     Args:
-        roots: name of a data set -> the folder in which it lies, as its makers give it or as `prepare` left it.
+        roots: name of a data set -> its folder, as its makers give it or as `prepare` wrote it.
+        labels: the lesion types and grades that the data sets must have.
 
     Raises:
-        DataError: if a name is unknown, or whatever the data set's reader finds wrong.
+        DataError: if a name is unknown, a data set has other labels, or its reader finds an error.
     """
     for name in roots:
-        _known(name)
-    read = (
-        read_prepared(root).samples() if is_prepared(root) else _known(name).read(root) for name, root in roots.items()
-    )
-    return [sample for samples in read for sample in samples]
+        _find(name)
+    return [sample for name, root in roots.items() for sample in _read(name, root, labels)]
+
+
+def _read(name: str, root: Path, labels: LabelSet) -> list[Sample]:
+    if is_prepared(root):
+        prepared = read_prepared(root)
+        check_labels(f"{root}: prepared", prepared.labels, labels)
+        return prepared.samples()
+    if name == "folder":
+        return folder.read_folder(root, labels)
+    check_labels(f"data set {name}", DIABETIC_RETINOPATHY, labels)
+    return _find(name).read(root)
+
+
+def check_labels(what: str, found: LabelSet, expected: LabelSet) -> None:
+    """Check that a data set has the lesion types and grades that are expected.
+
+    Raises:
+        DataError: naming both label sets, if they differ.
+    """
+    if (found.codes, found.grade_names) != (expected.codes, expected.grade_names):
+        both = (
+            f"{labels.name!r} (lesions {', '.join(labels.codes)}; {len(labels.grades)} grades)"
+            for labels in (found, expected)
+        )
+        raise DataError(f"{what} with the label set {next(both)}, expected {next(both)}")
 
 
 def count_parts(name: str, root: Path) -> list[tuple[DatasetPart, LabelCounts | None]]:
-    """Count the official parts of a data set, to be laid beside `DatasetPart.expected`; a partial copy has fewer.
+    """Count the official parts of a data set, to be compared with `DatasetPart.expected`; a partial copy has fewer.
 
     Args:
         name: of the data set.
-        root: the folder in which it lies.
+        root: its folder.
 
     Returns:
-        Each part with what is there of it; None: the part is not there.
+        Each part with its counts; None: the part is absent.
 
     Raises:
-        DataError: if the name is unknown, or whatever the data set's reader finds wrong.
+        DataError: if the name is unknown, or the data set's reader finds an error.
     """
     return [
-        (part, count_labels(part.read(root)) if (root / part.folder).exists() else None) for part in _known(name).parts
+        (part, count_labels(part.read(root)) if (root / part.folder).exists() else None) for part in _find(name).parts
     ]
 
 
-def _known(name: str) -> DataSet:
+def _find(name: str) -> DataSet:
     if name not in DATASETS:
-        raise DataError(f"no data set is known as {name!r}; known are {', '.join(DATASETS)}")
+        raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
     return DATASETS[name]

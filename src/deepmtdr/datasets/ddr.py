@@ -28,12 +28,12 @@ Known dirt:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from deepmtdr.csv_tables import add_once
 from deepmtdr.datasets.layout import (
     DatasetPart,
     LabelCounts,
@@ -42,6 +42,7 @@ from deepmtdr.datasets.layout import (
     find_files,
     find_masks,
     photograph_name,
+    read_lines,
 )
 from deepmtdr.datasets.sample import Sample, SplitName
 from deepmtdr.errors import DataError
@@ -65,6 +66,7 @@ EXPECTED_SEGMENTATION: dict[Folder, LabelCounts] = {
 
 _STRICTNESS: list[SplitName | None] = [*SIDES.values()]
 _UNGRADABLE = "5"
+_LABELS = frozenset({*(str(grade.value) for grade in Grade), _UNGRADABLE})
 
 
 def read_ddr(root: Path) -> list[Sample]:
@@ -90,10 +92,11 @@ def read_ddr_grading(root: Path, folder: Folder) -> list[Sample]:
     """
     photographs, table = find_files(root / "DR_grading" / folder), root / "DR_grading" / f"{folder}.txt"
     labels: dict[str, str] = {}
-    for where, name, label in _read_list(table):
-        if name in labels:
-            raise DataError(f"{where}: {name} for the second time; expected one row for each photograph")
-        labels[name] = label
+    for where, line in read_lines(table):
+        cells = line.rsplit(maxsplit=1)
+        if len(cells) != 2 or cells[1] not in _LABELS:
+            raise DataError(f"{where}: expected a name and a label 0-5, found {line!r}")
+        add_once(labels, photograph_name(cells[0]), cells[1], where)
     check_labels_match(photographs, labels, root / "DR_grading" / folder, table)
     return [
         Sample(
@@ -119,7 +122,7 @@ def read_ddr_segmentation(root: Path, folder: Folder) -> list[Sample]:
     photographs = find_files(base / "image")
     labels = base / "segmentation label"
     labels = labels if labels.is_dir() else base / "label"
-    masks = {lesion: find_masks(labels / lesion.name, lesion, photographs) for lesion in Lesion}
+    masks = {lesion: find_masks(labels / lesion, lesion, photographs) for lesion in Lesion}
     return [
         Sample(
             photograph=path,
@@ -164,17 +167,3 @@ def _join(annotated: Sample, graded: Sample | None) -> Sample:
         return annotated
     side = max((annotated.official_split, graded.official_split), key=_STRICTNESS.index)
     return replace(annotated, grade=graded.grade, ungradable=graded.ungradable, official_split=side)
-
-
-def _read_list(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Rows of a list such as train.txt: "FILE, row N" (no header, the first is row 1), name without suffix, label."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected a list of labels, found none that can be read ({error})") from error
-    for number, line in enumerate(lines, start=1):
-        if not (cells := line.rsplit(maxsplit=1)):
-            continue
-        if len(cells) != 2 or cells[1] not in {"0", "1", "2", "3", "4", _UNGRADABLE}:
-            raise DataError(f"{path}, row {number}: expected a name and a label 0-5, found {line!r}")
-        yield f"{path}, row {number}", photograph_name(cells[0]), cells[1]

@@ -20,7 +20,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from deepmtdr.datasets.layout import DatasetPart, LabelCounts, check_labels_match, find_files, read_table
+from deepmtdr.csv_tables import add_once, read_table
+from deepmtdr.datasets.layout import DatasetPart, LabelCounts, check_labels_match, find_files
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
 from deepmtdr.terms import Lesion
@@ -73,11 +74,9 @@ def read_presence(root: Path) -> dict[str, Presence]:
     presence: dict[str, Presence] = {}
     for where, row in read_table(root / "labels.csv", ("image", *_COLUMNS, "neovascularisation")):
         name = row.pop("image")
-        if name in presence:
-            raise DataError(f"{where}: {name} for the second time; expected one row for each photograph")
         for column, cell in row.items():
             if cell not in {"0", "1"}:
                 raise DataError(f"{where}: expected 0 or 1 in {column}, found {cell!r}")
         lesions = frozenset(lesion for column, lesion in _COLUMNS.items() if row[column] == "1")
-        presence[name] = Presence(lesions, row["neovascularisation"] == "1")
+        add_once(presence, name, Presence(lesions, row["neovascularisation"] == "1"), where)
     return presence

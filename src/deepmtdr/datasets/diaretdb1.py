@@ -24,6 +24,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from deepmtdr.csv_tables import add_once
 from deepmtdr.datasets.layout import (
     DatasetPart,
     LabelCounts,
@@ -31,9 +32,9 @@ from deepmtdr.datasets.layout import (
     find_files,
     find_masks,
     photograph_name,
+    read_lines,
 )
 from deepmtdr.datasets.sample import Sample, SplitName
-from deepmtdr.errors import DataError
 from deepmtdr.terms import Lesion
 
 EXPECTED_TRAINING = LabelCounts(28, None, (28, 28, 28, 28))
@@ -58,19 +59,19 @@ _MASK_FOLDERS = {
 }
 
 
-def read_diaretdb1(root: Path, side: SplitName | None = None) -> list[Sample]:
+def read_diaretdb1(root: Path, split: SplitName | None = None) -> list[Sample]:
     """ROOT/resources/images/ddb1_fundusimages with masks beside it, divided as trainset.txt and testset.txt say.
 
     Args:
         root: folder with `resources`.
-        side: only the photographs of this side; None: all.
+        split: only the photographs of this split; None: all.
 
     Raises:
         DataError: if a folder or list is missing, a mask has no photograph, or photographs and lists do not match.
     """
     photographs = find_files(root / _IMAGES)
-    sides = _read_sides(root)
-    check_labels_match(photographs, sides, root / _IMAGES, root / "resources")
+    splits = _read_splits(root)
+    check_labels_match(photographs, splits, root / _IMAGES, root / "resources")
     base = root / "resources/images/ddb1_groundtruth"
     masks = {lesion: find_masks(base / folder, lesion, photographs) for lesion, folder in _MASK_FOLDERS.items()}
     return [
@@ -79,35 +80,26 @@ def read_diaretdb1(root: Path, side: SplitName | None = None) -> list[Sample]:
             name=name,
             patient=f"diaretdb1/{name}",
             dataset="diaretdb1",
-            official_split=sides[name],
+            official_split=splits[name],
             lesion_masks={lesion: masks[lesion].get(name) for lesion in Lesion},
             mask_threshold=MASK_THRESHOLD,
         )
         for name, path in photographs.items()
-        if side in {None, sides[name]}
+        if split in {None, splits[name]}
     ]
 
 
 PARTS = (
-    DatasetPart("training", partial(read_diaretdb1, side="train"), EXPECTED_TRAINING, _IMAGES),
-    DatasetPart("testing", partial(read_diaretdb1, side="test"), EXPECTED_TESTING, _IMAGES),
+    DatasetPart("training", partial(read_diaretdb1, split="train"), EXPECTED_TRAINING, _IMAGES),
+    DatasetPart("testing", partial(read_diaretdb1, split="test"), EXPECTED_TESTING, _IMAGES),
 )
-"""The official sides."""
+"""The official splits."""
 
 
-def _read_sides(root: Path) -> dict[str, SplitName]:
-    """Side by photograph, from two lists with a file name to the line."""
-    sides: dict[str, SplitName] = {}
-    for side, name in _LISTS.items():
-        path = root / name
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: expected a list of photographs, found none that can be read ({error})") from error
-        for number, line in enumerate(lines, start=1):
-            if not (found := photograph_name(line)):
-                continue
-            if found in sides:
-                raise DataError(f"{path}, row {number}: {found} for the second time; expected it in one list, once")
-            sides[found] = side
-    return sides
+def _read_splits(root: Path) -> dict[str, SplitName]:
+    """Split by photograph, from two lists with one file name per line."""
+    splits: dict[str, SplitName] = {}
+    for split, name in _LISTS.items():
+        for where, line in read_lines(root / name):
+            add_once(splits, photograph_name(line), split, where, "it in one list, once")
+    return splits

@@ -24,15 +24,15 @@ Known dirt:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from deepmtdr.datasets.layout import DatasetPart, LabelCounts, check_unique_names, find_files, find_masks
+from deepmtdr.datasets.layout import DatasetPart, LabelCounts, check_unique_names, find_files, find_masks, list_folder
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.terms import Lesion
 
 EXPECTED = {
@@ -70,9 +70,9 @@ def read_e_ophtha_part(root: Path, lesion: Lesion) -> list[Sample]:
     """
     base = root / _folder(lesion)
     samples = []
-    for case, photographs in _find_cases(base / lesion.name).items():
-        folder = base / f"Annotation_{lesion.name}" / case
-        masks = find_masks(folder, lesion, photographs, (f"_{lesion.name}", ""))
+    for case, photographs in _find_cases(base / lesion).items():
+        folder = base / f"Annotation_{lesion}" / case
+        masks = find_masks(folder, lesion, photographs, (f"_{lesion}", ""))
         if unmasked := sorted(photographs.keys() - masks.keys()):
             raise DataError(f"{folder}: expected a mask of {photographs[unmasked[0]]}, found none")
         samples += [_sample(case, path, lesion, masks[name]) for name, path in photographs.items()]
@@ -84,11 +84,13 @@ def read_e_ophtha_part(root: Path, lesion: Lesion) -> list[Sample]:
 
 
 def _folder(lesion: Lesion) -> str:
-    return f"e_optha_{lesion.name}"
+    return f"e_optha_{lesion}"
 
 
 PARTS = tuple(
-    DatasetPart(lesion.full_name, partial(read_e_ophtha_part, lesion=lesion), counts, _folder(lesion))
+    DatasetPart(
+        DIABETIC_RETINOPATHY.lesion(lesion).name, partial(read_e_ophtha_part, lesion=lesion), counts, _folder(lesion)
+    )
     for lesion, counts in EXPECTED.items()
 )
 """The makers made two parts and no split."""
@@ -100,7 +102,7 @@ def _sample(case: str, path: Path, lesion: Lesion, mask: Path | None) -> Sample:
     return _with_masks(bare, {lesion: mask})
 
 
-def _with_masks(sample: Sample, masks: Mapping[Lesion, Path | None]) -> Sample:
+def _with_masks(sample: Sample, masks: Mapping[str, Path | None]) -> Sample:
     """The sample with further masks, and with retinopathy if any of them is there."""
     masks = {**sample.lesion_masks, **masks}
     return replace(sample, lesion_masks=masks, dr_present=any(mask is not None for mask in masks.values()))
@@ -113,15 +115,12 @@ def _find_cases(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
-    except OSError as error:
-        raise DataError(f"{folder}: expected a folder, found none that can be listed ({error.strerror})") from error
+    return [name for name in list_folder(folder) if name[0] != "." and (folder / name).is_dir()]
 
 
 def _refuse_masks_without_case(base: Path, lesion: Lesion) -> None:
-    annotations = base / f"Annotation_{lesion.name}"
-    for case in sorted(set(_subfolders(annotations)) - set(_subfolders(base / lesion.name))):
+    annotations = base / f"Annotation_{lesion}"
+    for case in sorted(set(_subfolders(annotations)) - set(_subfolders(base / lesion))):
         if masks := find_files(annotations / case):
             mask = next(iter(masks.values()))
-            raise DataError(f"{mask}: a mask without a photograph; expected one in {base / lesion.name / case}")
+            raise DataError(f"{mask}: a mask without a photograph; expected one in {base / lesion / case}")

@@ -26,18 +26,18 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from deepmtdr.csv_tables import read_table
 from deepmtdr.datasets.layout import (
     DatasetPart,
     LabelCounts,
     check_labels_match,
     check_unique_names,
     find_files,
+    parse_eye,
     read_grades,
-    read_table,
 )
 from deepmtdr.datasets.sample import Sample, SplitName
 from deepmtdr.errors import DataError
-from deepmtdr.terms import Grade, Laterality
 
 EXPECTED = LabelCounts(35126, (25810, 2443, 5292, 873, 708))
 EXPECTED_PUBLIC = LabelCounts(10906, (8130, 720, 1579, 237, 240))
@@ -45,7 +45,6 @@ EXPECTED_PRIVATE = LabelCounts(42670, (31403, 3042, 6282, 977, 966))
 
 Usage = Literal["Public", "Private"]
 
-_EYES: dict[str, Laterality] = {"left": "L", "right": "R"}
 _SIDES: dict[str, SplitName] = {"Public": "validation", "Private": "test"}
 
 
@@ -122,7 +121,7 @@ PARTS = (
 """The official parts, each of its own side."""
 
 
-def _sample(name: str, path: Path, grade: Grade, side: SplitName, dataset: str) -> Sample:
+def _sample(name: str, path: Path, grade: int, side: SplitName, dataset: str) -> Sample:
     found = re.fullmatch(r"(\d+)_(left|right)", name)
     if found is None:
         raise DataError(f"{path}: expected a name such as 1000_left, found {name!r}")
@@ -131,7 +130,7 @@ def _sample(name: str, path: Path, grade: Grade, side: SplitName, dataset: str) 
         name=name,
         patient=f"eyepacs/{found[1]}",
         dataset=dataset,
-        laterality=_EYES[found[2]],
+        laterality=parse_eye(found[2], str(path)),
         grade=grade,
         official_split=side,
     )

@@ -1,24 +1,24 @@
-"""Prepared photographs as the network takes them: in the HR frame or on the way there, mapped into memory when asked.
+"""Prepared photographs and their lesion masks, mapped into memory (Sec. V-A, interpretations R1 and R19).
 
-A prepared file is an uncompressed TIFF: every viewer opens it, and a crop is read without reading the rest. Nothing is
-held open, so a set may be as large as the disk (Sec. V-A, readings R1 and R19).
+A prepared file is an uncompressed TIFF: every viewer opens it, and a crop is read without reading the rest. No file
+stays open, so a set may be as large as the disk.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
 from deepmtdr.files import write_atomically
-from deepmtdr.terms import Lesion
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.terms import SCALES
 
 
 @dataclass(frozen=True)
@@ -30,65 +30,73 @@ class Frame:
     size: int
     """Side of the HR frame, px."""
     scale: int
-    """1: the photograph fills the HR frame itself. 2, 4, 8: a low-resolution one, which the ISR subnet leads there."""
+    """1: the photograph fills the HR frame. 2, 4, 8: a low-resolution photograph, which the ISR subnet enlarges."""
+    labels: LabelSet = DIABETIC_RETINOPATHY
+    """Gives the order of the masks."""
 
     @property
     def pixels(self) -> UInt8[np.ndarray, "s s 3"]:
-        """The field of view, RGB, mapped from the file; `scale` times smaller than the HR frame."""
+        """The field of view, RGB, mapped into memory; `scale` times smaller than the HR frame."""
         return memmap_tiff(self.sample.photograph)
 
     @property
-    def lesion_masks(self) -> UInt8[np.ndarray, "4 f f"] | None:
-        """Coverage of each pixel of the HR frame by each type, zero for types not annotated; None: none was."""
+    def lesion_masks(self) -> UInt8[np.ndarray, "l f f"] | None:
+        """Coverage of the HR frame by each lesion type, 0 to 255; 0 for types not annotated; None: no type was."""
         if not self.sample.lesion_masks:
             return None
-        masks = np.zeros((len(Lesion), self.size, self.size), np.uint8)
-        for lesion, path in self.sample.lesion_masks.items():
+        masks = np.zeros((len(self.labels.lesions), self.size, self.size), np.uint8)
+        for code, path in self.sample.lesion_masks.items():
             if path is not None:
-                masks[lesion] = memmap_tiff(path)
+                masks[self.labels.channel(code)] = memmap_tiff(path)
         return masks
 
     def without_masks(self) -> Frame:
-        """The same without its annotation (Sec. V-D: less pixel-wise supervision)."""
+        """The photograph without its masks (Sec. V-D: less pixel-wise supervision)."""
         return replace(self, sample=replace(self.sample, lesion_masks={}))
 
 
-def read_lesion_masks(sample: Sample, shape: tuple[int, ...]) -> Mapping[Lesion, np.ndarray]:
-    """The annotated types' masks as the files hold them, on the photograph's own pixels.
+def read_lesion_masks(sample: Sample, shape: tuple[int, ...]) -> dict[str, Bool[np.ndarray, "h w"]]:
+    """Read the masks of the annotated lesion types.
 
     Args:
         sample: an annotated sample.
         shape: height and width of its photograph.
 
+    Returns:
+        Code of the type -> its mask. All have the size of the photograph, or 2, 4 or 8 times that size: the masks of a
+        prepared low-resolution photograph are in the HR frame.
+
     Raises:
-        DataError: naming the mask that cannot be decoded, or whose size is not the photograph's.
+        DataError: naming the mask that cannot be decoded, or that has another size.
     """
-    masks = {}
-    for lesion, path in sample.lesion_masks.items():
-        if path is None:
-            masks[lesion] = np.zeros(shape, bool)
-            continue
-        try:
-            with Image.open(path) as image:
-                mask = np.asarray(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{path}: cannot be decoded as a mask ({error})") from error
-        mask = (mask.max(axis=2) if mask.ndim == 3 else mask) > sample.mask_threshold
-        if mask.shape != tuple(shape):
-            raise DataError(f"{path}: mask of {mask.shape} px, expected {tuple(shape)} as {sample.photograph.name}")
-        masks[lesion] = mask
-    return masks
+    masks = {code: _read_mask(path, sample.mask_threshold) for code, path in sample.lesion_masks.items() if path}
+    sizes = [(scale * shape[0], scale * shape[1]) for scale in (1, *SCALES)]
+    size = next((mask.shape for mask in masks.values()), sizes[0])
+    for code, mask in masks.items():
+        if mask.shape not in sizes or mask.shape != size:
+            path, expected = sample.lesion_masks[code], tuple(shape[:2])
+            raise DataError(f"{path}: mask of {mask.shape} px, expected {expected} as {sample.photograph.name}")
+    return {code: masks[code] if code in masks else np.zeros(size, bool) for code in sample.lesion_masks}
+
+
+def _read_mask(path: Path, threshold: int) -> Bool[np.ndarray, "h w"]:
+    try:
+        with Image.open(path) as image:
+            mask = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: cannot be decoded as a mask ({error})") from error
+    return (mask.max(axis=2) if mask.ndim == 3 else mask) > threshold
 
 
 def write_tiff(path: Path, pixels: UInt8[np.ndarray, "h w *c"]) -> None:
-    """Write an uncompressed TIFF, all or nothing."""
+    """Write an uncompressed TIFF in one step."""
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "TIFF")
     write_atomically(path, content.getvalue())
 
 
 def memmap_tiff(path: Path) -> UInt8[np.ndarray, "h w *c"]:
-    """Map what `write_tiff` wrote into memory.
+    """Map a file of `write_tiff` into memory.
 
     Raises:
         DataError: if there is no such file, or it is compressed or damaged.
@@ -102,5 +110,5 @@ def memmap_tiff(path: Path) -> UInt8[np.ndarray, "h w *c"]:
         return np.memmap(path, np.uint8, "r", tile[2], shape)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
-            f"{path}: expected a prepared file, an uncompressed 8-bit TIFF; found otherwise ({error})"
+            f"{path}: not a prepared file, an uncompressed 8-bit TIFF ({error}); prepare the set again"
         ) from error

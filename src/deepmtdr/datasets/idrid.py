@@ -32,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from deepmtdr.csv_tables import read_table
 from deepmtdr.datasets.layout import (
     DatasetPart,
     LabelCounts,
@@ -41,11 +42,10 @@ from deepmtdr.datasets.layout import (
     find_masks,
     parse_grade,
     read_grades,
-    read_table,
 )
 from deepmtdr.datasets.sample import Sample, SplitName
 from deepmtdr.errors import DataError
-from deepmtdr.terms import Grade, Lesion
+from deepmtdr.terms import Lesion
 
 IdridPart = Literal["training", "testing"]
 
@@ -77,7 +77,7 @@ _A = "A. Segmentation/1. Original Images"
 _B = "B. Disease Grading/1. Original Images"
 _FOLDERS: dict[IdridPart, str] = {"training": "a. Training Set", "testing": "b. Testing Set"}
 _SIDES: dict[IdridPart, SplitName] = {"training": "train", "testing": "test"}
-_MASK_FOLDERS = {
+MASK_FOLDERS = {
     Lesion.MA: "1. Microaneurysms",
     Lesion.HE: "2. Haemorrhages",
     Lesion.EX: "3. Hard Exudates",
@@ -115,8 +115,7 @@ def read_idrid_segmentation(root: Path, part: IdridPart = "training") -> list[Sa
     photographs = find_files(root / _A / _FOLDERS[part])
     folder = root / "A. Segmentation" / "2. All Segmentation Groundtruths" / _FOLDERS[part]
     masks = {
-        lesion: find_masks(folder / _MASK_FOLDERS[lesion], lesion, photographs, (f"_{lesion.name}",))
-        for lesion in Lesion
+        lesion: find_masks(folder / MASK_FOLDERS[lesion], lesion, photographs, (f"_{lesion}",)) for lesion in Lesion
     }
     twins = _twins(root, photographs.keys(), part)
     return [
@@ -182,7 +181,7 @@ PARTS = (
 def _join(root: Path, annotated: list[Sample], graded: list[Sample], part: IdridPart) -> list[Sample]:
     """One part of A and B as one list, each photograph once."""
     twins = _twins(root, {sample.name for sample in annotated}, part)
-    grades: dict[int | None, set[Grade]] = defaultdict(set)
+    grades: dict[int | None, set[int]] = defaultdict(set)
     for number, grade in [*twins.values(), *((_number_in_b(sample), sample.grade) for sample in graded)]:
         if grade is not None:
             grades[number].add(grade)
@@ -192,14 +191,12 @@ def _join(root: Path, annotated: list[Sample], graded: list[Sample], part: Idrid
     return joined + [sample for sample in graded if _number_in_b(sample) not in in_a]
 
 
-def _twins(root: Path, names: Collection[str], part: IdridPart) -> dict[str, tuple[int, Grade | None]]:
+def _twins(root: Path, names: Collection[str], part: IdridPart) -> dict[str, tuple[int, int | None]]:
     """A's name -> number in B and grade, as known and as same_photograph.csv says; both speak of the training parts."""
     if part == "testing":
         return {}
     numbers = {name: ALSO_GRADED.get(_number(name, root)) for name in names}
-    twins: dict[str, tuple[int, Grade | None]] = {
-        name: (_once(n), None) for name, n in numbers.items() if n is not None
-    }
+    twins: dict[str, tuple[int, int | None]] = {name: (_once(n), None) for name, n in numbers.items() if n is not None}
     path = root / "same_photograph.csv"
     columns = ("segmentation_image", "grading_image", "retinopathy_grade")
     for where, row in read_table(path, columns) if path.exists() else ():
@@ -236,5 +233,5 @@ def _number(name: str, where: Path | str) -> int:
     return int(digits)
 
 
-def _agreed(grades: set[Grade]) -> Grade | None:
+def _agreed(grades: set[int]) -> int | None:
     return next(iter(grades)) if len(grades) == 1 else None

@@ -1,32 +1,42 @@
-"""What the readers of public data sets share: folders and tables opened, errors that name file and row (Sec. V-A)."""
+"""Shared by the readers of the public data sets: find files, read labels, count them (Sec. V-A)."""
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from deepmtdr.csv_tables import add_once, read_table
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
-from deepmtdr.terms import Grade, Lesion
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.photographs.decode import PHOTOGRAPH_SUFFIXES
+from deepmtdr.terms import Laterality
 
-PHOTOGRAPH_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".bmp"})
-"""Files of a photograph folder that are photographs; others, such as a read-me file, are not looked at."""
+_EYE_WORDS: dict[str, Laterality] = {
+    "l": "L",
+    "left": "L",
+    "os": "L",
+    "og": "L",
+    "r": "R",
+    "right": "R",
+    "od": "R",
+}
+"""Words for the eyes: English, Latin (oculus sinister, dexter) and French (œil gauche, droit)."""
 
 
 class LabelCounts(NamedTuple):
     """How many photographs a data set has, and how many of them have which label."""
 
     photographs: int
-    grades: tuple[int, int, int, int, int] | None = None
-    """Photographs of grades 0-4; None: nobody graded them."""
-    masks: tuple[int, int, int, int] | None = None
-    """Photographs with a mask of MA, HE, EX, SE; None: nobody drew lesions."""
+    grades: tuple[int, ...] | None = None
+    """Photographs of each grade, from grade 0 on; None: not graded."""
+    masks: tuple[int, ...] | None = None
+    """Photographs with a mask of each lesion type, in channel order; None: no lesions annotated."""
     ungradable: int | None = None
-    """Photographs that somebody judged too poor to be graded; None: none was."""
+    """Photographs judged too poor to be graded; None: there are none."""
 
 
 class DatasetPart(NamedTuple):
@@ -37,43 +47,37 @@ class DatasetPart(NamedTuple):
     read: Callable[[Path], list[Sample]]
     """Reads this part from the data set's folder."""
     expected: LabelCounts
-    """The official counts; a field that is None is one of which the makers state nothing."""
+    """The official counts; None in a field: the makers state no number."""
     folder: str
-    """Where in the data set's folder it lies; where this is absent, the part is, and that is no error."""
+    """Its folder in the data set's folder; if this is absent, so is the part, which is not an error."""
 
 
 PartCounts = tuple[DatasetPart, LabelCounts | None]
 """An official part, and the counts it has here; None: it is not there."""
 
 
-def count_labels(samples: Iterable[Sample]) -> LabelCounts:
-    """Count photographs, grades and masks, to be laid beside the official counts, `DatasetPart.expected`."""
+def count_labels(samples: Iterable[Sample], labels: LabelSet = DIABETIC_RETINOPATHY) -> LabelCounts:
+    """Count photographs, grades and masks, to be compared with the official counts, `DatasetPart.expected`."""
     samples = list(samples)
     grades = Counter(sample.grade for sample in samples if sample.grade is not None)
-    masks = Counter(lesion for sample in samples for lesion, mask in sample.lesion_masks.items() if mask is not None)
-    g0, g1, g2, g3, g4 = (grades[grade] for grade in Grade)
-    ma, he, ex, se = (masks[lesion] for lesion in Lesion)
+    masks = Counter(code for sample in samples for code, mask in sample.lesion_masks.items() if mask is not None)
     annotated = any(sample.lesion_masks for sample in samples)
     return LabelCounts(
         len(samples),
-        (g0, g1, g2, g3, g4) if grades else None,
-        (ma, he, ex, se) if annotated else None,
+        tuple(grades[grade] for grade in range(len(labels.grades))) if grades else None,
+        tuple(masks[code] for code in labels.codes) if annotated else None,
         sum(sample.ungradable for sample in samples) or None,
     )
 
 
 def find_files(folder: Path, suffixes: frozenset[str] = PHOTOGRAPH_SUFFIXES) -> dict[str, Path]:
-    """Every file of one folder by its name without suffix, sorted; hidden files are left out.
+    """Files of one folder by name without suffix, sorted; hidden files and other suffixes are left out.
 
     Raises:
-        DataError: if the folder is missing or cannot be listed, or if two files differ in nothing but the suffix.
+        DataError: if the folder is missing or cannot be listed, or if two files differ only in the suffix.
     """
-    try:
-        names = sorted(os.listdir(folder))  # noqa: PTH208 - 88,000 names are sorted sooner than as many paths
-    except OSError as error:
-        raise DataError(f"{folder}: expected a folder, found none that can be listed ({error.strerror})") from error
     files: dict[str, Path] = {}
-    for name in names:
+    for name in list_folder(folder):
         stem, suffix = os.path.splitext(name)  # noqa: PTH122 - the same
         if suffix.lower() not in suffixes or name[0] == ".":
             continue
@@ -83,17 +87,29 @@ def find_files(folder: Path, suffixes: frozenset[str] = PHOTOGRAPH_SUFFIXES) -> 
     return files
 
 
+def list_folder(folder: Path) -> list[str]:
+    """Names of a folder's files and folders, sorted.
+
+    Raises:
+        DataError: if the folder is missing or cannot be listed.
+    """
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 - sorts 88,000 names faster than as many paths
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); expected a folder") from error
+
+
 def photograph_name(file: str) -> str:
-    """A photograph's name as `find_files` has it, from a file name in a table, which may lack the suffix."""
+    """A photograph's name as a key of `find_files`, from a file name in a table, with or without suffix."""
     stem, suffix = os.path.splitext(file.strip())  # noqa: PTH122
     return stem if suffix.lower() in PHOTOGRAPH_SUFFIXES else file.strip()
 
 
 def check_unique_names(samples: Iterable[Sample]) -> None:
-    """See that every name stands once, where several parts of a data set are joined.
+    """Check that no two photographs have the same name, where several parts of a data set are joined.
 
     Raises:
-        DataError: naming the two photographs of one name.
+        DataError: naming two photographs of one name.
     """
     seen: dict[str, Sample] = {}
     for sample in samples:
@@ -102,14 +118,14 @@ def check_unique_names(samples: Iterable[Sample]) -> None:
 
 
 def find_masks(
-    folder: Path, lesion: Lesion, photographs: Mapping[str, Path], endings: tuple[str, ...] = ("",)
+    folder: Path, code: str, photographs: Mapping[str, Path], endings: tuple[str, ...] = ("",)
 ) -> dict[str, Path]:
     """Mask files of one lesion type by the name of their photograph.
 
     Args:
         folder: where the masks of this type lie.
-        lesion: the type, for the messages.
-        photographs: the photographs that masks may be of.
+        code: of a lesion type of diabetic retinopathy, for the error messages.
+        photographs: the photographs that the masks may belong to.
         endings: what a mask's name may add to its photograph's name, the longest first; "" adds nothing.
 
     Raises:
@@ -119,117 +135,71 @@ def find_masks(
     for stem, path in find_files(folder).items():
         ending = next((ending for ending in endings if stem.endswith(ending)), None)
         if ending is None:
-            raise DataError(f"{path}: expected a mask of {lesion.full_name}, whose name ends in {endings[0]}")
+            lesion = DIABETIC_RETINOPATHY.lesion(code).name
+            raise DataError(f"{path}: not the name of a mask of {lesion}; expected a name that ends in {endings[0]}")
         name = stem.removesuffix(ending)
         if name not in photographs:
-            raise DataError(f"{path}: a mask without a photograph; expected one named {name}")
+            raise DataError(f"{path}: a mask without a photograph; expected a photograph named {name}")
         masks[name] = path
     return masks
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a CSV or Parquet table, each with the words "FILE, row N" (the header is row 1), blank lines left out.
-
-    Spaces around names and cells are cut off, and columns that nobody asked for are left out: IDRiD's table has both.
-    Where the header has semicolons and no comma, as Messidor-2's and many a spreadsheet's, they part the cells.
-
-    Args:
-        path: the table, UTF-8 with or without a byte order mark.
-        columns: the columns that have to be there.
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Lines of a text file that are not blank, each with "FILE, row N" for error messages.
 
     Raises:
-        DataError: if the file is missing, is no text, lacks a column, or has a row that ends too early.
+        DataError: if the file is missing or is not text in UTF-8.
     """
-    rows = _read_rows(path)
-    header = _header(rows)
-    if missing := [column for column in columns if column not in header]:
-        raise DataError(f"{path}, row 1: expected the columns {', '.join(columns)}; {', '.join(missing)} not found")
-    places = {column: header.index(column) for column in columns}
-    for number, row in enumerate(rows[1:], start=2):
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) <= max(places.values()):
-            raise DataError(
-                f"{path}, row {number}: expected at least {max(places.values()) + 1} cells, found {len(row)}"
-            )
-        yield f"{path}, row {number}", {column: row[place].strip() for column, place in places.items()}
-
-
-def read_column_names(path: Path) -> list[str]:
-    """Names of the columns of a label table that have one.
-
-    Raises:
-        DataError: if the file is missing or is no text.
-    """
-    return [name for name in _header(_read_rows(path)) if name]
-
-
-def _read_parquet(path: Path) -> list[list[str]]:
-    """The rows of a Parquet table as a CSV file would have them."""
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import read_table as read_parquet
-    except ImportError as error:
-        raise DataError(f"{path}: Parquet needs PyArrow, expected `pip install deepmtdr[parquet]`") from error
-    try:
-        table = read_parquet(path)
-    except (OSError, ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{path}: expected a table as Parquet, found none that can be read ({reason})") from error
-    columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
-    return [table.column_names, *map(list, zip(*columns, strict=True))]
-
-
-def _read_rows(path: Path) -> list[list[str]]:
-    if path.suffix.lower() == ".parquet":
-        return _read_parquet(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-        semicolons = bool(lines) and ";" in lines[0] and "," not in lines[0]
-        return list(csv.reader(lines, delimiter=";" if semicolons else ","))
-    except OSError as error:
-        raise DataError(f"{path}: expected a label table, found none that can be read ({error.strerror})") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a CSV table in UTF-8, found something else ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a list in UTF-8 ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield f"{path}, row {number}", line
 
 
-def _header(rows: list[list[str]]) -> list[str]:
-    return [cell.strip() for cell in rows[0]] if rows else []
-
-
-def parse_grade(text: str, where: str) -> Grade:
-    """Grade 0-4 from a cell; `where` is "FILE, row N".
+def parse_grade(text: str, where: str, labels: LabelSet = DIABETIC_RETINOPATHY) -> int:
+    """Grade from a cell; `where` is "FILE, row N".
 
     Raises:
-        DataError: if the cell holds anything but 0, 1, 2, 3 or 4.
+        DataError: if the cell is not a grade of the label set.
     """
-    if text not in {"0", "1", "2", "3", "4"}:
-        raise DataError(f"{where}: expected a grade 0-4, found {text!r}")
-    return Grade(int(text))
+    if text not in map(str, range(len(labels.grades))):
+        raise DataError(f"{where}: expected a grade 0-{len(labels.grades) - 1}, found {text!r}")
+    return int(text)
 
 
-def read_grades(path: Path, name_column: str, grade_column: str) -> dict[str, Grade]:
+def parse_eye(text: str, where: str) -> Laterality | None:
+    """Left or right eye from a cell, None from an empty one; `where` is "FILE, row N".
+
+    Raises:
+        DataError: if the cell is not a word for an eye.
+    """
+    if text and text.lower() not in _EYE_WORDS:
+        raise DataError(f"{where}: expected L, left, OS, OG, R, right, OD or nothing as eye, found {text!r}")
+    return _EYE_WORDS.get(text.lower())
+
+
+def read_grades(path: Path, name_column: str, grade_column: str) -> dict[str, int]:
     """Grade by photograph from a label table.
 
     Raises:
-        DataError: if the table is not as expected, or names a photograph twice.
+        DataError: if a column is missing, a grade is not 0-4, or a photograph is there twice.
     """
-    grades: dict[str, Grade] = {}
+    grades: dict[str, int] = {}
     for where, row in read_table(path, (name_column, grade_column)):
-        name = row[name_column]
-        if name in grades:
-            raise DataError(f"{where}: {name} for the second time; expected one row for each photograph")
-        grades[name] = parse_grade(row[grade_column], where)
+        add_once(grades, row[name_column], parse_grade(row[grade_column], where), where)
     return grades
 
 
 def check_labels_match(
     photographs: Mapping[str, Path], labels: Mapping[str, object], folder: Path, table: Path
 ) -> None:
-    """Hold photographs and labels against each other: nothing is skipped.
+    """Check that every photograph has a label and every label a photograph.
 
     Raises:
-        DataError: if a photograph has no label, or a label no photograph; names the first and says how many.
+        DataError: naming the first photograph without label or label without photograph, and their number.
     """
     if unlabelled := sorted(photographs.keys() - labels.keys()):
         file = photographs[unlabelled[0]]

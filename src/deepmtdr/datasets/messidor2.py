@@ -30,6 +30,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from deepmtdr.csv_tables import add_once, read_table
 from deepmtdr.datasets.layout import (
     DatasetPart,
     LabelCounts,
@@ -37,15 +38,14 @@ from deepmtdr.datasets.layout import (
     find_files,
     parse_grade,
     photograph_name,
-    read_table,
 )
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
-from deepmtdr.terms import Grade, Laterality
+from deepmtdr.terms import Laterality
 
 EXPECTED = LabelCounts(1748, (1017, 270, 347, 75, 35), ungradable=4)
 
-_EYES: dict[str, Laterality] = {"left": "L", "right": "R"}
+_PAIR_COLUMNS: dict[str, Laterality] = {"left": "L", "right": "R"}
 _COLUMNS = ("image_id", "adjudicated_dr_grade", "adjudicated_gradable")
 
 
@@ -99,27 +99,24 @@ def _by_key(files: dict[str, Path]) -> dict[str, Path]:
     return photographs
 
 
-def _read_grades(table: Path) -> dict[str, Grade | None]:
+def _read_grades(table: Path) -> dict[str, int | None]:
     """Grade by photograph, None for the ungradable ones."""
-    grades: dict[str, Grade | None] = {}
+    grades: dict[str, int | None] = {}
     for where, row in read_table(table, _COLUMNS):
         file, grade, gradable = (row[column] for column in _COLUMNS)
-        if _key(file) in grades:
-            raise DataError(f"{where}: {file} for the second time; expected one row for each photograph")
         if gradable not in {"0", "1"}:
             raise DataError(f"{where}: expected 0 or 1 in adjudicated_gradable, found {gradable!r}")
         if gradable == "0" and grade:
             raise DataError(f"{where}: expected no grade of an ungradable photograph, found {grade!r}")
-        grades[_key(file)] = parse_grade(grade, where) if gradable == "1" else None
+        add_once(grades, _key(file), parse_grade(grade, where) if gradable == "1" else None, where)
     return grades
 
 
 def _read_eyes(table: Path) -> dict[str, _Eye]:
     """Patient and eye by photograph; the left photograph's name is the patient's. Absent photographs may be listed."""
     eyes: dict[str, _Eye] = {}
-    for where, row in read_table(table, tuple(_EYES)):
-        for column, laterality in _EYES.items():
-            if _key(row[column]) in eyes:
-                raise DataError(f"{where}: {row[column]} for the second time; expected each photograph in one pair")
-            eyes[_key(row[column])] = _Eye(photograph_name(row["left"]), laterality)
+    for where, row in read_table(table, tuple(_PAIR_COLUMNS)):
+        for column, laterality in _PAIR_COLUMNS.items():
+            eye = _Eye(photograph_name(row["left"]), laterality)
+            add_once(eyes, _key(row[column]), eye, where, "each photograph in one pair")
     return eyes

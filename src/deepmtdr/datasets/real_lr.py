@@ -25,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from deepmtdr.csv_tables import add_once, read_column_names, read_table
 from deepmtdr.datasets.drive import read_drive
 from deepmtdr.datasets.layout import (
     DatasetPart,
@@ -32,9 +33,8 @@ from deepmtdr.datasets.layout import (
     check_labels_match,
     check_unique_names,
     find_files,
+    parse_eye,
     photograph_name,
-    read_column_names,
-    read_table,
 )
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
@@ -43,7 +43,6 @@ from deepmtdr.terms import Grade, Laterality
 EXPECTED = LabelCounts(898, (611, 0, 0, 0, 0))
 
 _POSITIVE = {"negative": False, "positive": True}
-_EYES: dict[str, Laterality | None] = {"": None, "L": "L", "R": "R"}
 
 
 class _Row(NamedTuple):
@@ -97,12 +96,9 @@ def _read_labels(table: Path) -> dict[str, _Row]:
     known = [column for column in ("patient", "eye") if column in read_column_names(table)]
     rows: dict[str, _Row] = {}
     for where, row in read_table(table, ("image", "label", *known)):
-        name, label, eye = photograph_name(row["image"]), row["label"], row.get("eye", "")
-        if name in rows:
-            raise DataError(f"{where}: {name} for the second time; expected one row for each photograph")
+        label = row["label"]
         if label not in _POSITIVE:
             raise DataError(f"{where}: expected negative or positive in label, found {label!r}")
-        if eye not in _EYES:
-            raise DataError(f"{where}: expected L or R or nothing in eye, found {eye!r}")
-        rows[name] = _Row(_POSITIVE[label], row.get("patient", ""), _EYES[eye])
+        read = _Row(_POSITIVE[label], row.get("patient", ""), parse_eye(row.get("eye", ""), where))
+        add_once(rows, photograph_name(row["image"]), read, where)
     return rows

@@ -1,4 +1,4 @@
-"""One photograph of a data set with what is known of it (Sec. V-A); what is absent is None."""
+"""One photograph of a data set with its labels (Sec. V-A); None: not known."""
 
 from __future__ import annotations
 
@@ -7,44 +7,54 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from deepmtdr.terms import Grade, Laterality, Lesion
+from deepmtdr.errors import DataError
+from deepmtdr.labels import LabelSet
+from deepmtdr.terms import Laterality
 
 SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A row of a data set: where the photograph lies, whose it is, and which labels it has."""
+    """One photograph of a data set: its file, its patient and its labels.
+
+    Raises:
+        DataError: from the constructor, if the photograph is ungradable and has a grade.
+    """
 
     photograph: Path
     """File of the photograph."""
     name: str
     """Unique within the data set."""
     patient: str
-    """Whose eye: photographs of one patient never stand on both sides of a split."""
+    """The person; all photographs of one patient belong to the same split."""
     dataset: str
-    """Name of the data set, as the field writes it."""
+    """Name of the data set."""
     laterality: Laterality | None = None
-    grade: Grade | None = None
-    """Grade 0-4, or None where nobody graded it."""
+    grade: int | None = None
+    """Grade, 0 to the number of grades - 1; None: not graded."""
     dr_present: bool | None = None
-    """Whether there is any retinopathy, where somebody said that but no grade; a grade says it too (`has_dr`)."""
+    """Whether there is any retinopathy, for a data set that states this but no grade (see `has_dr`)."""
     ungradable: bool = False
-    """Somebody judged the photograph too poor to be graded (reading R17); its grade is None."""
+    """Judged too poor to be graded (interpretation R17); the grade is None."""
     official_split: SplitName | None = None
-    """Where the set's own makers put it; None where they made no split."""
-    lesion_masks: Mapping[Lesion, Path | None] = field(default_factory=dict)
-    """A type that is no key was not annotated. None: annotated, and none is there. A path: see `mask_threshold`."""
+    """The split in which the makers of the data set put the photograph; None: they made no split."""
+    lesion_masks: Mapping[str, Path | None] = field(default_factory=dict)
+    """Code of a lesion type -> file of its mask; None: annotated, no such lesion; no key: not annotated."""
     mask_threshold: int = 0
-    """A pixel of a mask file above this is lesion; above 0 where masks are grey levels, of agreement or coverage."""
+    """A pixel of a mask file above this is lesion; more than 0 where grey levels mean agreement or coverage."""
+    problem: str = ""
+    """Why a prepared set has no file of the photograph; empty if there is one."""
+
+    def __post_init__(self) -> None:
+        if self.ungradable and self.grade is not None:
+            raise DataError(f"{self.photograph}: ungradable, with grade {self.grade:d}; expected no grade")
 
     @property
     def has_dr(self) -> bool | None:
-        """Whether there is any retinopathy (grade >= 1), by grade or by `dr_present`; None where nobody said."""
+        """Whether there is any disease (grade >= 1), from the grade or `dr_present`; None: not known."""
         return self.dr_present if self.grade is None else self.grade > 0
 
-    @property
-    def annotated(self) -> tuple[bool, bool, bool, bool]:
+    def annotated(self, labels: LabelSet) -> tuple[bool, ...]:
         """Which lesion types were annotated, in channel order."""
-        ma, he, ex, se = (lesion in self.lesion_masks for lesion in Lesion)
-        return ma, he, ex, se
+        return tuple(code in self.lesion_masks for code in labels.codes)

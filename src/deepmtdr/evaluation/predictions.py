@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deepmtdr import __version__
-from deepmtdr.datasets.layout import parse_grade, read_column_names, read_table
+from deepmtdr.csv_tables import read_column_names, read_table
+from deepmtdr.datasets.layout import parse_grade
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation.binary import BINARY_TASK
 from deepmtdr.evaluation.grading import by_grade_scores, confusion_matrices, grading_scores, operating_point_scores

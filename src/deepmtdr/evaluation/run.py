@@ -27,7 +27,7 @@ from deepmtdr.evaluation.scores import Bootstrap, Score
 from deepmtdr.evaluation.super_resolution import super_resolution_scores
 from deepmtdr.evaluation.worst_cases import make_thumbnails, worst_cases
 from deepmtdr.metrics import PooledCurve
-from deepmtdr.photographs.decode import choose_input_scale
+from deepmtdr.photographs.geometry import choose_input_scale
 from deepmtdr.progress import Progress
 from deepmtdr.terms import FRAME, Lesion
 

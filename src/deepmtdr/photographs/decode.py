@@ -1,7 +1,7 @@
-"""A photograph out of a file: JPEG, PNG, TIFF, PPM, BMP or DICOM, decoded and turned upright (Sec. V-A).
+"""Decode a photograph from a JPEG, PNG, TIFF, PPM, BMP or DICOM file and turn it upright (Sec. V-A).
 
-The format is recognised by the content, never by the name. A file is read once; sizes are judged by the header, before
-anything is decoded. Colour profiles are ignored: networks see the numbers the camera wrote.
+The format is recognised by the content, never by the name. A file is read once, and its header is checked before pixels
+are decoded. Colour profiles are ignored: the network gets the numbers that the camera wrote.
 """
 
 from __future__ import annotations
@@ -20,36 +20,16 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from deepmtdr.errors import PhotographError
-from deepmtdr.photographs.field_of_view import (
-    FieldOfView,
-    InputScale,
-    choose_input_scale,
-    crop_mask,
-    crop_to_frame,
-    find_fov,
-    fov_mask,
-    map_to_photograph,
-)
 from deepmtdr.terms import Laterality
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = [
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "MIN_SIDE",
-    "FieldOfView",
-    "InputScale",
-    "Photograph",
-    "choose_input_scale",
-    "crop_mask",
-    "crop_to_frame",
-    "find_fov",
-    "fov_mask",
-    "map_to_photograph",
-    "read_photograph",
-]
+PHOTOGRAPH_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".bmp"})
+"""Suffixes of photographs in public data sets; other files of a folder, such as a read-me file, are ignored."""
+
+READABLE_SUFFIXES = PHOTOGRAPH_SUFFIXES | {".jpe", ".jfif", ".pgm", ".pnm", ".dcm", ".dicom"}
+"""Suffixes of the files that are taken for photographs in a folder of the user."""
 
 MAX_PIXELS = 80_000_000
 """Most pixels a photograph may have by its header: above the largest fundus cameras, below Pillow's own warning."""

@@ -24,7 +24,8 @@ from scipy import ndimage
 from deepmtdr.datasets.drawings import read_drawings
 from deepmtdr.datasets.folder import TABLE_NAME
 from deepmtdr.datasets.sample import Sample
-from deepmtdr.photographs.field_of_view import FieldOfView
+from deepmtdr.labels import DIABETIC_RETINOPATHY
+from deepmtdr.photographs.geometry import FieldOfView
 from deepmtdr.synthetic.eye import Eye, Point, grow_vessels, paint_fundus, paint_vessels, place_eye
 from deepmtdr.synthetic.lesions import DrawnLesions, draw_lesions
 from deepmtdr.terms import FRAME, Grade, Laterality, Lesion
@@ -48,8 +49,8 @@ class Drawing:
     """A drawn photograph and everything that is known of it."""
 
     photograph: UInt8[np.ndarray, "h w 3"]
-    lesion_masks: Bool[np.ndarray, "4 h w"]
-    """MA, HE, EX, SE; a preretinal haemorrhage is one of the haemorrhages."""
+    lesion_masks: Bool[np.ndarray, "l h w"]
+    """In the channel order of `DIABETIC_RETINOPATHY`; a preretinal haemorrhage is a haemorrhage."""
     new_vessels: Bool[np.ndarray, "h w"]
     """Where new vessels were drawn; of grade 4 alone."""
     grade: Grade
@@ -62,6 +63,10 @@ class Drawing:
     """Centre of the macula in the photograph, pixels."""
     disc_diameter: float
     """Pixels."""
+
+    def mask(self, lesion: Lesion) -> Bool[np.ndarray, "h w"]:
+        """Mask of one lesion type."""
+        return self.lesion_masks[DIABETIC_RETINOPATHY.channel(lesion)]
 
 
 class _Camera(NamedTuple):
@@ -143,15 +148,15 @@ def write_drawings(
             drawing, name = draw_photograph(seed, grade, size, jpeg_quality), f"drawing_{seed:05d}"
             photograph = root / "photographs" / f"{name}.png"
             Image.fromarray(drawing.photograph).save(photograph)
-            masks = [_write_mask(root, name, lesion, drawing.lesion_masks[lesion]) for lesion in Lesion]
+            masks = [_write_mask(root, name, lesion, drawing.mask(lesion)) for lesion in Lesion]
             known = (f"{seed // 2:05d}", drawing.laterality, int(drawing.grade))
             table.writerow([photograph.relative_to(root).as_posix(), *known, *masks])
     return read_drawings(root)
 
 
 def _write_mask(root: Path, name: str, lesion: Lesion, mask: Bool[np.ndarray, "h w"]) -> str:
-    """Its path in the table, or the word for an empty one, which has no file."""
-    path = root / "masks" / f"{name}_{lesion.name}.png"
+    """Write a mask; its path in the table, or "none" for an empty mask, which has no file."""
+    path = root / "masks" / f"{name}_{lesion}.png"
     path.unlink(missing_ok=True)  # of an earlier drawing of this name
     if not mask.any():
         return "none"
@@ -255,7 +260,7 @@ def _photograph(
     disc, macula = (Point(p.x * size + shift.x, p.y * size + shift.y) for p in (eye.disc, eye.macula))
     return Drawing(
         photograph=np.ascontiguousarray(photograph),
-        lesion_masks=fit(lesions.masks),
+        lesion_masks=fit(np.stack([lesions.masks[lesion] for lesion in Lesion])),
         new_vessels=fit(lesions.new_vessels >= 0.5),
         grade=grade,
         fov=FieldOfView(beside, above, size),

@@ -44,9 +44,9 @@ MICROANEURYSM_COUNTS = {
 class DrawnLesions:
     """What the lesions do to the fundus, and where they are; in the square of the field of view."""
 
-    strength: Float[np.ndarray, "4 s s"]
-    """How much of a lesion's colour is laid on each pixel, by type; 1 is a strong one."""
-    masks: Bool[np.ndarray, "4 s s"]
+    strength: dict[Lesion, Float[np.ndarray, "s s"]]
+    """How much of a lesion's colour is laid on each pixel; 1 is a strong lesion."""
+    masks: dict[Lesion, Bool[np.ndarray, "s s"]]
     preretinal: Float[np.ndarray, "s s"]
     """Blood in front of the vessels, 0 to 1; its mask is among the haemorrhages."""
     new_vessels: Float[np.ndarray, "s s"]
@@ -66,7 +66,9 @@ def draw_lesions(rng: Generator, eye: Eye, grade: Grade, vessels: NDArray) -> Dr
     """
     size = vessels.shape[0]
     blank = np.zeros((size, size), np.float32)
-    found = DrawnLesions(np.zeros((4, size, size), np.float32), np.zeros((4, size, size), bool), blank, blank.copy())
+    strength = {lesion: blank.copy() for lesion in Lesion}
+    masks = {lesion: np.zeros((size, size), bool) for lesion in Lesion}
+    found = DrawnLesions(strength, masks, blank, blank.copy())
     brush = _Brush(rng, eye, found, vessels)
     if grade is Grade.PROLIFERATIVE:
         which = rng.integers(3)
