@@ -1,1 +1,1 @@
-"""The questions of the paper, each a function (Secs. III and V)."""
+"""The experiments of the paper, each a function (Secs. III and V)."""

@@ -1,126 +1,134 @@
 """The ablations of the paper as functions Recipe -> Recipe (Secs. V-C and V-D, Fig. 10, Tables V and VI).
 
-Each changes what a run is told, never the loop; they compose in any order, and twice is once. The name of the recipe
-says which were taken: `paper-ddr_without-isr`. A subnet that is removed or fixed stands still in every sense: train an
-ablation from nothing, not by `--init` from weights in which it has learned.
+They change settings only, never the training loop. They can be combined in any order, and applying one twice changes
+nothing. Each adds its name to the recipe's: `paper-ddr_without-isr`. Train an ablation from scratch: with `--init` a
+removed or frozen subnet would keep what it has learned before.
 
-Not among them, since no recipe can say it: Eq. (10) as printed (reading R12), which is `literal=True` of
-`losses.grading_loss` alone.
+Eq. (10) as printed (interpretation R12) is not a setting of a recipe: see `literal=True` of `losses.grading_loss`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from deepmtdr.errors import RecipeError
-from deepmtdr.recipe import STAGES, Recipe, Stage
+from deepmtdr.recipe import STAGES, Recipe, TrainingStage
 from deepmtdr.systems import EVIDENCE_METHODS
 from deepmtdr.terms import SCALES
-from deepmtdr.training.optimiser import STAGE_SUBNETS
 
 Ablation = Callable[[Recipe], Recipe]
+S = TypeVar("S", bound=TrainingStage)
+
+TASK_AWARE_LOSSES = ("lambda_sa", "lambda_ca")
+SEGMENTATION_LOSSES = ("dice", "lesion_cross_entropy", "unsupervised")
 
 
 def without_isr(recipe: Recipe) -> Recipe:
-    """Fig. 10 (a), setting 1: no ISR subnet, and no loss of Eq. (11), which trains it alone.
+    """Fig. 10 (a), setting 1: no ISR subnet, and none of the losses of Eq. (11), which train only it.
 
-    An untrained ISR subnet is bicubic interpolation (reading R2): the others see the LR photograph enlarged.
+    An untrained ISR subnet is bicubic interpolation (interpretation R2), which enlarges the LR images here.
     """
-    return _everywhere(recipe, "without-isr", {"lr_isr": 0.0}, _none("lambda_img", "lambda_tv", *_TASK_AWARE))
+    losses = ("lambda_img", "lambda_tv", *TASK_AWARE_LOSSES)
+    return _change_all(recipe, "without-isr", frozen="isr", removed=losses)
 
 
 def with_isr_frozen(recipe: Recipe) -> Recipe:
-    """Fig. 10 (a), setting 2: the ISR subnet trained independently, fixed in the joint stage."""
-    return _in_joint(recipe, "with-isr-frozen", {"lr_isr": 0.0}, {})
+    """Fig. 10 (a), setting 2: the ISR subnet is trained independently, and frozen in the joint stage."""
+    return _change_joint(recipe, "with-isr-frozen", frozen="isr")
 
 
 def without_segmentation(recipe: Recipe) -> Recipe:
     """Fig. 10 (b), setting 1: no lesion segmentation subnet, and no loss that needs its maps.
 
-    The grading subnet is shown empty lesion maps, so the image is never hidden from it; GMSV, without a lesion region,
-    keeps all channels (reading R6).
+    The grading subnet gets empty lesion maps, so the image is never hidden. GMSV has no lesion region and keeps all
+    channels (interpretation R6).
     """
-    removed = replace(recipe, model=replace(recipe.model, segments=False))
-    losses = _none("lambda_sa", *_SEGMENTATION)
-    return _everywhere(removed, "without-segmentation", {"lr_segmentation": 0.0, "hide_image": 0.0}, losses)
+    removed = replace(
+        recipe,
+        model=replace(recipe.model, segments=False),
+        grading=replace(recipe.grading, hide_image=0.0),
+    )
+    losses = ("lambda_sa", *SEGMENTATION_LOSSES)
+    return _change_all(removed, "without-segmentation", frozen="segmentation", removed=losses)
 
 
 def with_segmentation_frozen(recipe: Recipe) -> Recipe:
-    """Fig. 10 (b), setting 2: segmentation trained independently, its maps as they are in the joint stage.
+    """Fig. 10 (b), setting 2: the segmentation subnet is trained independently, and frozen in the joint stage.
 
-    Its own losses, Eqs. (8) and (9), are left out there: they would still teach the ISR subnet. Eq. (4) is one of the
-    ISR subnet's, and stays.
+    Its losses, Eqs. (8) and (9), are left out there: they would still train the ISR subnet. Eq. (4) is a loss of the
+    ISR subnet, and stays.
     """
-    return _in_joint(recipe, "with-segmentation-frozen", {"lr_segmentation": 0.0}, _none(*_SEGMENTATION))
+    return _change_joint(recipe, "with-segmentation-frozen", frozen="segmentation", removed=SEGMENTATION_LOSSES)
 
 
 def without_segmentation_aware_loss(recipe: Recipe) -> Recipe:
     """Fig. 10 (c): without SAL, Eq. (4)."""
-    return _everywhere(recipe, "without-segmentation-aware-loss", {}, _none("lambda_sa"))
+    return _change_all(recipe, "without-segmentation-aware-loss", removed=("lambda_sa",))
 
 
 def without_classification_aware_loss(recipe: Recipe) -> Recipe:
     """Fig. 10 (c): without CAL, Eq. (5)."""
-    return _everywhere(recipe, "without-classification-aware-loss", {}, _none("lambda_ca"))
+    return _change_all(recipe, "without-classification-aware-loss", removed=("lambda_ca",))
 
 
 def without_task_aware_losses(recipe: Recipe) -> Recipe:
     """Fig. 10 (c): with neither SAL nor CAL, Eqs. (4) and (5)."""
-    return _everywhere(recipe, "without-task-aware-losses", {}, _none(*_TASK_AWARE))
+    return _change_all(recipe, "without-task-aware-losses", removed=TASK_AWARE_LOSSES)
 
 
 def with_evidence(recipe: Recipe, evidence: str) -> Recipe:
-    """Table V: another way to show evidence in the place of GMSV, or the DR scores without maps.
+    """Table V: another evidence method instead of GMSV, or the DR scores without maps.
 
     Args:
-        recipe: what is changed.
-        evidence: a name of `baselines.EVIDENCE_METHODS`.
+        recipe: the recipe to change.
+        evidence: a name of `systems.EVIDENCE_METHODS`.
 
     Raises:
-        RecipeError: if there is none of that name.
+        RecipeError: if there is no such method.
     """
     if evidence not in EVIDENCE_METHODS:
         raise RecipeError(f"evidence {evidence!r}, expected one of {', '.join(EVIDENCE_METHODS)}")
     slug = evidence.lower().replace(" ", "-")
-    shown = replace(recipe, parts=replace(recipe.parts, evidence=evidence))
-    return _named(shown, slug if evidence == "without maps" else f"with-{slug}")
+    changed = replace(recipe, parts=replace(recipe.parts, evidence=evidence))
+    return _add_name(changed, slug if evidence == "without maps" else f"with-{slug}")
 
 
 def with_scale(recipe: Recipe, scale: int) -> Recipe:
-    """Table VI and Fig. 4: every photograph comes into the frame by one scale; 512 px into 1024 are x2 (reading R1).
+    """Table VI and Fig. 4: LR images of one scale only; 512 px to 1024 px are x2 (interpretation R1).
 
     Raises:
         RecipeError: if there is no such scale.
     """
     if scale not in SCALES:
         raise RecipeError(f"a scale of {scale}, expected one of {', '.join(map(str, SCALES))}")
-    return _everywhere(recipe, f"with-scale-{scale}", {"scales": {str(scale): 1.0}}, {})
+    stages = [replace(stage, scales={str(scale): 1.0}) for stage in recipe.stages]
+    return _add_name(_with_stages(recipe, stages), f"with-scale-{scale}")
 
 
 def with_supervision(recipe: Recipe, share: float) -> Recipe:
-    """Sec. V-D: pixel-wise annotation of a share of the annotated photographs; the paper has 75, 50 and 25 %.
+    """Sec. V-D: the lesion masks of a share of the annotated photographs; in the paper 75, 50 and 25 %.
 
     Raises:
-        RecipeError: if it is no share.
+        RecipeError: if the share is not between 0 and 1.
     """
     if not 0 <= share <= 1:
         raise RecipeError(f"pixel-wise supervision of {share}, expected a share from 0 to 1")
-    supervised = replace(recipe, data=replace(recipe.data, supervision=share))
-    return _named(supervised, f"with-supervision-{100 * share:g}")
+    changed = replace(recipe, data=replace(recipe.data, supervision=share))
+    return _add_name(changed, f"with-supervision-{100 * share:g}")
 
 
 def without_semi_supervision(recipe: Recipe) -> Recipe:
-    """Sec. V-D, the other side of its question: no Eq. (9), so lesions are learned from annotated photographs alone."""
-    return _everywhere(recipe, "without-semi-supervision", {}, _none("unsupervised"))
+    """Sec. V-D, the complement: without Eq. (9), lesions are learned from annotated photographs only."""
+    return _change_all(recipe, "without-semi-supervision", removed=("unsupervised",))
 
 
 def without_grading(recipe: Recipe) -> Recipe:
-    """Sec. III, Finding 2, Fig. 4 (b): ISR and segmentation jointly, without a grade and the evidence of one."""
-    losses = _none("grading", "lambda_ca", "unsupervised")
-    return _everywhere(recipe, "without-grading", {"lr_grading": 0.0}, losses)
+    """Sec. III, Finding 2, Fig. 4 (b): super-resolution and segmentation jointly, without grading and its evidence."""
+    losses = ("grading", "lambda_ca", "unsupervised")
+    return _change_all(recipe, "without-grading", frozen="grading", removed=losses)
 
 
 ABLATIONS: dict[str, Ablation] = {
@@ -142,68 +150,57 @@ ABLATIONS: dict[str, Ablation] = {
     "without-semi-supervision": without_semi_supervision,
     "without-grading": without_grading,
 }
-"""In the order of Secs. V-C and V-D, then what goes beyond their tables; a name is what the recipe's name is given."""
+"""In the order of Secs. V-C and V-D, then two that the paper has no table of. The key is added to the recipe's name."""
 
 
 def start_from_stage(recipe: Recipe, name: str) -> Recipe:
-    """Leave out the stages before one: the run starts from a checkpoint, by `--init`.
+    """Skip the stages before one: the run starts from a checkpoint, with `--init`.
 
     Raises:
         RecipeError: if there is no such stage.
     """
-    return _with_stages(recipe, STAGES[_place(name) :], f"from-{name}")
+    first = STAGES.index(recipe.stage(name).name)
+    return _skip_stages(recipe, STAGES[:first], f"from-{name}")
 
 
 def keep_only_stage(recipe: Recipe, name: str) -> Recipe:
-    """Leave out all stages but one.
+    """Skip all stages but one.
 
     Raises:
         RecipeError: if there is no such stage.
     """
-    return _with_stages(recipe, (STAGES[_place(name)],), f"only-{name}")
+    kept = recipe.stage(name).name
+    return _skip_stages(recipe, [other for other in STAGES if other != kept], f"only-{name}")
 
 
-_TASK_AWARE = ("lambda_sa", "lambda_ca")
-_SEGMENTATION = ("dice", "lesion_cross_entropy", "unsupervised")
+def _change_all(recipe: Recipe, slug: str, *, frozen: str = "", removed: Sequence[str] = ()) -> Recipe:
+    """Freeze a subnet and remove losses in every stage."""
+    stages = [_change(stage, frozen, removed) for stage in recipe.stages]
+    return _add_name(_with_stages(recipe, stages), slug)
 
 
-def _none(*losses: str) -> dict[str, float]:
-    return dict.fromkeys(losses, 0.0)
+def _change_joint(recipe: Recipe, slug: str, *, frozen: str = "", removed: Sequence[str] = ()) -> Recipe:
+    """Freeze a subnet and remove losses in the joint stage."""
+    return _add_name(replace(recipe, joint=_change(recipe.joint, frozen, removed)), slug)
 
 
-def _everywhere(recipe: Recipe, slug: str, settings: Mapping[str, Any], losses: Mapping[str, float]) -> Recipe:
-    """Change every stage alike; one in which nothing is left to learn is left out."""
-    return _changed(recipe, STAGES, slug, settings, losses)
+def _change(stage: S, frozen: str, removed: Sequence[str]) -> S:
+    """A stage with a frozen subnet and without some losses; skipped if nothing is left to train."""
+    rates = {f"lr_{frozen}": 0.0} if frozen in stage.learning_rates else {}
+    changed = replace(stage, **rates, loss=replace(stage.loss, **dict.fromkeys(removed, 0.0)))
+    return changed if any(changed.learning_rates.values()) else changed.without_steps()
 
 
-def _in_joint(recipe: Recipe, slug: str, settings: Mapping[str, Any], losses: Mapping[str, float]) -> Recipe:
-    return _changed(recipe, ("joint",), slug, settings, losses)
+def _skip_stages(recipe: Recipe, names: Iterable[str], slug: str) -> Recipe:
+    stages = [recipe.stage(name).without_steps() for name in names]
+    return _add_name(_with_stages(recipe, stages), slug)
 
 
-def _changed(
-    recipe: Recipe, names: tuple[str, ...], slug: str, settings: Mapping[str, Any], losses: Mapping[str, float]
-) -> Recipe:
-    stages = {}
-    for name in names:
-        stage: Stage = getattr(recipe, name)
-        stage = replace(stage, **settings, loss=replace(stage.loss, **losses))
-        learns = any(getattr(stage, f"lr_{subnet}") for subnet in STAGE_SUBNETS[name])
-        stages[name] = stage if learns else replace(stage, steps=0)
-    return _named(replace(recipe, **stages), slug)
+def _with_stages(recipe: Recipe, stages: Iterable[TrainingStage]) -> Recipe:
+    return replace(recipe, **{stage.name: stage for stage in stages})
 
 
-def _with_stages(recipe: Recipe, kept: tuple[str, ...], slug: str) -> Recipe:
-    stages = {name: replace(getattr(recipe, name), steps=0) for name in STAGES if name not in kept}
-    return _named(replace(recipe, **stages), slug)
-
-
-def _place(name: str) -> int:
-    if name not in STAGES:
-        raise RecipeError(f"no stage is known as {name!r}; known are {', '.join(STAGES)}")
-    return STAGES.index(name)
-
-
-def _named(recipe: Recipe, slug: str) -> Recipe:
-    """The recipe's name with what was changed, once."""
-    taken = recipe.name.split("_")[1:]
-    return recipe if slug in taken else replace(recipe, name=f"{recipe.name}_{slug}")
+def _add_name(recipe: Recipe, slug: str) -> Recipe:
+    """Add the name of an ablation to the recipe's, once."""
+    names = recipe.name.split("_")[1:]
+    return recipe if slug in names else replace(recipe, name=f"{recipe.name}_{slug}")

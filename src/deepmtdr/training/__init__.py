@@ -1,4 +1,4 @@
-"""The two-stage training (Sec. IV-C); `run` is the door."""
+"""Two-stage training (Sec. IV-C): `run`."""
 
 from deepmtdr.training.two_stages import run
 

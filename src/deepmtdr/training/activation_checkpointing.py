@@ -1,4 +1,4 @@
-"""Features computed again on the way back instead of kept: less memory for more time (`Stage.recompute`)."""
+"""Activation checkpointing: features are computed again in the backward pass, which saves memory and costs time."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ _BLOCKS = (ResidualBlock, UpscalingLayer, MultiScaleBlock, BasicBlock)
 
 @contextmanager
 def checkpoint_activations(model: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Inside, the blocks of the paper's subnets keep their inputs alone; results and running statistics stay the same.
+    """Inside, the blocks of the paper's subnets keep only their inputs; results and running statistics are the same.
+
+    Args:
+        model: the network.
+        wanted: False changes nothing.
 
     Raises:
-        RecipeError: if it is wanted of a network that has none of these blocks.
+        RecipeError: if the network has none of these blocks.
     """
     blocks = [module for module in model.modules() if isinstance(module, _BLOCKS)] if wanted else []
     if wanted and not blocks:
-        raise RecipeError("recompute is for the paper's subnets, this network has none; expected recompute = false")
+        raise RecipeError(
+            "activation_checkpointing = true, but this system has none of the paper's subnets; expected false"
+        )
     for block in blocks:
-        again = partial(_contexts, block)
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=again)
+        contexts = partial(_contexts, block)
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
     try:
         yield
     finally:
@@ -38,11 +44,12 @@ def checkpoint_activations(model: nn.Module, wanted: bool = True) -> Iterator[No
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _StatisticsKept(block)
+    """For the forward pass, and for the second computation in the backward pass."""
+    return nullcontext(), _FrozenStatistics(block)
 
 
-class _StatisticsKept(AbstractContextManager[None]):
-    """The second time a block is computed its statistics have been counted already; entered once for each way back."""
+class _FrozenStatistics(AbstractContextManager[None]):
+    """Inside, batch normalisation does not update its statistics: the forward pass has done it."""
 
     def __init__(self, block: nn.Module) -> None:
         self.norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d) and module.training]

@@ -1,7 +1,7 @@
-"""Running statistics of batch normalisation that are the batches' own from the first step on.
+"""Warm start for the running statistics of batch normalisation.
 
-By themselves they begin as mean 0 and variance 1 and forget that slowly: after 30 steps networks are scored with norms
-that they were not trained with, of which a short run has few others.
+They begin as mean 0 and variance 1 and forget these slowly: a network validated after 30 steps would still be
+normalised by them, unlike in training.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def warm_start_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Inside, statistics are the mean over the first batches, as long as that is fewer than the norm's momentum takes.
+    """Inside, running statistics are the mean over the batches so far, until the momentum takes over.
 
     Args:
-        model: whose norms; those that have counted batches before go on from there, and those whose statistics are not
-            the first ones any more, though nobody has counted, by their momentum alone.
+        model: the network. A norm that has counted batches before continues from their number. A norm whose statistics
+            were set without counting uses its momentum alone.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.momentum]
     usual = [norm.momentum for norm in norms]
@@ -33,7 +33,7 @@ def warm_start_batch_norm(model: nn.Module) -> Iterator[None]:
 
 
 class _Weigh:
-    """Before each batch: its weight in the norm's statistics."""
+    """Hook before each batch: sets the batch's weight in the running statistics."""
 
     def __init__(self, norm: _BatchNorm) -> None:
         self.usual = norm.momentum or 0.0
@@ -41,13 +41,13 @@ class _Weigh:
         self.batches = counted or (0 if _untouched(norm) else ENOUGH_BATCHES)
 
     def __call__(self, norm: _BatchNorm, _: object) -> None:
-        if norm.training and norm.momentum:  # recomputed features are not counted again
+        if norm.training and norm.momentum:  # 0 in the second computation of activation checkpointing
             self.batches += 1
             norm.momentum = max(self.usual, 1 / self.batches)
 
 
 ENOUGH_BATCHES = 1_000_000
-"""Batches after which none is a first one."""
+"""Stands for "many batches": the momentum alone counts."""
 
 
 def _untouched(norm: _BatchNorm) -> bool:

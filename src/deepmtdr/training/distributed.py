@@ -1,8 +1,8 @@
-"""One batch over several processes: the sums, the statistics and the gradient that one process would have (Sec. IV-C).
+"""Share a batch among several processes, with the sums, statistics and gradients of one process (Sec. IV-C).
 
-Every total is differentiable and every process computes the same losses from it; so each one's gradient is its part of
-`number` times the whole one's, and their mean is the whole one's. DDP's own averaging cannot be used: a step goes back
-several times, once for each subnet, and through a gradient (Eq. 5).
+Sums over all processes are differentiable, and every process computes the same losses from them. The mean of the
+processes' gradients is then the gradient of one process with the whole batch. DDP cannot do this: a step has several
+backward passes, one for each subnet, and one goes through a gradient (Eq. 5).
 """
 
 from __future__ import annotations
@@ -24,25 +24,27 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-class _Total(torch.autograd.Function):
+class _AllReduce(torch.autograd.Function):
+    """Differentiable sum over all processes."""
+
     @staticmethod
     def forward(ctx: object, part: Tensor) -> Tensor:
-        whole = part.detach().clone()
-        dist.all_reduce(whole)
-        return whole
+        total = part.detach().clone()
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: object, *gradients: Tensor) -> Tensor:
-        return _Total.apply(gradients[0].contiguous())
+        return _AllReduce.apply(gradients[0].contiguous())
 
 
 def get_processes(fabric: Fabric) -> Processes:
-    """The processes among which Fabric has spread the run."""
-    return SINGLE_PROCESS if fabric.world_size == 1 else Processes(fabric.world_size, _Total.apply)
+    """The processes of the run."""
+    return SINGLE_PROCESS if fabric.world_size == 1 else Processes(fabric.world_size, _AllReduce.apply)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], processes: Processes) -> None:
-    """Make every process's gradient their mean; all processes have the same parameters with a gradient."""
+    """Replace every process's gradients by their mean; all processes must have gradients of the same parameters."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if processes.world_size == 1 or not gradients:
         return
@@ -55,7 +57,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], processes: Processes) 
 
 @contextmanager
 def sync_batch_norm(model: nn.Module, processes: Processes) -> Iterator[None]:
-    """Inside, batch normalisation takes its statistics over all processes (on any device, other than PyTorch's)."""
+    """Inside, batch normalisation uses statistics over all processes, on any device (PyTorch's needs a GPU)."""
     norms = (
         [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)] if processes.world_size > 1 else []
     )

@@ -1,68 +1,72 @@
-"""What the standing subnets say of each photograph, read once before the grading stage and kept on disk (Sec. IV-C)."""
+"""Outputs of the frozen ISR and segmentation subnets: computed once before the grading stage, and kept on disk."""
 
 from __future__ import annotations
 
+import io
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from deepmtdr.datasets.frames import Frame
 from deepmtdr.errors import TrainingError
 from deepmtdr.files import write_atomically
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
-from deepmtdr.model.preprocessing import CONTRAST_LIMIT, CONTRAST_STEPS_PER_UNIT
+from deepmtdr.model.preprocessing import image_to_tensor, input_to_uint8
 from deepmtdr.progress import Progress
-from deepmtdr.recipe import Stage
-from deepmtdr.training.augmentation import to_tensor
+from deepmtdr.recipe import GradingStage
 from deepmtdr.training.batches import CachedOutput
 from deepmtdr.training.dataloader import draw_scale
+from deepmtdr.training.grouping import group_by, take_in_turn
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+SECONDS_FILE = "seconds"
+"""Beside the cached outputs: the time that they took."""
 
 
 def cache_outputs(
     fabric: Fabric,
     model: DeepMTDR,
     frames: Sequence[Frame],
-    stage: Stage,
+    stage: GradingStage,
     folder: Path,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[list[CachedOutput], float]:
-    """Let the standing ISR and segmentation subnets read each photograph once, or find what they said before.
+    """Compute the outputs of the frozen subnets for each photograph, or read those that are in the folder already.
 
-    A photograph that fills the frame comes in by one of the stage's scales, drawn once; a low-resolution one by its
-    own. Several processes share the work. Where the stage's minutes are capped, reading ends when half of them are
-    gone, in this run and in those that it goes on from.
+    A photograph that fills the frame is first reduced by one of the stage's scales, drawn once; a low-resolution one
+    has its own scale. Several processes share the work. If the stage has a limit in minutes, this ends after half of
+    them, counted over this run and those that it resumes.
 
     Args:
-        fabric: where and in which precision it is computed.
+        fabric: gives the device and the precision.
         model: the network.
         frames: the photographs.
         stage: the grading stage.
-        folder: what was read is kept there.
-        clock: seconds, by which the stage's minutes are counted.
+        folder: folder of the cached outputs.
+        clock: gives the seconds that count for the stage's minutes.
 
     Returns:
-        What was read (of all photographs; under a cap perhaps of some, as many of each data set and grade), and the
-        seconds that it took.
+        The cached outputs (with a limit perhaps of some photographs only, of each data set and grade in turn), and the
+        seconds that they took.
 
     Raises:
-        TrainingError: if the cap left no time for any.
+        TrainingError: if the limit left no time for any.
     """
     model.eval()
     files = [folder / frame.sample.dataset / f"{frame.sample.name}.npy" for frame in frames]
-    fabric.barrier()  # nobody writes before all have seen what is there
-    missing = [n for n in _in_turn(frames) if not files[n].exists()]
+    fabric.barrier()  # no process writes before all have looked for files
+    missing = [n for n in _order(frames) if not files[n].exists()]
     fabric.barrier()
-    begun = clock() - (float((folder / SECONDS_FILE).read_text()) if (folder / SECONDS_FILE).exists() else 0.0)
-    with Progress("cached_outputs", len(missing), shown=fabric.is_global_zero) as progress:
+    begun = clock() - _read_seconds(folder)
+    with Progress("cached outputs", len(missing), shown=fabric.is_global_zero) as progress:
         for n in missing[fabric.global_rank :: fabric.world_size]:
             if stage.minutes and clock() - begun >= 30 * stage.minutes:
                 break
@@ -71,55 +75,57 @@ def cache_outputs(
                 write_atomically(folder / SECONDS_FILE, f"{clock() - begun}".encode())
             progress.advance()
     fabric.barrier()
-    seconds = float((folder / SECONDS_FILE).read_text()) if (folder / SECONDS_FILE).exists() else 0.0
-    there = [(frame, file) for frame, file in zip(frames, files, strict=True) if not stage.minutes or file.exists()]
-    if not there:
-        raise TrainingError(f"{folder}: no photograph could be read in half of {stage.minutes:g} minutes; allow more")
-    arrays = ((frame, np.load(file, mmap_mode="r")) for frame, file in there)
-    return [CachedOutput(frame, both[:3], both[3:]) for frame, both in arrays], seconds
+    found = [(frame, file) for frame, file in zip(frames, files, strict=True) if not stage.minutes or file.exists()]
+    if not found:
+        limit = f"half of {stage.minutes:g} minutes"
+        raise TrainingError(f"{folder}: no cached output could be computed in {limit}; set grading.minutes higher")
+    return [_read(frame, file) for frame, file in found], _read_seconds(folder)
 
 
-SECONDS_FILE = "seconds"
-"""Beside the readings: how long they took."""
+def _read_seconds(folder: Path) -> float:
+    file = folder / SECONDS_FILE
+    return float(file.read_text()) if file.exists() else 0.0
 
 
-def _in_turn(frames: Sequence[Frame]) -> list[int]:
+def _order(frames: Sequence[Frame]) -> list[int]:
     """Numbers of the frames: the first of each data set and grade, then the second of each, and so on."""
-    before: Counter[tuple[str, int | None]] = Counter()
-    places = []
-    for n, frame in enumerate(frames):
-        group = (frame.sample.dataset, frame.sample.grade)
-        places.append((before[group], n))
-        before[group] += 1
-    return [n for _, n in sorted(places)]
+    groups = group_by(range(len(frames)), lambda n: (frames[n].sample.dataset, frames[n].sample.grade))
+    return list(take_in_turn(groups.values()))
 
 
-def _compute(fabric: Fabric, model: DeepMTDR, frame: Frame, stage: Stage, n: int) -> np.ndarray:
-    """What the grading subnet sees of the frame (`view`) and lesion maps as 8 bits, 7 s s."""
+def _compute(fabric: Fabric, model: DeepMTDR, frame: Frame, stage: GradingStage, n: int) -> UInt8[np.ndarray, "c s s"]:
+    """Input of the grading subnet and lesion maps as 8 bits, in one stack of 3 + l channels."""
+    # The seed is the photograph's place alone, as it always was: resumed runs must find the same scales.
     scale = frame.scale if frame.scale > 1 else draw_scale(stage.scales, np.random.default_rng([n, 7]))
-    lr = fabric.to_device(to_tensor(frame.pixels)[None])
+    lr = fabric.to_device(image_to_tensor(frame.pixels)[None])
     if frame.scale == 1:
         lr = bicubic(lr, 1 / scale).clamp(0, 1)
     with torch.no_grad(), fabric.autocast():
-        seen, shown = model.preprocess(model.super_resolve(lr, scale).float().clamp(0, 1))
-        lesions = model.segment(seen)[:, :4]
-    both = torch.cat([(shown + CONTRAST_LIMIT) * CONTRAST_STEPS_PER_UNIT, 255 * lesions.float()], dim=1)[0]
-    return both.round().byte().cpu().numpy()
+        segmentation_input, grading_input = model.preprocess(model.super_resolve(lr, scale).float().clamp(0, 1))
+        lesions = model.segment(segmentation_input)[:, :-1]
+    both = torch.cat([input_to_uint8(grading_input), (255 * lesions.float()).round().byte()], dim=1)[0]
+    return both.cpu().numpy()
 
 
-def _write(file: Path, both: np.ndarray) -> None:
+def _read(frame: Frame, file: Path) -> CachedOutput:
+    both = np.load(file, mmap_mode="r")
+    return CachedOutput(frame, both[:3], both[3:])
+
+
+def _write(file: Path, both: UInt8[np.ndarray, "c s s"]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    np.save(file.with_suffix(".part.npy"), both)
-    file.with_suffix(".part.npy").replace(file)
+    content = io.BytesIO()
+    np.save(content, both)
+    write_atomically(file, content.getvalue())
 
 
 def limit_per_grade(count: int, graded: Iterable[Frame]) -> list[Frame]:
-    """The first `count` photographs of each grade and data set; all if 0."""
-    seen: Counter[tuple[str, int | None]] = Counter()
-    kept = []
+    """The first `count` photographs of each grade and data set, in their order; 0 takes all."""
+    kept: list[Frame] = []
+    taken: dict[tuple[str, int | None], int] = {}
     for frame in graded:
         key = (frame.sample.dataset, frame.sample.grade)
-        seen[key] += 1
-        if not count or seen[key] <= count:
+        taken[key] = taken.get(key, 0) + 1
+        if not count or taken[key] <= count:
             kept.append(frame)
     return kept

@@ -1,100 +1,106 @@
-"""Who learns how fast: AdamW over the subnets of a stage, and the schedules of its learning rates (Sec. IV-C)."""
+"""AdamW and learning-rate schedules (Sec. IV-C)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.recipe import Stage
-from deepmtdr.training.step_losses import SUBNETS
+from deepmtdr.recipe import TrainingStage
 
-STAGE_SUBNETS = {"restoration": ("isr", "segmentation"), "grading": ("grading",), "joint": SUBNETS}
-"""The subnets of each stage."""
+GMSV_LEARNING_RATE = 1e-2
+"""Of the thresholds of Eq. (2), which are shares and have few gradients."""
 
 
 def one_cycle(progress: float, warm_up: float) -> float:
-    """Share of the largest learning rate: up linearly, down by a cosine to 1 %."""
+    """Share of the largest learning rate: rises linearly, then falls along a cosine to 1 %."""
     if progress < warm_up:
         return max(progress / warm_up, 0.01)
     fall = (progress - warm_up) / max(1 - warm_up, 1e-9)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall))
 
 
-def learning_rate_factor(progress: float, subnet: str, stage: Stage) -> float:
+def learning_rate_factor(progress: float, subnet: str, stage: TrainingStage) -> float:
     """Share of a subnet's largest learning rate, by the stage's schedule.
 
     Args:
         progress: share of the stage's steps that are done.
         subnet: isr, segmentation, grading or gmsv.
-        stage: whose `schedule` it is.
+        stage: the stage with the schedule.
     """
     if stage.schedule == "cosine":
         return one_cycle(progress, stage.warm_up)
     rise = max(min(progress / stage.warm_up, 1.0), 0.01) if stage.warm_up else 1.0
-    return rise / (stage.falls_by.get(subnet, 1.0) if progress >= stage.falls_at else 1.0)
+    return rise / (stage.decay_factors.get(subnet, 1.0) if progress >= stage.decay_at else 1.0)
 
 
-def set_learning_rates(optimiser: torch.optim.Optimizer, progress: float, stage: Stage) -> None:
-    """Give every subnet its learning rate of the moment."""
+def set_learning_rates(optimiser: torch.optim.Optimizer, progress: float, stage: TrainingStage) -> None:
+    """Set every subnet's learning rate for the next step."""
     for group in optimiser.param_groups:
         group["lr"] = group["highest"] * learning_rate_factor(progress, group["subnet"], stage)
 
 
-def has_trainable_parameters(model: DeepMTDR, name: str, stage: Stage) -> bool:
-    """Whether anything would learn in a stage: a compared method may have nothing there."""
+def has_trainable_parameters(model: DeepMTDR, stage: TrainingStage) -> bool:
+    """Whether the stage trains anything: a compared method may have no parameters in its subnets."""
     return any(
-        bool(list(getattr(model, subnet).parameters())) and getattr(stage, f"lr_{subnet}")
-        for subnet in STAGE_SUBNETS[name]
+        rate and any(True for _ in model.subnets[name].parameters()) for name, rate in stage.learning_rates.items()
     )
 
 
-def build_optimiser(model: DeepMTDR, name: str, stage: Stage) -> torch.optim.AdamW:
-    """AdamW over the subnets of the stage, each with its own learning rate; the others stand still.
+def build_optimiser(model: DeepMTDR, stage: TrainingStage) -> torch.optim.AdamW:
+    """AdamW over the subnets of the stage, each with its own learning rate; all other parameters are frozen.
 
-    A compared method may have an `lr_factor`, by which that of the recipe is multiplied.
-
-    Its step is fused: gradients and moments must lie in memory as their parameters do (channels last), as `backward`
-    and `load_optimiser_state` leave them.
+    The step is fused: gradients and moments must have the memory layout of their parameters (channels last), as
+    `backward` and `load_optimiser_state` give it to them.
     """
-    trained = STAGE_SUBNETS[name]
     model.requires_grad_(False)
-    groups = []
-    for subnet in trained:
-        part = getattr(model, subnet)
-        highest, parameters = getattr(stage, f"lr_{subnet}") * getattr(part, "lr_factor", 1.0), list(part.parameters())
-        opposed = {id(parameter) for parameter in getattr(part, "adversary", torch.nn.Module()).parameters()}
-        for against in (False, True):  # an adversary's gradient is clipped by itself
-            own = [parameter for parameter in parameters if (id(parameter) in opposed) == against]
-            if highest and own:
-                groups.append({"params": own, "highest": highest, "subnet": subnet})
-    if "grading" in trained and model.has_grading and model.evidence_method is None:
-        thresholds = {"params": list(model.gmsv.parameters()), "highest": 1e-2, "weight_decay": 0.0}
-        groups.append({**thresholds, "subnet": "gmsv"})
+    groups = list(_parameter_groups(model, stage))
     for group in groups:
         for parameter in group["params"]:
             parameter.requires_grad_(True)
     return torch.optim.AdamW(groups, lr=0.0, weight_decay=stage.weight_decay, fused=True)
 
 
+def _parameter_groups(model: DeepMTDR, stage: TrainingStage) -> Iterator[dict[str, Any]]:
+    """Groups for PyTorch's optimiser, with the largest learning rate of each."""
+    for name, rate in stage.learning_rates.items():
+        subnet = model.subnets[name]
+        highest = rate * subnet.learning_rate_factor
+        for parameters in _clipped_together(subnet, subnet.discriminator):
+            if highest and parameters:
+                yield {"params": parameters, "highest": highest, "subnet": name}
+    if "grading" in stage.learning_rates and model.has_grading and model.evidence_method is None:
+        thresholds = list(model.gmsv.parameters())
+        yield {"params": thresholds, "highest": GMSV_LEARNING_RATE, "weight_decay": 0.0, "subnet": "gmsv"}
+
+
+def _clipped_together(subnet: nn.Module, discriminator: nn.Module | None) -> tuple[list[nn.Parameter], ...]:
+    """The parameters of a subnet, and those of its discriminator, whose gradient is clipped by itself."""
+    opposed = list(discriminator.parameters()) if discriminator else []
+    known = {id(parameter) for parameter in opposed}
+    return [parameter for parameter in subnet.parameters() if id(parameter) not in known], opposed
+
+
 def optimiser_state(optimiser: torch.optim.Optimizer | None) -> Iterable[tuple[str, Tensor]]:
-    """What the optimiser remembers, under the names by which `load_optimiser_state` gives it back; None remembers nothing."""
+    """The optimiser's moments, under the names that `load_optimiser_state` expects; None has none."""
     if optimiser is not None:
         for index, state in optimiser.state_dict()["state"].items():
             yield from ((f"{index}/{key}", torch.as_tensor(value)) for key, value in state.items())
 
 
-def load_optimiser_state(optimiser: torch.optim.Optimizer, kept: Mapping[str, Float[Tensor, ...]]) -> None:
-    """Give an optimiser the memory that `moments` took."""
+def load_optimiser_state(optimiser: torch.optim.Optimizer, saved: Mapping[str, Float[Tensor, ...]]) -> None:
+    """Restore the moments that `optimiser_state` gave."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in kept.items():
+    for key, tensor in saved.items():
         index, name = key.split("/")
         parameter = parameters[int(index)]
-        as_it_lies = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
-        state.setdefault(int(index), {})[name] = as_it_lies
+        # The memory layout of the parameter: channels last, perhaps.
+        laid_out = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        state.setdefault(int(index), {})[name] = laid_out
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -1,7 +1,8 @@
-"""How far a run has come: everything that has to be kept so that it goes on bit for bit as if it had never stopped."""
+"""State of a training run: all that a resumed run needs to continue bit for bit."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 
 from deepmtdr import checkpoint
-from deepmtdr.errors import TrainingError
+from deepmtdr.errors import ConfigError, TrainingError
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.recipe import STAGES, Recipe, recipe_differences, to_dict
+from deepmtdr.recipe import STAGES, Recipe, RecipeDifference, recipe_differences, recipe_from_dict, to_dict
 from deepmtdr.training.optimiser import load_optimiser_state, optimiser_state
 
 RESUME_FILE = "resume.safetensors"
@@ -21,134 +22,154 @@ RESUME_FILE = "resume.safetensors"
 
 @dataclass
 class StageCost:
-    """What a stage took; `training.page` shows it."""
+    """What a stage took, for `run.json` and the report."""
 
     stage: str
     steps: int = 0
     seconds: float = 0.0
     computing: float = 0.0
-    """Of the seconds, those that count for `Stage.minutes`."""
+    """Those of the seconds that count for the stage's `minutes`."""
     photographs: int = 0
     read: int = 0
-    """Photographs that the standing subnets had read before the first step."""
+    """Photographs with a cached output."""
     reading: float = 0.0
-    """Seconds of that, which count for `Stage.minutes` too."""
+    """Seconds that the cached outputs took; they count for the stage's `minutes` too."""
     peak_mib: int = 0
     best_step: int | None = None
     ended: str = "whole"
-    """Or "early", where the scores no longer rose; or "by the clock"."""
+    """Or "early" (early stopping), or "by the clock" (`minutes`)."""
 
 
 @dataclass
 class TrainState:
-    """What changes while training, beside the weights and the optimiser's memory."""
+    """What changes in the course of a run, besides the weights and the optimiser."""
 
     stage: str = STAGES[0]
     step: int = 0
     """Steps of the stage that are done."""
     average: dict[str, Tensor] = field(default_factory=dict)
-    """The running average of the weights, which is what is kept of a stage."""
+    """Exponential moving average of the weights, the result of a stage."""
     best: dict[str, Tensor] = field(default_factory=dict)
-    """The average at the best look, where the stage names a score."""
+    """The average at the best validation, if the stage has a `stop_on` score."""
     best_score: float | None = None
-    looks_since: int = 0
-    """Looks since the best one."""
+    """None: not validated yet; -inf: the score was undefined so far."""
+    validations_since_best: int = 0
+    """Validations since the best one."""
     costs: list[StageCost] = field(default_factory=list)
     moments: dict[str, Tensor] = field(default_factory=dict)
-    """Of the optimiser, as they were read."""
+    """Of the optimiser, as read from the file."""
 
     def start_stage(self, stage: str, model: DeepMTDR) -> None:
-        """A stage begins: its average starts at the weights as they are."""
+        """Begin a stage: the average is the current weights."""
         self.stage, self.step = stage, 0
         self.average = copy_weights(model)
-        self.best, self.best_score, self.looks_since, self.moments = {}, None, 0, {}
+        self.best, self.best_score, self.validations_since_best, self.moments = {}, None, 0, {}
         self.costs = [*(cost for cost in self.costs if cost.stage != stage), StageCost(stage)]
 
     @property
     def cost(self) -> StageCost:
-        """Of the stage that is under way."""
+        """Cost of the current stage."""
         return self.costs[-1]
 
     def save(
         self, path: Path, model: DeepMTDR, optimiser: torch.optim.Optimizer | None, recipe: Recipe, data: str
     ) -> None:
-        """Write everything needed to go on, atomically.
+        """Write the checkpoint to resume from.
 
         Args:
             path: the file.
-            model: the weights as they are.
+            model: the current weights.
             optimiser: None between two stages.
-            recipe: what the run does.
-            data: fingerprint of photographs, labels and sides.
+            recipe: the recipe of the run.
+            data: fingerprint of photographs, labels and split.
 
         Raises:
-            TrainingError: if the file cannot be written, a full disk say; the one before it is still whole.
+            TrainingError: if the file cannot be written, for example on a full disk; the former file is kept.
         """
         tensors = {f"model/{key}": t for key, t in model.state_dict().items()}
         tensors |= {f"average/{key}": t for key, t in self.average.items()}
         tensors |= {f"best/{key}": t for key, t in self.best.items()}
-        if optimiser is not None:
-            tensors |= {f"moments/{key}": t for key, t in optimiser_state(optimiser)}
+        tensors |= {f"moments/{key}": t for key, t in optimiser_state(optimiser)}
         card = {"stage": self.stage, "step": self.step, "data": data, "recipe": to_dict(recipe)}
-        looks = {"best_score": self.best_score, "looks_since": self.looks_since}
+        # JSON has no infinity: a score of null with weights in `best` is read as -inf.
+        score = self.best_score if self.best_score is not None and math.isfinite(self.best_score) else None
+        card |= {
+            "best_score": score,
+            "looks_since": self.validations_since_best,
+            "costs": [asdict(cost) for cost in self.costs],
+        }
         try:
-            checkpoint.write(path, tensors, {**card, **looks, "costs": [asdict(cost) for cost in self.costs]})
+            checkpoint.write(path, tensors, card)
         except OSError as error:
-            kept = "the one before is kept; make room and go on with --resume" if path.exists() else "there is none yet"
+            kept = "the former one is kept; make room and continue with --resume" if path.exists() else "there is none"
             raise TrainingError(f"{path}: the checkpoint cannot be written ({error.strerror}); {kept}") from error
 
     def restore_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
-        """Give the optimiser the memory that was read."""
+        """Give the optimiser the moments from the file."""
         if self.step:
             load_optimiser_state(optimiser, self.moments)
 
 
 def load_train_state(path: Path, model: DeepMTDR, recipe: Recipe, data: str) -> TrainState:
-    """Take up what `TrainState.save` wrote.
+    """Read what `TrainState.save` wrote; the weights go into `model`.
 
     Raises:
-        TrainingError: if it is of another recipe, or of other photographs.
+        TrainingError: if the run has another recipe or other photographs.
         CheckpointError: if there is no checkpoint, or a damaged one.
     """
     tensors, card, _ = checkpoint.read(path)
-    if differing := list(recipe_differences(_begun(card["recipe"], card), _begun(to_dict(recipe), card))):
+    if differences := _differences_so_far(path, card, recipe):
         raise TrainingError(
-            f"{path}: made by another recipe ({'; '.join(differing)}); resume with the same one, "
+            f"{path}: made by another recipe ({'; '.join(map(str, differences))}); resume with the same recipe, "
             "or start anew in another folder"
         )
     if card["data"] != data:
         raise TrainingError(
-            f"{path}: made from other photographs, labels or sides than those found now; "
+            f"{path}: made from other photographs, labels or splits than those found now; "
             f"expected those of {path.parent / 'split.csv'}"
         )
-    parts = {p: {k[len(p) + 1 :]: t for k, t in tensors.items() if k.startswith(p + "/")} for p in _PARTS}
-    model.load_state_dict(parts.pop("model"))
-    costs = [StageCost(**cost) for cost in card["costs"]]
-    kept: dict[str, Any] = {name: _to_device(part, model) for name, part in parts.items()}
-    kept |= {key: card[key] for key in ("stage", "step", "best_score", "looks_since")}
-    return TrainState(**kept, costs=costs)
-
-
-_PARTS = ("model", "average", "best", "moments")
+    model.load_state_dict(_tensors_of("model", tensors))
+    device = next(model.parameters()).device
+    average, best, moments = (
+        {name: tensor.to(device) for name, tensor in _tensors_of(part, tensors).items()}
+        for part in ("average", "best", "moments")
+    )
+    return TrainState(
+        stage=card["stage"],
+        step=card["step"],
+        average=average,
+        best=best,
+        best_score=-math.inf if best and card["best_score"] is None else card["best_score"],
+        validations_since_best=card["looks_since"],
+        costs=[StageCost(**cost) for cost in card["costs"]],
+        moments=moments,
+    )
 
 
 def copy_weights(model: DeepMTDR) -> dict[str, Tensor]:
-    """The weights as they are now."""
+    """A copy of the current weights."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def grading_stage_changed(path: Path, recipe: Recipe) -> bool:
-    """Whether the grading stage to come differs from the one that a stopped run had in mind."""
-    return checkpoint.read(path)[1]["recipe"]["grading"] != to_dict(recipe)["grading"]
+    """Whether the recipe's grading stage differs from that of the stopped run."""
+    return _recipe_of(path, checkpoint.read(path)[1]).grading != recipe.grading
 
 
-def _to_device(tensors: Mapping[str, Tensor], model: DeepMTDR) -> dict[str, Tensor]:
-    device = next(model.parameters()).device
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
+def _recipe_of(path: Path, card: Mapping[str, Any]) -> Recipe:
+    try:
+        return recipe_from_dict(card["recipe"], str(path))
+    except ConfigError as error:
+        raise TrainingError(f"made by another recipe: {error}; start anew in another folder") from error
 
 
-def _begun(recipe: dict[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe has had an effect already: all but the stages that are still to begin, which may be changed."""
-    at = STAGES.index(card["stage"]) if card["stage"] in STAGES else len(STAGES)
-    to_come = STAGES[at + (card["step"] > 0) :]
-    return {key: value for key, value in recipe.items() if key not in to_come}
+def _differences_so_far(path: Path, card: Mapping[str, Any], recipe: Recipe) -> list[RecipeDifference]:
+    """Differences in what has had an effect already: stages that have not begun may be changed."""
+    place = STAGES.index(card["stage"]) if card["stage"] in STAGES else len(STAGES)
+    to_come = STAGES[place + (card["step"] > 0) :]
+    differences = recipe_differences(_recipe_of(path, card), recipe)
+    return [difference for difference in differences if difference.key.split(".")[0] not in to_come]
+
+
+def _tensors_of(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{part}/"): t for name, t in tensors.items() if name.startswith(f"{part}/")}
