@@ -12,7 +12,7 @@ def format_number(value: float) -> str:
     return f"{value:,.10g}" if abs(value) >= 1e4 else f"{value:.6g}"
 
 
-def format_count(count: float | None) -> str:
+def format_count(count: int | float | None) -> str:
     """A whole number with commas, such as 20,000; empty for None."""
     return "" if count is None else f"{count:,.0f}"
 
