@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from deepmtdr.losses import LossWeights
 from deepmtdr.model.interfaces import SUBNETS
@@ -146,10 +146,6 @@ class TrainingStage(OptimisationSettings, SamplingSettings, ValidationSettings, 
     @abstractmethod
     def learning_rates(self) -> Mapping[str, float]:
         """The subnets that the stage trains, and their largest learning rates; 0 freezes one."""
-
-    def without_steps(self) -> Self:
-        """The same stage, skipped."""
-        return replace(self, steps=0)
 
     def problems(self) -> Iterator[str]:
         """Values out of range."""

@@ -188,11 +188,11 @@ def _change(stage: S, frozen: str, removed: Sequence[str]) -> S:
     """A stage with a frozen subnet and without some losses; skipped if nothing is left to train."""
     rates = {f"lr_{frozen}": 0.0} if frozen in stage.learning_rates else {}
     changed = replace(stage, **rates, loss=replace(stage.loss, **dict.fromkeys(removed, 0.0)))
-    return changed if any(changed.learning_rates.values()) else changed.without_steps()
+    return changed if any(changed.learning_rates.values()) else replace(changed, steps=0)
 
 
 def _skip_stages(recipe: Recipe, names: Iterable[str], slug: str) -> Recipe:
-    stages = [recipe.stage(name).without_steps() for name in names]
+    stages = [replace(recipe.stage(name), steps=0) for name in names]
     return _add_name(_with_stages(recipe, stages), slug)
 
 
