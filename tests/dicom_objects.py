@@ -1,7 +1,8 @@
-"""Photographs as DICOM objects of a camera, for the tests of the clinic."""
+"""Photographs as the DICOM objects of a camera, and reports about them, for the tests of `dicom`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,9 +15,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, OphthalmicPhotography8BitIm
 from deepmtdr.dicom.codes import load_codes
 from deepmtdr.dicom.objects import DicomResult
 from deepmtdr.dicom.source import source_from_dataset
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.photographs.geometry import FieldOfView, InputScale
 from deepmtdr.screening.report import Pictures, ScreeningReport, Status
-from deepmtdr.terms import Grade, Lesion
 from fundus import draw_fundus
 
 NAME = "Yamada^Tarou=山田^太郎=やまだ^たろう"
@@ -34,7 +35,7 @@ def make_photograph(
     pixels: NDArray[np.uint8] | None = None,
     **tags: object,
 ) -> FileDataset:
-    """An Ophthalmic Photography object without a fault, of a drawn right eye; a tag of None is left out."""
+    """A valid Ophthalmic Photography object of a drawn right eye; a keyword of None is left out."""
     if pixels is None:
         pixels = draw_fundus(300, 320, (160, 150), 140)
     meta = FileMetaDataset()
@@ -44,7 +45,7 @@ def make_photograph(
     made.SOPClassUID, made.SOPInstanceUID = sop_class, UID(uid)
     made.update(_patient_and_study())
     made.update(_image(pixels))
-    made.update(_taken())
+    made.update(_acquisition())
     for keyword, value in tags.items():
         if value is None:
             delattr(made, keyword)
@@ -84,7 +85,7 @@ def _image(pixels: NDArray[np.uint8]) -> Dataset:
     return made
 
 
-def _taken() -> Dataset:
+def _acquisition() -> Dataset:
     made = Dataset()
     made.ContentDate, made.ContentTime, made.AcquisitionDateTime = "20240102", "101300", "20240102101300"
     made.ImageLaterality, made.PatientOrientation, made.PatientEyeMovementCommanded = "R", ["L", "F"], "NO"
@@ -103,27 +104,45 @@ def _taken() -> Dataset:
     return made
 
 
-def make_report(status: str = "ok", **said: Any) -> ScreeningReport:
-    """What might be said of a photograph: moderate, with a microaneurysm, a haemorrhage, and evidence on it."""
-    about: dict[str, Any] = {"path": Path("right eye, image 3"), "version": "1.2", "weights": "w-0123456789ab"}
-    about |= {"precision": "fp32", "width": 320, "height": 300, "sha256": "00" * 32}
+def make_report(status: str = "ok", labels: LabelSet = DIABETIC_RETINOPATHY, **changes: Any) -> ScreeningReport:
+    """A report of grade 2 with a lesion of each of the first two types and evidence on them, or one without a grade."""
+    report = ScreeningReport(
+        path=Path("right eye, image 3"),
+        status=cast("Status", status),
+        labels=labels,
+        sha256="00" * 32,
+        width=320,
+        height=300,
+        weights="w-0123456789ab",
+        version="1.2",
+        precision="fp32",
+    )
     if status == "ok":
-        lesions = np.zeros((4, 64, 64), np.float32)
-        lesions[Lesion.MA, 20:23, 20:23], lesions[Lesion.HE, 30:36, 30:36] = 0.75, 1.0
-        evidence = lesions.max(axis=0) / 2
-        sr = draw_fundus(64, 64, (32, 32), 32)
-        about |= {
-            "pictures": Pictures(sr, sr, lesions, evidence),
-            "fov": FieldOfView(20, 10, 280),
-            "way": InputScale(16, 4),
-        }
-        about |= {"grade": Grade.MODERATE, "probabilities": (0.1, 0.2, 0.4, 0.2, 0.1)}
-        about |= {"counts": dict(zip(Lesion, (1, 1, 0, 0), strict=True))}
-        about |= {"areas": dict(zip(Lesion, (0.28, 1.12, 0.0, 0.0), strict=True))}
+        report = _graded(report)
     else:
-        about["message"] = "right eye, image 3: too dark: median brightness 3 of 255, expected at least 8"
-    return ScreeningReport(status=cast("Status", status), **(about | said))
+        reason = "too dark: median brightness 3 of 255, expected at least 8"
+        report = replace(report, message=f"{report.path}: {reason}")
+    return replace(report, **changes)
 
 
-def make_result(made: FileDataset | None = None, report: ScreeningReport | None = None) -> DicomResult:
-    return DicomResult(source_from_dataset(made or make_photograph()), report or make_report(), load_codes())
+def _graded(report: ScreeningReport) -> ScreeningReport:
+    codes, grades = report.labels.codes, len(report.labels.grades)
+    lesions = np.zeros((len(codes), 64, 64), np.float32)
+    lesions[0, 20:23, 20:23], lesions[1, 30:36, 30:36] = 0.75, 1.0
+    sr = draw_fundus(64, 64, (32, 32), 32)
+    return replace(
+        report,
+        grade=2,
+        probabilities=(0.1, 0.2, 0.4, 0.2, 0.1) if grades == 5 else (0.1, 0.2, 0.7),
+        counts={code: int(channel < 2) for channel, code in enumerate(codes)},
+        areas=dict(zip(codes, (0.28, 1.12, 0.0, 0.0), strict=False)),
+        fov=FieldOfView(20, 10, 280),
+        way=InputScale(16, 4),
+        pictures=Pictures(sr, sr, lesions, lesions.max(axis=0) / 2),
+    )
+
+
+def make_result(photograph: FileDataset | None = None, report: ScreeningReport | None = None) -> DicomResult:
+    report = report or make_report()
+    codes = load_codes(labels=report.labels)
+    return DicomResult(source_from_dataset(photograph or make_photograph()), report, codes)

@@ -1,4 +1,4 @@
-"""Programs of the system that judge from outside: DCMTK, dciodvfy, Orthanc, openssl."""
+"""Find external programs that tests use to check our output: DCMTK, dciodvfy, Orthanc, openssl."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pytest
 
 
 def find_program(name: str) -> str | None:
-    """Where a program lies; not one of the same name in this environment, for pynetdicom brings a `storescu` too."""
+    """Path of a program outside of this Python environment: pynetdicom installs its own `storescu` there."""
     own = Path(sys.prefix, "bin").resolve()
     return shutil.which(name, path=os.pathsep.join(path for path in os.get_exec_path() if Path(path).resolve() != own))
 
 
 def requires_programs(*names: str) -> pytest.MarkDecorator:
-    """Skip a test where one of the programs is missing."""
+    """A mark that skips a test if a program is not installed."""
     missing = [name for name in names if find_program(name) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 def program_path(name: str) -> str:
-    """A program that `requires_programs` has found."""
+    """Path of a program that `requires_programs` has found."""
     found = find_program(name)
     assert found is not None, f"{name} is not installed"
     return found

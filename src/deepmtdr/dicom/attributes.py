@@ -1,8 +1,8 @@
-"""Which attributes of a photograph an answer takes over, and which values may stand in it.
+"""Attributes of a photograph that its results copy, and the check of their values.
 
-Whatever a header holds, what comes out of `select_valid_attributes` can be copied, written and judged: attributes that are not as the
-standard has them are left out, never mended. The patient's number alone is too important for that: without a usable
-one there is no answer.
+`select_valid_attributes` returns only attributes that can be copied, written and validated. An attribute that the
+standard does not allow is left out and never corrected. The patient's number is the exception: without a usable one no
+result is written.
 """
 
 from __future__ import annotations
@@ -15,74 +15,121 @@ from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.valuerep import validate_value
 
-from deepmtdr.errors import ClinicError
+from deepmtdr.errors import DicomError
 
 REQUIRED_UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 PATIENT_ATTRIBUTES = (
-    *("PatientName", "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "PatientBirthDate"),
-    *("PatientSex", "OtherPatientIDsSequence", "PatientIdentityRemoved", "DeidentificationMethod"),
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "PatientBirthDate",
+    "PatientSex",
+    "OtherPatientIDsSequence",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
     "DeidentificationMethodCodeSequence",
 )
+"""Attributes of the patient module that are copied unchanged."""
 STUDY_ATTRIBUTES = (
-    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "IssuerOfAccessionNumberSequence"),
-    *("ReferringPhysicianName", "StudyDescription", "PatientAge", "ClinicalTrialSponsorName"),
-    *("ClinicalTrialProtocolID", "ClinicalTrialSubjectID"),
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+    "ReferringPhysicianName",
+    "StudyDescription",
+    "PatientAge",
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialSubjectID",
 )
-"""Of the patient and study modules what is copied, as it stands."""
+"""Attributes of the study modules that are copied unchanged."""
 TYPE_2_SEQUENCES = (
-    *("IlluminationTypeCodeSequence", "LightPathFilterTypeStackCodeSequence", "ImagePathFilterTypeStackCodeSequence"),
-    *("LensesCodeSequence", "RefractiveStateSequence", "AcquisitionContextSequence"),
+    "IlluminationTypeCodeSequence",
+    "LightPathFilterTypeStackCodeSequence",
+    "ImagePathFilterTypeStackCodeSequence",
+    "LensesCodeSequence",
+    "RefractiveStateSequence",
+    "AcquisitionContextSequence",
 )
+"""Sequences that an Ophthalmic Photography object must have, empty if not known (PS3.3 C.8.17)."""
 TYPE_2_VALUES = (
-    *("DetectorType", "PatientEyeMovementCommanded", "HorizontalFieldOfView", "EmmetropicMagnification"),
-    *("IntraOcularPressure", "PupilDilated"),
+    "DetectorType",
+    "PatientEyeMovementCommanded",
+    "HorizontalFieldOfView",
+    "EmmetropicMagnification",
+    "IntraOcularPressure",
+    "PupilDilated",
 )
-"""Of an Ophthalmic Photography object: must be there, if only empty (PS3.3 C.8.17)."""
+"""Values that an Ophthalmic Photography object must have, empty if not known (PS3.3 C.8.17)."""
 ACQUISITION_ATTRIBUTES = (
-    *(keyword for keyword in (*TYPE_2_SEQUENCES, *TYPE_2_VALUES) if keyword != "HorizontalFieldOfView"),
-    *("AcquisitionDeviceTypeCodeSequence", "MydriaticAgentSequence", "DegreeOfDilation", "AcquisitionDateTime"),
-    *("SynchronizationTrigger", "SynchronizationFrameOfReferenceUID", "AcquisitionTimeSynchronized"),
+    *TYPE_2_SEQUENCES,
+    *(keyword for keyword in TYPE_2_VALUES if keyword != "HorizontalFieldOfView"),
+    "AcquisitionDeviceTypeCodeSequence",
+    "MydriaticAgentSequence",
+    "DegreeOfDilation",
+    "AcquisitionDateTime",
+    "SynchronizationTrigger",
+    "SynchronizationFrameOfReferenceUID",
+    "AcquisitionTimeSynchronized",
 )
-"""How the photograph was taken: as true of the super-resolved image, but for the camera's angle."""
+"""How the photograph was taken. All of it is true of the super-resolved image too, except for the camera's angle."""
 OTHER_ATTRIBUTES = (
-    *("SpecificCharacterSet", "InstanceNumber", "PatientOrientation", "Manufacturer", "ManufacturerModelName"),
-    *("ContentDate", "ContentTime", "AcquisitionDate", "AcquisitionTime", "ImageLaterality", "Laterality"),
-    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "BurnedInAnnotation"),
+    "SpecificCharacterSet",
+    "InstanceNumber",
+    "PatientOrientation",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "ContentDate",
+    "ContentTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "ImageLaterality",
+    "Laterality",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+    "BurnedInAnnotation",
 )
 TEXT_VRS = ("PN", "LO", "SH", "LT", "ST", "UT")
-"""Value representations of text, which is copied as it stands, also where it is longer than it may be."""
-
+"""Value representations of text. It is copied unchanged, even if it is longer than the standard allows."""
 STRING_VRS = ("AS", "CS", "DS", "DT", "IS", "TM", "UI")
-"""Value representations that are text in the file, and judged as it."""
+"""Value representations that a file stores as text, and that are checked as text."""
 
 
 def select_valid_attributes(dataset: Dataset) -> Dataset:
-    """The header of a photograph, as far as it may stand in an answer.
+    """Select the attributes of a photograph's header that results may copy.
 
     Args:
-        dataset: as it was read; it is not changed.
+        dataset: the header as it was read; not changed.
 
     Returns:
-        The attributes named above whose value representation, multiplicity and value are the standard's.
+        The attributes listed above whose value representation, multiplicity and value the standard allows.
 
     Raises:
-        ClinicError: if the patient's number is none: several values, or characters that cannot be printed.
+        DicomError: if Patient ID has several values, or characters that cannot be printed.
     """
-    kept = Dataset()
+    selected = Dataset()
     for keyword in dict.fromkeys(
         (*OTHER_ATTRIBUTES, *REQUIRED_UIDS, *PATIENT_ATTRIBUTES, *STUDY_ATTRIBUTES, *ACQUISITION_ATTRIBUTES)
     ):
-        element = _sound(dataset, keyword)
+        element = _valid_element(dataset, keyword)
         if element is not None:
-            kept[keyword] = element
-    number = str(kept.get("PatientID") or "")
+            selected[keyword] = element
+    number = str(selected.get("PatientID") or "")
     if (dataset.get("PatientID") and not number) or not _printable(number):
-        raise ClinicError("found a PatientID that is no single printable text, expected one or none")
-    return kept
+        raise DicomError("found a PatientID with several values or unprintable characters, expected one printable text")
+    return selected
 
 
 def parse_datetime(date: str, time: str = "") -> datetime | None:
-    """A DICOM date and time as a moment; None if there is no such day. A time that is none counts as midnight."""
+    """Parse a DICOM date and time.
+
+    Returns:
+        None if the date does not exist. An invalid time counts as midnight.
+    """
     clock = time.partition(".")[0]
     for text, form in ((date + clock, "%Y%m%d%H%M%S"), (date + clock + "00", "%Y%m%d%H%M%S"), (date, "%Y%m%d")):
         try:
@@ -93,29 +140,41 @@ def parse_datetime(date: str, time: str = "") -> datetime | None:
     return None
 
 
-def _sound(dataset: Dataset, keyword: str) -> DataElement | None:
-    """The element, if it is as the standard's dictionary has it."""
+def format_person_name(name: str) -> str:
+    """Format a DICOM person name (PN) for people: the alphabetic group, then the ideographic one in parentheses.
+
+    Args:
+        name: `family^given^middle^prefix^suffix`, in up to three groups separated by `=`. The third, phonetic group is
+            left out.
+    """
+    groups = [" ".join(part for part in group.split("^") if part.strip()) for group in name.split("=")][:2]
+    first, *second = [" ".join(group.split()) for group in groups if group.strip()] or [""]
+    return f"{first} ({second[0]})" if second else first
+
+
+def _valid_element(dataset: Dataset, keyword: str) -> DataElement | None:
+    """The element of a keyword; None if it is missing or the standard does not allow it."""
     tag = tag_for_keyword(keyword)
     try:
         element = dataset[keyword]
         values = [] if element.is_empty else list(element.value) if element.VM > 1 else [element.value]
-        if tag is None or dictionary_VR(tag) != element.VR or not _so_many(dictionary_VM(tag), len(values)):
+        if tag is None or dictionary_VR(tag) != element.VR or not _allows_count(dictionary_VM(tag), len(values)):
             return None
         if element.VR == "SQ":
             return element if all(isinstance(item, Dataset) for item in element.value) else None
-        return element if all(_valid(element.VR, value) for value in values) else None
-    except Exception:  # missing, or a value that pydicom cannot make sense of, which makes it raise almost anything
+        return element if all(_valid_value(element.VR, value) for value in values) else None
+    except Exception:  # missing, or a damaged value, for which pydicom raises almost any exception
         return None
 
 
-def _so_many(multiplicity: str, found: int) -> bool:
-    """Whether so many values are allowed, by the dictionary's words: 1, 2, 1-n, 2-n, 1-3."""
+def _allows_count(multiplicity: str, count: int) -> bool:
+    """Whether a multiplicity of the dictionary (1, 2, 1-n, 2-n, 1-3) allows a number of values; 0 is always allowed."""
     least, _, most = multiplicity.partition("-")
     high = 1 << 30 if "n" in most else int(most or least)
-    return found == 0 or int(least) <= found <= high
+    return count == 0 or int(least) <= count <= high
 
 
-def _valid(vr: str, value: object) -> bool:
+def _valid_value(vr: str, value: object) -> bool:
     if vr in TEXT_VRS:
         return True
     if vr == "DA":

@@ -1,23 +1,33 @@
-"""The codes of `codes.toml`: what DICOM and FHIR call a grade, a lesion, a side."""
+"""Codes of terminologies: the names of grades, lesion types, eyes and questions in DICOM and FHIR.
+
+`codes.toml` has the codes that fit any disease, `codes_diabetic_retinopathy.toml` those of diabetic retinopathy. The
+codes of another label set come from the label set (`label_codes.py`). A site can replace each of them by its own.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepmtdr.errors import DataError
+from deepmtdr.dicom.label_codes import codes_from_labels
+from deepmtdr.errors import DataError, DicomError
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 
+COMMON_FILE, DIABETIC_RETINOPATHY_FILE = "codes.toml", "codes_diabetic_retinopathy.toml"
 CODE_FIELDS = ("scheme", "value", "meaning")
 MAX_LENGTHS = {"scheme": 16, "value": 16, "meaning": 64}
-"""Letters that DICOM's SH and LO leave for each part."""
+"""Characters that DICOM allows for each part (value representations SH and LO)."""
+
+CodeTable = dict[str, Sequence[str]]
+"""Name of a code, such as `lesion.MA`, -> its scheme, value and meaning, not checked yet."""
 
 
 class Code(NamedTuple):
-    """A concept by the code of a scheme."""
+    """A concept, identified by the code of a scheme."""
 
     scheme: str
     """DICOM's coding scheme designator."""
@@ -27,25 +37,41 @@ class Code(NamedTuple):
 
 @dataclass(frozen=True)
 class Codes:
-    """Every code by its name in `codes.toml`: `codes["lesion.MA"]`."""
+    """The codes of a label set by name: `codes["lesion.MA"]`."""
 
     by_name: Mapping[str, Code]
     systems: Mapping[str, str]
-    """FHIR's URI of each scheme."""
+    """Scheme -> its URI in FHIR."""
+    labels: LabelSet = DIABETIC_RETINOPATHY
 
     @property
     def fingerprint(self) -> str:
-        """All of them in one text, which goes into identifiers: other codes make other objects."""
+        """All codes in one text. It is part of every derived identifier: other codes make other objects.
+
+        `systems` is not part of it: a corrected URI does not change the concept, and an object keeps its identifier.
+        """
         return str(sorted((name, *code) for name, code in self.by_name.items()))
 
     def __getitem__(self, name: str) -> Code:
         """The code of a name."""
         return self.by_name[name]
 
+    def check_labels(self, labels: LabelSet) -> None:
+        """Refuse a report of another label set, whose grades and lesion types these codes do not mean.
+
+        Raises:
+            DicomError: if the label set is another one.
+        """
+        if labels != self.labels:
+            raise DicomError(
+                f"found a report of label set {labels.name!r} and codes of {self.labels.name!r}, expected the same; "
+                "use load_codes(path, report.labels)"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Namespaces:
-    """URIs under which a site keeps its numbers, for FHIR; empty: not said, unless the issuer is an OID."""
+    """URIs of the identifiers that a site assigns, for FHIR. Empty: none, unless the identifier's issuer is an OID."""
 
     patient: str = ""
     """Of Patient ID."""
@@ -53,40 +79,66 @@ class Namespaces:
     """Of Accession Number."""
 
 
-def load_codes(path: Path | None = None) -> Codes:
-    """Read the shipped codes, and over them a site's own.
+def load_codes(path: Path | None = None, labels: LabelSet = DIABETIC_RETINOPATHY) -> Codes:
+    """Read the codes of a label set, and replace those for which a site has its own.
 
     Args:
-        path: a TOML file of the form of `codes.toml`, with the codes that differ; None for the shipped ones alone.
+        path: a TOML file like `codes.toml` with only the codes that differ; None: no replacements.
+        labels: the label set of the reports.
 
     Raises:
-        DataError: if the file is no such file, a name is unknown, or a code is no three texts that DICOM can hold.
-        OSError: if it cannot be read.
+        DataError: if the file is not TOML, a name is unknown, or a code is not three texts that DICOM can hold.
+        OSError: if the file cannot be read.
     """
-    shipped = tomllib.loads(files("deepmtdr.dicom").joinpath("codes.toml").read_text(encoding="utf-8"))
-    own: dict[str, Any] = {}
-    if path is not None:
-        try:
-            own = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: no TOML file ({error})") from error
-    systems = {**shipped.pop("system"), **own.pop("system", {})}
-    named = {f"{table}.{name}": value for table, values in shipped.items() for name, value in values.items()}
-    for table, values in own.items():
-        for name, value in values.items() if isinstance(values, dict) else ((None, values),):
-            if f"{table}.{name}" not in named:
-                raise DataError(f"{path}: there is no code [{table}] {name}; known are {', '.join(named)}")
-            named[f"{table}.{name}"] = value
-    return Codes({name: _code(name, value, systems, path) for name, value in named.items()}, systems)
+    systems, shipped = _shipped_codes(labels)
+    own = {} if path is None else _read_site_file(path)
+    systems |= own.pop("system", {})
+    replaced = _named(own)
+    for name in replaced:
+        if name not in shipped:
+            raise DataError(f"{path}: unknown code {name}, expected one of {', '.join(shipped)}")
+    source = COMMON_FILE if labels == DIABETIC_RETINOPATHY else f"label set {labels.name!r}"
+    by_name = {name: _code(source, name, value, systems) for name, value in shipped.items() if name not in replaced}
+    by_name |= {name: _code(str(path), name, value, systems) for name, value in replaced.items()}
+    return Codes(by_name, systems, labels)
 
 
-def _code(name: str, value: Any, systems: Mapping[str, str], path: Path | None) -> Code:
-    where = f"{path or 'codes.toml'}: {name} = {value!r}"
-    if not (isinstance(value, list) and len(value) == 3 and all(isinstance(part, str) and part for part in value)):
-        raise DataError(f"{where}, expected [{', '.join(CODE_FIELDS)}] as texts")
+def _shipped_codes(labels: LabelSet) -> tuple[dict[str, str], CodeTable]:
+    """The URIs of the schemes, and the codes before any replacement."""
+    tables = tomllib.loads(files("deepmtdr.dicom").joinpath(COMMON_FILE).read_text(encoding="utf-8"))
+    systems = tables.pop("system")
+    if labels != DIABETIC_RETINOPATHY:
+        return systems, {**_named(tables), **codes_from_labels(labels)}
+    text = files("deepmtdr.dicom").joinpath(DIABETIC_RETINOPATHY_FILE).read_text(encoding="utf-8")
+    return systems, {**_named(tables), **_named(tomllib.loads(text))}
+
+
+def _named(tables: Mapping[str, Mapping[str, Sequence[str]]]) -> CodeTable:
+    """One table with the names `TABLE.KEY`."""
+    return {f"{table}.{name}": value for table, values in tables.items() for name, value in values.items()}
+
+
+def _read_site_file(path: Path) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid TOML: {error}") from error
+    for table, values in tables.items():
+        if not isinstance(values, dict):
+            raise DataError(f"{path}: found the key {table} outside of a table, expected [{table}] with codes in it")
+    return tables
+
+
+def _code(source: str, name: str, value: Any, systems: Mapping[str, str]) -> Code:
+    """Check one code; `source` is the place of its definition, for the error message."""
+    where = f"{source}: {name} = {value!r}"
+    is_sequence = isinstance(value, list | tuple) and len(value) == len(CODE_FIELDS)
+    if not (is_sequence and all(isinstance(part, str) and part for part in value)):
+        raise DataError(f"{where}, expected [{', '.join(CODE_FIELDS)}], each a text")
     for part, text in zip(CODE_FIELDS, value, strict=True):
-        if len(text) > MAX_LENGTHS[part]:
-            raise DataError(f"{where}: {part} of {len(text)} letters, expected at most {MAX_LENGTHS[part]}")
+        if len(text) > MAX_LENGTHS[part] or not text.isprintable() or "\\" in text:
+            expected = f"at most {MAX_LENGTHS[part]} printable characters without a backslash"
+            raise DataError(f"{where}: {part} of {len(text)} characters, expected {expected}")
     if value[0] not in systems:
         raise DataError(f"{where}: no [system] for {value[0]!r}, expected one of {', '.join(systems)}")
     return Code(*value)

@@ -1,8 +1,8 @@
-"""The pictures that answer a photograph: the super-resolved image, the page for every viewer, the PDF document."""
+"""The pictures of a result as DICOM objects: super-resolved image, overlay page, PDF document."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,7 +23,15 @@ from pydicom.uid import (
 
 from deepmtdr.dicom.attributes import ACQUISITION_ATTRIBUTES, TYPE_2_SEQUENCES, TYPE_2_VALUES
 from deepmtdr.dicom.codes import Code
-from deepmtdr.dicom.objects import DicomResult, code_item, create_object, reference_item
+from deepmtdr.dicom.objects import (
+    DicomResult,
+    ObjectKind,
+    anatomic_region,
+    code_item,
+    create_object,
+    reference_item,
+)
+from deepmtdr.dicom.pdf_report import document_title
 
 IMAGE_PROCESSING_PURPOSE = Code("DCM", "121322", "Source image for image processing operation")
 FUNDUS_CAMERA = Code("SCT", "409898007", "Fundus Camera")
@@ -36,110 +44,134 @@ LOSSY_METHODS = {
     JPEG2000MC: "ISO_15444_1",
     HTJ2K: "ISO_15444_15",
 }
-"""Transfer syntaxes that lose detail, or may, and their methods in the words of PS3.3."""
+"""Transfer syntax with lossy compression -> its method, in the terms of PS3.3."""
+
+
+class LossyCompression(NamedTuple):
+    """Whether the photograph's pixels were ever compressed with loss (PS3.3 C.7.6.1.1.5)."""
+
+    lossy: bool
+    ratio: object = None
+    """Compression ratio, or several; None: not known."""
+    method: object = None
+    """Method, or several; None: not known."""
+
+    @property
+    def fully_described(self) -> bool:
+        """Whether ratio and method are known, if there was any loss."""
+        return not self.lossy or (self.ratio is not None and self.method is not None)
 
 
 def create_sr_image(result: DicomResult, sr: UInt8[np.ndarray, "s s 3"]) -> Dataset:
-    """The image in the frame: Ophthalmic Photography 8 bit, derived, as the photograph; else a Secondary Capture.
+    """Create the super-resolved image: Ophthalmic Photography 8 Bit if possible, else a Secondary Capture.
 
-    An Ophthalmic Photography object must say which eye it shows and what compression took away, and nothing is
-    guessed here.
+    An Ophthalmic Photography object must contain the side of the eye and the method of any lossy compression. Neither
+    is guessed.
 
     Args:
-        result: to which photograph.
+        result: photograph and report.
         sr: RGB.
     """
-    side, kind = result.source.laterality, result.source.dataset.SOPClassUID
-    known = side is not None and kind in OPHTHALMIC_SOP_CLASSES and None not in _lossy(result).values()
-    sop_class = OphthalmicPhotography8BitImageStorage if known else SecondaryCaptureImageStorage
-    made = create_object(result, "sr", sop_class, "OP", "deepmtdr: super-resolved image", 9001)
-    _colour(made, sr)
-    made.ImageType = ["DERIVED", "PRIMARY", "SUPERRESOLVED", "COLOR"] if known else ["DERIVED", "SECONDARY"]
-    made.BurnedInAnnotation, made.PatientOrientation = _burned_in(result), _orientation(result)
-    _derived(made, result, _derivation(result))
-    if not known:
-        _captured(made, result)
-        return made
-    _as_it_was_taken(made, result.source.dataset)
-    made.ImageLaterality = side
-    made.NumberOfFrames, made.FrameIncrementPointer, made.FrameTime = 1, 0x00181063, 0
-    made.AnatomicRegionSequence = [anatomic_region(result)]
-    return made
+    side, source = result.source.laterality, result.source.dataset
+    ophthalmic = (
+        side is not None
+        and source.SOPClassUID in OPHTHALMIC_SOP_CLASSES
+        and find_lossy_compression(result).fully_described
+    )
+    sop_class = OphthalmicPhotography8BitImageStorage if ophthalmic else SecondaryCaptureImageStorage
+    created = create_object(result, ObjectKind.SR_IMAGE, sop_class, "OP", "deepmtdr: super-resolved image")
+    _set_pixels(created, sr)
+    created.ImageType = ["DERIVED", "PRIMARY", "SUPERRESOLVED", "COLOR"] if ophthalmic else ["DERIVED", "SECONDARY"]
+    created.BurnedInAnnotation, created.PatientOrientation = _burned_in_annotation(result), _orientation(result)
+    _set_derivation(created, result, _sr_derivation(result))
+    if not ophthalmic:
+        _set_secondary_capture(created, result)
+        return created
+    _copy_acquisition(created, source)
+    created.ImageLaterality = side
+    created.NumberOfFrames, created.FrameIncrementPointer, created.FrameTime = 1, 0x00181063, 0
+    created.AnatomicRegionSequence = [anatomic_region(result)]
+    return created
 
 
 def create_overlay(result: DicomResult, page: UInt8[np.ndarray, "h w 3"]) -> Dataset:
-    """The page with lesions in colour, as a Secondary Capture that every viewer shows.
+    """Create the page with lesions in colour as a Secondary Capture, which every viewer can show.
 
     Args:
-        result: to which photograph.
-        page: RGB, with no patient data drawn on it.
+        result: photograph and report.
+        page: RGB, without patient data.
     """
-    made = create_object(
-        result, "overlay", SecondaryCaptureImageStorage, "OT", "deepmtdr: lesions, evidence, grade", 9005
+    created = create_object(
+        result, ObjectKind.OVERLAY, SecondaryCaptureImageStorage, "OT", "deepmtdr: lesions, evidence, grade"
     )
-    _colour(made, page)
-    made.ImageType, made.PatientOrientation = ["DERIVED", "SECONDARY"], ""
-    made.BurnedInAnnotation = _burned_in(result)
-    _captured(made, result)
-    _derived(made, result, "Page drawn by deepmtdr: lesion maps, evidence and grade of the photograph")
-    return made
+    _set_pixels(created, page)
+    created.ImageType, created.PatientOrientation = ["DERIVED", "SECONDARY"], ""
+    created.BurnedInAnnotation = _burned_in_annotation(result)
+    _set_secondary_capture(created, result)
+    _set_derivation(created, result, "Page drawn by deepmtdr: lesion maps, evidence and grade of the photograph")
+    return created
 
 
 def create_encapsulated_pdf(result: DicomResult, pdf: bytes) -> Dataset:
-    """The report for people, as an encapsulated PDF.
+    """Create the report for people as an encapsulated PDF.
 
     Args:
-        result: to which photograph.
-        pdf: the file; it names the patient.
+        result: photograph and report.
+        pdf: the file; it contains the patient's name.
     """
-    made = create_object(result, "document", EncapsulatedPDFStorage, "DOC", "deepmtdr: report", 9006)
-    made.ConversionType, made.BurnedInAnnotation, made.VerificationFlag = "WSD", "YES", "UNVERIFIED"
-    made.DocumentTitle = "Diabetic retinopathy, read by deepmtdr"
-    made.MIMETypeOfEncapsulatedDocument = "application/pdf"
-    made.ConceptNameCodeSequence = []
-    made.AcquisitionDateTime = ""
-    made.EncapsulatedDocumentLength = len(pdf)
-    made.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
-    made.SourceInstanceSequence = [_source_item(result)]
-    return made
+    created = create_object(result, ObjectKind.DOCUMENT, EncapsulatedPDFStorage, "DOC", "deepmtdr: report")
+    created.ConversionType, created.BurnedInAnnotation, created.VerificationFlag = "WSD", "YES", "UNVERIFIED"
+    created.DocumentTitle = document_title(result.report.labels)
+    created.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    created.ConceptNameCodeSequence = []
+    created.AcquisitionDateTime = ""
+    created.EncapsulatedDocumentLength = len(pdf)
+    created.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
+    created.SourceInstanceSequence = [reference_item(result.source.dataset)]
+    return created
 
 
-def anatomic_region(result: DicomResult) -> Dataset:
-    """The retina, and of which eye if that is known, as an item of AnatomicRegionSequence."""
-    item, side = code_item(result.codes["place.retina"]), result.source.laterality
-    if side is not None:
-        item.AnatomicRegionModifierSequence = [code_item(result.codes[f"place.{side}"])]
-    return item
+def find_lossy_compression(result: DicomResult) -> LossyCompression:
+    """Whether the photograph lost detail before, from its header or from its transfer syntax."""
+    source, report = result.source, result.report
+    header, method = source.dataset, LOSSY_METHODS.get(UID(source.transfer_syntax))
+    if header.get("LossyImageCompression") != "01" and method is None:
+        return LossyCompression(False)
+    ratio = None if method is None else round(3 * (report.width or 0) * (report.height or 0) / source.size_bytes, 2)
+    return LossyCompression(
+        True,
+        header.get("LossyImageCompressionRatio") or ratio or None,
+        header.get("LossyImageCompressionMethod") or method,
+    )
 
 
-def _colour(made: Dataset, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-    made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = 3, "RGB", 0
-    made.Rows, made.Columns = pixels.shape[:2]
-    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
-    made.PixelData = np.ascontiguousarray(pixels).tobytes()
-    made["PixelData"].VR = "OB"
+def _set_pixels(created: Dataset, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+    created.SamplesPerPixel, created.PhotometricInterpretation, created.PlanarConfiguration = 3, "RGB", 0
+    created.Rows, created.Columns = pixels.shape[:2]
+    created.BitsAllocated, created.BitsStored, created.HighBit, created.PixelRepresentation = 8, 8, 7, 0
+    created.PixelData = np.ascontiguousarray(pixels).tobytes()
+    created["PixelData"].VR = "OB"
 
 
-def _captured(made: Dataset, result: DicomResult) -> None:
-    """A Secondary Capture names the side for its series, which therefore holds one side alone."""
-    made.ConversionType, made.Laterality = "WSD", result.source.laterality or ""
+def _set_secondary_capture(created: Dataset, result: DicomResult) -> None:
+    """Set the attributes of a Secondary Capture. Its side is one of the series, which therefore has one side only."""
+    created.ConversionType, created.Laterality = "WSD", result.source.laterality or ""
 
 
-def _derived(made: Dataset, result: DicomResult, how: str) -> None:
-    made.DerivationDescription = how
-    item = _source_item(result)
+def _set_derivation(created: Dataset, result: DicomResult, description: str) -> None:
+    created.DerivationDescription = description
+    item = reference_item(result.source.dataset)
     item.PurposeOfReferenceCodeSequence = [code_item(IMAGE_PROCESSING_PURPOSE)]
-    made.SourceImageSequence = [item]
-    for keyword, value in _lossy(result).items():
-        if value is not None:
-            setattr(made, keyword, value)
+    created.SourceImageSequence = [item]
+    compression = find_lossy_compression(result)
+    created.LossyImageCompression = "01" if compression.lossy else "00"
+    if compression.ratio is not None:
+        created.LossyImageCompressionRatio = compression.ratio
+    if compression.method is not None:
+        created.LossyImageCompressionMethod = compression.method
 
 
-def _source_item(result: DicomResult) -> Dataset:
-    return reference_item(result.source.dataset)
-
-
-def _derivation(result: DicomResult) -> str:
+def _sr_derivation(result: DicomResult) -> str:
     report = result.report
     fov = report.fov
     where = "" if fov is None else f"Square of the field of view: x {fov.x}, y {fov.y}, side {fov.side} px. "
@@ -147,40 +179,26 @@ def _derivation(result: DicomResult) -> str:
     return f"{where}{how}Plausible, not recovered detail: no finding may rest on it alone."
 
 
-def _burned_in(result: DicomResult) -> str:
-    """Text in the photograph's pixels is in every picture of it."""
+def _burned_in_annotation(result: DicomResult) -> str:
+    """YES if the photograph has text in its pixels: every picture made from it has that text too."""
     return result.source.dataset.get("BurnedInAnnotation") or "NO"
 
 
 def _orientation(result: DicomResult) -> list[str] | str:
-    said = result.source.dataset.get("PatientOrientation") or ""
-    return list(said) if not isinstance(said, str) else said
+    orientation = result.source.dataset.get("PatientOrientation") or ""
+    return list(orientation) if not isinstance(orientation, str) else orientation
 
 
-def _as_it_was_taken(made: Dataset, source: Dataset) -> None:
-    """Copy what the photograph says of its making; what must be there and is not known stays empty."""
+def _copy_acquisition(created: Dataset, source: Dataset) -> None:
+    """Copy how the photograph was taken; required attributes that are not known stay empty."""
     for keyword in TYPE_2_SEQUENCES:
-        setattr(made, keyword, [])
+        setattr(created, keyword, [])
     for keyword in TYPE_2_VALUES:
-        setattr(made, keyword, None)
-    made.AcquisitionDeviceTypeCodeSequence = [code_item(FUNDUS_CAMERA)]
+        setattr(created, keyword, None)
+    created.AcquisitionDeviceTypeCodeSequence = [code_item(FUNDUS_CAMERA)]
     for keyword in ACQUISITION_ATTRIBUTES:
         if keyword in source and not source[keyword].is_empty:
-            made[keyword] = source[keyword]
-    if made.PupilDilated == "YES":
-        made.setdefault("MydriaticAgentSequence", [])
-        made.setdefault("DegreeOfDilation", None)
-
-
-def _lossy(result: DicomResult) -> dict[str, Any]:
-    """Whether detail was lost before, how and how much: once lossy, always lossy (C.7.6.1.1.5); None: not known."""
-    source, report = result.source, result.report
-    said, method = source.dataset, LOSSY_METHODS.get(UID(source.transfer_syntax))
-    if said.get("LossyImageCompression") != "01" and method is None:
-        return {"LossyImageCompression": "00"}
-    ratio = None if method is None else round(3 * (report.width or 0) * (report.height or 0) / source.size_bytes, 2)
-    return {
-        "LossyImageCompression": "01",
-        "LossyImageCompressionRatio": said.get("LossyImageCompressionRatio") or ratio or None,
-        "LossyImageCompressionMethod": said.get("LossyImageCompressionMethod") or method,
-    }
+            created[keyword] = source[keyword]
+    if created.PupilDilated == "YES":
+        created.setdefault("MydriaticAgentSequence", [])
+        created.setdefault("DegreeOfDilation", None)

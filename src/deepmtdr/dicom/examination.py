@@ -1,27 +1,26 @@
-"""Whose and which photograph a report is about: what every result for the clinic refers to."""
+"""The patient, study and photograph that a report is about, without the DICOM object itself."""
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from deepmtdr.errors import ClinicError
+from deepmtdr.errors import DicomError
 from deepmtdr.files import printable_path
 from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.terms import Laterality
 
-RESEARCH_USE_NOTICE = "Research use: not a medical device"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """The part of a DICOM photograph that its results refer to."""
+    """The part of a DICOM photograph's header that its results refer to."""
 
     patient_id: str
     """(0010,0020); may be empty."""
     issuer: str = ""
-    """Of the patient's identifier, (0010,0021)."""
+    """Issuer of the patient ID, (0010,0021)."""
     accession: str = ""
     """Number of the order, (0008,0050)."""
     study_uid: str
@@ -30,9 +29,9 @@ class Examination:
     laterality: Laterality | None = None
     """Of the eye; None: unknown."""
     acquired: datetime | None = None
-    """When the photograph was taken; without a time zone where the object has none."""
+    """When the photograph was taken; without a time zone if the object has none."""
     device: str = ""
-    """The camera, in words."""
+    """Manufacturer and model of the camera."""
 
     @property
     def eye(self) -> str:
@@ -41,20 +40,26 @@ class Examination:
 
 
 def ungradable_reason(report: ScreeningReport) -> str:
-    """Why a photograph was not graded, without its path: a file's name may be a patient's."""
+    """Why a photograph was not graded, without its path: a file name may contain a patient's name.
+
+    A name of letters and digits only is not replaced. On DICOM media many files are called `1` or `A`, and
+    `report.reason` has no path at its beginning any more.
+    """
     reason = report.reason
     for name in (os.fspath(report.path), report.path.name):
-        reason = reason.replace(printable_path(name), "the photograph") if name else reason
+        text = printable_path(name)
+        if not text.isalnum() and any(letter.isalnum() for letter in text):
+            reason = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "the photograph", reason)
     return reason
 
 
 def check_reportable(report: ScreeningReport) -> None:
-    """Refuse what no result can be made of.
+    """Refuse a report from which no result can be written.
 
     Raises:
-        ClinicError: if the file could not be decoded, or a graded report lacks its numbers.
+        DicomError: if the file could not be decoded, or a graded report has no grade or no probabilities.
     """
     if report.status == "error":
-        raise ClinicError("status error, expected ok or ungradable: no photograph was decoded, so nothing can be said")
+        raise DicomError("found status error, expected ok or ungradable: no photograph was decoded")
     if report.status == "ok" and (report.grade is None or report.probabilities is None):
-        raise ClinicError("status ok without grade and probabilities, expected both")
+        raise DicomError("found status ok without grade or probabilities, expected both")

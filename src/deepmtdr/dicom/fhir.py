@@ -1,11 +1,12 @@
 """FHIR R4: a report as a transaction of a DiagnosticReport, its Observations and the Device that made them.
 
-Everything is `preliminary`: no person has verified it. The patient, the order, the study and the photograph are named
-by their identifiers alone, the patient's name is not known here. Each resource has an identifier that follows from the
-photograph, the weights and the codes, and is created only where the server has none such: a repeat changes nothing.
+Every resource is `preliminary`: no person has verified it. Patient, order, study and photograph are references by
+identifier; the patient's name is never written. Each resource has an identifier that is derived from the photograph,
+the weights and the codes, and the server creates it only if it has none with that identifier. Sending a report again
+therefore changes nothing.
 
-The library's oldest edition is R4B (4.3.0). What is written here is R4 (4.0.1) as well; docs/fhir.md says how that was
-judged.
+The oldest edition that the library supports is R4B (4.3.0). The resources written here are valid R4 (4.0.1) too;
+docs/fhir.md describes how that was checked.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Sequence
+from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
 
 from fhir.resources.R4B.annotation import Annotation
 from fhir.resources.R4B.bundle import Bundle, BundleEntry, BundleEntryRequest
@@ -28,10 +29,11 @@ from fhir.resources.R4B.quantity import Quantity
 from fhir.resources.R4B.reference import Reference
 
 from deepmtdr.dicom.codes import Codes, Namespaces
-from deepmtdr.dicom.examination import RESEARCH_USE_NOTICE, Examination, check_reportable, ungradable_reason
-from deepmtdr.dicom.objects import UID_NAMESPACE
+from deepmtdr.dicom.examination import Examination, check_reportable, ungradable_reason
+from deepmtdr.dicom.label_codes import capitalise
+from deepmtdr.dicom.objects import UID_NAMESPACE, lesion_part
 from deepmtdr.screening.report import ScreeningReport
-from deepmtdr.terms import Grade, Lesion
+from deepmtdr.terms import RESEARCH_USE_NOTICE
 
 HL7 = "http://terminology.hl7.org/CodeSystem"
 METHOD = "Artificial intelligence on one fundus photograph, not verified by a person"
@@ -40,22 +42,23 @@ METHOD = "Artificial intelligence on one fundus photograph, not verified by a pe
 def to_bundle(
     report: ScreeningReport, examination: Examination, codes: Codes, namespaces: Namespaces | None = None
 ) -> Bundle:
-    """Say a report in FHIR.
+    """Write a report as FHIR resources.
 
     Args:
         report: of status `ok` or `ungradable`.
-        examination: what it is about.
-        codes: of grades, lesions and questions.
+        examination: patient, study and photograph.
+        codes: of the report's label set.
         namespaces: of the site's identifiers.
 
     Returns:
-        A transaction. It validates, and the same arguments give the same one.
+        A valid transaction; the same arguments give the same one.
 
     Raises:
-        ClinicError: if nothing can be said of the photograph.
+        DicomError: if no result can be written for the report, or the codes are of another label set.
     """
     check_reportable(report)
-    return _Writer(report, examination, codes, namespaces or Namespaces()).bundle()
+    codes.check_labels(report.labels)
+    return _BundleWriter(report, examination, codes, namespaces or Namespaces()).bundle()
 
 
 def to_json(bundle: Bundle) -> bytes:
@@ -63,30 +66,39 @@ def to_json(bundle: Bundle) -> bytes:
     return (bundle.model_dump_json(indent=2) + "\n").encode()
 
 
-class _Writer:
+class _BundleWriter:
     def __init__(self, report: ScreeningReport, examination: Examination, codes: Codes, namespaces: Namespaces) -> None:
         self.report, self.examination, self.codes, self.namespaces = report, examination, codes, namespaces
         self.entries: list[BundleEntry] = []
 
     def bundle(self) -> Bundle:
+        """The whole transaction."""
         self.algorithm = self._add("algorithm", self._device())
         results = [self._add("grade", self._grade())]
-        results += [self._add(lesion.name, self._lesion(lesion)) for lesion in self.report.counts or ()]
+        results += [self._add(lesion_part(code), self._lesion(code)) for code in self.report.counts or ()]
         if self.report.quality is not None:
-            answer = {"valueQuantity": self._quantity(self.report.quality, "one")}
-            results.append(self._add("quality", self._observation(self.concept("measured.quality"), **answer)))
+            quality = self._observation(self.concept("measured.quality"))
+            quality.valueQuantity = self._quantity(self.report.quality, "one")
+            results.append(self._add("quality", quality))
         if self.report.review_reasons:
-            answer = {"valueString": "; ".join(self.report.review_reasons)}
-            results.append(self._add("reader", self._observation(self.concept("said.reader"), **answer)))
+            reader = self._observation(self.concept("said.reader"))
+            reader.valueString = "; ".join(self.report.review_reasons)
+            results.append(self._add("reader", reader))
         self._add("report", self._report(results))
         return Bundle(type="transaction", entry=self.entries)
 
     def _add(self, part: str, resource: Device | Observation | DiagnosticReport) -> Reference:
-        """Take a resource into the bundle under its identifier."""
-        report, of = self.report, self.examination
-        photograph = (of.instance_uid, of.study_uid, of.issuer, of.patient_id)
-        about = () if part == "algorithm" else (*photograph, report.scaling_text, report.precision)
-        key = "|".join(("FHIR", part, report.version, report.weights, *about, self.codes.fingerprint))
+        """Add a resource to the bundle, with an identifier derived from its part of the report.
+
+        The algorithm is the same for all photographs. The URIs of `Namespaces` and of coding schemes are not part of
+        the identifier: a corrected URI does not make a second resource for the same finding.
+        """
+        report, about = self.report, self.examination
+        names = ["FHIR", part, report.version, report.weights]
+        if part != "algorithm":
+            names += [about.instance_uid, about.study_uid, about.issuer, about.patient_id]
+            names += [report.scaling_text, report.precision]
+        key = "|".join((*names, self.codes.fingerprint))
         urn = uuid.uuid5(UID_NAMESPACE, key).urn
         resource.identifier = [Identifier(system="urn:ietf:rfc:3986", value=urn)]
         request = BundleEntryRequest(
@@ -106,19 +118,19 @@ class _Writer:
         )
 
     def _report(self, results: Sequence[Reference]) -> DiagnosticReport:
-        examination, grade = self.examination, self.report.grade
-        known = grade is not None and f"condition.{int(grade)}" in self.codes.by_name
+        examination, grade, disease = self.examination, self.report.grade, self.report.labels.disease
+        condition = "" if grade is None else f"condition.{grade:d}"
         return DiagnosticReport(
             status="preliminary",
             category=[_hl7("v2-0074", "IMG", "Diagnostic Imaging")],
-            code=self.concept("document.report", "Fundus photograph, read by a machine for diabetic retinopathy"),
+            code=self.concept("document.report", f"Fundus photograph, read by a machine for {disease}"),
             subject=self._subject(),
             basedOn=[self._order()] if examination.accession else None,
             imagingStudy=[_by_uid("ImagingStudy", examination.study_uid)],
-            effectiveDateTime=_when(examination),
+            effectiveDateTime=_fhir_time(examination),
             result=list(results),
             conclusion=self._conclusion(),
-            conclusionCode=[self.concept(f"condition.{int(grade)}")] if known and grade is not None else None,
+            conclusionCode=[self.concept(condition)] if condition in self.codes.by_name else None,
         )
 
     def _conclusion(self) -> str:
@@ -127,50 +139,52 @@ class _Writer:
         if report.grade is None or report.probabilities is None:
             return f"{eye}: ungradable, {ungradable_reason(report)}. No grade was given. {notice}"
         called = {True: "referable", False: "not referable", None: "no operating point"}[report.referable]
-        finding = f"{self.codes[f'grade.{int(report.grade)}'].meaning}, grade {int(report.grade)} of 0 to 4"
-        sure = f"probability {report.probabilities[report.grade]:.2f}"
-        reader = (
-            f" To be read by a person: {'; '.join(self.report.review_reasons)}." if self.report.review_reasons else ""
-        )
-        return f"{eye}: {finding} ({sure}); P(referable) {report.p_referable:.2f}, {called}.{reader} {notice}"
+        scale = f"grade {report.grade:d} of 0 to {len(report.labels.grades) - 1}"
+        finding = f"{self.codes[f'grade.{report.grade:d}'].meaning}, {scale}"
+        probability = f"probability {report.probabilities[report.grade]:.2f}"
+        reasons = "; ".join(report.review_reasons)
+        review = f" To be read by a person: {reasons}." if reasons else ""
+        return f"{eye}: {finding} ({probability}); P(referable) {report.p_referable:.2f}, {called}.{review} {notice}"
 
     def _grade(self) -> Observation:
-        question = self.concept(f"question.{self.examination.laterality or 'unknown'}")
+        """The grade with all probabilities, or the reason why there is none."""
         report = self.report
+        observation = self._observation(self.concept(f"question.{self.examination.laterality or 'unknown'}"))
         if report.grade is None:
-            absent = _hl7(
-                "data-absent-reason", "not-performed", "Not Performed", f"Ungradable: {ungradable_reason(report)}"
-            )
-            return self._observation(question, dataAbsentReason=absent)
-        return self._observation(
-            question,
-            valueCodeableConcept=self.concept(f"grade.{int(report.grade)}"),
-            component=[*self._probabilities(report), *self._referable(report)],
-        )
+            reason = f"Ungradable: {ungradable_reason(report)}"
+            observation.dataAbsentReason = _hl7("data-absent-reason", "not-performed", "Not Performed", reason)
+            return observation
+        observation.valueCodeableConcept = self.concept(f"grade.{report.grade:d}")
+        probabilities = [self._component(f"measured.p{grade}", p) for grade, p in enumerate(report.probabilities or ())]
+        observation.component = [*probabilities, *self._referable()]
+        return observation
 
-    def _probabilities(self, report: ScreeningReport) -> list[ObservationComponent]:
-        pairs = zip(Grade, report.probabilities or (), strict=True)
-        return [self._component(f"measured.p{int(grade)}", p) for grade, p in pairs]
+    def _referable(self) -> list[ObservationComponent]:
+        """The probability of referable disease; with an operating point also that point and the decision.
 
-    def _referable(self, report: ScreeningReport) -> list[ObservationComponent]:
-        """P(grade >= 2), with the operating point as the end of what is not called referable, and the call."""
-        probability = self._component("measured.p_referable", report.p_referable)
-        point = report.operating_point
+        The operating point is the upper end of the range that is not called referable.
+        """
+        probability = self._component("measured.p_referable", self.report.p_referable)
+        point = self.report.operating_point
         if point is None:
             return [probability]
         text = f"operating point: referable from here on, set for a sensitivity of {point.sensitivity:g}"
         probability.referenceRange = [ObservationReferenceRange(high=self._quantity(point.value, "one"), text=text)]
-        call = ObservationComponent(code=self.concept("said.referable"), valueBoolean=report.referable)
+        call = ObservationComponent(code=self.concept("said.referable"), valueBoolean=self.report.referable)
         return [probability, call]
 
-    def _lesion(self, lesion: Lesion) -> Observation:
+    def _lesion(self, code: str) -> Observation:
+        """Number and area of a lesion type."""
         counts, areas = self.report.counts or {}, self.report.areas or {}
-        count = ObservationComponent(code=self.concept("measured.count"), valueInteger=counts[lesion])
-        area = [self._component("measured.area", areas[lesion], "share")] if lesion in areas else []
-        concept = self.concept(f"lesion.{lesion.name}", lesion.full_name.capitalize())
-        return self._observation(concept, component=[count, *area])
+        count = ObservationComponent(code=self.concept("measured.count"), valueInteger=counts[code])
+        area = [self._component("measured.area", areas[code], "share")] if code in areas else []
+        name = capitalise(self.report.labels.lesion(code).name)
+        observation = self._observation(self.concept(f"lesion.{code}", name))
+        observation.component = [count, *area]
+        return observation
 
-    def _observation(self, code: CodeableConcept, **answer: Any) -> Observation:
+    def _observation(self, code: CodeableConcept) -> Observation:
+        """An observation of the photograph, without a value."""
         examination = self.examination
         photograph = _by_uid("Media", examination.instance_uid, f"Fundus photograph {examination.device}".strip())
         return Observation(
@@ -178,12 +192,11 @@ class _Writer:
             category=[_hl7("observation-category", "imaging", "Imaging")],
             code=code,
             subject=self._subject(),
-            effectiveDateTime=_when(examination),
+            effectiveDateTime=_fhir_time(examination),
             bodySite=self._site(),
             method=CodeableConcept(text=METHOD),
             device=self.algorithm,
             derivedFrom=[_by_uid("ImagingStudy", examination.study_uid), photograph],
-            **answer,
         )
 
     def _component(self, name: str, value: float | None, unit: str = "one") -> ObservationComponent:
@@ -196,7 +209,7 @@ class _Writer:
         return Quantity(value=exact, unit=code.meaning, system=self.codes.systems[code.scheme], code=code.value)
 
     def _site(self) -> CodeableConcept:
-        """The retina; if the side is known, also as a SNOMED CT expression with the laterality (272741003)."""
+        """The retina; if the side is known, also a SNOMED CT expression with the laterality (272741003)."""
         retina, side = self.codes["place.retina"], self.examination.laterality
         concept = self.concept("place.retina", f"Retina: {self.examination.eye.lower()}")
         if side is not None and {retina.scheme, self.codes[f"place.{side}"].scheme} == {"SCT"}:
@@ -205,7 +218,7 @@ class _Writer:
         return concept
 
     def concept(self, name: str, text: str | None = None) -> CodeableConcept:
-        """A code by its name in `codes.toml`, and its second one if it has any."""
+        """The concept of a code, with its second code if it has one."""
         also = name.replace("lesion.", "also.")
         found = [self.codes[one] for one in dict.fromkeys((name, also)) if one in self.codes.by_name]
         codings = [Coding(system=self.codes.systems[c.scheme], code=c.value, display=c.meaning) for c in found]
@@ -213,7 +226,7 @@ class _Writer:
 
     def _subject(self) -> Reference | None:
         examination = self.examination
-        if not examination.patient_id:  # which DICOM allows
+        if not examination.patient_id:  # DICOM allows an empty one
             return None
         identifier = _identifier(examination.patient_id, self.namespaces.patient, examination.issuer)
         return Reference(type="Patient", identifier=identifier)
@@ -225,7 +238,7 @@ class _Writer:
 
 
 def _identifier(value: str, system: str, issuer: str = "") -> Identifier:
-    """Under the site's URI; else under the issuer's, if that is an OID; else with the issuer in words."""
+    """An identifier under the site's URI, else under the issuer if that is an OID, else with the issuer's name."""
     if not system and re.fullmatch(r"[0-2](\.(0|[1-9]\d*))+", issuer):
         system = f"urn:oid:{issuer}"
     assigner = Reference(display=issuer) if issuer and not system else None
@@ -240,7 +253,7 @@ def _hl7(system: str, code: str, display: str, text: str | None = None) -> Codea
     return CodeableConcept(coding=[Coding(system=f"{HL7}/{system}", code=code, display=display)], text=text)
 
 
-def _when(examination: Examination) -> Any:
-    """The time of the photograph; its day alone where the zone is unknown, for FHIR has no time without one."""
-    taken = examination.acquired
-    return taken.date() if taken is not None and taken.tzinfo is None else taken
+def _fhir_time(examination: Examination) -> date | datetime | None:
+    """The time of the photograph; only its day if the time zone is unknown, since a FHIR time must have one."""
+    acquired = examination.acquired
+    return acquired.date() if acquired is not None and acquired.tzinfo is None else acquired

@@ -1,15 +1,16 @@
-"""What every object that answers a photograph has in common: patient, study, series, identifiers, dates, maker.
+"""What all DICOM objects written for a photograph have in common: patient, study, series, identifiers, dates, maker.
 
-The identifiers are derived from the photograph's and from what read it, and every date is the photograph's own. So the
-same photograph read again by the same weights gives the same objects, byte by byte, and a PACS keeps one of them.
+Identifiers are derived from those of the photograph and from the software, weights and codes. Every date is one of the
+photograph. The same photograph graded again with the same weights therefore gives the same objects, byte by byte, and
+an archive keeps each of them once.
 """
 
 from __future__ import annotations
 
-import copy
 import io
 import uuid
 from dataclasses import dataclass
+from enum import StrEnum
 
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileDataset, FileMetaDataset
@@ -21,39 +22,77 @@ from deepmtdr.dicom.source import SourcePhotograph, content_time
 from deepmtdr.screening.report import ScreeningReport
 
 UID_NAMESPACE = uuid.UUID("5d0f7d3e-6f0a-5b58-9a0e-0f6f3c1f6f71")
-"""Of the identifiers that this project derives; fixed for ever."""
+"""Namespace of the derived identifiers. It must never change."""
 IMPLEMENTATION_UID = UID(f"2.25.{uuid.uuid5(UID_NAMESPACE, 'implementation').int}")
+PRODUCT = "deepmtdr"
+"""Manufacturer, device and algorithm in every object."""
+FIRST_SERIES_NUMBER = 9001
 
 TYPE_2_ATTRIBUTES = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
-    *("AccessionNumber", "ReferringPhysicianName"),
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
 )
-"""Must be there, if only empty."""
-
-
+"""Attributes of patient and study that every object must have, empty if not known."""
 UNSUPPORTED_CHARACTER_SET = "ISO 2022 IR 58"
-"""Chinese by escape sequences, which pydicom reads but writes without them: answered in UTF-8."""
+"""Chinese with escape sequences, which pydicom reads but does not write. The results use UTF-8 instead."""
+
+
+class ObjectKind(StrEnum):
+    """The DICOM objects of a result. Their values are part of the derived identifiers."""
+
+    SR_IMAGE = "sr"
+    LESIONS = "lesions"
+    PROBABILITIES = "probabilities"
+    REPORT = "report"
+    OVERLAY = "overlay"
+    DOCUMENT = "document"
+
+    @property
+    def file_name(self) -> str:
+        """Name of its file in the folder of the photograph."""
+        return f"{self.value}.dcm"
+
+    @property
+    def series_number(self) -> int:
+        """9001 to 9006: each kind has a series for itself."""
+        return FIRST_SERIES_NUMBER + list(ObjectKind).index(self)
 
 
 @dataclass(frozen=True)
 class DicomResult:
-    """One photograph, what was read in it, and in which codes it is said."""
+    """A photograph and its report, with the codes to write it.
+
+    Raises:
+        DicomError: from the constructor, if report and codes are of different label sets.
+    """
 
     source: SourcePhotograph
     report: ScreeningReport
     codes: Codes
 
+    def __post_init__(self) -> None:
+        self.codes.check_labels(self.report.labels)
+
     def uid(self, *names: str) -> UID:
-        """The identifier of a thing of this answer; another patient's or study's is another, whatever the photograph's.
+        """The identifier of a part of this result.
+
+        It also depends on patient and study, because some devices give the same identifier to several photographs.
 
         Args:
-            names: what it is, such as "lesions", "series".
+            names: the part, such as "lesions", "dimensions".
         """
         about = self.source.examination
         return self._uid(self.source.uid, about.study_uid, about.issuer, about.patient_id, *names)
 
-    def series_uid(self, kind: str) -> UID:
-        """Of the series of a kind of object: one for all photographs of a series and side."""
+    def series_uid(self, kind: ObjectKind) -> UID:
+        """The series of a kind of object: one for all photographs of the same series and eye."""
         return self._uid(self.source.dataset.SeriesInstanceUID, kind, self.source.laterality or "", "series")
 
     def _uid(self, *names: str) -> UID:
@@ -63,89 +102,78 @@ class DicomResult:
 
     @property
     def instance_number(self) -> int:
-        """The photograph's own, so that both sort alike."""
-        return max(int(self.source.dataset.get("InstanceNumber") or 1), 1)
+        """That of the photograph, so that viewers sort both in the same order."""
+        return self.source.instance_number
+
+    @property
+    def device_serial_number(self) -> str:
+        """Name and digest of the weights, as far as the attribute can hold them."""
+        return self.report.weights[:64]
 
 
-def create_object(
-    result: DicomResult, kind: str, sop_class: UID, modality: str, description: str, number: int
-) -> Dataset:
-    """A DICOM object of the photograph's patient and study, in a series of its own, with nothing in it yet.
+def lesion_part(code: str) -> str:
+    """Name of a lesion type in derived identifiers, different from every other part's name, such as "grade"."""
+    return f"lesion.{code}" if code.islower() else code
+
+
+def create_object(result: DicomResult, kind: ObjectKind, sop_class: UID, modality: str, description: str) -> Dataset:
+    """Create a DICOM object of the photograph's patient and study, without content.
 
     Args:
-        result: to which photograph.
-        kind: of object: makes its identifiers.
+        result: photograph and report.
+        kind: of the object.
         sop_class: of the object.
         modality: of its series.
         description: of its series, for people.
-        number: of its series.
     """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, result.uid(kind)
     meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, IMPLEMENTATION_UID
-    made = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    made.SOPClassUID, made.SOPInstanceUID = sop_class, result.uid(kind)
-    made.Modality, made.SeriesInstanceUID = modality, result.series_uid(kind)
-    made.SeriesNumber, made.InstanceNumber = number, result.instance_number
-    made.SeriesDescription = description
-    return set_common_attributes(made, result)
+    created = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    created.SOPClassUID, created.SOPInstanceUID = sop_class, result.uid(kind)
+    created.Modality, created.SeriesInstanceUID = modality, result.series_uid(kind)
+    created.SeriesNumber, created.InstanceNumber = kind.series_number, result.instance_number
+    created.SeriesDescription = description
+    return set_common_attributes(created, result)
 
 
-def set_common_attributes(made: Dataset, result: DicomResult) -> Dataset:
-    """Put the photograph's patient, study and dates into an object, and the maker; drop what differs at a repeat.
+def set_common_attributes(dataset: Dataset, result: DicomResult) -> Dataset:
+    """Set patient, study, dates and maker of an object, and remove the time of its creation.
 
     Args:
-        made: an object, by whatever hand; it is changed.
-        result: to which photograph.
+        dataset: the object; changed.
+        result: photograph and report.
+
+    Returns:
+        The object.
     """
     source, report = result.source.dataset, result.report
-    _identify(made, source)
-    made.ContentDate, made.ContentTime = content_time(source)
+    _set_patient_and_study(dataset, source)
+    dataset.ContentDate, dataset.ContentTime = content_time(source)
     for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
-        if keyword in made:
-            del made[keyword]
-    made.Manufacturer, made.ManufacturerModelName = "deepmtdr", "deepmtdr"
-    made.DeviceSerialNumber = report.weights[:64]
-    made.SoftwareVersions = [report.version, report.precision]
-    return made
+        if keyword in dataset:
+            del dataset[keyword]
+    dataset.Manufacturer, dataset.ManufacturerModelName = PRODUCT, PRODUCT
+    dataset.DeviceSerialNumber = result.device_serial_number
+    dataset.SoftwareVersions = [report.version, report.precision]
+    return dataset
 
 
-def without_patient(dataset: Dataset) -> Dataset:
-    """What highdicom is given of an object: what it is and belongs to, and nothing of the patient.
-
-    highdicom takes fewer character sets and values than a photograph may have; `set_common_attributes` writes the true ones after it.
-
-    Args:
-        dataset: a photograph or an image of ours; it is not changed.
-    """
-    made = Dataset()
-    for element in dataset:
-        if element.keyword not in ("PixelData", "SpecificCharacterSet", *PATIENT_ATTRIBUTES, *STUDY_ATTRIBUTES):
-            made.add(copy.deepcopy(element))
-    made.StudyInstanceUID = dataset.StudyInstanceUID
-    for keyword in TYPE_2_ATTRIBUTES:
-        setattr(made, keyword, "")
-    made.setdefault("Modality", "OP")
-    made.setdefault("Rows", 1)
-    made.setdefault("Columns", 1)
-    return made
-
-
-def _identify(made: Dataset, source: Dataset) -> None:
-    """Patient and study as they stand in the photograph, and nothing more of either."""
-    made.pop("SpecificCharacterSet", None)
-    for element in [element for element in made if element.tag.group == 0x0010]:
-        del made[element.tag]
+def _set_patient_and_study(dataset: Dataset, source: Dataset) -> None:
+    """Copy patient and study from the photograph, and remove all other attributes of the patient."""
+    dataset.pop("SpecificCharacterSet", None)
+    for element in [element for element in dataset if element.tag.group == 0x0010]:
+        del dataset[element.tag]
     for keyword in ("SpecificCharacterSet", *PATIENT_ATTRIBUTES, *STUDY_ATTRIBUTES):
         if keyword in source:
-            made[keyword] = source[keyword]
+            dataset[keyword] = source[keyword]
         else:
-            made.pop(keyword, None)
-    if UNSUPPORTED_CHARACTER_SET in str(made.get("SpecificCharacterSet")):
-        made.SpecificCharacterSet = "ISO_IR 192"
+            dataset.pop(keyword, None)
+    if UNSUPPORTED_CHARACTER_SET in str(dataset.get("SpecificCharacterSet")):
+        dataset.SpecificCharacterSet = "ISO_IR 192"
     for keyword in TYPE_2_ATTRIBUTES:
-        if keyword not in made:
-            setattr(made, keyword, "")
+        if keyword not in dataset:
+            setattr(dataset, keyword, "")
 
 
 def code_item(code: Code) -> Dataset:
@@ -156,14 +184,22 @@ def code_item(code: Code) -> Dataset:
 
 
 def reference_item(dataset: Dataset) -> Dataset:
-    """An object by its class and identifier, as an item of a sequence."""
+    """A reference to an object by class and identifier, as an item of a sequence."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
     return item
 
 
-def to_file_bytes(made: Dataset) -> bytes:
+def anatomic_region(result: DicomResult) -> Dataset:
+    """The retina, with the side if it is known, as an item of AnatomicRegionSequence."""
+    item, side = code_item(result.codes["place.retina"]), result.source.laterality
+    if side is not None:
+        item.AnatomicRegionModifierSequence = [code_item(result.codes[f"place.{side}"])]
+    return item
+
+
+def to_file_bytes(dataset: Dataset) -> bytes:
     """An object as the bytes of a DICOM file."""
     buffer = io.BytesIO()
-    dcmwrite(buffer, made, enforce_file_format=True)
+    dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import highdicom as hd
 import numpy as np
@@ -11,101 +11,106 @@ from jaxtyping import Bool, Float
 from pydicom import Dataset
 
 from deepmtdr.dicom.codes import Code
-from deepmtdr.dicom.objects import IMPLEMENTATION_UID, DicomResult, set_common_attributes, without_patient
-from deepmtdr.photographs.decode import fov_mask
+from deepmtdr.dicom.highdicom_items import (
+    coded_concept,
+    normalise_highdicom_object,
+    segment_algorithm,
+    without_patient,
+)
+from deepmtdr.dicom.label_codes import capitalise, short_text
+from deepmtdr.dicom.objects import PRODUCT, DicomResult, ObjectKind, anatomic_region, set_common_attributes
+from deepmtdr.photographs.geometry import fov_mask
 from deepmtdr.screening.report import Pictures
-from deepmtdr.terms import LESION_THRESHOLD, Lesion
+from deepmtdr.terms import LESION_THRESHOLD
+
+
+class Segment(NamedTuple):
+    """One segment: its label for people and the code of what it shows."""
+
+    label: str
+    code: Code
 
 
 def create_lesion_segmentation(result: DicomResult, image: Dataset, pictures: Pictures) -> Dataset:
-    """A BINARY segmentation: what is there with probability >= `LESION_THRESHOLD`, inside the field of view.
+    """Create a BINARY segmentation: probability >= `LESION_THRESHOLD`, inside the field of view.
 
-    Segment n, and frame n, is lesion type n of MA, HE, EX, SE; a type of which nothing was found has an empty frame.
+    Segment n and frame n are lesion type n of the label set. A type that was not found has an empty frame.
 
     Args:
-        result: to which photograph.
-        image: the super-resolved image, which it lies on.
-        pictures: of the report.
+        result: photograph and report.
+        image: the super-resolved image that is segmented.
+        pictures: those of the report.
     """
     present = threshold_lesions(pictures)
-    named = [(lesion.full_name.capitalize(), result.codes[f"lesion.{lesion.name}"]) for lesion in Lesion]
-    return _segmentation(result, image, "lesions", present, named, "LESIONS", 9002)
+    return _segmentation(result, image, ObjectKind.LESIONS, present, _lesion_segments(result))
 
 
 def create_probability_segmentation(result: DicomResult, image: Dataset, pictures: Pictures) -> Dataset:
-    """A FRACTIONAL segmentation: the probabilities of MA, HE, EX, SE, and the evidence, 255 for 1.
+    """Create a FRACTIONAL segmentation: probability of each lesion type, then the evidence; 255 means 1.
 
     Args:
-        result: to which photograph.
-        image: the super-resolved image, which it lies on.
-        pictures: of the report.
+        result: photograph and report.
+        image: the super-resolved image that is segmented.
+        pictures: those of the report.
     """
     maps = np.concatenate([pictures.lesions, pictures.evidence[None]])
-    named = [
-        (f"{lesion.full_name.capitalize()}, probability", result.codes[f"lesion.{lesion.name}"]) for lesion in Lesion
-    ]
-    evidence = ("Evidence", result.codes["map.evidence"])
-    return _segmentation(result, image, "probabilities", maps, [*named, evidence], "PROBABILITIES", 9003)
+    segments = [Segment(f"{segment.label}, probability", segment.code) for segment in _lesion_segments(result)]
+    segments.append(Segment("Evidence", result.codes["map.evidence"]))
+    return _segmentation(result, image, ObjectKind.PROBABILITIES, maps, segments)
 
 
-def threshold_lesions(pictures: Pictures) -> Bool[np.ndarray, "4 s s"]:
-    """Where each type is present, as it is counted in the report."""
+def threshold_lesions(pictures: Pictures) -> Bool[np.ndarray, "l s s"]:
+    """Where each lesion type is present, by the rule by which the report counts lesions."""
     return (pictures.lesions >= LESION_THRESHOLD) & fov_mask(pictures.sr)
+
+
+def _lesion_segments(result: DicomResult) -> list[Segment]:
+    lesions = result.report.labels.lesions
+    return [Segment(capitalise(lesion.name), result.codes[f"lesion.{lesion.code}"]) for lesion in lesions]
 
 
 def _segmentation(
     result: DicomResult,
     image: Dataset,
-    kind: str,
+    kind: ObjectKind,
     maps: Bool[np.ndarray, "n s s"] | Float[np.ndarray, "n s s"],
-    named: Sequence[tuple[str, Code]],
-    label: str,
-    number: int,
+    segments: Sequence[Segment],
 ) -> Dataset:
-    """By highdicom; what it draws at random is replaced."""
-    made = hd.seg.Segmentation(
-        source_images=[_as_highdicom_wants(image)],
+    """Create a segmentation with highdicom, and replace the identifiers that highdicom draws at random."""
+    created = hd.seg.Segmentation(
+        source_images=[_highdicom_source(image)],
         pixel_array=np.moveaxis(maps, 0, -1)[None],
         segmentation_type="BINARY" if maps.dtype == bool else "FRACTIONAL",
-        segment_descriptions=[_segment(result, kind, n, *one) for n, one in enumerate(named, 1)],
+        segment_descriptions=[_description(result, kind, number, one) for number, one in enumerate(segments, 1)],
         series_instance_uid=result.series_uid(kind),
-        series_number=number,
+        series_number=kind.series_number,
         sop_instance_uid=result.uid(kind),
         instance_number=result.instance_number,
-        manufacturer="deepmtdr",
-        manufacturer_model_name="deepmtdr",
+        manufacturer=PRODUCT,
+        manufacturer_model_name=PRODUCT,
         software_versions=result.report.version,
-        device_serial_number=result.report.weights[:64],
-        content_label=label,
-        content_description=f"deepmtdr: {label.lower()} of MA, HE, EX, SE",
+        device_serial_number=result.device_serial_number,
+        content_label=kind.upper(),
+        content_description=short_text(f"deepmtdr: {kind} of {', '.join(result.report.labels.codes)}"),
         omit_empty_frames=False,
     )
-    made.SeriesDescription = f"deepmtdr: {'lesions' if kind == 'lesions' else 'lesion probabilities and evidence'}"
-    made.PatientOrientation = image.PatientOrientation
-    made.LossyImageCompression = image.LossyImageCompression
+    content = "lesions" if kind is ObjectKind.LESIONS else "lesion probabilities and evidence"
+    created.SeriesDescription = f"deepmtdr: {content}"
+    created.PatientOrientation = image.PatientOrientation
+    created.LossyImageCompression = image.LossyImageCompression
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         if keyword in image:
-            made[keyword] = image[keyword]
-    for groups in made.SharedFunctionalGroupsSequence:
-        groups.pop("PixelMeasuresSequence", None)  # no size of a pixel is known
+            created[keyword] = image[keyword]
+    for groups in created.SharedFunctionalGroupsSequence:
+        groups.pop("PixelMeasuresSequence", None)  # the size of a pixel is not known
     organisation = result.uid(kind, "dimensions")
-    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+    for item in (*created.DimensionOrganizationSequence, *created.DimensionIndexSequence):
         item.DimensionOrganizationUID = organisation
-    return set_common_attributes(normalise_highdicom_object(made), result)
+    return set_common_attributes(normalise_highdicom_object(created), result)
 
 
-def normalise_highdicom_object(made: Any) -> Dataset:
-    """Take over an object that highdicom made: no time of making in it, and this project's implementation."""
-    for item in made.get("ContributingEquipmentSequence", ()):
-        if "ContributionDateTime" in item:
-            del item.ContributionDateTime
-    made.file_meta.ImplementationClassUID = IMPLEMENTATION_UID
-    del made.file_meta.ImplementationVersionName
-    return made
-
-
-def _as_highdicom_wants(image: Dataset) -> Dataset:
-    """A copy of the header with what it looks for in enhanced images, as which it takes Ophthalmic Photography."""
+def _highdicom_source(image: Dataset) -> Dataset:
+    """A copy of the image's header with a pixel size, which highdicom requires of enhanced images."""
     header = without_patient(image)
     header.file_meta = image.file_meta
     groups = Dataset()
@@ -114,24 +119,18 @@ def _as_highdicom_wants(image: Dataset) -> Dataset:
     return header
 
 
-def _segment(result: DicomResult, kind: str, number: int, label: str, code: Code) -> hd.seg.SegmentDescription:
-    def concept(code: Code) -> hd.sr.CodedConcept:
-        return hd.sr.CodedConcept(code.value, code.scheme, code.meaning)
-
-    codes, side = result.codes, result.source.laterality
-    made = hd.seg.SegmentDescription(
+def _description(result: DicomResult, kind: ObjectKind, number: int, segment: Segment) -> hd.seg.SegmentDescription:
+    codes, label = result.codes, short_text(segment.label)
+    created = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=label,
-        segmented_property_category=concept(codes["document.category"]),
-        segmented_property_type=concept(code),
+        segmented_property_category=coded_concept(codes["document.category"]),
+        segmented_property_type=coded_concept(segment.code),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=hd.AlgorithmIdentificationSequence(
-            "deepmtdr", concept(codes["document.family"]), result.report.version
-        ),
+        algorithm_identification=segment_algorithm(result),
         tracking_uid=result.uid(kind, str(number)),
         tracking_id=f"{label}, image {result.instance_number}",
-        anatomic_regions=[concept(codes["place.retina"])],
+        anatomic_regions=[coded_concept(codes["place.retina"])],
     )
-    if side is not None:
-        made.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [concept(codes[f"place.{side}"])]
-    return made
+    created.AnatomicRegionSequence = [anatomic_region(result)]
+    return created

@@ -1,4 +1,4 @@
-"""What is taken: SOP classes of photographs, and transfer syntaxes."""
+"""The SOP classes and transfer syntaxes of photographs that can be graded."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ PHOTOGRAPH_SOP_CLASSES = (
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     VLPhotographicImageStorage,
 )
-"""SOP classes that are answered; of several frames in one object none is."""
+"""SOP classes. Objects with several frames are refused."""
 TRANSFER_SYNTAXES = (
-    ExplicitVRLittleEndian,  # first: a sender that has it uncompressed is not made to compress
+    ExplicitVRLittleEndian,  # first, so that a sender need not compress an uncompressed image
     ImplicitVRLittleEndian,
     ExplicitVRBigEndian,
     JPEGLosslessSV1,
@@ -44,4 +44,5 @@ TRANSFER_SYNTAXES = (
     JPEGLSNearLossless,
     JPEG2000,
 )
-"""In the order in which one of several is chosen. Deflated is not among them: it is for no image, and a bomb."""
+"""Transfer syntaxes in the order of preference. Deflated is left out: images do not need it, and a small deflated file
+can grow to any size in memory."""

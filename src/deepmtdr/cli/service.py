@@ -1,0 +1,63 @@
+"""The verbs `serve` and `queue`: the DICOM service and its queue."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deepmtdr.cli.app import EXIT_SOME_FAILED, app, exit_on_error
+
+
+@app.command()
+def serve(
+    settings: Annotated[Path | None, typer.Argument(help="TOML file of settings.")] = None,
+    example: Annotated[bool, typer.Option("--example", help="Print example settings with comments, and exit.")] = False,
+) -> None:
+    """Run a DICOM service: receive photographs by C-STORE, examine them, and send the results on.
+
+    Destinations are PACS (C-STORE), DICOMweb archives (STOW-RS) and FHIR servers. Runs until SIGTERM; after a restart
+    it continues where it stopped.
+
+    Example: deepmtdr serve --example > serve.toml && deepmtdr serve serve.toml
+    """
+    with exit_on_error("clinic"):
+        from deepmtdr.service.settings_file import example_settings, load_settings
+
+        if example:
+            return typer.echo(example_settings(), nl=False)
+        if settings is None:
+            raise typer.BadParameter("no SETTINGS, expected a TOML file; `deepmtdr serve --example` prints one")
+        chosen = load_settings(settings)
+        from deepmtdr.service.examiner import load_examiner
+        from deepmtdr.service.serve import serve as serve_until_signal
+
+        make_examiner = partial(load_examiner, chosen.workers.weights, chosen.workers.codes, chosen.namespaces)
+        serve_until_signal(chosen, make_examiner)
+
+
+@app.command()
+def queue(
+    settings: Annotated[Path, typer.Argument(help="TOML file of settings of `deepmtdr serve`.")],
+    retry: Annotated[bool, typer.Option("--retry", help="Queue all dead letters again first.")] = False,
+) -> None:
+    """Show how many objects `deepmtdr serve` has received, examined and sent, and its dead letters with their reasons.
+
+    A dead letter is an object or a result that the service has given up. Its reason may quote values of the object.
+    Exit code 1 if there are dead letters.
+
+    Example: deepmtdr queue serve.toml --retry
+    """
+    from deepmtdr.cli.tables import build_table
+
+    with exit_on_error("clinic"):
+        from deepmtdr.service.queue_tables import queue_tables
+        from deepmtdr.service.settings_file import load_settings
+
+        tables, dead = queue_tables(load_settings(settings), retry=retry)
+    for table in tables:
+        Console().print(build_table(*table, numbers=False))
+    raise typer.Exit(EXIT_SOME_FAILED if dead else 0)
