@@ -136,7 +136,7 @@ class ValidationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingStage(OptimisationSettings, SamplingSettings, ValidationSettings, ABC):
+class TrainingStage(ValidationSettings, SamplingSettings, OptimisationSettings, ABC):
     """What all three stages have."""
 
     name: ClassVar[StageName]
