@@ -1,8 +1,8 @@
-"""Every loss of the paper as a pure function (Sec. IV-C, Eqs. 4-11): tensors in, scalar out.
+"""The losses of the paper as pure functions of tensors (Sec. IV-C, Eqs. 4-11).
 
-Means over pixels, channels and batch throughout, so that the lambdas do not depend on the image size (reading R13).
-A loss in which a batch's photographs do not all count alike takes `all_reduce`, by which its sums go over the whole batch
-where that is spread over several processes.
+All are means over pixels, channels and batch, so that the lambdas do not depend on the image size (interpretation R13).
+Some losses count only a part of the photographs. These take `all_reduce`, which sums over all processes when the batch
+is spread over several.
 """
 
 from __future__ import annotations
@@ -23,86 +23,87 @@ AllReduce = Callable[[Tensor], Tensor]
 
 
 def no_reduce(sum_: Tensor) -> Tensor:
-    """The total of a batch that one process has by itself."""
+    """The sum over a single process: the tensor itself."""
     return sum_
 
 
 def masked_mean(
     values: Float[Tensor, " b"], counted: Bool[Tensor, " b"], all_reduce: AllReduce = no_reduce
 ) -> Float[Tensor, ""]:
-    """Mean of the photographs' values over those that count; 0 (with a gradient of 0) if none does."""
+    """Mean over the photographs that count; 0 (with a gradient of 0) if there is none."""
     known = counted.to(values.dtype)
     return all_reduce((values * known).sum()) / all_reduce(known.sum()).clamp_min(1)
 
 
 class LesionLabels(NamedTuple):
-    """What is known of a batch's lesions; as `*labels` the last arguments of the supervised segmentation losses."""
+    """Lesion annotation of a batch; as `*labels` the last arguments of the supervised segmentation losses."""
 
-    masks: Float[Tensor, "b 4 h w"]
-    """In [0, 1]; what it holds where a type was not annotated does not matter."""
-    annotated: Bool[Tensor, "b 4"]
+    masks: Float[Tensor, "b l h w"]
+    """In [0, 1]; values of types that were not annotated are not used."""
+    annotated: Bool[Tensor, "b l"]
+    """Which types of which photograph were annotated."""
     all_reduce: AllReduce = no_reduce
 
 
 class GradeLabels(NamedTuple):
-    """What is known of a batch's grades."""
+    """Grades of a batch."""
 
     grade: Int[Tensor, " b"]
-    """0-4; what it holds where no grade is known does not matter."""
+    """0 to C-1; values of photographs without a known grade are not used."""
     known: Bool[Tensor, " b"]
-    class_weights: Float[Tensor, " 5"] | None = None
-    """A further weight of each true grade; None is 1 for all."""
+    class_weights: Float[Tensor, " c"] | None = None
+    """Weight of each true grade; None is 1 for all."""
     all_reduce: AllReduce = no_reduce
 
     def mean(self, each: Float[Tensor, " b"]) -> Float[Tensor, ""]:
-        """Over the photographs whose grade is known."""
+        """Mean over the photographs whose grade is known."""
         return masked_mean(each, self.known, self.all_reduce)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """The lambdas of Eq. (11), the weights of the other losses beside it, and the threshold they share."""
+    """The lambdas of Eq. (11), the weights of the other losses, and the threshold of the evidence."""
 
     lambda_img: float = 1.0
-    """Of the image loss, Eq. (6)."""
+    """Weight of the image loss, Eq. (6)."""
     lambda_tv: float = 1e-6
-    """Of the total variation loss, Eq. (7) (the authors' 1e-6)."""
+    """Weight of the total variation loss, Eq. (7) (the authors' 1e-6)."""
     lambda_sa: float = 1.0
-    """Of the segmentation-aware loss, Eq. (4) (the authors' 1 in the joint stage)."""
+    """Weight of the segmentation-aware loss, Eq. (4) (the authors' 1 in the joint stage)."""
     lambda_ca: float = 10.0
-    """Of the classification-aware loss, Eq. (5) (the authors' 10)."""
+    """Weight of the classification-aware loss, Eq. (5) (the authors' 10)."""
     dice: float = 1.0
-    """Of the supervised segmentation loss, Eq. (8)."""
+    """Weight of the supervised segmentation loss, Eq. (8)."""
     lesion_cross_entropy: float = 1.0
-    """Of the pixel-wise cross-entropy beside Dice (the authors' code has a focal term in its place)."""
+    """Weight of the pixel-wise cross-entropy added to Dice (the authors' code has a focal term instead)."""
     unsupervised: float = 0.3
-    """Of the unsupervised segmentation loss, Eq. (9) (the authors' 0.3)."""
+    """Weight of the unsupervised segmentation loss, Eq. (9) (the authors' 0.3)."""
     grading: float = 1.0
-    """Of the grading loss, Eq. (10)."""
+    """Weight of the grading loss, Eq. (10)."""
     class_weights: tuple[float, ...] = ()
-    """Of the true grades 0-4 within Eq. (10) (reading R12); none: all alike."""
+    """Weight of each true grade within Eq. (10) (interpretation R12); empty: all equal."""
     phi_vis: float = 0.5
     """Threshold that makes a mask of the evidence, Eqs. (5) and (9)."""
     tau: float = 0.1
-    """Softness of that threshold on the way back (reading R9)."""
+    """Softness of that threshold in the backward pass (interpretation R9)."""
 
 
 def evidence_mask(
     evidence: Float[Tensor, "b 1 h w"], phi_vis: float = 0.5, tau: float = 0.1
 ) -> Float[Tensor, "b 1 h w"]:
-    """Vis(Y) > phi_vis, straight-through: hard forward, sigmoid((V - phi_vis) / tau) backward (reading R9)."""
+    """Vis(Y) > phi_vis, straight-through: hard forward, sigmoid((V - phi_vis) / tau) backward (interpretation R9)."""
     soft = torch.sigmoid((evidence - phi_vis) / tau)
     return (evidence > phi_vis).to(soft.dtype) + (soft - soft.detach())  # in this order 0 and 1 stay exact
 
 
 def segmentation_aware_loss(
-    lesions_sr: Float[Tensor, "b c h w"], lesions_hr: Float[Tensor, "b c h w"]
+    lesions_sr: Float[Tensor, "b l h w"], lesions_hr: Float[Tensor, "b l h w"]
 ) -> Float[Tensor, ""]:
     """Eq. (4): mean squared difference of the lesion maps of the super-resolved and of the HR image.
 
     Args:
-        lesions_sr: segmentation of the super-resolved image.
-        lesions_hr: segmentation of the HR image: the target, detached.
+        lesions_sr: lesion maps of the super-resolved image.
+        lesions_hr: lesion maps of the HR image: the target, detached.
     """
     return F.mse_loss(lesions_sr, lesions_hr.detach())
 
@@ -117,9 +118,9 @@ def classification_aware_loss(
 
     Args:
         evidence_sr: Vis(SR) in [0, 1], differentiable (`create_graph=True`).
-        evidence_hr: Vis(HR) in [0, 1]: the target, detached (reading R9).
+        evidence_hr: Vis(HR) in [0, 1]: the target, detached (interpretation R9).
         phi_vis: threshold.
-        tau: softness of the threshold on the way back.
+        tau: softness of the threshold in the backward pass.
     """
     return F.mse_loss(evidence_mask(evidence_sr, phi_vis, tau), (evidence_hr.detach() > phi_vis).to(evidence_sr.dtype))
 
@@ -136,7 +137,7 @@ def total_variation_loss(sr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
         sr: super-resolved image, RGB in [0, 1].
 
     Returns:
-        Mean squared difference of neighbours, downwards plus rightwards (reading R13); 0 for a constant image.
+        Mean squared difference of neighbours, vertical plus horizontal (interpretation R13); 0 for a constant image.
 
     Raises:
         ValueError: if h or w is smaller than 2.
@@ -147,18 +148,18 @@ def total_variation_loss(sr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
 
 
 def dice_loss(
-    lesions: Float[Tensor, "b 4 h w"],
-    lesion_masks: Float[Tensor, "b 4 h w"],
-    annotated: Bool[Tensor, "b 4"],
+    lesions: Float[Tensor, "b l h w"],
+    lesion_masks: Float[Tensor, "b l h w"],
+    annotated: Bool[Tensor, "b l"],
     all_reduce: AllReduce = no_reduce,
 ) -> Float[Tensor, ""]:
-    """Eq. (8): 1 - 2 |S~ o S| / (|S~| + |S|) per lesion type over the batch (reading R11).
+    """Eq. (8): 1 - 2 |S~ o S| / (|S~| + |S|) per lesion type over the batch (interpretation R11).
 
     Args:
         lesions: predicted probabilities S~.
-        lesion_masks: annotation S in [0, 1]; what it holds where a type was not annotated does not matter.
+        lesion_masks: annotation S in [0, 1]; values of types that were not annotated are not used.
         annotated: which types of which photograph were annotated.
-        all_reduce: see the head of this file.
+        all_reduce: sum over processes, see the module's docstring.
 
     Returns:
         Mean over the types annotated anywhere in the batch; 0 (with a gradient of 0) if none is.
@@ -172,18 +173,18 @@ def dice_loss(
 
 
 def lesion_cross_entropy_loss(
-    lesions: Float[Tensor, "b 4 h w"],
-    lesion_masks: Float[Tensor, "b 4 h w"],
-    annotated: Bool[Tensor, "b 4"],
+    lesions: Float[Tensor, "b l h w"],
+    lesion_masks: Float[Tensor, "b l h w"],
+    annotated: Bool[Tensor, "b l"],
     all_reduce: AllReduce = no_reduce,
 ) -> Float[Tensor, ""]:
-    """Pixel-wise cross-entropy over the four types and the background, beside Eq. (8), which sees no lone pixel.
+    """Pixel-wise cross-entropy over the lesion types and the background; added to Eq. (8), which has no pixel terms.
 
     Args:
         lesions: predicted probabilities S~; 1 - their sum is the background's.
-        lesion_masks: annotation S in [0, 1]; shares of overlapping types are scaled to sum to 1.
-        annotated: only photographs with all four types annotated count: elsewhere the background is not known.
-        all_reduce: see the head of this file.
+        lesion_masks: annotation S in [0, 1]; overlapping types are scaled to sum to 1.
+        annotated: only photographs with all types annotated count: elsewhere the background is unknown.
+        all_reduce: sum over processes, see the module's docstring.
 
     Returns:
         Mean over the pixels of those photographs; 0 (with a gradient of 0) if there is none.
@@ -204,15 +205,22 @@ def unsupervised_segmentation_loss(
     """Eq. (9): mean squared difference of the lesion region and the evidence mask, its pseudo ground truth.
 
     Args:
-        lesion_region: 1 - P(background), compared as one map (reading R9).
+        lesion_region: 1 - P(background), compared as one map (interpretation R9).
         evidence: Vis(Y) in [0, 1]: the target, detached.
         phi_vis: threshold.
         unannotated: the photographs without annotation, which this loss is for; None: all.
-        all_reduce: see the head of this file.
+        all_reduce: sum over processes, see the module's docstring.
     """
     pseudo = (evidence.detach() > phi_vis).to(lesion_region.dtype)
     each = (lesion_region - pseudo).square().mean(dim=(1, 2, 3))
     return masked_mean(each, _all(each) if unannotated is None else unannotated, all_reduce)
+
+
+def segmentation_loss(
+    dice: Float[Tensor, ""], cross_entropy: Float[Tensor, ""], unsupervised: Float[Tensor, ""], weights: LossWeights
+) -> Float[Tensor, ""]:
+    """Loss of the segmentation subnet: Eq. (8), pixel-wise cross-entropy and Eq. (9), weighted."""
+    return weights.dice * dice + weights.lesion_cross_entropy * cross_entropy + weights.unsupervised * unsupervised
 
 
 def grading_loss(
@@ -224,15 +232,15 @@ def grading_loss(
     graded: Bool[Tensor, " b"] | None = None,
     all_reduce: AllReduce = no_reduce,
 ) -> Float[Tensor, ""]:
-    """Eq. (10): cross-entropy, weighted by how far the predicted grade is from the true one (reading R12).
+    """Eq. (10): cross-entropy, weighted by the distance of the predicted grade from the true one (interpretation R12).
 
     Args:
         grade_logits: logits of the C grades.
         grade: true grades, 0 to C-1.
-        class_weights: a further weight of each true grade; None is 1 for all.
+        class_weights: weight of each true grade; None is 1 for all.
         literal: Eq. (10) as printed, whose weight |l~ - l| is 0 for every correctly graded photograph.
         graded: the photographs whose grade is known; None: all.
-        all_reduce: see the head of this file.
+        all_reduce: sum over processes, see the module's docstring.
 
     Returns:
         Mean over the graded photographs of (|l~ - l| + 1) / sum_i (|i - l| + 1) * cross-entropy.
@@ -261,7 +269,7 @@ def isr_loss(
     classification_aware: Float[Tensor, ""],
     weights: LossWeights,
 ) -> Float[Tensor, ""]:
-    """Eq. (11): the overall loss of the ISR subnet, the four terms weighted by their lambdas."""
+    """Eq. (11): loss of the ISR subnet, the four terms weighted by their lambdas."""
     return (
         weights.lambda_img * image
         + weights.lambda_tv * total_variation

@@ -1,121 +1,84 @@
-"""The compared systems of Tables I-V: one file per method, all trained and scored by the code of DeepMT-DR (Sec. V-B).
+"""Names of the systems of Tables I-V, and the networks that they stand for (Sec. V-B).
 
-A method takes one box of Fig. 6. What stands in front of it is the paper's choice (LR photographs are super-resolved by
-MDRN, or resized) and can be another one by `PartNames`: any ISR before any segmentation or grading network, trained
-apart or together (Finding 2).
+A system is DeepMT-DR, or a compared method (`deepmtdr.baselines`) that takes the place of one part of Fig. 6. The part
+in front of it is the paper's choice: LR photographs are super-resolved by MDRN, or resized. `PartNames` selects others:
+any super-resolver with any segmentation or grading network, trained apart or together (Finding 2).
+
+Classes are named by "module:class" and imported when a network is built. Importing this module imports neither PyTorch
+nor a compared method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 
-from deepmtdr.baselines import wang_et_al
-from deepmtdr.baselines.adly_et_al import AdlyEtAl
-from deepmtdr.baselines.bicubic import Bicubic
-from deepmtdr.baselines.ce_net import CENet
-from deepmtdr.baselines.ckml import CKML
-from deepmtdr.baselines.densenet121 import DenseNet121
-from deepmtdr.baselines.dru_net import DRUNet
-from deepmtdr.baselines.grad_cam import grad_cam
-from deepmtdr.baselines.guided_backpropagation import GuidedBackpropagation
-from deepmtdr.baselines.hgn import HGN
-from deepmtdr.baselines.inception_v3 import InceptionV3
-from deepmtdr.baselines.lin_et_al import AntiNoiseDetector, AttentionFusion
-from deepmtdr.baselines.m_net import MNet
-from deepmtdr.baselines.mahapatra_et_al import MahapatraEtAl
-from deepmtdr.baselines.mdrn import MDRN
-from deepmtdr.baselines.mmcnn import MMCNN
-from deepmtdr.baselines.resnet18 import ResNet18
-from deepmtdr.baselines.smooth_grad import SmoothGrad
-from deepmtdr.baselines.spp import VGG16SPP, DenseNet121SPP, ResNet18SPP, SqueezeNetSPP
-from deepmtdr.baselines.squeezenet import SqueezeNet
-from deepmtdr.baselines.srcnn import SRCNN
-from deepmtdr.baselines.u_net import UNet
-from deepmtdr.baselines.vgg16 import VGG16
-from deepmtdr.baselines.vnxk import VNXK
-from deepmtdr.baselines.without_maps import WithoutMaps
-from deepmtdr.model.deepmtdr import DeepMTDR, EvidenceMethod, ModelConfig, Parts, paper_parts
-from deepmtdr.model.grading import GradingSubnet
-from deepmtdr.model.interfaces import Grader, Segmenter, SuperResolver
-from deepmtdr.model.isr import ISRSubnet
-from deepmtdr.model.segmentation import LesionSegmentationSubnet
-
-__all__ = [
-    "DEEPMTDR",
-    "EVIDENCE_METHODS",
-    "GRADERS",
-    "MULTI_TASK_SYSTEMS",
-    "SEGMENTERS",
-    "SUPER_RESOLVERS",
-    "SYSTEMS",
-    "PartNames",
-    "build_system",
-    "default_part_names",
-    "find_unknown_names",
-]
-
-Part = TypeVar("Part", bound=nn.Module)
+if TYPE_CHECKING:
+    from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Parts
+    from deepmtdr.model.interfaces import EvidenceMethod, Grader, Segmenter, SuperResolver
 
 DEEPMTDR = "DeepMT-DR"
 NONE = "none"
-"""The name of a part that is to be left out."""
+"""The name of a part that is left out."""
 
-MULTI_TASK_SYSTEMS: dict[str, Callable[[ModelConfig], Parts]] = {
-    DEEPMTDR: paper_parts,
-    "Wang et al.": wang_et_al.build_parts,
+MULTI_TASK_SYSTEMS = {
+    DEEPMTDR: "deepmtdr.model.deepmtdr:paper_parts",
+    "Wang et al.": "deepmtdr.baselines.wang_et_al:build_parts",
 }
-"""Systems of all three tasks."""
+"""Systems for all three tasks: functions of a `ModelConfig` and a `LabelSet` that make all parts."""
 
-SUPER_RESOLVERS: dict[str, type[SuperResolver]] = {
-    "bicubic": Bicubic,
-    "SRCNN": SRCNN,
-    "Mahapatra et al.": MahapatraEtAl,
-    "MDRN": MDRN,
+SUPER_RESOLVERS = {
+    "bicubic": "deepmtdr.baselines.bicubic:Bicubic",
+    "SRCNN": "deepmtdr.baselines.srcnn:SRCNN",
+    "Mahapatra et al.": "deepmtdr.baselines.mahapatra_et_al:MahapatraEtAl",
+    "MDRN": "deepmtdr.baselines.mdrn:MDRN",
 }
-SEGMENTERS: dict[str, type[Segmenter]] = {
-    "U-Net": UNet,
-    "DRU-Net": DRUNet,
-    "HGN": HGN,
-    "CE-Net": CENet,
-    "Lin et al.": AntiNoiseDetector,
+SEGMENTERS = {
+    "U-Net": "deepmtdr.baselines.u_net:UNet",
+    "DRU-Net": "deepmtdr.baselines.dru_net:DRUNet",
+    "HGN": "deepmtdr.baselines.hgn:HGN",
+    "CE-Net": "deepmtdr.baselines.ce_net:CENet",
+    "Lin et al.": "deepmtdr.baselines.lin_et_al:AntiNoiseDetector",
 }
-GRADERS: dict[str, type[Grader]] = {
-    "ResNet-18": ResNet18,
-    "Inception-v3": InceptionV3,
-    "DenseNet-121": DenseNet121,
-    "M-Net": MNet,
-    "CKML": CKML,
-    "VNXK": VNXK,
-    "MMCNN": MMCNN,
-    "Adly et al.": AdlyEtAl,
-    "Lin et al.": AttentionFusion,
-    "VGG-16": VGG16,
-    "SqueezeNet": SqueezeNet,
-    "VGG-16 + SPP": VGG16SPP,
-    "SqueezeNet + SPP": SqueezeNetSPP,
-    "ResNet-18 + SPP": ResNet18SPP,
-    "DenseNet-121 + SPP": DenseNet121SPP,
+GRADERS = {
+    "ResNet-18": "deepmtdr.baselines.resnet18:ResNet18",
+    "Inception-v3": "deepmtdr.baselines.inception_v3:InceptionV3",
+    "DenseNet-121": "deepmtdr.baselines.densenet121:DenseNet121",
+    "M-Net": "deepmtdr.baselines.m_net:MNet",
+    "CKML": "deepmtdr.baselines.ckml:CKML",
+    "VNXK": "deepmtdr.baselines.vnxk:VNXK",
+    "MMCNN": "deepmtdr.baselines.mmcnn:MMCNN",
+    "Adly et al.": "deepmtdr.baselines.adly_et_al:AdlyEtAl",
+    "Lin et al.": "deepmtdr.baselines.lin_et_al:AttentionFusion",
+    "VGG-16": "deepmtdr.baselines.vgg16:VGG16",
+    "SqueezeNet": "deepmtdr.baselines.squeezenet:SqueezeNet",
+    "VGG-16 + SPP": "deepmtdr.baselines.spp:VGG16SPP",
+    "SqueezeNet + SPP": "deepmtdr.baselines.spp:SqueezeNetSPP",
+    "ResNet-18 + SPP": "deepmtdr.baselines.spp:ResNet18SPP",
+    "DenseNet-121 + SPP": "deepmtdr.baselines.spp:DenseNet121SPP",
 }
-EVIDENCE_METHODS: dict[str, EvidenceMethod | None] = {
-    "GMSV": None,
-    "without maps": WithoutMaps(),
-    "guided backpropagation": GuidedBackpropagation(),
-    "Grad-CAM": grad_cam,
-    "SmoothGrad": SmoothGrad(),
-}
-"""By the paper's names (Tables I-V, Fig. 3)."""
+"""Names are the paper's (Tables I-V, Fig. 3)."""
 
-SYSTEMS: dict[str, type[nn.Module]] = {
-    **dict.fromkeys(MULTI_TASK_SYSTEMS, DeepMTDR),
-    **SUPER_RESOLVERS,
-    **SEGMENTERS,
-    **GRADERS,
+GMSV = "GMSV"
+EVIDENCE_METHODS = {
+    GMSV: "",
+    "without maps": "deepmtdr.baselines.without_maps:WithoutMaps",
+    "guided backpropagation": "deepmtdr.baselines.guided_backpropagation:GuidedBackpropagation",
+    "Grad-CAM": "deepmtdr.baselines.grad_cam:GradCAM",
+    "SmoothGrad": "deepmtdr.baselines.smooth_grad:SmoothGrad",
 }
-"""Everything that can be trained by `--set system=NAME`."""
+"""GMSV is a part of the network itself and needs no class."""
+
+USES_MDRN = ("Inception-v3", "M-Net", "MMCNN", "Lin et al.")
+"""Systems with MDRN in front of them: their native size is larger than the LR photograph (Sec. V-B). Those of Fig. 3
+(a) get the resized photograph."""
+
+SYSTEMS = tuple(dict.fromkeys((*MULTI_TASK_SYSTEMS, *SUPER_RESOLVERS, *SEGMENTERS, *GRADERS)))
+"""Everything that `--set system=NAME` can train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,64 +95,100 @@ class PartNames:
     """A name of `EVIDENCE_METHODS`."""
 
 
-def build_system(system: str, names: PartNames, config: ModelConfig) -> DeepMTDR:
-    """The network of a recipe.
-
-    Args:
-        system: a name of `SYSTEMS`.
-        names: parts that take the place of the system's own.
-        config: size of the paper's subnets, where one of them is a part.
+def default_part_names(system: str) -> PartNames:
+    """The parts of a system: its own, and the one in front of it.
 
     Raises:
-        KeyError: if a name is unknown; `find_unknown_names` says so beforehand.
+        KeyError: if the name is unknown.
     """
-    whole = MULTI_TASK_SYSTEMS[system](config) if system in MULTI_TASK_SYSTEMS else None
-    own, wanted = default_part_names(system), vars(names)
-    isr, segmentation, grading = (wanted[slot] or getattr(own, slot) for slot in ("isr", "segmentation", "grading"))
-    parts = Parts(
-        whole.isr if whole and not names.isr else ISRSubnet(config.isr) if isr == DEEPMTDR else SUPER_RESOLVERS[isr](),
-        whole.segmentation if whole and not names.segmentation else _segmenter(segmentation, config),
-        whole.grading if whole and not names.grading else _grader(grading, config),
-        EVIDENCE_METHODS[names.evidence] if names.evidence else whole.evidence if whole else None,
-        task_aware={isr, segmentation, grading} <= set(MULTI_TASK_SYSTEMS),
-    )
-    return DeepMTDR(config, parts)
-
-
-def _segmenter(name: str, config: ModelConfig) -> nn.Module | None:
-    return LesionSegmentationSubnet(config.segmentation) if name == DEEPMTDR else _made(SEGMENTERS, name)
-
-
-def _grader(name: str, config: ModelConfig) -> nn.Module | None:
-    return GradingSubnet(config.grading) if name == DEEPMTDR else _made(GRADERS, name)
-
-
-def default_part_names(system: str) -> PartNames:
-    """The parts of a system by itself: its own boxes, and what stands in front of them."""
     if system in MULTI_TASK_SYSTEMS:
         return PartNames(isr=system, segmentation=system, grading=system)
     if system in SUPER_RESOLVERS:
         return PartNames(isr=system, segmentation=NONE, grading=NONE)
-    kind: type[Segmenter | Grader] = SEGMENTERS.get(system) or GRADERS[system]
-    segmentation, grading = (system if system in kinds else NONE for kinds in (SEGMENTERS, GRADERS))
-    return PartNames(isr=kind.isr, segmentation=segmentation, grading=grading)
-
-
-def _made(kinds: Mapping[str, type[Part]], name: str) -> Part | None:
-    return None if name == NONE else kinds[name]()
+    if system not in SYSTEMS:
+        raise KeyError(system)
+    segmentation, grading = (system if system in methods else NONE for methods in (SEGMENTERS, GRADERS))
+    return PartNames(
+        isr="MDRN" if system in USES_MDRN else "bicubic",
+        segmentation=segmentation,
+        grading=grading,
+    )
 
 
 def find_unknown_names(system: str, names: PartNames) -> Iterator[str]:
-    """What is wrong with the names in a recipe."""
+    """Problems with the names in a recipe."""
     if system not in SYSTEMS:
         yield f"system = {system!r}, expected one of {', '.join(SYSTEMS)}"
     known = {
-        "isr": (DEEPMTDR, *SUPER_RESOLVERS),
-        "segmentation": (DEEPMTDR, NONE, *SEGMENTERS),
-        "grading": (DEEPMTDR, NONE, *GRADERS),
-        "evidence": tuple(EVIDENCE_METHODS),
+        "isr": (names.isr, (DEEPMTDR, *SUPER_RESOLVERS)),
+        "segmentation": (names.segmentation, (DEEPMTDR, NONE, *SEGMENTERS)),
+        "grading": (names.grading, (DEEPMTDR, NONE, *GRADERS)),
+        "evidence": (names.evidence, tuple(EVIDENCE_METHODS)),
     }
-    for slot, expected in known.items():
-        name = getattr(names, slot)
+    for part, (name, expected) in known.items():
         if name and name not in expected:
-            yield f"parts.{slot} = {name!r}, expected one of {', '.join(expected)}"
+            yield f"parts.{part} = {name!r}, expected one of {', '.join(expected)}"
+
+
+def build_system(
+    system: str, names: PartNames, config: ModelConfig, labels: LabelSet = DIABETIC_RETINOPATHY
+) -> DeepMTDR:
+    """The network of a recipe.
+
+    Args:
+        system: a name of `SYSTEMS`.
+        names: parts that replace the system's own.
+        config: size of the paper's subnets, where one of them is a part.
+        labels: lesion types and grades of all parts.
+
+    Raises:
+        KeyError: if a name is unknown; `find_unknown_names` finds it earlier.
+    """
+    from deepmtdr.model.deepmtdr import DeepMTDR, Parts
+
+    own = default_part_names(system)
+    isr, segmentation = names.isr or own.isr, names.segmentation or own.segmentation
+    grading = names.grading or own.grading
+    whole: Parts | None = _load(MULTI_TASK_SYSTEMS[system])(config, labels) if system in MULTI_TASK_SYSTEMS else None
+    parts = Parts(
+        whole.isr if whole and not names.isr else _super_resolver(isr, config),
+        whole.segmentation if whole and not names.segmentation else _segmenter(segmentation, config, labels),
+        whole.grading if whole and not names.grading else _grader(grading, config, labels),
+        whole.evidence if whole and not names.evidence else _evidence_method(names.evidence or GMSV),
+        task_aware={isr, segmentation, grading} <= set(MULTI_TASK_SYSTEMS),
+    )
+    return DeepMTDR(config, parts, labels)
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _super_resolver(name: str, config: ModelConfig) -> SuperResolver:
+    if name == DEEPMTDR:
+        from deepmtdr.model.isr import ISRSubnet
+
+        return ISRSubnet(config.isr)
+    return _load(SUPER_RESOLVERS[name])()
+
+
+def _segmenter(name: str, config: ModelConfig, labels: LabelSet) -> Segmenter | None:
+    if name == DEEPMTDR:
+        from deepmtdr.model.segmentation import LesionSegmentationSubnet
+
+        return LesionSegmentationSubnet(labels, config.segmentation)
+    return None if name == NONE else _load(SEGMENTERS[name])(labels)
+
+
+def _grader(name: str, config: ModelConfig, labels: LabelSet) -> Grader | None:
+    if name == DEEPMTDR:
+        from deepmtdr.model.grading import GradingSubnet
+
+        return GradingSubnet(labels, config.grading)
+    return None if name == NONE else _load(GRADERS[name])(labels)
+
+
+def _evidence_method(name: str) -> EvidenceMethod | None:
+    path = EVIDENCE_METHODS[name]
+    return _load(path)() if path else None

@@ -54,7 +54,7 @@ def test_the_papers_dense_layer_learns_as_that_of_vgg_16() -> None:
         name: cap_training_time(recipe, name, 10.0).grading.lr_grading
         for name in ("DeepMT-DR", "Wang et al.", "ResNet-18")
     }
-    vgg = recipe.grading.lr_grading * VGG16.lr_factor
+    vgg = recipe.grading.lr_grading * VGG16.learning_rate_factor
     assert rates == {"DeepMT-DR": vgg, "Wang et al.": vgg, "ResNet-18": recipe.grading.lr_grading}
 
 

@@ -1,13 +1,15 @@
-"""CE-Net (Gu et al., "CE-Net: Context Encoder Network for 2D Medical Image Segmentation", TMI 2019), Table III.
+"""CE-Net (Gu et al., "CE-Net: Context Encoder Network for 2D Medical Image Segmentation", TMI 2019). Table III.
 
-Published, in words and as a layer table in the makers' released network (29.0 million parameters with one class): the
-four stages of ResNet-34 from ImageNet; dense atrous convolution (DAC), four branches of dilations 1, 3 and 5 that share
-their kernels; residual multi-kernel pooling (RMP), maxima of 2, 3, 5 and 6 cells to one channel each, 516 in all; four
-decoder blocks that are added to the encoder's stages. Its loss is Dice over the classes; the released loss of two
-classes has cross-entropy as well, and both are here: by Dice alone a type that fills few pixels may vanish. Assumed:
-softmax over the four types and the background, which it begins with; ImageNet's normalisation; no bias before batch
-norm; below 192 px the pools that are larger than the map take the whole of it; where the map has an odd side the
-decoder's is cut to it.
+Published, in words and as a layer table in the authors' released network (29.0 million parameters with one class): the
+four stages of ResNet-34 with ImageNet weights; dense atrous convolution (DAC), four branches of dilations 1, 3 and 5
+that share their kernels; residual multi-kernel pooling (RMP), maxima of 2, 3, 5 and 6 cells reduced to one channel
+each, 516 channels in all; four decoder blocks, each added to a stage of the encoder. The loss is Dice over the classes.
+The released loss for two classes also has cross-entropy, and both are used here: with Dice alone, a lesion type of few
+pixels may not be learned at all.
+
+Assumed: softmax over the lesion types and the background, starting from background everywhere; ImageNet's
+normalisation; no bias before batch norm; below 192 px, pools that are larger than the map cover all of it; where the
+map has an odd side, the decoder's is cropped to it.
 """
 
 from __future__ import annotations
@@ -20,16 +22,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.losses import LesionLabels, dice_loss, lesion_cross_entropy_loss
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.losses import LesionLabels, LossWeights, dice_loss, lesion_cross_entropy_loss
 from deepmtdr.model.grading import BasicBlock
-from deepmtdr.model.interfaces import Segmenter, input_to_rgb, load_pretrained, normalise_imagenet
-from deepmtdr.model.segmentation import CLASSES, init_background_prior
+from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, Segmenter, load_pretrained
+from deepmtdr.model.preprocessing import input_to_rgb, normalise_imagenet
+from deepmtdr.model.segmentation import init_background_prior
 
 WIDTHS = (64, 128, 256, 512)
 DEPTHS = (3, 4, 6, 3)
 """Residual blocks of ResNet-34's stages."""
 KERNELS = (2, 3, 5, 6)
-"""Of the pools, cells."""
+"""Sides of the pools in cells."""
 
 
 class ResNet34(nn.Module):
@@ -49,7 +53,7 @@ class ResNet34(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """What the four stages say, strides 4 to 32."""
+        """Features of the four stages, strides 4 to 32."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(rgb))), 3, stride=2, padding=1)
         stages = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -59,7 +63,7 @@ class ResNet34(nn.Module):
 
 
 class DenseAtrousConvolution(nn.Module):
-    """DAC: four cascades of dilated convolutions, which see 3, 7, 9 and 19 cells, added to the input."""
+    """DAC: four cascades of dilated convolutions, with receptive fields of 3, 7, 9 and 19 cells, added to the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -74,23 +78,23 @@ class DenseAtrousConvolution(nn.Module):
         """The four cascades, from narrow to wide."""
         one = self.dilate1(x)
         one_three = self.dilate3(one)
-        ahead = (self.dilate3(x), one_three, self.dilate5(one_three))
-        return [F.relu(one), *(F.relu(self.conv1x1(cascade)) for cascade in ahead)]
+        wider = (self.dilate3(x), one_three, self.dilate5(one_three))
+        return [F.relu(one), *(F.relu(self.conv1x1(cascade)) for cascade in wider)]
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """The input and what the cascades add."""
+        """The sum of the input and the cascades."""
         return torch.stack([x, *self.branches(x)]).sum(dim=0)
 
 
 class ResidualMultiKernelPooling(nn.Module):
-    """RMP: four maxima of the surroundings, one channel each, before the input."""
+    """RMP: four max poolings of different sizes, one channel each, in front of the input's channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.to_one = nn.Conv2d(channels, 1, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c+4 h w"]:
-        """The input beside its context."""
+        """The pooled context, then the input."""
         size = height, width = x.shape[-2:]
         pooled = (F.max_pool2d(x, (min(kernel, height), min(kernel, width))) for kernel in KERNELS)
         context = (F.interpolate(self.to_one(p), size=size, mode="bilinear", align_corners=False) for p in pooled)
@@ -103,11 +107,16 @@ class DecoderBlock(nn.Sequential):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         inner = channels_in // 4
         super().__init__(
-            nn.Conv2d(channels_in, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU(),
+            nn.Conv2d(channels_in, inner, 1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(),
             nn.ConvTranspose2d(inner, inner, 3, stride=2, padding=1, output_padding=1, bias=False),
-            nn.BatchNorm2d(inner), nn.ReLU(),
-            nn.Conv2d(inner, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out), nn.ReLU(),
-        )  # fmt: skip
+            nn.BatchNorm2d(inner),
+            nn.ReLU(),
+            nn.Conv2d(inner, channels_out, 1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(),
+        )
 
 
 class CENet(Segmenter):
@@ -115,37 +124,37 @@ class CENet(Segmenter):
 
     published_parameters: ClassVar[float | None] = 29.0
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+    def __init__(self, labels: LabelSet = DIABETIC_RETINOPATHY, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         self.encoder = ResNet34(widths)
         self.dac = DenseAtrousConvolution(widths[-1])
         self.rmp = ResidualMultiKernelPooling(widths[-1])
-        ways = zip((widths[-1] + len(KERNELS), *widths[2:0:-1], widths[0]), (*widths[2::-1], widths[0]), strict=True)
-        self.decoder = nn.ModuleList(DecoderBlock(i, o) for i, o in ways)
+        channels_in = (widths[-1] + len(KERNELS), *widths[2:0:-1], widths[0])
+        channels_out = (*widths[2::-1], widths[0])
+        self.decoder = nn.ModuleList(DecoderBlock(i, o) for i, o in zip(channels_in, channels_out, strict=True))
         self.to_map = nn.Sequential(
-            nn.ConvTranspose2d(widths[0], widths[0] // 2, 4, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(widths[0] // 2, widths[0] // 2, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(widths[0] // 2, CLASSES, 3, padding=1),
-        )  # fmt: skip
+            nn.ConvTranspose2d(widths[0], widths[0] // 2, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(widths[0] // 2, widths[0] // 2, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(widths[0] // 2, len(labels.lesions) + 1, 3, padding=1),
+        )
+        init_background_prior(layer for layer in self.to_map[-1:] if isinstance(layer, nn.Conv2d))
 
-        init_background_prior([self.to_map[-1]])  # pyright: ignore[reportArgumentType]
-
-    def forward(self, seen: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
+    def forward(self, network_input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
         """Segment; h and w multiples of 16."""
-        *skips, x = self.encoder(normalise_imagenet(input_to_rgb(seen)))
+        *skips, x = self.encoder(normalise_imagenet(input_to_rgb(network_input)))
         x = self.rmp(self.dac(x))
         for block, skip in zip(self.decoder, skips[::-1], strict=False):
             x = block(x)[..., : skip.shape[-2], : skip.shape[-1]] + skip
         return self.to_map(self.decoder[-1](x)).float().softmax(dim=1)
 
-    def loss(self, classes: Float[Tensor, "b 5 h w"], labels: LesionLabels) -> Float[Tensor, ""]:
-        """Dice, the mean of the types, and pixel-wise cross-entropy."""
-        return dice_loss(classes[:, :4], *labels) + lesion_cross_entropy_loss(classes[:, :4], *labels)
+    def loss(
+        self, classes: Float[Tensor, "b k h w"], labels: LesionLabels, weights: LossWeights = DEFAULT_WEIGHTS
+    ) -> Float[Tensor, ""]:
+        """Dice, the mean over the types, plus pixel-wise cross-entropy."""
+        return dice_loss(classes[:, :-1], *labels) + lesion_cross_entropy_loss(classes[:, :-1], *labels)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
-        """Take over published ImageNet weights of ResNet-34 for the encoder.
-
-        Raises:
-            ValueError: if a tensor is missing or has another shape.
-        """
+        """Copy published weights of ResNet-34 into the encoder."""
         load_pretrained(self.encoder, state, skip_prefixes=())

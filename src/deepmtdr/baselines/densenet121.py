@@ -1,8 +1,9 @@
-"""DenseNet-121 (Huang et al., "Densely Connected Convolutional Networks", CVPR 2017), Tables I and II.
+"""DenseNet-121 (Huang et al., "Densely Connected Convolutional Networks", CVPR 2017). Tables I and II.
 
 Published: growth rate 32, bottlenecks of 128 channels, blocks of 6, 12, 24 and 16 layers, half of the channels between
-them, 224 px, cross-entropy, 7.98 million parameters with 1,000 classes (6.95 without the last layer). Nothing assumed
-but that it is seen at its native size. Parameter names are those of the published ImageNet state-dict.
+them, 224 px, cross-entropy, 7.98 million parameters with 1,000 classes (6.95 without the last layer).
+
+Assumed: the input has the native size. Parameter names are those of the published ImageNet state-dict.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained, normalise_imagenet
-from deepmtdr.terms import Grade
+from deepmtdr.baselines.rgb_grader import RGBGrader
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.model.interfaces import GradingOutput, load_pretrained
+from deepmtdr.model.preprocessing import normalise_imagenet
 
 STEM = 64
 GROWTH = 32
@@ -25,7 +28,7 @@ LAYERS = (6, 12, 24, 16)
 
 
 class DenseLayer(nn.Module):
-    """Adds `GROWTH` channels to what it sees: norm, ReLU, conv1x1, norm, ReLU, conv3x3."""
+    """Adds `GROWTH` channels to its input: norm, ReLU, conv1x1, norm, ReLU, conv3x3."""
 
     def __init__(self, channels_in: int) -> None:
         super().__init__()
@@ -35,13 +38,13 @@ class DenseLayer(nn.Module):
         self.conv2 = nn.Conv2d(4 * GROWTH, GROWTH, 3, padding=1, bias=False)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        """What it saw, and the new channels behind it."""
+        """The input, then the new channels."""
         new = self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(x))))))
         return torch.cat([x, new], dim=1)
 
 
 class Transition(nn.Module):
-    """Half of the channels, half of the size."""
+    """Halves the channels and the size."""
 
     def __init__(self, channels_in: int) -> None:
         super().__init__()
@@ -49,18 +52,18 @@ class Transition(nn.Module):
         self.conv = nn.Conv2d(channels_in, channels_in // 2, 1, bias=False)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b d H W"]]:
-        """What is seen after the ReLU, and what goes on."""
-        seen = F.relu(self.norm(x))
-        return seen, F.avg_pool2d(self.conv(seen), 2)
+        """The features after the ReLU, and the input of the next block."""
+        activated = F.relu(self.norm(x))
+        return activated, F.avg_pool2d(self.conv(activated), 2)
 
 
-class DenseNet121(Grader):
+class DenseNet121(RGBGrader):
     """A stem and four dense blocks; global average pooling; one linear layer."""
 
     published_parameters: ClassVar[float | None] = 7.98
     size: ClassVar[int] = 224
 
-    def __init__(self) -> None:
+    def __init__(self, labels: LabelSet = DIABETIC_RETINOPATHY) -> None:
         super().__init__()
         layers = {"conv0": nn.Conv2d(3, STEM, 7, stride=2, padding=3, bias=False), "norm0": nn.BatchNorm2d(STEM)}
         width, channels = STEM, [STEM]
@@ -76,7 +79,7 @@ class DenseNet121(Grader):
                 width //= 2
         layers["norm5"] = nn.BatchNorm2d(width)
         self.features = nn.ModuleDict(layers)
-        self.classifier = nn.Linear(width, len(Grade))
+        self.classifier = nn.Linear(width, len(labels.grades))
         self.channels = tuple(channels)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -89,24 +92,24 @@ class DenseNet121(Grader):
         features = [F.relu(part["norm0"](part["conv0"](normalise_imagenet(rgb))))]
         x = F.max_pool2d(features[0], 3, stride=2, padding=1)
         for n in range(1, len(LAYERS)):
-            seen, x = part[f"transition{n}"](part[f"denseblock{n}"](x))
-            features.append(seen)
+            activated, x = part[f"transition{n}"](part[f"denseblock{n}"](x))
+            features.append(activated)
         return (*features, F.relu(part["norm5"](part[f"denseblock{len(LAYERS)}"](x))))
 
-    def head(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 5"]:
+    def head(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c"]:
         """The pooling and the linear layer."""
         return self.classifier(x.mean(dim=(2, 3)))
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
-        """Grade the photograph; the lesion maps are not looked at."""
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b l s s"]) -> GradingOutput:
+        """Grade the image without the lesion maps."""
         features = self.extract_features(rgb)
         return GradingOutput(self.head(features[-1]), features)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
-        """Take over published ImageNet weights but for the last layer.
+        """Copy published weights; the last layer keeps its values.
 
         Args:
-            state: the usual state-dict, or the file as it was first published, in which `norm1` is called `norm.1`.
+            state: the usual state-dict, or the one first published, in which `norm1` is called `norm.1`.
 
         Raises:
             ValueError: if a tensor is missing or has another shape.

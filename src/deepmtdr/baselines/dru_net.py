@@ -1,14 +1,16 @@
-"""DRU-Net (Kou et al., Journal of Medical Imaging 2019), Table III; after the description.
+"""DRU-Net (Kou et al., Journal of Medical Imaging 2019). Table III.
 
 "Microaneurysms segmentation with a U-Net based on recurrent residual convolutional neural network" (PMC6582229).
-Published: residual connections and recurrent convolutions in the blocks of a U-Net. Its text was not at hand: the block
-is that of the family, R2U-Net (Alom et al. 2018), with t = 2: the input by a 1x1 convolution, two recurrent
-layers of a first and t further steps, the input added to what comes out.
 
-Assumed: the widths of U-Net; one kernel for all steps of a layer, as the public R2U-Nets have it (39.09 million
-parameters at these widths and one class); nearest x2 and conv3x3 on the way up; softmax with cross-entropy. Unlike
-there, each step has its own batch norm: its statistics are not those of the step before, and one set of running means
-would fit none of them in evaluation.
+Published: residual connections and recurrent convolutions in the blocks of a U-Net. The text was not available, so this
+follows the description. The block is that of R2U-Net (Alom et al. 2018) with t = 2: a 1x1 convolution of the input, two
+recurrent layers of one first and t further steps, and the input added to the output.
+
+Assumed: the widths of U-Net; one kernel for all steps of a layer, as in the public R2U-Nets (39.09 million parameters
+at these widths and one class); nearest x2 and conv3x3 for upsampling; softmax with cross-entropy.
+
+Different here: each step has its own batch norm. The statistics of a step differ from those of the step before, and one
+set of running means would fit none of them in evaluation.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ from torch.nn import functional as F
 from deepmtdr.baselines.u_net import UNet
 
 STEPS = 2
-"""Recurrent steps after the first (the family's t)."""
+"""Recurrent steps after the first (t of R2U-Net)."""
 
 
 class RecurrentConv(nn.Module):
-    """conv3x3, batch norm, ReLU; then `STEPS` times the same convolution of the input plus what it gave last."""
+    """conv3x3, batch norm, ReLU; then `STEPS` times the same convolution of the input plus the last output."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,7 +37,7 @@ class RecurrentConv(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(STEPS + 1))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """The state after the last step."""
+        """The output of the last step."""
         state = torch.zeros_like(x)
         for norm in self.norms:
             state = F.relu(norm(self.conv(x + state)))
@@ -43,7 +45,7 @@ class RecurrentConv(nn.Module):
 
 
 class RecurrentResidualBlock(nn.Module):
-    """1x1 convolution to the width; two recurrent layers beside a shortcut."""
+    """1x1 convolution to the width; two recurrent layers with a shortcut."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class UpConv(nn.Sequential):
 
 
 class DRUNet(UNet):
-    """U-Net's four levels down and up, a recurrent residual block in place of each pair of convolutions."""
+    """U-Net's four levels down and up, with a recurrent residual block instead of each pair of convolutions."""
 
     block: ClassVar[type[nn.Module]] = RecurrentResidualBlock
     upsampling: ClassVar[type[nn.Module]] = UpConv

@@ -1,14 +1,19 @@
-"""Guided backpropagation (Springenberg et al., ICLR workshop 2015), Table V ("GBP").
+"""Guided backpropagation (Springenberg et al., ICLR workshop 2015). Table V ("GBP").
 
-"Striving for Simplicity: The All Convolutional Net". Published: on its way from the score to the photograph the
-gradient passes a ReLU only where what went in was positive and where the gradient itself is. Assumed: the score is
-y_DR; the image is what the grading subnet is shown, the lesion maps held; drawn as such gradients usually are, their
-magnitude summed over the channels, as a share of its 99th percentile, held below 1 (Smilkov et al. 2017).
+"Striving for Simplicity: The All Convolutional Net".
 
-A network of ReLUs with standing batch norm, as in the joint stage, is linear around a photograph and such a gradient
-constant: by the exact derivative, Eq. (5) would teach the ISR subnet nothing at all. So ReLU's step is taken as
-Eq. (5)'s threshold is (reading R9): hard forward, a sigmoid's slope on the way back. Softplus for ReLU is how
-explanations are usually made differentiable (Dombrowski et al. 2019); here it changes no value of the evidence.
+Published: in the backward pass from the score to the photograph, a ReLU passes the gradient only where both its input
+and the gradient are positive.
+
+Assumed: the score is y_DR; the image is the input of the grading subnet, with constant lesion maps. As such gradients
+are usually shown, the map is their magnitude summed over the channels, as a share of its 99th percentile, clamped to 1
+(Smilkov et al. 2017).
+
+With frozen batch norm, as in the joint stage, a network of ReLUs is piecewise linear and this gradient is constant
+around a photograph: by the exact derivative, Eq. (5) would train nothing in the ISR subnet. So the step of a ReLU is
+treated like the threshold of Eq. (5) (interpretation R9): hard in the forward pass, a sigmoid's slope in the backward
+pass. Explanations are usually made differentiable by softplus instead of ReLU (Dombrowski et al. 2019); the method used
+here does not change the value of the evidence.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,89 +32,90 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
 from deepmtdr.model.grading import dr_score
+from deepmtdr.model.interfaces import EvidenceMethod, Grader, Prediction
 
 SOFTNESS = 0.3
-"""Of ReLU's step on the way back through a gradient, in units of what goes into it; 0: the exact derivative."""
+"""Softness of ReLU's step when a gradient is differentiated, in units of its input; 0: the exact derivative."""
 FULL = 0.99
-"""Share of the pixels below the magnitude that counts as 1."""
+"""Quantile of the magnitude that becomes 1."""
 EPSILON = 1e-12
 
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuidedBackpropagation:
-    """An `Evidence`: how much each pixel speaks, along the paths on which everything speaks for the score."""
+class GuidedBackpropagation(EvidenceMethod):
+    """Influence of each pixel on the score, along the paths on which every layer increases it."""
 
     softness: float = SOFTNESS
-    """Of the ReLUs' steps, where the evidence is differentiated."""
+    """Softness of the ReLUs' steps, where the evidence is differentiated."""
 
     def __call__(
-        self, model: DeepMTDR, prediction: Prediction, *, create_graph: bool = False
+        self, grader: Grader, prediction: Prediction, *, create_graph: bool = False
     ) -> Float[Tensor, "b 1 H W"]:
-        """The evidence.
-
-        Args:
-            model: whose grading subnet is asked, once more.
-            prediction: what it said of the photographs.
-            create_graph: keep the evidence differentiable down to `prediction.sr`.
-        """
-        shown = grading_input(model, prediction, create_graph=create_graph)
-        asked = model.grading, shown, prediction.lesions.detach()
-        return gradient_magnitude(
-            image_gradient(*asked, guided=True, create_graph=create_graph, softness=self.softness)
+        """Compute the evidence, with one more pass through the grading network."""
+        image = grading_input(grader, prediction, create_graph=create_graph)
+        gradient = image_gradient(
+            grader,
+            image,
+            prediction.lesions.detach(),
+            guided=True,
+            create_graph=create_graph,
+            softness=self.softness,
         )
+        return gradient_magnitude(gradient)
 
 
-def grading_input(model: DeepMTDR, prediction: Prediction, *, create_graph: bool) -> Float[Tensor, "b 3 H W"]:
-    """What the grading subnet is shown, wanting a gradient; a leaf, or attached to the SR images."""
+def grading_input(grader: Grader, prediction: Prediction, *, create_graph: bool) -> Float[Tensor, "b 3 H W"]:
+    """Input of the grading network, requiring a gradient: a leaf, or attached to the SR images."""
     with torch.set_grad_enabled(create_graph):
-        shown = model.preprocess(prediction.sr)[1]
-    return shown if shown.requires_grad else shown.detach().requires_grad_()
+        image = grader.preprocess(prediction.sr)
+    return image if image.requires_grad else image.detach().requires_grad_()
 
 
 def image_gradient(
-    grading: nn.Module,
-    shown: Float[Tensor, "b 3 H W"],
-    lesions: Float[Tensor, "b 4 H W"],
+    grader: Grader,
+    image: Float[Tensor, "b 3 H W"],
+    lesions: Float[Tensor, "b l H W"],
     *,
     guided: bool = False,
     create_graph: bool = False,
     softness: float = SOFTNESS,
 ) -> Float[Tensor, "b 3 H W"]:
-    """dy_DR / d(image), by the ReLUs' own rule or the guided one; the network's running statistics stay as they were.
+    """dy_DR / d(image), with the usual or the guided rule for ReLUs; running statistics do not change.
 
     Args:
-        grading: a grading network.
-        shown: what it is shown, wanting a gradient.
-        lesions: the lesion maps beside it.
-        guided: whether ReLUs stop what is negative on the way back.
+        grader: the grading network.
+        image: its input, requiring a gradient.
+        lesions: its lesion maps.
+        guided: whether ReLUs block negative gradients.
         create_graph: keep the gradient differentiable.
-        softness: of the ReLUs' steps, where it is differentiated.
+        softness: of the ReLUs' steps, where the gradient is differentiated.
     """
-    with _statistics_set_aside(grading) as aside, _kept(grading), ReLUGradientMode(guided=guided, softness=softness):
-        score = dr_score(functional_call(grading, aside, (shown, lesions)).logits)
+    mode = ReLUGradientMode(guided=guided, softness=softness)
+    with _copied_statistics(grader) as statistics, _without_checkpointing(grader), mode:
+        score = dr_score(functional_call(grader, statistics, (image, lesions)).logits)
         with torch.autocast(score.device.type, enabled=False):
-            return torch.autograd.grad(score.sum(), shown, create_graph=create_graph)[0]
+            return torch.autograd.grad(score.sum(), image, create_graph=create_graph)[0]
 
 
 def gradient_magnitude(gradient: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 H W"]:
-    """Sum over the channels of the magnitude, 1 from each photograph's 99th percentile on; a gradient of 0 stays 0.
+    """Magnitude summed over the channels, as a share of each photograph's 99th percentile, clamped to 1.
 
-    The percentile is held where this is differentiated: it hangs on one pixel, whose noise would drown all others.
+    A gradient of 0 stays 0. The percentile is treated as constant when this is differentiated: it depends on a single
+    pixel, whose noise would dominate all others.
     """
     size = gradient.abs().to(torch.promote_types(gradient.dtype, torch.float32)).sum(dim=1, keepdim=True)
     ranked = size.flatten(1).sort(dim=1).values
     full, largest = ranked[:, int(FULL * (ranked.shape[1] - 1))], ranked[:, -1]
-    full = torch.where(full > 0, full, largest).detach()  # the largest: evidence in fewer than 1 % of the pixels
+    full = torch.where(full > 0, full, largest).detach()  # the largest, if fewer than 1 % of the pixels have evidence
     return (size / full.clamp_min(EPSILON)[:, None, None, None]).clamp_max(1)
 
 
 @contextmanager
-def _statistics_set_aside(module: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Copies of the running statistics to run with; what counts the batches is set back behind."""
+def _copied_statistics(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Copies of the running statistics, for one pass; the counters of batches are restored afterwards."""
     buffers = dict(module.named_buffers())
     counts = [(buffer, buffer.clone()) for buffer in buffers.values() if not buffer.is_floating_point()]
     try:
@@ -119,22 +126,26 @@ def _statistics_set_aside(module: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 @contextmanager
-def _kept(module: nn.Module) -> Iterator[None]:
-    """Inside, blocks keep what they compute: one that is computed again on the way back would not know the rule."""
-    again = {m: f for m in module.modules() if getattr(f := vars(m).get("forward"), "func", None) is checkpoint}
-    for block in again:
+def _without_checkpointing(module: nn.Module) -> Iterator[None]:
+    """Turn activation checkpointing off: a block that is computed again later would not use the ReLU rule."""
+    checkpointed = {}
+    for block in module.modules():
+        forward = vars(block).get("forward")
+        if isinstance(forward, partial) and forward.func is checkpoint:
+            checkpointed[block] = forward
+    for block in checkpointed:
         del vars(block)["forward"]
     try:
         yield
     finally:
-        for block, forward in again.items():
+        for block, forward in checkpointed.items():
             vars(block)["forward"] = forward
 
 
 class ReLUGradientMode(TorchFunctionMode):
-    """Inside, every ReLU takes note of the rule, and what goes back through it inside goes by the rule.
+    """Inside this context, every ReLU is computed by `_Rectified`, and gradients computed inside follow the rule.
 
-    What goes back later, through the gradient that was made inside, goes by each step's own derivative.
+    Gradients computed later, through the gradient that was made inside, use the derivative of each step.
     """
 
     def __init__(self, *, guided: bool, softness: float) -> None:
@@ -160,7 +171,7 @@ class ReLUGradientMode(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def passes(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """1 where a ReLU lets the gradient pass that comes back to it, 0 elsewhere."""
+        """Factor of the incoming gradient at a ReLU: 1 where it passes, 0 elsewhere."""
         passed = (x > 0).to(gradient.dtype)
         if not self.inside:
             return passed
@@ -171,7 +182,7 @@ class ReLUGradientMode(TorchFunctionMode):
 
 
 class _Rectified(torch.autograd.Function):
-    """ReLU under a rule, which has to be known when the gradient comes."""
+    """ReLU whose backward pass follows a rule."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rule: ReLUGradientMode) -> Tensor:

@@ -1,9 +1,10 @@
 """The hybrid colour space LGI of Vo and Verma (see `ckml` and `vnxk`), differentiable.
 
-Published: "LGI"; the paper's text is not public, and nothing found of it says whose I it is. Assumed: L of CIE Lab
-(sRGB, D65), G of RGB, and I the intensity (R + G + B) / 3 of HSI, not the I of YIQ: the authors' other paper,
-"Discriminant Color Texture Descriptors for Diabetic Retinopathy Recognition", makes its hybrids (a*SI, bSI) of the S
-and I of HSI, and those and HSI did best there. All three are given in [0, 1].
+Published: "LGI". The paper's text is not public, and nothing that was found says which colour space the I belongs to.
+
+Assumed: L of CIE Lab (sRGB, D65), G of RGB, and the intensity I = (R + G + B) / 3 of HSI, not the I of YIQ. The
+authors' other paper, "Discriminant Color Texture Descriptors for Diabetic Retinopathy Recognition", builds its hybrid
+spaces (a*SI, bSI) from the S and I of HSI, and those and HSI scored best there. All three are scaled to [0, 1].
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
-"""Y of linear R, G, B (sRGB, D65)."""
+"""Weights of linear R, G, B in the luminance Y (sRGB, D65)."""
 DARK = (6 / 29) ** 3
-"""Below this share of white, L is a straight line of the luminance."""
+"""Below this luminance, as a share of white, L is a linear function of it."""
 
 
 def lightness(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:

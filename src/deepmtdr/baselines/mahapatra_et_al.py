@@ -1,18 +1,25 @@
-"""Mahapatra et al., a generative adversarial network with a saliency loss, Table IV and Fig. 4.
+"""Mahapatra et al., a generative adversarial network with a saliency loss. Table IV and Fig. 4.
 
 "Image super resolution using generative adversarial networks and local saliency maps for retinal image analysis",
-MICCAI 2017. Published, by the abstract of its preprint (arXiv 1710.04783) and the authors' repository
-(BehzadBozorgtabar/Retinal_Super_Resolution): a saliency loss in the cost, from local maps of each pixel's importance;
-generator of 4 residual blocks of 64 channels with batch norm, a transposed convolution for each factor of 2; adversary
-of 8 convolutions from 64 to 512 channels and 1,024 units, on crops of 96 px; squared difference and cross-entropy. The
-repository has no saliency map and the paper's text was not at hand. Assumed: the map is the entropy of the green
-channel (16 levels, 9x9 px) as a share of its highest, and counts beside the plain squared difference; the adversary's
-last features are pooled to the 6x6 of a crop of 96 px, so that it sees any frame; SRGAN's order and slope of
-activations; one generator for all factors, with a last convolution each that starts at zero beside the bicubic image.
-The adversarial weight is ours: theirs (10 beside 8-bit levels, 1.5e-4 here) goes with a probability that passes through
-a second sigmoid, which bounds it; beside plain logits it drew the image away from two drawings that 1e-5 still let it
-come nearer to. Left out: a perceptual term (it needs downloaded VGG weights; theirs has none), and the 50 epochs
-without adversary that theirs begin with.
+MICCAI 2017.
+
+Published, in the abstract of its preprint (arXiv 1710.04783) and the authors' repository
+(BehzadBozorgtabar/Retinal_Super_Resolution): a saliency loss from local maps of each pixel's importance; a generator of
+4 residual blocks of 64 channels with batch norm, and a transposed convolution for each factor of 2; a discriminator of
+8 convolutions from 64 to 512 channels and 1,024 units, on crops of 96 px; squared difference and cross-entropy.
+
+The repository has no saliency map, and the paper's text was not available. Assumed: the map is the entropy of the green
+channel (16 levels, 9x9 px) as a share of its highest, and is added to the weight 1 of the squared difference. The
+discriminator's last features are pooled to the 6x6 of a 96 px crop, so that it accepts any frame. SRGAN's order and
+slope of activations. One generator for all factors, with a last convolution for each that starts at zero and is added
+to the bicubic image.
+
+The adversarial weight is ours. The authors' (10 beside 8-bit levels, 1.5e-4 here) belongs to a probability that passes
+through a second sigmoid, which bounds it. With plain logits it moved the output away from two drawings, while with 1e-5
+the output still approached them.
+
+Left out: a perceptual term (it needs downloaded VGG weights; the authors have none), and the 50 epochs without
+discriminator with which the authors start.
 """
 
 from __future__ import annotations
@@ -24,26 +31,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.model.interfaces import SuperResolver
+from deepmtdr.losses import LossWeights
+from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, SuperResolver
 from deepmtdr.model.isr import bicubic
 from deepmtdr.terms import SCALES
 
 WIDTH, BLOCKS = 64, 4
 ADVERSARIAL = 1e-5
-"""Weight of the adversarial term, beside differences of RGB in [0, 1]."""
+"""Weight of the adversarial term, for differences of RGB in [0, 1]."""
 LEVELS, WINDOW = 16, 9
 POOLED, UNITS = 6, 1024
-"""Side of the adversary's last features, and units behind them."""
+"""Side of the discriminator's pooled features, and units of its hidden layer."""
 
 
 def local_saliency(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """How important each pixel is: the entropy of the green levels around it.
+    """Importance of each pixel: the entropy of the green levels around it.
 
     Args:
         rgb: RGB in [0, 1].
 
     Returns:
-        Shares of the highest entropy in each photograph, in [0, 1]; 0 all over for a constant one. No gradient.
+        Entropy as a share of the highest in each photograph, in [0, 1]; 0 for a constant photograph. Without gradient.
     """
     with torch.no_grad():
         level = (rgb[:, 1:2].float().clamp(0, 1) * LEVELS).floor().clamp_max(LEVELS - 1)
@@ -60,17 +68,20 @@ class NormedResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
-        )  # fmt: skip
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Add what the two convolutions learned."""
+        """Add the output of the two convolutions to x."""
         return x + self.body(x)
 
 
 class Discriminator(nn.Module):
-    """Tells photographs from super-resolved images: a logit each, high for a photograph."""
+    """Separates photographs from super-resolved images: one logit each, high for a photograph."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -84,13 +95,13 @@ class Discriminator(nn.Module):
         self.logit = nn.Linear(UNITS, 1)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """Judge images of any size."""
+        """Classify images of any size."""
         features = F.adaptive_avg_pool2d(self.features(image), POOLED).flatten(1)
         return self.logit(F.leaky_relu(self.hidden(features), 0.2)).float().squeeze(1)
 
 
 class MahapatraEtAl(SuperResolver):
-    """A generator that is trained against an adversary, and looks where the saliency is."""
+    """A generator that is trained against a discriminator, with a loss weighted by saliency."""
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
@@ -102,13 +113,18 @@ class MahapatraEtAl(SuperResolver):
         self.to_rgb = nn.ModuleDict({str(scale): nn.Conv2d(width, 3, 3, padding=1) for scale in SCALES})
         for parameter in self.to_rgb.parameters():
             nn.init.zeros_(parameter)
-        self.adversary = Discriminator(width)
+        self.adversary = Discriminator(width)  # its name in the checkpoints
+
+    @property
+    def discriminator(self) -> nn.Module:
+        """The network that the generator is trained against."""
+        return self.adversary
 
     def forward(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Float[Tensor, "b 3 H W"]:
         """Super-resolve.
 
         Raises:
-            ValueError: if the scale is none of 2, 4, 8.
+            ValueError: if the scale is not 2, 4 or 8.
         """
         if scale not in SCALES:
             raise ValueError(f"Mahapatra et al.: scale {scale}, expected one of {SCALES}")
@@ -117,14 +133,16 @@ class MahapatraEtAl(SuperResolver):
             x = F.relu(layer(x))
         return bicubic(lr, scale) + self.to_rgb[str(scale)](x)
 
-    def loss(self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
-        """Of the generator: squared difference, the same weighed by saliency, and to be taken for a photograph.
+    def loss(
+        self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"], weights: LossWeights = DEFAULT_WEIGHTS
+    ) -> Float[Tensor, ""]:
+        """Generator's loss: squared difference, weighted by 1 + saliency, and the adversarial term.
 
-        `stages.route` keeps its gradient from the adversary.
+        `step_losses.backward_by_subnet` does not send its gradient to the discriminator.
         """
         content = ((1 + local_saliency(hr)) * (sr.float() - hr).square()).mean()
         return content + ADVERSARIAL * F.softplus(-self.adversary(sr)).mean()
 
     def discriminator_loss(self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
-        """Of the adversary: binary cross-entropy of photographs against super-resolved images."""
+        """Discriminator's loss: binary cross-entropy of photographs against super-resolved images."""
         return F.softplus(-self.adversary(hr)).mean() + F.softplus(self.adversary(sr)).mean()

@@ -1,12 +1,16 @@
-"""MDRN, the multi-scale residual network of Ren et al., Table IV; in Table I it stands in front of the graders.
+"""MDRN, the multi-scale residual network of Ren et al. Table IV; in Table I it super-resolves for the graders.
 
 "Towards efficient medical lesion image super-resolution based on deep residual networks", Signal Processing: Image
-Communication 75, 2019. Published: the paper at hand says "a multi-scale ISR structure with deep residual connections";
-its own layer table, loss and parameter count were not to be found, so this is a network after the description. Assumed:
-"multi-scale" read both ways, as 3 and 5 px convolutions side by side in each block and as one set of features for all
-factors; 16 blocks of 64 channels without batch norm and one long skip around them, the size of EDSR's baseline (Lim et
-al. 2017); sub-pixel steps that the factors share, a last convolution for each; mean absolute difference. The last
-convolutions start at zero beside the bicubic image, as those of SRCNN and of our ISR subnet do (reading R2).
+Communication 75, 2019.
+
+Published: the DeepMT-DR paper describes it as "a multi-scale ISR structure with deep residual connections". Its layer
+table, loss and parameter count were not available, so this follows the description.
+
+Assumed: "multi-scale" has both meanings: 3 and 5 px convolutions side by side in each block, and one set of features
+for all factors. 16 blocks of 64 channels without batch norm and one long skip around them, the size of EDSR's baseline
+(Lim et al. 2017). Sub-pixel steps that the factors share, with a last convolution for each. Mean absolute difference.
+The last convolutions start at zero and are added to the bicubic image, as those of SRCNN and of our ISR subnet
+(interpretation R2).
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.model.interfaces import SuperResolver
+from deepmtdr.losses import LossWeights
+from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, SuperResolver
 from deepmtdr.model.isr import UpscalingLayer, bicubic
 from deepmtdr.terms import SCALES
 
@@ -24,7 +29,7 @@ WIDTH, BLOCKS = 64, 16
 
 
 class MultiScaleResidualBlock(nn.Module):
-    """3 and 5 px side by side, half of the channels each; ReLU; 1x1 brings them together; + x."""
+    """3 and 5 px convolutions side by side, half of the channels each; ReLU; a 1x1 convolution fuses them; + x."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -33,7 +38,7 @@ class MultiScaleResidualBlock(nn.Module):
         self.fusion = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Add what both scales learned."""
+        """Add the fused output of both convolutions to x."""
         return x + self.fusion(F.relu(torch.cat([self.fine(x), self.coarse(x)], dim=1)))
 
 
@@ -54,7 +59,7 @@ class MDRN(SuperResolver):
         """Super-resolve.
 
         Raises:
-            ValueError: if the scale is none of 2, 4, 8.
+            ValueError: if the scale is not 2, 4 or 8.
         """
         if scale not in SCALES:
             raise ValueError(f"MDRN: scale {scale}, expected one of {SCALES}")
@@ -64,6 +69,8 @@ class MDRN(SuperResolver):
             x = layer(x)
         return bicubic(lr, scale) + self.to_rgb[str(scale)](x)
 
-    def loss(self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
+    def loss(
+        self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"], weights: LossWeights = DEFAULT_WEIGHTS
+    ) -> Float[Tensor, ""]:
         """Mean absolute difference."""
         return F.l1_loss(sr, hr)

@@ -1,9 +1,11 @@
-"""SqueezeNet 1.0 (Iandola et al., "SqueezeNet: AlexNet-Level Accuracy with 50x Fewer Parameters", arXiv 2016), Fig. 3.
+"""SqueezeNet 1.0 (Iandola et al., "SqueezeNet: AlexNet-Level Accuracy with 50x Fewer Parameters", arXiv 2016). Fig. 3.
 
-Published: Table 1 of its paper: a convolution of 7 px, eight fire modules, and a convolution to the classes (with ReLU)
-that is averaged over the image: no dense layer; half of fire 9 dropped; cross-entropy; 1,248,424 parameters, of which
-the 1,000 classes are 513,000. Assumed: 1.0 and not 1.1; 224 px without padding in the first layer, as the published
-PyTorch weights have it (the 111 px of Table 1 come of 227). Parameter names are those of that ImageNet state-dict.
+Published, in Table 1 of its paper: a convolution of 7 px, eight fire modules, and a convolution to the classes (with
+ReLU) that is averaged over the image; no dense layer; half of fire 9 dropped; cross-entropy; 1,248,424 parameters, of
+which 513,000 belong to the 1,000 classes.
+
+Assumed: version 1.0, not 1.1; 224 px without padding in the first layer, as in the published PyTorch weights (the 111
+px of Table 1 result from 227 px). Parameter names are those of that ImageNet state-dict.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained, normalise_imagenet
-from deepmtdr.terms import Grade
+from deepmtdr.baselines.rgb_grader import RGBGrader
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.model.interfaces import GradingOutput, load_pretrained
+from deepmtdr.model.preprocessing import normalise_imagenet
 
 SQUEEZE_CHANNELS = ((16, 16, 32), (32, 48, 48, 64), (64,))
-"""Channels to which fire 2-4, 5-8 and 9 squeeze, a max pooling between; each half of a fire module widens to 4x."""
+"""Squeeze channels of fire 2-4, 5-8 and 9, with a max pooling between; each expand layer has four times as many."""
 STEM = 96
 
 
@@ -34,18 +38,18 @@ class Fire(nn.Module):
         self.expand3x3 = nn.Conv2d(squeezed, 4 * squeezed, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        """The fire module."""
+        """Apply the module."""
         x = F.relu(self.squeeze(x))
         return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
 
 
-class SqueezeNet(Grader):
-    """A stem and eight fire modules; a map of each grade, averaged."""
+class SqueezeNet(RGBGrader):
+    """A stem and eight fire modules; a map for each grade, averaged."""
 
     published_parameters: ClassVar[float | None] = 1.25
     size: ClassVar[int] = 224
 
-    def __init__(self) -> None:
+    def __init__(self, labels: LabelSet = DIABETIC_RETINOPATHY) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, STEM, 7, stride=2), nn.ReLU()]
         width = STEM
@@ -55,7 +59,7 @@ class SqueezeNet(Grader):
                 layers.append(Fire(width, squeezed))
                 width = 8 * squeezed
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(nn.Dropout(), nn.Conv2d(width, len(Grade), 1), nn.ReLU())
+        self.classifier = nn.Sequential(nn.Dropout(), nn.Conv2d(width, len(labels.grades), 1), nn.ReLU())
         self.channels = (STEM, *(8 * group[-1] for group in SQUEEZE_CHANNELS))
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
@@ -74,19 +78,15 @@ class SqueezeNet(Grader):
             x = layer(x)
         return (*features, x)
 
-    def head(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 5"]:
+    def head(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c"]:
         """The mean of each grade's map."""
         return self.classifier(x).mean(dim=(2, 3))
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
-        """Grade the photograph; the lesion maps are not looked at."""
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b l s s"]) -> GradingOutput:
+        """Grade the image without the lesion maps."""
         features = self.extract_features(rgb)
         return GradingOutput(self.head(features[-1]), features)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
-        """Take over published ImageNet weights but for the last layer.
-
-        Raises:
-            ValueError: if a tensor is missing or has another shape.
-        """
+        """Copy published weights; the last layer keeps its values."""
         load_pretrained(self, state, skip_prefixes=("classifier.",))

@@ -1,10 +1,14 @@
 """SRCNN (Dong et al., "Image Super-Resolution Using Deep Convolutional Networks", TPAMI 2016), Table IV.
 
-The paper's [6] is its first form, ECCV 2014. Published: three convolutions of 9, 1 and 5 px with 64 and 32 channels on
-the bicubic image, mean squared error, 8,032 weights on the luminance alone. Here it sees and gives RGB: the paper's
-PSNR is taken on RGB (reading R16). Assumed: one set of weights for all scales, padding in place of lost borders, and a
-last layer that starts at zero beside the bicubic image, so that it begins where the published one arrives after very
-many steps.
+The paper's [6] is its first version, ECCV 2014.
+
+Published: three convolutions of 9, 1 and 5 px with 64 and 32 channels on the bicubic image; mean squared error; 8,032
+weights on the luminance alone.
+
+Different here: input and output are RGB, since the paper's PSNR is computed on RGB (interpretation R16).
+
+Assumed: one set of weights for all scales; padding, so that no border is lost; a last layer that starts at zero and is
+added to the bicubic image, so that training starts where the published network arrives after very many steps.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.model.interfaces import SuperResolver
+from deepmtdr.losses import LossWeights
+from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, SuperResolver
 from deepmtdr.model.isr import bicubic
 
 
@@ -33,6 +38,12 @@ class SRCNN(SuperResolver):
         nn.init.zeros_(self.reconstruction.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Float[Tensor, "b 3 H W"]:
-        """Sharpen the bicubic image."""
+        """Enlarge by bicubic interpolation, then sharpen."""
         image = bicubic(lr, scale)
         return image + self.reconstruction(F.relu(self.mapping(F.relu(self.extraction(image)))))
+
+    def loss(
+        self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"], weights: LossWeights = DEFAULT_WEIGHTS
+    ) -> Float[Tensor, ""]:
+        """Mean squared error."""
+        return F.mse_loss(sr, hr)

@@ -1,11 +1,13 @@
 """VGG-16 (Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015).
 
-Fig. 3 (a), there with SPP (`spp`). Published: configuration D, thirteen convolutions of 3 px in five blocks with max
-pooling behind each, dense layers of 4,096, 4,096 and 1,000 units with half of the hidden ones dropped, 224 px,
-cross-entropy, 138.4 million parameters. Assumed: depth 16 (the paper says only "[35]"); He's initialisation of the
-convolutions, since the published course, which starts from a shallower network's weights, is another training; a tenth
-of the recipe's learning rate, because Adam moves each of the 25,088 weights of a hidden unit by as much as the rate.
-Parameter names are those of the published ImageNet state-dict.
+Fig. 3 (a), there with SPP (`spp`).
+
+Published: configuration D, thirteen convolutions of 3 px in five blocks with max pooling after each, dense layers of
+4,096, 4,096 and 1,000 units with half of the hidden ones dropped, 224 px, cross-entropy, 138.4 million parameters.
+
+Assumed: depth 16 (the paper has only "[35]"); He's initialisation of the convolutions, instead of the published start
+from a shallower network's weights; a tenth of the recipe's learning rate, because Adam changes each of the 25,088
+weights of a hidden unit by about the learning rate. Parameter names are those of the published ImageNet state-dict.
 """
 
 from __future__ import annotations
@@ -17,29 +19,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained, normalise_imagenet
-from deepmtdr.terms import Grade
+from deepmtdr.baselines.rgb_grader import RGBGrader
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.model.interfaces import GradingOutput, load_pretrained
+from deepmtdr.model.preprocessing import normalise_imagenet
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 DENSE = 4096
 POOLED_GRID = 7
-"""Cells a side of what the dense layers see: 224 px / 32."""
+"""Cells per side of the dense layers' input: 224 px / 32."""
 
 
-class VGG16(Grader):
+class VGG16(RGBGrader):
     """Five blocks of convolutions, three dense layers."""
 
     published_parameters: ClassVar[float | None] = 138.36
     size: ClassVar[int] = 224
-    lr_factor: ClassVar[float] = 0.1
+    learning_rate_factor: ClassVar[float] = 0.1
     skip_prefixes: ClassVar[tuple[str, ...]] = ("classifier.6.",)
-    """What published weights are not taken for."""
+    """Layers that do not take published weights."""
 
-    def __init__(self, pooled: int = BLOCKS[-1][-1] * POOLED_GRID**2) -> None:
-        """Make the layers.
+    def __init__(self, labels: LabelSet = DIABETIC_RETINOPATHY, pooled: int = BLOCKS[-1][-1] * POOLED_GRID**2) -> None:
+        """Build the network.
 
         Args:
-            pooled: length of what the first dense layer sees.
+            labels: grades that it predicts.
+            pooled: length of the first dense layer's input.
         """
         super().__init__()
         layers, width = [], 3
@@ -50,10 +55,14 @@ class VGG16(Grader):
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Linear(pooled, DENSE), nn.ReLU(), nn.Dropout(),
-            nn.Linear(DENSE, DENSE), nn.ReLU(), nn.Dropout(),
-            nn.Linear(DENSE, len(Grade)),
-        )  # fmt: skip
+            nn.Linear(pooled, DENSE),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Linear(DENSE, DENSE),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Linear(DENSE, len(labels.grades)),
+        )
         self.channels = tuple(block[-1] for block in BLOCKS)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -64,7 +73,7 @@ class VGG16(Grader):
                 nn.init.zeros_(module.bias)
 
     def extract_features(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
-        """The end of each block, before it is pooled: strides 1, 2, 4, 8, 16."""
+        """The output of each block before its pooling: strides 1, 2, 4, 8, 16."""
         features, x = [], normalise_imagenet(rgb)
         for layer in list(self.features)[:-1]:
             if isinstance(layer, nn.MaxPool2d):
@@ -72,19 +81,15 @@ class VGG16(Grader):
             x = layer(x)
         return (*features, x)
 
-    def head(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 5"]:
+    def head(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c"]:
         """The last pooling and the dense layers."""
         return self.classifier(F.adaptive_avg_pool2d(self.features[-1](x), POOLED_GRID).flatten(1))
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
-        """Grade the photograph; the lesion maps are not looked at."""
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b l s s"]) -> GradingOutput:
+        """Grade the image without the lesion maps."""
         features = self.extract_features(rgb)
         return GradingOutput(self.head(features[-1]), features)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
-        """Take over published ImageNet weights but for the last layer.
-
-        Raises:
-            ValueError: if a tensor is missing or has another shape.
-        """
+        """Copy published weights; the last layer keeps its values."""
         load_pretrained(self, state, self.skip_prefixes)

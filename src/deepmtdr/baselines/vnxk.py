@@ -1,13 +1,18 @@
-"""VNXK, VGGNet with extra kernels, Tables I and II.
+"""VNXK, VGGNet with extra kernels. Tables I and II.
 
 Source: Vo and Verma, "New Deep Neural Nets for Fine-Grained Diabetic Retinopathy Recognition on Hybrid Color Space",
-ISM 2016. Published: an improvement upon VGGNet by kernels of a further size, on the hybrid colour space LGI
-(`hybrid_colour`). The layer table is not public, so this is after the description. Taken from VGG-16 (Simonyan and
-Zisserman, ICLR 2015): channels, kernels of 3 px, two hidden layers of 4,096 with half of them dropped; 138.4 million
-parameters with 1,000 classes. Assumed: 16 layers; beside the first 3 px kernel of each of the five blocks an extra one
-of 5 px, small at first and added, with a ReLU of its own, since the two would otherwise fold into one; batch norm,
-without which 16 layers hardly learn from nothing; 224 px; cross-entropy; VGG-16's learning rate. Parameter names are
-those of the published ImageNet state-dict of VGG-16 with batch norm, beside `extra`.
+ISM 2016.
+
+Published: an improvement of VGGNet by kernels of another size, on the hybrid colour space LGI (`hybrid_colour`). The
+layer table is not public, so this follows the description.
+
+From VGG-16 (Simonyan and Zisserman, ICLR 2015): channels, kernels of 3 px, two hidden layers of 4,096 units with half
+of them dropped; 138.4 million parameters with 1,000 classes.
+
+Assumed: 16 layers. Each of the five blocks has an extra 5 px kernel parallel to its first 3 px kernel; its output is
+added, starts small, and has a separate ReLU, without which the two kernels would equal a single one. Batch norm,
+without which 16 layers hardly learn from a random start; 224 px; cross-entropy; VGG-16's learning rate. Parameter names
+are those of the published ImageNet state-dict of VGG-16 with batch norm, plus `extra`.
 """
 
 from __future__ import annotations
@@ -20,21 +25,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.hybrid_colour import to_lgi
+from deepmtdr.baselines.rgb_grader import RGBGrader
 from deepmtdr.baselines.vgg16 import VGG16
-from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained
-from deepmtdr.terms import Grade
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.model.interfaces import GradingOutput, load_pretrained
+from deepmtdr.model.preprocessing import to_signed
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = (2, 2, 3, 3, 3)
-"""Of each block."""
+"""Convolutions of each block."""
 HIDDEN = 4096
 EXTRA_KERNEL = 5
 INITIAL_GAIN = 0.1
-"""Gain of the extra kernels before training: the network begins as VGG-16 with a little beside it."""
+"""Gain of the extra kernels before training: the network starts close to VGG-16."""
 
 
 class ExtraKernel(nn.Module):
-    """Convolution of another size, batch norm, ReLU."""
+    """5 px convolution, batch norm, ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -42,17 +49,19 @@ class ExtraKernel(nn.Module):
         self.bn = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        """What is added to the block's first layer."""
+        """The output that is added to the block's first layer."""
         return F.relu(self.bn(self.conv(x)))
 
 
-class VNXK(Grader):
+class VNXK(RGBGrader):
     """Thirteen convolutions in five blocks, an extra kernel in each block, three linear layers."""
 
     size: ClassVar[int] = 224
-    lr_factor: ClassVar[float] = VGG16.lr_factor
+    learning_rate_factor: ClassVar[float] = VGG16.learning_rate_factor
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS, hidden: int = HIDDEN) -> None:
+    def __init__(
+        self, labels: LabelSet = DIABETIC_RETINOPATHY, widths: tuple[int, ...] = WIDTHS, hidden: int = HIDDEN
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         self.extra = nn.ModuleList()
@@ -65,22 +74,27 @@ class VNXK(Grader):
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Linear(before * 7 * 7, hidden), nn.ReLU(), nn.Dropout(0.5),
-            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, len(Grade)),
-        )  # fmt: skip
+            nn.Linear(before * 7 * 7, hidden),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(hidden, len(labels.grades)),
+        )
         self.channels = widths
-        self._begin()
+        self._initialise()
 
-    def _begin(self) -> None:
+    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, ExtraKernel):
                 nn.init.constant_(module.bn.weight, INITIAL_GAIN)
 
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
-        """Grade the photograph; the lesion maps are not looked at."""
-        x, features, layers = 2 * to_lgi(rgb) - 1, [], iter(self.features)
+    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b l s s"]) -> GradingOutput:
+        """Grade the image without the lesion maps."""
+        x, features, layers = to_signed(to_lgi(rgb)), [], iter(self.features)
         for extra, convolutions in zip(self.extra, CONVOLUTIONS, strict=True):
             added = extra(x)
             for number in range(convolutions):
@@ -94,9 +108,5 @@ class VNXK(Grader):
         return GradingOutput(self.classifier(pooled), tuple(features))
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
-        """Take over published weights of VGG-16 with batch norm; the extra kernels and the last layer stay.
-
-        Raises:
-            ValueError: if a tensor is missing or has another shape.
-        """
+        """Copy published weights of VGG-16 with batch norm; the extra kernels and the last layer keep their values."""
         load_pretrained(self, state, skip_prefixes=("extra.", "classifier.6."))

@@ -166,7 +166,7 @@ def cap_training_time(recipe: Recipe, system: str, minutes: float) -> Recipe:
     if system in MULTI_TASK_SYSTEMS:
         # 10,752 inputs of a hidden unit: at 1e-3 the grading subnet of Wang et al. gave every photograph one grade.
         grading = limits["grading"]
-        limits["grading"] = replace(grading, lr_grading=grading.lr_grading * VGG16.lr_factor)
+        limits["grading"] = replace(grading, lr_grading=grading.lr_grading * VGG16.learning_rate_factor)
     return replace(recipe, name=system, system=system, parts=parts, **limits)
 
 

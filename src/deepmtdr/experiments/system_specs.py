@@ -1,4 +1,4 @@
-"""The compared systems side by side: parameters beside the published number, native size, shapes, receptive field."""
+"""Sizes of the compared systems: parameters, native input size, tensor shapes, receptive field."""
 
 from __future__ import annotations
 
@@ -12,68 +12,73 @@ from torch.overrides import TorchFunctionMode
 
 from deepmtdr.model.cost import count_parameters, trained_parameters
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
-from deepmtdr.systems import GRADERS, SEGMENTERS, SUPER_RESOLVERS, SYSTEMS, PartNames, build_system, default_part_names
+from deepmtdr.systems import MULTI_TASK_SYSTEMS, SYSTEMS, PartNames, build_system, default_part_names
 
 SUBNET_OF_TASK = {"super-resolution": "isr", "segmentation": "segmentation", "grading": "grading"}
-"""The box of Fig. 6 that a task is done in."""
+"""The part of Fig. 6 that does a task."""
 
 
 class SystemSpec(NamedTuple):
-    """One system, or one box of a system that has several."""
+    """Size of one system, or of one part of a system that has several."""
 
     name: str
     task: str
     parameters: int
     published: float | None
-    """Millions, where its makers say it."""
+    """Number of parameters that its authors published, in millions."""
     sizes: tuple[int, ...]
-    """Native sides of a grader's input, px; none: the frame as it comes."""
+    """Native sides of a grader's input in px; empty: any size."""
     before: str
-    """What super-resolves for it; "" for a super-resolver."""
+    """The super-resolver in front of it; "" for a super-resolver and for a multi-task system."""
 
 
 class PassShapes(NamedTuple):
-    """The shapes of one box there and back, without the batch."""
+    """Shapes of one part's forward and backward pass, without the batch."""
 
     image: tuple[int, ...]
     answer: tuple[int, ...]
     gradient: tuple[int, ...]
-    """With respect to the image."""
+    """Gradient with respect to the image."""
     reached: int
-    """Tensors of parameters that the gradient reaches."""
+    """Trained parameter tensors that get a gradient."""
     tensors: int
-    """All that are trained, but for an adversary's."""
+    """All trained parameter tensors, without a discriminator's."""
 
 
 def list_systems() -> Iterator[SystemSpec]:
-    """Every box of every system, in the order of `SYSTEMS`; on shapes alone, nothing is computed."""
+    """The parts of every system, in the order of `SYSTEMS`; nothing is computed."""
     for name in SYSTEMS:
         with torch.device("meta"):
             model = build_system(name, PartNames(), ModelConfig())
-        for task, box in SUBNET_OF_TASK.items():
-            if getattr(default_part_names(name), box) == name:
-                kind = {"isr": SUPER_RESOLVERS, "segmentation": SEGMENTERS, "grading": GRADERS}[box].get(name)
-                part, published = getattr(model, box), getattr(kind, "published_parameters", None)
-                sizes = getattr(part, "sizes", (part.size,) if getattr(part, "size", 0) else ())
-                yield SystemSpec(name, task, count_parameters(part), published, sizes, getattr(kind, "isr", ""))
+        own = default_part_names(name)
+        for task, subnet in SUBNET_OF_TASK.items():
+            if vars(own)[subnet] != name:
+                continue
+            part = model.subnets[subnet]
+            sizes = model.grading.native_sizes if subnet == "grading" else ()
+            before = "" if subnet == "isr" or name in MULTI_TASK_SYSTEMS else own.isr
+            yield SystemSpec(name, task, count_parameters(part), part.published_parameters, sizes, before)
 
 
-def trace_shapes(model: DeepMTDR, box: str, side: int = 256) -> PassShapes:
-    """One pass through a box and back, for a frame of `side` px that is x4 of its LR image.
+def trace_shapes(model: DeepMTDR, subnet: str, side: int = 256) -> PassShapes:
+    """Shapes of one forward and backward pass, for a frame of `side` px and scale 4.
 
-    What a grader says for its loss alone is passed back too.
+    The backward pass includes a grader's extra outputs, which its own loss uses.
 
     Args:
-        model: whose part it is.
-        box: `isr` (shown the LR image), `segmentation` or `grading` (shown the frame).
-        side: of the frame, px.
+        model: the system.
+        subnet: `isr` (its input is the LR image), `segmentation` or `grading` (its input is the frame).
+        side: of the frame in px.
     """
-    part: nn.Module = getattr(model, box).train()
-    image = torch.rand(2, 3, *[side // 4 if box == "isr" else side] * 2, requires_grad=True)
-    more = {"isr": (4,), "segmentation": (), "grading": (torch.rand(2, 4, side, side),)}[box]
-    said = part(image, *more)
-    answer: Tensor = said[0] if box == "grading" else said
-    total = torch.stack([each.sum() for each in (answer, *getattr(said, "extra", ()))]).sum()
+    part = model.subnets[subnet].train()
+    image = torch.rand(2, 3, *[side // 4 if subnet == "isr" else side] * 2, requires_grad=True)
+    if subnet == "grading":
+        graded = model.grading(image, torch.rand(2, len(model.labels.lesions), side, side))
+        answer, outputs = graded.logits, (graded.logits, *graded.extra)
+    else:
+        answer = part(image, 4) if subnet == "isr" else part(image)
+        outputs = (answer,)
+    total = torch.stack([output.sum() for output in outputs]).sum()
     tensors = trained_parameters(part)
     back, *reached = torch.autograd.grad(total, [image, *tensors], allow_unused=True)
     image_shape, answer_shape, back_shape = (tuple(tensor.shape[1:]) for tensor in (image, answer, back))
@@ -81,34 +86,34 @@ def trace_shapes(model: DeepMTDR, box: str, side: int = 256) -> PassShapes:
     return PassShapes(image_shape, answer_shape, back_shape, count, len(tensors))
 
 
-def receptive_field(model: DeepMTDR, box: str, side: int = 512) -> int | None:
-    """Side of the square of input pixels that one output pixel hangs on, px.
+def receptive_field(model: DeepMTDR, subnet: str, side: int = 512) -> int | None:
+    """Side in px of the square of input pixels that influence one output pixel.
 
-    It is found, not calculated: all weights are made positive, maxima means, and every non-linearity the identity; then
-    the gradient of the middle output pixel is above 0 exactly where the network looks.
+    It is measured: all weights are made positive, maxima are replaced by means and every non-linearity by the identity.
+    Then the gradient of the middle output pixel is above 0 exactly for the input pixels that influence it.
 
     Args:
-        model: whose part it is; its weights are spoilt.
-        box: `isr` (at x2, in px of the LR image) or `segmentation`.
-        side: of the input, px.
+        model: the system; its weights are overwritten.
+        subnet: `isr` (at x2, in px of the LR image) or `segmentation`.
+        side: of the input in px.
 
     Returns:
         The side; None if it reaches over the input's border.
     """
-    part: nn.Module = getattr(model, box).eval()
+    part = model.subnets[subnet].eval()
     _make_positive(part)
     image = torch.ones(1, 3, side, side, requires_grad=True)
     with _Linear():
-        said = part(image, 2) if box == "isr" else part(image)
-    middle = said.shape[-1] // 2
-    (gradient,) = torch.autograd.grad(said[0, 0, middle, middle], image)
-    seen = (gradient[0].abs().sum(dim=0) > 0).nonzero()
-    low, high = int(seen.min()), int(seen.max())
+        output = part(image, 2) if subnet == "isr" else part(image)
+    middle = output.shape[-1] // 2
+    (gradient,) = torch.autograd.grad(output[0, 0, middle, middle], image)
+    reached = (gradient[0].abs().sum(dim=0) > 0).nonzero()
+    low, high = int(reached.min()), int(reached.max())
     return None if low == 0 or high == side - 1 else high - low + 1
 
 
 def _make_positive(part: nn.Module) -> None:
-    """Each channel by weights of its own, so that no two channels are alike and cancel in a share of their sum."""
+    """Give each channel different positive weights: equal channels would cancel where shares of a sum are computed."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in part.named_parameters():
@@ -119,7 +124,7 @@ def _make_positive(part: nn.Module) -> None:
 
 
 class _Linear(TorchFunctionMode):
-    """Inside, maxima are means and bounded or kinked functions the identity."""
+    """Inside this context, maxima are means, and activation functions are the identity."""
 
     _SAME = (F.relu, torch.relu, F.leaky_relu, F.prelu, torch.sigmoid, torch.softmax, F.softmax, F.dropout, F.sigmoid)
     _SAME_METHODS = (Tensor.relu, Tensor.sigmoid, Tensor.softmax, Tensor.clamp)

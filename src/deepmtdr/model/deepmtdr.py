@@ -1,20 +1,30 @@
-"""DeepMTDR wires the three subnets (Fig. 6): super-resolve, segment the lesions, grade, show the evidence."""
+"""DeepMTDR, the whole network of Fig. 6: super-resolution, lesion segmentation, grading and evidence."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.model.gmsv import GMSV, GMSVConfig
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
+from deepmtdr.model.interfaces import (
+    EvidenceMethod,
+    Grader,
+    GradingOutput,
+    NoGrading,
+    NoSegmentation,
+    Prediction,
+    Segmenter,
+    SuperResolver,
+    background_only,
+)
 from deepmtdr.model.isr import ISRConfig, ISRSubnet
-from deepmtdr.model.preprocessing import local_contrast
 from deepmtdr.model.segmentation import LesionSegmentationSubnet, SegmentationConfig
-from deepmtdr.terms import Grade, Lesion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,84 +36,66 @@ class ModelConfig:
     grading: GradingConfig = field(default_factory=GradingConfig)
     gmsv: GMSVConfig = field(default_factory=GMSVConfig)
     segments: bool = True
-    """False removes the lesion segmentation subnet (Sec. V-C): the grading subnet is shown empty lesion maps."""
-
-
-class Prediction(NamedTuple):
-    """Everything the network says of a batch of photographs, in the HR frame."""
-
-    sr: Float[Tensor, "b 3 H W"]
-    """Super-resolved image (or the frame itself where the ISR subnet was skipped)."""
-    lesions: Float[Tensor, "b 4 H W"]
-    """Probabilities of MA, HE, EX, SE."""
-    lesion_region: Float[Tensor, "b 1 H W"]
-    """1 - P(background): any lesion."""
-    grade_logits: Float[Tensor, "b 5"]
-    features: tuple[Float[Tensor, "b _ _ _"], ...]
-    """The five taps of the grading subnet, fine to coarse."""
-
-    @property
-    def grade_probs(self) -> Float[Tensor, "b 5"]:
-        """Probabilities of the grades 0-4."""
-        return self.grade_logits.softmax(dim=1)
-
-
-class EvidenceMethod(Protocol):
-    """Another way than GMSV to show what spoke for a grade (Table V)."""
-
-    def __call__(
-        self, model: DeepMTDR, prediction: Prediction, *, create_graph: bool = False
-    ) -> Float[Tensor, "b 1 H W"]:
-        """EvidenceMethod in [0, 1], at the size of the frame; the prediction must still carry its graph."""
-        ...
+    """False removes the lesion segmentation subnet (Sec. V-C): the grading subnet gets empty lesion maps."""
 
 
 class Parts(NamedTuple):
-    """The boxes of Fig. 6, or what a compared method has in their place."""
+    """The parts of Fig. 6: the paper's, or those of a compared method."""
 
-    isr: nn.Module
-    """LR images and a scale -> SR images."""
-    segmentation: nn.Module | None
-    """Frames as it sees them -> probabilities of the four lesion types and the background. None: there is none."""
-    grading: nn.Module | None
-    """Frames as it sees them and lesion maps -> logits and features by name; `channels` are those of its features."""
+    isr: SuperResolver
+    segmentation: Segmenter | None
+    """None: no lesion is segmented."""
+    grading: Grader | None
+    """None: nothing is graded."""
     evidence: EvidenceMethod | None = None
     """None: GMSV."""
     task_aware: bool = True
-    """Whether the joint stage has the losses of Eqs. (4), (5) and (9)."""
+    """Whether the joint stage uses the losses of Eqs. (4), (5) and (9)."""
 
 
 class DeepMTDR(nn.Module):
-    """The network of Fig. 6. One checkpoint serves x2, x4 and x8 (reading R1).
+    """The network of Fig. 6. One checkpoint serves x2, x4 and x8 (interpretation R1).
 
-    A compared method (`deepmtdr.systems`) is the same wiring with other parts, so that every one is trained, scored
-    and shown by the same code.
+    A compared method (`deepmtdr.systems`) is the same network with other parts, so that the same code trains and
+    scores all of them.
     """
 
-    def __init__(self, config: ModelConfig | None = None, parts: Parts | None = None) -> None:
-        """Wire the parts.
+    def __init__(
+        self,
+        config: ModelConfig | None = None,
+        parts: Parts | None = None,
+        labels: LabelSet = DIABETIC_RETINOPATHY,
+    ) -> None:
+        """Connect the parts.
 
         Args:
             config: size of the paper's subnets.
-            parts: what is wired; None makes the paper's own.
+            parts: the parts; None makes the paper's own.
+            labels: lesion types and grades of all parts.
         """
         super().__init__()
         config = config or ModelConfig()
-        parts = parts or paper_parts(config)
+        parts = parts or paper_parts(config, labels)
+        self.labels = labels
         self.has_segmentation = parts.segmentation is not None and config.segments
         self.has_grading = parts.grading is not None
         self.evidence_method, self.task_aware = parts.evidence, parts.task_aware
         self.isr = parts.isr
-        self.segmentation = nn.Identity() if parts.segmentation is None else parts.segmentation
-        self.grading = nn.Identity() if parts.grading is None else parts.grading
-        self.gmsv = GMSV(() if parts.grading is None else parts.grading.channels, config.gmsv)  # pyright: ignore[reportArgumentType]
+        self.segmentation = parts.segmentation or NoSegmentation(labels)
+        self.grading = parts.grading or NoGrading(labels)
+        self.gmsv = GMSV(self.grading.channels, config.gmsv)
+
+    @property
+    def subnets(self) -> dict[str, SuperResolver | Segmenter | Grader]:
+        """The trained parts by name, in the order of `SUBNETS`."""
+        return {"isr": self.isr, "segmentation": self.segmentation, "grading": self.grading}
 
     def forward(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Prediction:
         """Fig. 6 from left to right.
 
         Args:
             lr: low-resolution photographs, RGB in [0, 1].
-            scale: 2, 4 or 8; 1 takes `lr` for the HR frame itself and skips the ISR subnet (reading R19).
+            scale: 2, 4 or 8; 1: `lr` is the HR frame itself, and the ISR subnet is skipped (interpretation R19).
 
         Returns:
             The prediction, differentiable.
@@ -111,53 +103,59 @@ class DeepMTDR(nn.Module):
         return self.segment_and_grade(self.super_resolve(lr, scale))
 
     def super_resolve(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Float[Tensor, "b 3 H W"]:
-        """The ISR subnet alone; scale 1 hands the frame on."""
+        """Apply the ISR subnet alone; scale 1 returns `lr`."""
         return lr if scale == 1 else self.isr(lr, scale)
 
     def segment_and_grade(self, frame: Float[Tensor, "b 3 H W"]) -> Prediction:
         """Segment and grade a frame, super-resolved or HR."""
-        seen, shown = self.preprocess(frame)
-        classes = self.segment(seen)
-        lesions, lesion_region = classes[:, :4], 1 - classes[:, 4:]
-        # Reading R10: the grading loss trains the grading subnet, and the ISR subnet through the image; not this one.
-        grade_logits, features = self.grade(shown, lesions.detach())
-        return Prediction(frame, lesions, lesion_region, grade_logits, features)
+        segmentation_input, grading_input = self.preprocess(frame)
+        return self._grade_segmented(frame, self.segment(segmentation_input), grading_input)
+
+    def _grade_segmented(
+        self,
+        frame: Float[Tensor, "b 3 H W"],
+        classes: Float[Tensor, "b k H W"],
+        grading_input: Float[Tensor, "b 3 H W"],
+    ) -> Prediction:
+        lesions, lesion_region = classes[:, :-1], 1 - classes[:, -1:]
+        # Interpretation R10: the grading loss does not train the segmentation subnet, so the lesion maps are detached.
+        graded = self.grade(grading_input, lesions.detach())
+        return Prediction(frame, lesions, lesion_region, graded.logits, graded.features)
 
     def preprocess(self, frame: Float[Tensor, "b 3 H W"]) -> tuple[Float[Tensor, "b 3 H W"], Float[Tensor, "b 3 H W"]]:
-        """A frame as segmentation and grading see it, in [-3, 3]: each part's own `view`, or `local_contrast`."""
-        how = [getattr(part, "preprocess", local_contrast) for part in (self.segmentation, self.grading)]
-        seen = how[0](frame)
-        return seen, seen if how[0] is how[1] else how[1](frame)
+        """The inputs of the segmentation and of the grading network for a frame, in [-3, 3]."""
+        segmentation_input = self.segmentation.preprocess(frame)
+        if self.grading.preprocess is self.segmentation.preprocess:
+            return segmentation_input, segmentation_input
+        return segmentation_input, self.grading.preprocess(frame)
 
-    def segment(self, seen: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 5 H W"]:
-        """Probabilities of the four lesion types and the background; background alone without a segmentation subnet."""
+    def segment(self, segmentation_input: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b k H W"]:
+        """Probabilities of the lesion types and the background; background alone without a segmentation subnet."""
         if self.has_segmentation:
-            return self.segmentation(seen)
-        classes = seen.new_zeros(seen.shape[0], len(Lesion) + 1, *seen.shape[2:])
-        classes[:, -1] = 1
-        return classes
+            return self.segmentation(segmentation_input)
+        return background_only(segmentation_input, self.labels)
 
-    def grade(
-        self, seen: Float[Tensor, "b 3 H W"], lesions: Float[Tensor, "b 4 H W"]
-    ) -> tuple[Float[Tensor, "b 5"], tuple[Float[Tensor, "b _ _ _"], ...]]:
-        """Logits of the grades and the taps; equal logits and no tap without a grading subnet."""
-        if self.has_grading:
-            grading = self.grading(seen, lesions)
-            return grading.logits, grading.features
-        return seen.new_zeros(seen.shape[0], len(Grade)), ()
+    def grade(self, grading_input: Float[Tensor, "b 3 H W"], lesions: Float[Tensor, "b l H W"]) -> GradingOutput:
+        """Logits and features; equal logits and no features without a grading subnet."""
+        return self.grading(grading_input, lesions)
 
     def evidence(self, prediction: Prediction, *, create_graph: bool = False) -> Float[Tensor, "b 1 H W"]:
-        """The evidence of the grades; the prediction must still carry its graph. 0 without a grading subnet."""
+        """The evidence of the grades; 0 without a grading subnet.
+
+        Args:
+            prediction: its logits and features are still attached to their graph.
+            create_graph: keep the evidence differentiable, for Eq. (5).
+        """
         if not self.has_grading:
             return torch.zeros_like(prediction.lesion_region)
         if self.evidence_method is not None:
-            return self.evidence_method(self, prediction, create_graph=create_graph)
+            return self.evidence_method(self.grading, prediction, create_graph=create_graph)
         score = dr_score(prediction.grade_logits)
         region = prediction.lesion_region.detach()
         return self.gmsv(score, prediction.features, region, create_graph=create_graph)
 
     def predict(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> tuple[Prediction, Float[Tensor, "b 1 H W"]]:
-        """For use: prediction and evidence without any graph left; only the grading subnet is run with one.
+        """Inference: prediction and evidence, detached; only the grading subnet builds a graph, for the evidence.
 
         Args:
             lr: low-resolution photographs, RGB in [0, 1].
@@ -168,17 +166,19 @@ class DeepMTDR(nn.Module):
         """
         with torch.no_grad():
             frame = self.super_resolve(lr, scale).clamp(0, 1)
-            seen, shown = self.preprocess(frame)
-            classes = self.segment(seen)
-        lesions, lesion_region = classes[:, :4], 1 - classes[:, 4:]
+            segmentation_input, grading_input = self.preprocess(frame)
+            classes = self.segment(segmentation_input)
         with torch.enable_grad():
-            grade_logits, features = self.grade(shown.requires_grad_(), lesions)
-            attached = Prediction(frame, lesions, lesion_region, grade_logits, features)
+            attached = self._grade_segmented(frame, classes, grading_input.detach().requires_grad_())
             evidence = self.evidence(attached)
-        taps = tuple(tap.detach() for tap in features)
-        return attached._replace(grade_logits=grade_logits.detach(), features=taps), evidence.detach()
+        features = tuple(feature.detach() for feature in attached.features)
+        return attached._replace(grade_logits=attached.grade_logits.detach(), features=features), evidence.detach()
 
 
-def paper_parts(config: ModelConfig) -> Parts:
+def paper_parts(config: ModelConfig, labels: LabelSet = DIABETIC_RETINOPATHY) -> Parts:
     """The three subnets of the paper."""
-    return Parts(ISRSubnet(config.isr), LesionSegmentationSubnet(config.segmentation), GradingSubnet(config.grading))
+    return Parts(
+        ISRSubnet(config.isr),
+        LesionSegmentationSubnet(labels, config.segmentation),
+        GradingSubnet(labels, config.grading),
+    )

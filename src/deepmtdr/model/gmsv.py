@@ -1,9 +1,9 @@
-"""GMSV: the evidence of a grade, from all layers of the grading subnet (Sec. IV-B, Eqs. 2-3, Algorithm 1).
+"""GMSV: the evidence of a grade from all layers of the grading subnet (Sec. IV-B, Eqs. 2-3, Algorithm 1).
 
 1. Lesion-oriented feature selection, Eq. (2): keep the channels that overlap the predicted lesion region.
-2. Gradient-weighted feature combination, Eq. (3) and Algorithm 1: sum them, coarse to fine, by their importance.
+2. Gradient-weighted feature combination, Eq. (3) and Algorithm 1: sum them, coarse to fine, weighted by importance.
 
-Everything is differentiable with `create_graph=True`, so that evidence can feed a loss (reading R8).
+Everything is differentiable with `create_graph=True`, so that a loss can use the evidence (interpretation R8).
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ class GMSVConfig:
     """Constants of the selection."""
 
     theta_seg: float = 0.5
-    """Share of the layer's best IoU that a channel must exceed to be selected, Eq. (2) (reading R7)."""
+    """A channel is selected if its IoU exceeds this share of the layer's best, Eq. (2) (interpretation R7)."""
     tau: float = 0.1
-    """Softness of the threshold through which xi is learned (reading R7)."""
+    """Softness of the threshold when xi is learned (interpretation R7)."""
 
 
 def _full(x: Tensor) -> Tensor:
-    """At least float32: half precision is too coarse here, and float64 must stay (gradients are checked in it)."""
+    """At least float32: half precision is too coarse here; float64 is kept, for gradient checks."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def normalise_channels(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Each channel divided by its own maximum (reading R6); a channel of zeros stays zero."""
+    """Each channel divided by its own maximum (interpretation R6); a channel of zeros stays zero."""
     features = _full(features)
     return features / features.amax(dim=(2, 3), keepdim=True).clamp_min(EPSILON)
 
 
 def iou(mask: Float[Tensor, "b c h w"], lesion_region: Float[Tensor, "b 1 H W"]) -> Float[Tensor, "b c"]:
-    """IoU of each channel's mask with the binary lesion region, on the channel's own grid by area (reading R6).
+    """IoU of each channel's mask with the binary lesion region, by area on the channel's grid (interpretation R6).
 
     Returns:
         Values in [0, 1]; 0 where there is no lesion region.
@@ -64,13 +64,13 @@ def select_features(
     """Eq. (2): the channels whose IoU with the lesion region exceeds theta_seg times the layer's best.
 
     Args:
-        features: one tap, after its ReLU.
+        features: features of one layer, after its ReLU.
         lesion_region: 1 - P(background) at the frame's size.
         xi: threshold of each channel.
         theta_seg: share of the best IoU.
 
     Returns:
-        The selected set U; all channels of a photograph without a predicted lesion region (reading R6).
+        The selected set U; all channels for a photograph without a predicted lesion region (interpretation R6).
     """
     mask = (normalise_channels(features.detach()) > xi[:, None, None]).float()
     overlap = iou(mask, lesion_region)
@@ -86,16 +86,16 @@ def importance(gradients: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
 def combine_features(
     features: Sequence[Float[Tensor, "b _ _ _"]], weights: Sequence[Float[Tensor, "b _"]]
 ) -> Float[Tensor, "b 1 h w"]:
-    """Algorithm 1: weighted sums of the layers, from the coarsest up to the finest.
+    """Algorithm 1: weighted sums of the layers, from the coarsest to the finest.
 
-    The layer weight multiplies V^j once more on the way up, as printed (reading R8).
+    V^j is multiplied by the layer's weight a second time when it is added, as printed (interpretation R8).
 
     Args:
-        features: the taps, fine to coarse, each half the size of the one before.
-        weights: the importance of each channel of each tap, 0 for those not selected.
+        features: features of each layer, fine to coarse, each half the size of the one before.
+        weights: importance of each channel of each layer, 0 for those not selected.
 
     Returns:
-        V on the finest tap's grid: through ReLU, divided by its maximum (0 stays 0).
+        V on the finest layer's grid: after ReLU, divided by its maximum (0 stays 0).
     """
     sums = [(w[:, :, None, None] * _full(f)).sum(dim=1, keepdim=True) for w, f in zip(weights, features, strict=True)]
     evidence = sums[-1]
@@ -106,8 +106,37 @@ def combine_features(
     return evidence / evidence.amax(dim=(2, 3), keepdim=True).clamp_min(EPSILON)
 
 
+def gradient_weighted_evidence(
+    score: Float[Tensor, " b"],
+    features: Sequence[Float[Tensor, "b _ _ _"]],
+    size: Sequence[int],
+    selected: Sequence[Bool[Tensor, "b _"]] | None = None,
+    *,
+    create_graph: bool = False,
+) -> Float[Tensor, "b 1 H W"]:
+    """Eq. (3) and Algorithm 1, without the selection of Eq. (2).
+
+    Args:
+        score: y_DR of each photograph (`dr_score`), still attached to the features.
+        features: features of each layer, fine to coarse.
+        size: height and width of the evidence.
+        selected: the channels of each layer that count; None: all.
+        create_graph: keep the evidence differentiable through the gradients too.
+
+    Returns:
+        Evidence V in [0, 1].
+    """
+    with torch.autocast(score.device.type, enabled=False):
+        gradients = torch.autograd.grad(score.sum(), features, create_graph=create_graph, retain_graph=True)
+        weights = [importance(gradient) for gradient in gradients]
+        if selected is not None:
+            weights = [weight * chosen for weight, chosen in zip(weights, selected, strict=True)]
+        evidence = combine_features(features, weights)
+        return F.interpolate(evidence, size=list(size), mode="bilinear", align_corners=False)
+
+
 class GMSV(nn.Module):
-    """The evidence map of a grading, with the learned thresholds xi of Eq. (2)."""
+    """The evidence map of a grade, with the learned thresholds xi of Eq. (2)."""
 
     def __init__(self, channels: Sequence[int], config: GMSVConfig | None = None) -> None:
         super().__init__()
@@ -122,25 +151,25 @@ class GMSV(nn.Module):
         *,
         create_graph: bool = False,
     ) -> Float[Tensor, "b 1 H W"]:
-        """Show what spoke for diabetic retinopathy.
+        """Compute the evidence for diabetic retinopathy.
 
         Args:
             score: y_DR of each photograph (`dr_score`), still attached to the features.
-            features: the five taps, fine to coarse.
-            lesion_region: 1 - P(background), which selects the channels and gives the size.
+            features: features of each layer, fine to coarse.
+            lesion_region: 1 - P(background): selects the channels, and sets the size of the result.
             create_graph: keep the evidence differentiable, for the classification-aware loss.
 
         Returns:
             Evidence V in [0, 1], at the size of the lesion region.
         """
         with torch.autocast(score.device.type, enabled=False):
-            gradients = torch.autograd.grad(score.sum(), features, create_graph=create_graph, retain_graph=True)
-            weights = [
-                importance(gradient) * select_features(feature, lesion_region, xi, self.config.theta_seg)
-                for gradient, feature, xi in zip(gradients, features, self.xi, strict=True)
+            selected = [
+                select_features(feature, lesion_region, xi, self.config.theta_seg)
+                for feature, xi in zip(features, self.xi, strict=True)
             ]
-            evidence = combine_features(features, weights)
-            return F.interpolate(evidence, size=lesion_region.shape[-2:], mode="bilinear", align_corners=False)
+        return gradient_weighted_evidence(
+            score, features, lesion_region.shape[-2:], selected, create_graph=create_graph
+        )
 
     def xi_loss(
         self,
@@ -148,15 +177,15 @@ class GMSV(nn.Module):
         lesion_region: Float[Tensor, "b 1 H W"],
         all_reduce: Callable[[Tensor], Tensor] = lambda sum_: sum_,
     ) -> Float[Tensor, ""]:
-        """1 - mean soft IoU of every channel with the lesion region; only xi gets its gradient (reading R7).
+        """1 - mean soft IoU of every channel with the lesion region; only xi gets a gradient (interpretation R7).
 
         Args:
-            features: the taps.
+            features: features of each layer.
             lesion_region: 1 - P(background).
             all_reduce: sums over the processes that share the batch.
 
         Returns:
-            A value in [0, 1]; 0 with zero gradient for a batch without any lesion region: it teaches nothing.
+            A value in [0, 1]; 0 with zero gradient for a batch without any lesion region.
         """
         present = (lesion_region > REGION_THRESHOLD).flatten(1).any(dim=1).float()
         photographs = all_reduce(present.sum()).clamp_min(1)

@@ -1,173 +1,287 @@
-"""What a compared method has to be to take a box of Fig. 6: a super-resolver, a segmenter or a grader."""
+"""Abstract classes of the parts of Fig. 6: super-resolver, segmenter, grader, evidence method.
+
+The paper's own subnets and every compared method (`deepmtdr.baselines`) implement them, so that the same code trains
+and scores all of them.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from deepmtdr.losses import GradeLabels, LesionLabels
-from deepmtdr.model.preprocessing import CONTRAST_LIMIT
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.losses import GradeLabels, LesionLabels, LossWeights
+from deepmtdr.model.preprocessing import rgb_to_input
 
-IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SUBNETS = ("isr", "segmentation", "grading")
+"""Names of the three parts that are trained."""
 
-Task = Literal["super-resolution", "segmentation", "grading"]
+DEFAULT_WEIGHTS = LossWeights()
 
 
 class GradingOutput(NamedTuple):
-    """What a grading network says, and from what."""
+    """Output of a grading network."""
 
-    logits: Float[Tensor, "b 5"]
+    logits: Float[Tensor, "b c"]
+    """One for each grade, with a mean of 0: softmax does not depend on a common constant."""
     features: tuple[Float[Tensor, "b _ _ _"], ...]
-    """Fine to coarse, after their ReLUs."""
+    """Features of several layers, fine to coarse, after their ReLUs."""
     extra: tuple[Tensor, ...] = ()
-    """Whatever else its own loss asks for."""
+    """Other outputs that the network's own loss needs, such as auxiliary logits."""
 
 
-def rgb_to_input(frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """A frame as it is: RGB in [0, 1] spread over [-3, 3], as readings are kept. `input_to_rgb` is the way back."""
-    return CONTRAST_LIMIT * (2 * frame.float().clamp(0, 1) - 1)
+class Prediction(NamedTuple):
+    """Output of the whole network for a batch of photographs, in the HR frame."""
+
+    sr: Float[Tensor, "b 3 H W"]
+    """Super-resolved image (or the frame itself where the ISR subnet was skipped)."""
+    lesions: Float[Tensor, "b l H W"]
+    """Probability of each lesion type, in the order of the label set: MA, HE, EX, SE."""
+    lesion_region: Float[Tensor, "b 1 H W"]
+    """1 - P(background): any lesion."""
+    grade_logits: Float[Tensor, "b c"]
+    features: tuple[Float[Tensor, "b _ _ _"], ...]
+    """Features of the grading subnet, fine to coarse; five layers in the paper's."""
+
+    @property
+    def grade_probs(self) -> Float[Tensor, "b c"]:
+        """Probabilities of the grades."""
+        return self.grade_logits.softmax(dim=1)
 
 
-def input_to_rgb(seen: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """RGB in [0, 1] of what `rgb_to_input` made."""
-    return (seen / CONTRAST_LIMIT + 1) / 2
+class Subnet(nn.Module, ABC):
+    """A part that is trained, with what training needs to know about it."""
 
-
-def normalise_imagenet(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """As networks with ImageNet weights expect it."""
-    mean, sd = (rgb.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_SD))
-    return (rgb - mean) / sd
-
-
-def resize_frame(image: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c side side"]:
-    """Bring a frame to a network's native size, antialiased bilinear."""
-    if image.shape[-1] == side:
-        return image
-    with torch.autocast(image.device.type, enabled=False):
-        return F.interpolate(image.float().contiguous(), (side, side), mode="bilinear", antialias=True)
-
-
-class SuperResolver(nn.Module):
-    """`forward(lr, scale)` -> SR images, `scale` times as large."""
-
-    task: ClassVar[Task] = "super-resolution"
     published_parameters: ClassVar[float | None] = None
-    """Millions, where its makers say it."""
+    """Number of parameters that its authors published, in millions."""
+    learning_rate_factor: ClassVar[float] = 1.0
+    """The recipe's learning rate is multiplied by this."""
 
-    def loss(self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
-        """What it learns by; mean squared difference unless a method has its own."""
-        return F.mse_loss(sr, hr)
+    @property
+    def discriminator(self) -> nn.Module | None:
+        """A network that is trained against this one, inside it; it has its own loss and its own gradient clipping."""
+        return None
 
-
-class Segmenter(nn.Module, ABC):
-    """`forward(seen)` -> probabilities of MA, HE, EX, SE and the background, summing to 1, at the frame's size."""
-
-    task: ClassVar[Task] = "segmentation"
-    published_parameters: ClassVar[float | None] = None
-    isr: ClassVar[str] = "bicubic"
-    """The super-resolver in front of it, if nobody says another."""
-    preprocess = staticmethod(rgb_to_input)
-
-    @abstractmethod
-    def loss(self, classes: Float[Tensor, "b 5 h w"], labels: LesionLabels) -> Float[Tensor, ""]:
-        """What it learns by; 0 (with a gradient of 0) if nothing is known.
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Copy published ImageNet weights into this network, all or none.
 
         Args:
-            classes: what `forward` gave.
-            labels: what is known.
+            state: the published state-dict.
+
+        Raises:
+            ValueError: if this network has no published weights, or a tensor is missing or has another shape.
         """
+        raise ValueError(f"{type(self).__name__} takes no ImageNet weights")
 
 
-class Grader(nn.Module, ABC):
-    """A network that grades RGB at its own size, without lesion maps unless it asks for them.
-
-    A method writes `grade`; `channels` are those of the features that it gives, fine to coarse.
-    """
-
-    task: ClassVar[Task] = "grading"
-    published_parameters: ClassVar[float | None] = None
-    isr: ClassVar[str] = "bicubic"
-    """The super-resolver in front of it, if nobody says another: MDRN for networks whose native size is more than the
-    LR pixels (Sec. V-B); those of Fig. 3 (a) are shown the resized photograph."""
-    size: ClassVar[int] = 0
-    """Native side, px; 0: the frame as it comes."""
-    lr_factor: ClassVar[float] = 1.0
-    """By which the recipe's learning rate is multiplied."""
-    uses_lesion_maps: ClassVar[bool] = False
-    """Whether it looks at lesion maps, so that it can learn from them with the image hidden."""
-    channels: tuple[int, ...] = ()
-    preprocess = staticmethod(rgb_to_input)
-
-    def forward(self, seen: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b 4 h w"]) -> GradingOutput:
-        """Grade frames as `rgb_to_input` gives them."""
-        rgb = input_to_rgb(seen)
-        if self.size:
-            rgb, lesions = resize_frame(rgb, self.size), resize_frame(lesions, self.size)
-        graded = self.grade(rgb, lesions)
-        logits = graded.logits.float()
-        return graded._replace(logits=logits - logits.mean(dim=1, keepdim=True))
+class SuperResolver(Subnet):
+    """A network that enlarges LR images."""
 
     @abstractmethod
-    def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b 4 s s"]) -> GradingOutput:
-        """The method itself.
+    def forward(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Float[Tensor, "b 3 H W"]:
+        """Super-resolve.
 
         Args:
-            rgb: RGB in [0, 1], at the native size.
-            lesions: probabilities of the four types by whatever segments before it; 0 if nothing does.
+            lr: low-resolution images, RGB in [0, 1].
+            scale: 2, 4 or 8.
 
         Returns:
-            Logits of the grades 0-4, features from fine to coarse (each at most as large as the one before, after a
-            ReLU), and in `extra` what `loss` asks for beside.
+            SR images, `scale` times as large; not clamped to [0, 1], since training needs the gradient.
         """
 
+    @abstractmethod
+    def loss(
+        self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"], weights: LossWeights = DEFAULT_WEIGHTS
+    ) -> Float[Tensor, ""]:
+        """Loss without the task-aware terms.
+
+        Args:
+            sr: super-resolved images.
+            hr: HR images.
+            weights: of the paper's equations; a method with its own loss does not use them.
+        """
+
+    def discriminator_loss(self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
+        """Loss of `discriminator`; 0 without one.
+
+        Args:
+            sr: super-resolved images, detached.
+            hr: HR images.
+        """
+        return sr.new_zeros(())
+
+
+class Segmenter(Subnet):
+    """A network that segments the lesions of a frame."""
+
+    preprocess: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(rgb_to_input)
+    """RGB in [0, 1] -> network input."""
+
+    @abstractmethod
+    def forward(self, network_input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
+        """Segment; h and w multiples of 16.
+
+        Args:
+            network_input: frames after `preprocess`.
+
+        Returns:
+            Probabilities of the lesion types and, last, the background; their sum is 1 in each pixel.
+        """
+
+    @abstractmethod
+    def loss(
+        self, classes: Float[Tensor, "b k h w"], labels: LesionLabels, weights: LossWeights = DEFAULT_WEIGHTS
+    ) -> Float[Tensor, ""]:
+        """Supervised loss; 0 (with a gradient of 0) if nothing is annotated.
+
+        Args:
+            classes: output of `forward`.
+            labels: lesion masks.
+            weights: of the paper's equations; a method with its own loss does not use them.
+        """
+
+
+class Grader(Subnet):
+    """A network that grades a frame, with or without lesion maps."""
+
+    preprocess: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(rgb_to_input)
+    """RGB in [0, 1] -> network input."""
+    uses_lesion_maps: ClassVar[bool] = False
+    """Whether it uses lesion maps, so that it can learn from them alone with the image hidden."""
+    channels: tuple[int, ...] = ()
+    """Channels of each of its features, fine to coarse."""
+
+    @property
+    def native_sizes(self) -> tuple[int, ...]:
+        """Sides in px to which it resizes its input; none: it takes frames of any size."""
+        return ()
+
+    @abstractmethod
+    def forward(self, network_input: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b l h w"]) -> GradingOutput:
+        """Grade.
+
+        Args:
+            network_input: frames after `preprocess`.
+            lesions: probabilities of the lesion types in the same frames.
+        """
+
+    @abstractmethod
     def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
-        """What it learns by: cross-entropy over the graded photographs, unless a method has its own."""
-        return cross_entropy(graded.logits, labels)
+        """Loss over the photographs whose grade is known; 0 (with a gradient of 0) if there is none.
+
+        Args:
+            graded: output of `forward`.
+            labels: grades.
+        """
 
 
-def cross_entropy(logits: Float[Tensor, "b 5"], labels: GradeLabels, *, smoothing: float = 0.0) -> Float[Tensor, ""]:
-    """Mean over the photographs whose grade is known; 0 (with a gradient of 0) if there is none.
-
-    Args:
-        logits: of the grades.
-        labels: what is known; a class weight is that of the true grade, with smoothed labels too.
-        smoothing: share of each label that is spread evenly over all grades.
-    """
-    grade = torch.where(labels.known, labels.grade, 0).long()
-    each = F.cross_entropy(logits.float(), grade, reduction="none", label_smoothing=smoothing)
-    return labels.mean(each if labels.class_weights is None else each * labels.class_weights[grade])
+def _unchanged(frame: Tensor) -> Tensor:
+    return frame
 
 
-def with_background(lesions: Float[Tensor, "b 4 h w"]) -> Float[Tensor, "b 5 h w"]:
-    """Independent probabilities of the four types, and of none of them: the product of what each leaves."""
-    return torch.cat([lesions, (1 - lesions).prod(dim=1, keepdim=True)], dim=1)
+def background_only(network_input: Float[Tensor, "b 3 h w"], labels: LabelSet) -> Float[Tensor, "b k h w"]:
+    """Class probabilities without any lesion."""
+    batch, _, height, width = network_input.shape
+    classes = network_input.new_zeros(batch, len(labels.lesions) + 1, height, width)
+    classes[:, -1] = 1
+    return classes
 
 
-def load_pretrained(part: nn.Module, state: Mapping[str, Tensor], skip_prefixes: tuple[str, ...]) -> None:
-    """Take over published weights under their own names, all or none.
+class NoSegmentation(Segmenter):
+    """Stands for a missing segmentation network: background everywhere."""
+
+    preprocess = staticmethod(_unchanged)
+
+    def __init__(self, labels: LabelSet = DIABETIC_RETINOPATHY) -> None:
+        super().__init__()
+        self.labels = labels
+
+    def forward(self, network_input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
+        """Probability 1 for the background, 0 for every lesion type."""
+        return background_only(network_input, self.labels)
+
+    def loss(
+        self, classes: Float[Tensor, "b k h w"], labels: LesionLabels, weights: LossWeights = DEFAULT_WEIGHTS
+    ) -> Float[Tensor, ""]:
+        """0: there is nothing to train."""
+        return classes.new_zeros(())
+
+
+class NoGrading(Grader):
+    """Stands for a missing grading network: equal logits, no features."""
+
+    preprocess = staticmethod(_unchanged)
+
+    def __init__(self, labels: LabelSet = DIABETIC_RETINOPATHY) -> None:
+        super().__init__()
+        self.labels = labels
+
+    def forward(self, network_input: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b l h w"]) -> GradingOutput:
+        """Logits of 0."""
+        return GradingOutput(network_input.new_zeros(network_input.shape[0], len(self.labels.grades)), ())
+
+    def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
+        """0: there is nothing to train."""
+        return graded.logits.new_zeros(())
+
+
+class EvidenceMethod(ABC):
+    """A method other than GMSV that shows the evidence of a grade (Table V)."""
+
+    @abstractmethod
+    def __call__(
+        self, grader: Grader, prediction: Prediction, *, create_graph: bool = False
+    ) -> Float[Tensor, "b 1 H W"]:
+        """Evidence in [0, 1], at the size of the frame.
+
+        Args:
+            grader: the grading network that made the prediction.
+            prediction: its logits and features are still attached to their graph.
+            create_graph: keep the evidence differentiable down to `prediction.sr`, for Eq. (5).
+        """
+
+
+class ScoreOnlyEvidence(EvidenceMethod):
+    """Evidence without a location: Eq. (5) is replaced by `loss`, and Eq. (9) has no pseudo ground truth."""
+
+    @abstractmethod
+    def loss(self, on_sr: Prediction, on_hr: Prediction) -> Float[Tensor, ""]:
+        """Classification-aware loss.
+
+        Args:
+            on_sr: prediction for the SR images.
+            on_hr: prediction for the HR images, the target, detached.
+        """
+
+
+def load_pretrained(
+    part: nn.Module, state: Mapping[str, Tensor], skip_prefixes: tuple[str, ...], rgb_stem: str = ""
+) -> None:
+    """Copy published weights into a network under their own names, all or none.
 
     Args:
         part: the network.
         state: the published state-dict.
-        skip_prefixes: beginnings of the names that the network keeps as they are (its last layer).
+        skip_prefixes: beginnings of the names that keep their values, such as the last layer.
+        rgb_stem: name of a convolution's weight whose first three input channels are RGB; the others keep their values.
 
     Raises:
         ValueError: if a tensor is missing or has another shape.
     """
     own = {name: tensor for name, tensor in part.state_dict().items() if not name.startswith(skip_prefixes)}
+    if rgb_stem:
+        own[rgb_stem] = own[rgb_stem][:, :3]
+    own = {name: tensor for name, tensor in own.items() if name in state or not name.endswith("num_batches_tracked")}
     for name, tensor in own.items():
-        if name.endswith("num_batches_tracked") and name not in state:
-            continue
         if name not in state:
-            raise ValueError(f"published weights: {name} is missing, expected those of {type(part).__name__}")
+            raise ValueError(f"published weights: {name} is missing, expected a state-dict for {type(part).__name__}")
         if state[name].shape != tensor.shape:
             raise ValueError(f"published weights: {name} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(state.get(name, tensor))
+            tensor.copy_(state[name])

@@ -1,4 +1,4 @@
-"""The lesion segmentation subnet: U-shaped, multi-scale blocks, five fused scales (Sec. IV-A, Eq. 1, Fig. 6)."""
+"""The lesion segmentation subnet: a U-Net of multi-scale blocks, its five scales fused (Sec. IV-A, Eq. 1, Fig. 6)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.terms import Lesion
-
-CLASSES = len(Lesion) + 1
-"""The four lesion types and, last, the background (reading R3)."""
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.losses import (
+    LesionLabels,
+    LossWeights,
+    dice_loss,
+    lesion_cross_entropy_loss,
+    segmentation_loss,
+)
+from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, Segmenter
+from deepmtdr.model.preprocessing import local_contrast
 
 LayerFactory = Callable[[int, int], nn.Module]
-"""Made from the channels that come in and those that go out."""
+"""Makes a layer from its numbers of input and output channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +30,7 @@ class SegmentationConfig:
     """Size of the lesion segmentation subnet."""
 
     width: int = 64
-    """Channels at stride 1; they double at each of the strides 2, 4, 8, 16 (the authors' 64; reading R4)."""
+    """Channels at stride 1; they double at each of the strides 2, 4, 8, 16 (the authors' 64; interpretation R4)."""
     gamma: tuple[float, float, float, float, float] = (0.4, 0.2, 0.2, 0.2, 1.0)
     """Weights of the five scales in Eq. (1), from stride 16 to stride 1."""
 
@@ -65,7 +71,7 @@ class MultiScaleBlock(nn.Sequential):
 
 
 class UpTransition(nn.Module):
-    """Nearest x2, multi-scale convolution, the skip beside it, multi-scale block."""
+    """Nearest x2, multi-scale convolution, concatenation with the skip, multi-scale block."""
 
     def __init__(self, channels_in: int, channels_out: int, conv: LayerFactory, block: LayerFactory) -> None:
         super().__init__()
@@ -73,7 +79,7 @@ class UpTransition(nn.Module):
         self.block = block(2 * channels_out, channels_out)
 
     def forward(self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b d H W"]) -> Float[Tensor, "b d H W"]:
-        """Bring the coarse features up beside the finer ones."""
+        """Enlarge the coarse features and combine them with the finer ones."""
         x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
         return self.block(torch.cat([self.rise(x), skip], dim=1))
 
@@ -81,11 +87,11 @@ class UpTransition(nn.Module):
 def fuse_scales(
     maps: list[Float[Tensor, "b k _ _"]], gamma: tuple[float, ...], size: tuple[int, int]
 ) -> Float[Tensor, "b k H W"]:
-    r"""Eq. (1): softmax(sum_i gamma_i UP(S_i, 2^(5-i))), i from coarse to fine, UP bilinear (reading R3).
+    r"""Eq. (1): softmax(sum_i gamma_i UP(S_i, 2^(5-i))), i from coarse to fine, UP bilinear (interpretation R3).
 
     Args:
         maps: the intermediate segmentation maps, logits, coarse to fine.
-        gamma: one weight a map.
+        gamma: weight of each map.
         size: height and width of the result.
 
     Returns:
@@ -100,40 +106,46 @@ def fuse_scales(
 
 
 LESION_PRIOR = 0.01
-"""Probability of any lesion with which a segmentation network begins: about as many pixels as show one."""
+"""Probability of any lesion in an untrained segmentation network: about the share of pixels that show one."""
 
 
-def init_background_prior(maps: Iterable[nn.Conv2d], weight: float = 1.0) -> None:
-    """Let untrained maps say background nearly everywhere; from equal classes a short training learns little else.
+def init_background_prior(maps: Iterable[nn.Conv2d], weight: float = 1.0, prior: float = LESION_PRIOR) -> None:
+    """Initialise the last layers so that the untrained network predicts background nearly everywhere.
 
-    Their biases become the prior, their weights a tenth of what they are.
+    Starting from equal classes, a short training learns little else. Biases become the logarithm of the prior; weights
+    are divided by 10.
 
     Args:
-        maps: the last layers, which give the logits of the types and the background.
-        weight: the sum of the factors by which their logits are added up.
+        maps: the last layers, which give the logits of the lesion types and, last, the background.
+        weight: sum of the factors by which their logits are added up.
+        prior: probability of any lesion.
     """
-    prior = torch.tensor([LESION_PRIOR / (CLASSES - 1)] * (CLASSES - 1) + [1 - LESION_PRIOR]).log() / weight
     with torch.no_grad():
         for to_map in maps:
+            types = to_map.out_channels - 1
             to_map.weight.mul_(0.1)
-            to_map.bias.copy_(prior)  # pyright: ignore[reportOptionalMemberAccess]
+            to_map.bias.copy_(torch.tensor([prior / types] * types + [1 - prior]).log() / weight)  # pyright: ignore[reportOptionalMemberAccess]
 
 
-class LesionSegmentationSubnet(nn.Module):
-    """Five down-transitions, four up-transitions, a segmentation map from the last DT and from each UT."""
+class LesionSegmentationSubnet(Segmenter):
+    """Five down-transitions, four up-transitions; a segmentation map from the last down- and each up-transition."""
+
+    preprocess = staticmethod(local_contrast)
 
     def __init__(
         self,
+        labels: LabelSet = DIABETIC_RETINOPATHY,
         config: SegmentationConfig | None = None,
         conv: LayerFactory = MultiScaleConv,
         block: LayerFactory = MultiScaleBlock,
     ) -> None:
-        """Build the U.
+        """Build the U-Net.
 
         Args:
+            labels: lesion types that it segments.
             config: its size.
-            conv: the convolution on the way up, from channels to channels; another than the paper's is for studies.
-            block: what each level computes, likewise.
+            conv: convolution of the up-transitions; another than the paper's is for comparisons.
+            block: block of each level; likewise.
         """
         super().__init__()
         self.config = config or SegmentationConfig()
@@ -141,26 +153,27 @@ class LesionSegmentationSubnet(nn.Module):
         coarse_to_fine = zip(widths[:0:-1], widths[-2::-1], strict=True)
         self.down = nn.ModuleList(block(i, o) for i, o in zip([3, *widths], widths, strict=False))
         self.up = nn.ModuleList(UpTransition(i, o, conv, block) for i, o in coarse_to_fine)
-        maps = [nn.Conv2d(width, CLASSES, 1) for width in widths[::-1]]
+        maps = [nn.Conv2d(width, len(labels.lesions) + 1, 1) for width in widths[::-1]]
         init_background_prior(maps, sum(self.config.gamma))
         self.to_map = nn.ModuleList(maps)
 
-    def forward(self, frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 5 h w"]:
+    def forward(self, network_input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
         """Segment the lesions.
 
         Args:
-            frame: super-resolved or HR images as the subnet sees them (`local_contrast`); h and w multiples of 16.
+            network_input: local contrast of SR or HR images; h and w multiples of 16.
 
         Returns:
-            Probabilities of MA, HE, EX, SE and background, summing to 1 in each pixel.
+            Probabilities of the lesion types and, last, the background (interpretation R3); their sum is 1 in each
+            pixel.
 
         Raises:
             ValueError: if h or w is no multiple of 16.
         """
-        height, width = frame.shape[-2:]
+        height, width = network_input.shape[-2:]
         if height % 16 or width % 16:
             raise ValueError(f"segmentation subnet: frame of {height}x{width} px, expected multiples of 16")
-        skips, x = [], frame
+        skips, x = [], network_input
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))
             skips.append(x)
@@ -169,3 +182,11 @@ class LesionSegmentationSubnet(nn.Module):
             x = transition(x, skip)
             maps.append(to_map(x))
         return fuse_scales(maps, self.config.gamma, (height, width))
+
+    def loss(
+        self, classes: Float[Tensor, "b k h w"], labels: LesionLabels, weights: LossWeights = DEFAULT_WEIGHTS
+    ) -> Float[Tensor, ""]:
+        """Eq. (8) and pixel-wise cross-entropy."""
+        lesions = classes[:, :-1]
+        dice, cross_entropy = dice_loss(lesions, *labels), lesion_cross_entropy_loss(lesions, *labels)
+        return segmentation_loss(dice, cross_entropy, classes.new_zeros(()), weights)
