@@ -236,7 +236,7 @@ def test_a_small_subnet_learns_to_find_lesions_on_drawings_it_never_saw() -> Non
     rng = np.random.default_rng(0)
     grades = (Grade.MODERATE, Grade.SEVERE, Grade.PROLIFERATIVE)
     images, masks = map(torch.stack, zip(*(framed(seed, grades[seed % 3]) for seed in range(36)), strict=True))
-    subnet = LesionSegmentationSubnet(SegmentationConfig(width=8))
+    subnet = LesionSegmentationSubnet(config=SegmentationConfig(width=8))
     optimiser = torch.optim.AdamW(subnet.parameters(), lr=3e-3)
     everything = torch.ones(BATCH, 4, dtype=torch.bool)
     for _ in range(STEPS):
