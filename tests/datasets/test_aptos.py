@@ -28,7 +28,7 @@ def test_set_has_no_official_sides_and_its_unlabelled_testing_photographs_are_no
 
 
 def test_contradictions_are_errors_that_name_the_place(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="train_images: expected a folder"):
+    with pytest.raises(DataError, match="train_images: cannot be listed"):
         read_aptos(tmp_path)
     with pytest.raises(DataError, match=r"train\.csv, row 2: expected a grade 0-4, found '-1'"):
         read_aptos(dataset_trees.make_aptos(tmp_path, {"a": -1}))

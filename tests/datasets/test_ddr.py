@@ -17,6 +17,7 @@ from deepmtdr.datasets.ddr import (
 from deepmtdr.datasets.layout import count_labels
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.terms import Lesion
 
 
@@ -68,7 +69,7 @@ def test_type_without_a_file_is_one_that_was_looked_for_and_not_found(tmp_path: 
     root = dataset_trees.make_ddr_segmentation(tmp_path, test=["a"])
     (root / "lesion_segmentation/test/label/SE/a.tif").unlink()
     (sample,) = read_ddr_segmentation(root, "test")
-    assert sample.annotated == (True,) * 4
+    assert sample.annotated(DIABETIC_RETINOPATHY) == (True,) * 4
     assert sample.lesion_masks[Lesion.SE] is None
 
 
@@ -76,7 +77,7 @@ def test_photograph_of_both_parts_is_one_sample_with_masks_and_grade(tmp_path: P
     samples = read_ddr(dataset_trees.make_ddr(tmp_path))
     assert len(samples) == len(_by_name(samples)) == 6
     both = _by_name(samples)["20170413102628830"]
-    assert (both.grade, both.annotated) == (3, (True,) * 4)
+    assert (both.grade, both.annotated(DIABETIC_RETINOPATHY)) == (3, (True,) * 4)
     assert both.photograph == tmp_path / "lesion_segmentation/test/image/20170413102628830.jpg", "masks are of its size"
     assert _by_name(samples)["007-2846-100"].grade is None, "annotated, and graded by nobody"
     assert not _by_name(samples)["007-0004-000"].lesion_masks
@@ -110,14 +111,14 @@ def test_line_that_is_no_name_and_label_names_file_and_row(tmp_path: Path, line:
 def test_missing_list_and_missing_side_are_named(tmp_path: Path) -> None:
     root = dataset_trees.make_ddr_grading(tmp_path)
     (root / "DR_grading/test.txt").unlink()
-    with pytest.raises(DataError, match=r"test\.txt: expected a list of labels"):
+    with pytest.raises(DataError, match=r"test\.txt: cannot be read"):
         read_ddr(root)
     (root / "DR_grading/test").rmdir()
-    with pytest.raises(DataError, match="DR_grading/test: expected a folder"):
+    with pytest.raises(DataError, match="DR_grading/test: cannot be listed"):
         read_ddr(root)
     root = dataset_trees.make_ddr_segmentation(tmp_path / "s")
     (root / "lesion_segmentation/train/label/HE").rmdir()
-    with pytest.raises(DataError, match="train/label/HE: expected a folder"):
+    with pytest.raises(DataError, match="train/label/HE: cannot be listed"):
         read_ddr(root)
 
 
@@ -134,7 +135,7 @@ def test_photographs_and_lines_have_to_match(tmp_path: Path) -> None:
 
 def test_photograph_twice_is_an_error_in_a_list_and_over_two_folders(tmp_path: Path) -> None:
     root = dataset_trees.make_ddr_grading(tmp_path, train=["a.jpg 0", "a.jpg 1"])
-    with pytest.raises(DataError, match=r"train\.txt, row 2: a for the second time"):
+    with pytest.raises(DataError, match=r"train\.txt, row 2: found a for the second time"):
         read_ddr(root)
     dataset_trees.make_ddr_grading(tmp_path / "b", train=["a.jpg 0"], test=["a.jpg 0"])
     with pytest.raises(DataError, match=r"train/a\.jpg and .*test/a\.jpg: two photographs named a"):
@@ -144,7 +145,7 @@ def test_photograph_twice_is_an_error_in_a_list_and_over_two_folders(tmp_path: P
 def test_mask_without_photograph_is_an_error(tmp_path: Path) -> None:
     root = dataset_trees.make_ddr_segmentation(tmp_path, train=["a"])
     dataset_trees.touch(root / "lesion_segmentation/train/label/EX", "b.tif")
-    with pytest.raises(DataError, match=r"EX/b\.tif: a mask without a photograph; expected one named b"):
+    with pytest.raises(DataError, match=r"EX/b\.tif: a mask without a photograph; expected a photograph named b"):
         read_ddr(root)
 
 

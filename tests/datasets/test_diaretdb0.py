@@ -34,7 +34,7 @@ def test_presence_is_read_in_the_lesions_own_order(tmp_path: Path) -> None:
 def test_contradictions_are_errors_that_name_the_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels\.csv, row 2: expected 0 or 1 in hardexudates, found 'yes'"):
         read_diaretdb0(dataset_trees.make_diaretdb0(tmp_path, ["image001,0,0,yes,0,0"]))
-    with pytest.raises(DataError, match="row 3: image001 for the second time"):
+    with pytest.raises(DataError, match="row 3: found image001 for the second time"):
         read_diaretdb0(dataset_trees.make_diaretdb0(tmp_path, ["image001,0,0,0,0,0", "image001,1,0,0,0,0"]))
     root = dataset_trees.make_diaretdb0(tmp_path, ["image001,0,0,0,0,0"])
     dataset_trees.touch(root / "images", "image009.jpg")

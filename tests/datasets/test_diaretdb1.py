@@ -51,7 +51,7 @@ def test_contradictions_are_errors_that_name_the_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no row for 1 photographs, the first is .*image004\.png"):
         read_diaretdb1(root)
     dataset_trees.write_table(root / "resources/testdatasets/testset.txt", "image003.png", "", "image002.png")
-    with pytest.raises(DataError, match=r"testset\.txt, row 3: image002 for the second time"):
+    with pytest.raises(DataError, match=r"testset\.txt, row 3: found image002 for the second time"):
         read_diaretdb1(root)
     dataset_trees.write_table(
         root / "resources/testdatasets/testset.txt", "image003.png", "image004.png", "image005.png"
@@ -61,15 +61,15 @@ def test_contradictions_are_errors_that_name_the_place(tmp_path: Path) -> None:
 
 
 def test_missing_folders_and_lists_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="ddb1_fundusimages: expected a folder"):
+    with pytest.raises(DataError, match="ddb1_fundusimages: cannot be listed"):
         read_diaretdb1(tmp_path)
     root = dataset_trees.make_diaretdb1(tmp_path)
     (root / "resources/testdatasets/testset.txt").unlink()
-    with pytest.raises(DataError, match=r"testset\.txt: expected a list of photographs"):
+    with pytest.raises(DataError, match=r"testset\.txt: cannot be read"):
         read_diaretdb1(root)
     root = dataset_trees.make_diaretdb1(tmp_path / "b")
     (root / "resources/images/ddb1_groundtruth/hemorrhages").rename(root / "elsewhere")
-    with pytest.raises(DataError, match="hemorrhages: expected a folder"):
+    with pytest.raises(DataError, match="hemorrhages: cannot be listed"):
         read_diaretdb1(root)
 
 

@@ -10,6 +10,7 @@ import dataset_trees
 from deepmtdr.datasets.e_ophtha import read_e_ophtha, read_e_ophtha_part
 from deepmtdr.datasets.layout import count_labels
 from deepmtdr.errors import DataError
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.terms import Lesion
 
 
@@ -37,7 +38,7 @@ def test_photograph_of_both_parts_is_one_sample_with_both_types(root: Path) -> N
         Lesion.MA: masks / "E0000404/C1.png",
     }
     assert samples["E0000405_C2"].lesion_masks == {Lesion.EX: None, Lesion.MA: masks / "E0000405/C2.png"}
-    assert samples["E0000405_C3"].annotated == (True, False, False, False)
+    assert samples["E0000405_C3"].annotated(DIABETIC_RETINOPATHY) == (True, False, False, False)
 
 
 def test_healthy_is_what_every_part_calls_healthy(root: Path) -> None:
@@ -77,7 +78,7 @@ def test_photograph_without_mask_and_mask_without_photograph_are_errors(root: Pa
         read_e_ophtha(root)
     (root / "e_optha_EX/EX/E0000404/C5.jpg").unlink()
     dataset_trees.touch(root / "e_optha_EX/Annotation_EX/E0000404", "C6_EX.png")
-    with pytest.raises(DataError, match=r"C6_EX\.png: a mask without a photograph; expected one named C6"):
+    with pytest.raises(DataError, match=r"C6_EX\.png: a mask without a photograph; expected a photograph named C6"):
         read_e_ophtha(root)
     (root / "e_optha_EX/Annotation_EX/E0000404/C6_EX.png").unlink()
     dataset_trees.touch(root / "e_optha_EX/Annotation_EX/E0000499", "C7_EX.png")
@@ -93,9 +94,9 @@ def test_photograph_that_is_healthy_and_not_is_an_error(root: Path) -> None:
 
 def test_missing_folders_are_named(root: Path) -> None:
     (root / "e_optha_EX/healthy").rename(root / "elsewhere")
-    with pytest.raises(DataError, match="e_optha_EX/healthy: expected a folder"):
+    with pytest.raises(DataError, match="e_optha_EX/healthy: cannot be listed"):
         read_e_ophtha(root)
     (root / "elsewhere").rename(root / "e_optha_EX/healthy")
     (root / "e_optha_EX/Annotation_EX/E0000404").rename(root / "elsewhere")
-    with pytest.raises(DataError, match="Annotation_EX/E0000404: expected a folder"):
+    with pytest.raises(DataError, match="Annotation_EX/E0000404: cannot be listed"):
         read_e_ophtha(root)

@@ -39,7 +39,7 @@ def test_what_is_written_is_mapped_and_any_viewer_opens_it(
 
 def test_what_is_no_prepared_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
-    with pytest.raises(DataError, match=r"x\.tif: expected a prepared file"):
+    with pytest.raises(DataError, match=r"x\.tif: not a prepared file"):
         memmap_tiff(path)
     Image.new("RGB", (64, 64)).save(path, compression="tiff_lzw")
     with pytest.raises(DataError, match="uncompressed 8-bit TIFF"):

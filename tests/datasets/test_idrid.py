@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import dataset_trees
+from deepmtdr.csv_tables import read_table
 from deepmtdr.datasets.idrid import (
     ALSO_GRADED,
     EXPECTED_GRADING,
@@ -20,9 +21,10 @@ from deepmtdr.datasets.idrid import (
     read_idrid_grading,
     read_idrid_segmentation,
 )
-from deepmtdr.datasets.layout import LabelCounts, count_labels, read_table
+from deepmtdr.datasets.layout import LabelCounts, count_labels
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.terms import Grade, Lesion
 
 
@@ -41,14 +43,17 @@ def test_segmentation_layout_gives_masks_and_none_where_no_lesion_is(root: Path)
     masks = samples["IDRiD_53"].lesion_masks
     assert masks[Lesion.SE] == root / dataset_trees.MASKS / "4. Soft Exudates/IDRiD_53_SE.tif"
     assert masks[Lesion.HE] is None
-    assert all(sample.annotated == (True,) * 4 and sample.dataset == "idrid" for sample in samples.values())
+    assert all(
+        sample.annotated(DIABETIC_RETINOPATHY) == (True,) * 4 and sample.dataset == "idrid"
+        for sample in samples.values()
+    )
 
 
 def test_grading_layout_gives_grades_and_no_annotation(root: Path) -> None:
     samples = read_idrid_grading(root)
     grades = {"001": 3, "012": 3, "021": 1, "082": 2, "391": 2}
     assert {sample.name[-3:]: sample.grade for sample in samples} == grades
-    assert not any(any(sample.annotated) for sample in samples)
+    assert not any(any(sample.annotated(DIABETIC_RETINOPATHY)) for sample in samples)
 
 
 def test_one_photograph_under_two_names_is_one_patient(root: Path) -> None:
@@ -80,15 +85,15 @@ def test_row_of_an_unknown_photograph_in_the_table_of_twins_is_an_error(root: Pa
 def test_joined_reader_has_each_photograph_of_both_layouts_once(root: Path) -> None:
     samples = _by_name(read_idrid(root))
     assert list(samples) == ["IDRiD_04", "IDRiD_05", "IDRiD_53", "IDRiD_001", "IDRiD_021", "IDRiD_391"]
-    assert samples["IDRiD_05"].grade is Grade.MODERATE
-    assert samples["IDRiD_53"].grade is Grade.SEVERE
+    assert samples["IDRiD_05"].grade == Grade.MODERATE
+    assert samples["IDRiD_53"].grade == Grade.SEVERE
     assert samples["IDRiD_04"].grade is None, "nobody graded it: absent, not 0"
 
 
 def test_same_photograph_table_is_read_when_it_lies_beside(root: Path) -> None:
     header = "segmentation_image,grading_image,retinopathy_grade"
     dataset_trees.write_table(root / "same_photograph.csv", header, "IDRiD_04,IDRiD_001,3")
-    assert _by_name(read_idrid_segmentation(root))["IDRiD_04"].grade is Grade.SEVERE
+    assert _by_name(read_idrid_segmentation(root))["IDRiD_04"].grade == Grade.SEVERE
     samples = _by_name(read_idrid(root))
     assert "IDRiD_001" not in samples
     assert samples["IDRiD_04"].patient == "idrid/001"
@@ -140,7 +145,7 @@ def test_testing_part_of_one_layout_is_read_without_the_other(root: Path, tmp_pa
 def test_contradiction_in_the_testing_part_is_an_error(root: Path) -> None:
     dataset_trees.make_idrid_testing_grading(root)
     (root / dataset_trees.TESTING_TABLE).unlink()
-    with pytest.raises(DataError, match=r"Testing Labels\.csv: expected a label table"):
+    with pytest.raises(DataError, match=r"Testing Labels\.csv: cannot be read"):
         read_idrid(root)
 
 
@@ -159,7 +164,7 @@ def test_mask_without_photograph_is_an_error(root: Path) -> None:
 
 def test_mask_of_another_lesion_type_is_an_error(root: Path) -> None:
     dataset_trees.touch(root / dataset_trees.MASKS / "2. Haemorrhages", "IDRiD_53_EX.tif")
-    with pytest.raises(DataError, match=r"IDRiD_53_EX\.tif: expected a mask of haemorrhages"):
+    with pytest.raises(DataError, match=r"IDRiD_53_EX\.tif: not the name of a mask of haemorrhages"):
         read_idrid(root)
 
 
@@ -167,7 +172,7 @@ def test_missing_mask_folder_is_an_error_not_an_absence_of_lesions(root: Path) -
     folder = root / dataset_trees.MASKS / "4. Soft Exudates"
     (folder / "IDRiD_53_SE.tif").unlink()
     folder.rmdir()
-    with pytest.raises(DataError, match="Soft Exudates: expected a folder"):
+    with pytest.raises(DataError, match="Soft Exudates: cannot be listed"):
         read_idrid_segmentation(root)
 
 

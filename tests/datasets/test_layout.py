@@ -1,4 +1,4 @@
-"""Folders and label tables: what is there is read, what is wrong is named with file and row."""
+"""Folders and label tables of data sets: contents, and errors that name file and row."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from deepmtdr.datasets.layout import (
     find_masks,
     parse_grade,
     photograph_name,
-    read_column_names,
     read_grades,
-    read_table,
 )
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
@@ -31,7 +29,7 @@ def test_files_are_found_by_stem_and_other_files_are_left_out(tmp_path: Path) ->
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere: expected a folder"):
+    with pytest.raises(DataError, match="nowhere: cannot be listed"):
         find_files(tmp_path / "nowhere")
 
 
@@ -65,55 +63,12 @@ def test_masks_are_found_by_the_photographs_name_with_the_ending_they_may_have(t
     photographs = {"a": Path("a.jpg"), "b": Path("b.jpg")}
     found = find_masks(tmp_path, Lesion.EX, photographs, ("_EX", ""))
     assert found == {"a": tmp_path / "a_EX.png", "b": tmp_path / "b.png"}
-    with pytest.raises(DataError, match=r"b\.png: expected a mask of hard exudates, whose name ends in _EX"):
+    with pytest.raises(
+        DataError, match=r"b\.png: not the name of a mask of hard exudates; expected a name that ends in _EX"
+    ):
         find_masks(tmp_path, Lesion.EX, photographs, ("_EX",))
-    with pytest.raises(DataError, match=r"b\.png: a mask without a photograph; expected one named b"):
+    with pytest.raises(DataError, match=r"b\.png: a mask without a photograph; expected a photograph named b"):
         find_masks(tmp_path, Lesion.EX, {"a": Path("a.jpg")}, ("_EX", ""))
-
-
-def test_table_loses_byte_order_mark_spaces_empty_columns_and_blank_lines(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_bytes(b"\xef\xbb\xbfname , grade,,\r\n a, 1,,\r\n,,,\r\nb,2,,\r\n")
-    rows = list(read_table(path, ("name", "grade")))
-    assert rows == [(f"{path}, row 2", {"name": "a", "grade": "1"}), (f"{path}, row 4", {"name": "b", "grade": "2"})]
-
-
-def test_semicolons_part_cells_where_the_header_has_no_comma(tmp_path: Path) -> None:
-    write_table(tmp_path / "t.csv", "left;right", "a,1.png;b.png")
-    assert [row for _, row in read_table(tmp_path / "t.csv", ("right", "left"))] == [
-        {"right": "b.png", "left": "a,1.png"}
-    ]
-    write_table(tmp_path / "t.csv", "name,note", "a,b;c")
-    assert [row for _, row in read_table(tmp_path / "t.csv", ("note",))] == [{"note": "b;c"}]
-
-
-def test_columns_are_those_that_have_a_name(tmp_path: Path) -> None:
-    write_table(tmp_path / "t.csv", " name , grade,,", "a,1,,")
-    assert read_column_names(tmp_path / "t.csv") == ["name", "grade"]
-
-
-def test_missing_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"labels\.csv: expected a label table"):
-        list(read_table(tmp_path / "labels.csv", ("image",)))
-
-
-@pytest.mark.parametrize("content", [b"", b"image\na\n", b"x,y\n"])
-def test_missing_column_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "t.csv").write_bytes(content)
-    with pytest.raises(DataError, match=r"row 1: expected the columns image, level; .*level not found"):
-        list(read_table(tmp_path / "t.csv", ("image", "level")))
-
-
-def test_row_that_ends_too_early_is_named(tmp_path: Path) -> None:
-    write_table(tmp_path / "t.csv", "image,level", "a,1", "b")
-    with pytest.raises(DataError, match="row 3: expected at least 2 cells, found 1"):
-        list(read_table(tmp_path / "t.csv", ("image", "level")))
-
-
-def test_table_that_is_no_text_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(DataError, match="expected a CSV table in UTF-8"):
-        list(read_table(tmp_path / "t.csv", ("image",)))
 
 
 @pytest.mark.parametrize("text", ["5", "-1", "", "1.0", "two", "²"])
@@ -124,7 +79,7 @@ def test_grade_out_of_range_is_named_with_file_and_row(text: str) -> None:
 
 def test_photograph_in_two_rows_is_an_error(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", "image,level", "a,1", "b,0", "a,1")
-    with pytest.raises(DataError, match="row 4: a for the second time"):
+    with pytest.raises(DataError, match="row 4: found a for the second time"):
         read_grades(tmp_path / "t.csv", "image", "level")
 
 

@@ -48,7 +48,7 @@ def test_pairs_may_name_photographs_that_a_copy_lacks_but_not_lack_one(tmp_path:
     ):
         read_messidor2(root)
     dataset_trees.write_table(root / "messidor-2.csv", "left;right", "a.png;b.png", "c.png;a.PNG")
-    with pytest.raises(DataError, match=r"messidor-2\.csv, row 3: a\.PNG for the second time"):
+    with pytest.raises(DataError, match=r"messidor-2\.csv, row 3: found a for the second time"):
         read_messidor2(root)
 
 
@@ -85,13 +85,13 @@ def test_photographs_and_rows_have_to_match(tmp_path: Path) -> None:
 
 
 def test_row_twice_and_missing_files_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="IMAGES: expected a folder"):
+    with pytest.raises(DataError, match="IMAGES: cannot be listed"):
         read_messidor2(tmp_path)
     dataset_trees.touch(tmp_path / "IMAGES", "a.png")
-    with pytest.raises(DataError, match=r"messidor_data\.csv: expected a label table"):
+    with pytest.raises(DataError, match=r"messidor_data\.csv: cannot be read"):
         read_messidor2(tmp_path)
     header = "image_id,adjudicated_dr_grade,adjudicated_gradable"
-    with pytest.raises(DataError, match=r"row 3: a\.PNG for the second time"):
+    with pytest.raises(DataError, match=r"row 3: found a for the second time"):
         dataset_trees.write_table(tmp_path / "messidor_data.csv", header, "a.png,0,1", "a.PNG,1,1")
         read_messidor2(tmp_path)
 

@@ -55,7 +55,7 @@ def test_either_part_is_enough_and_none_is_an_error(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ("a,1,,", "row 2: expected negative or positive in label, found '1'"),
-        ("a,negative,,left", "row 2: expected L or R or nothing in eye, found 'left'"),
+        ("a,negative,,both", "row 2: expected L, left, OS, OG, R, right, OD or nothing as eye, found 'both'"),
     ],
 )
 def test_contradictions_in_a_row_name_file_and_row(tmp_path: Path, row: str, message: str) -> None:
@@ -68,7 +68,7 @@ def test_contradictions_in_a_row_name_file_and_row(tmp_path: Path, row: str, mes
 def test_photographs_and_rows_have_to_match(tmp_path: Path) -> None:
     root = dataset_trees.make_real_lr(tmp_path)
     dataset_trees.write_table(root / "hospital/labels.csv", "image,label", "a,negative", "a.jpg,negative")
-    with pytest.raises(DataError, match=r"labels\.csv, row 3: a for the second time"):
+    with pytest.raises(DataError, match=r"labels\.csv, row 3: found a for the second time"):
         read_real_lr(root)
     dataset_trees.write_table(root / "hospital/labels.csv", "image,label", "a,negative")
     with pytest.raises(DataError, match=r"labels\.csv: no row for 1 photographs, the first is .*b\.png"):

@@ -23,6 +23,7 @@ from deepmtdr.datasets.split import (
     write_split,
 )
 from deepmtdr.errors import DataError, RecipeError
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.terms import Grade, Lesion
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
@@ -73,7 +74,7 @@ def test_every_stratum_is_divided_in_proportion() -> None:
     parts = split_by_patient(_cohort("a", range(200)), FRACTIONS, seed=1)
     for side, share in FRACTIONS.items():
         graded_4 = sum(s.grade == 4 for s in parts[side])
-        annotated = len(_patients([s for s in parts[side] if any(s.annotated)]))
+        annotated = len(_patients([s for s in parts[side] if any(s.annotated(DIABETIC_RETINOPATHY))]))
         assert len(parts[side]) == pytest.approx(400 * share, abs=2)
         assert graded_4 == pytest.approx(40 * share, abs=2)
         assert annotated == pytest.approx(20 * share, abs=2)
@@ -158,13 +159,13 @@ def test_written_split_is_sorted_and_plain(tmp_path: Path) -> None:
 def test_patient_moved_across_a_split_by_hand_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "split.csv"
     dataset_trees.write_table(path, "dataset,name,patient,grade,split", "a,1_left,a/1,0,train", "b,1_right,a/1,0,test")
-    with pytest.raises(DataError, match="patient a/1 stands on two sides, train and test"):
+    with pytest.raises(DataError, match="patient a/1 is in two splits, train and test"):
         read_split(path)
     one = _cohort("a", range(1))
-    with pytest.raises(DataError, match="patient a/0 stands on two sides"):
+    with pytest.raises(DataError, match="patient a/0 is in two splits"):
         write_split(path, {"train": one[:1], "test": one[1:]})
     table = {("a", s.name): SplitRow(s.patient, s.grade, side) for s, side in zip(one, ("train", "test"), strict=True)}
-    with pytest.raises(DataError, match="patient a/0 stands on two sides"):
+    with pytest.raises(DataError, match="patient a/0 is in two splits"):
         apply_split(one, table)
     assert "1_left" in path.read_text(), "what stood in the file is not lost"
 
@@ -173,9 +174,9 @@ def test_split_that_does_not_fit_the_photographs_is_an_error() -> None:
     samples = [_sample("a", "1", "a/1", 2), _sample("a", "2", "a/2", 0)]
     table = {("a", s.name): SplitRow(s.patient, s.grade, "train") for s in samples}
     assert apply_split(samples, table) == {"train": samples}
-    with pytest.raises(DataError, match="names 1 photographs that were not given, the first is a/2"):
+    with pytest.raises(DataError, match="1 photographs of the split are missing in the data set, the first is a/2"):
         apply_split(samples[:1], table)
-    with pytest.raises(DataError, match=r"3\.jpg: a/3 does not stand in the split"):
+    with pytest.raises(DataError, match=r"3\.jpg: a/3 is not in the split"):
         apply_split([*samples, _sample("a", "3", "a/3")], table)
     with pytest.raises(DataError, match="found patient a/1, grade 3; the split expects patient a/1, grade 2"):
         apply_split([replace(samples[0], grade=Grade.SEVERE), samples[1]], table)
@@ -184,7 +185,7 @@ def test_split_that_does_not_fit_the_photographs_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("a,1,a/1,9,train", "row 2: expected a grade 0-4, found '9'"),
+        ("a,1,a/1,-1,train", "row 2: expected a grade such as 0, or nothing, found '-1'"),
         ("a,1,a/1,0,", "row 2: expected a patient and a split"),
         ("a,1,a/1,0", "row 2: expected at least 5 cells, found 4"),
     ],
@@ -239,7 +240,7 @@ def test_a_set_that_is_for_testing_alone_is_not_divided() -> None:
 
 def test_an_official_split_that_leaks_is_an_error() -> None:
     leaking = [*_official("train", range(5)), *(replace(s, name=f"t{s.name}") for s in _official("test", range(4, 9)))]
-    with pytest.raises(DataError, match="patient a/4 stands on two sides, train and test"):
+    with pytest.raises(DataError, match="patient a/4 is in two splits, train and test"):
         split_by_patient(leaking, FRACTIONS, seed=0)
 
 
@@ -248,7 +249,7 @@ def test_an_official_test_photograph_that_a_written_split_does_not_name_stays_ap
     write_split(tmp_path / "split.csv", split_by_patient(training, {"train": 0.8, "test": 0.2}, seed=0))
     parts = apply_split([*training, *testing], read_split(tmp_path / "split.csv"))
     assert {s.name for s in testing} < {s.name for s in parts["test"]}
-    with pytest.raises(DataError, match="does not stand in the split"):
+    with pytest.raises(DataError, match="is not in the split"):
         apply_split([*training, *_official("train", range(20, 25))], read_split(tmp_path / "split.csv"))
 
 
@@ -326,5 +327,5 @@ def test_real_data_sets_are_divided_without_a_leak(real_data: Path) -> None:
     }
     assert len(both) == 47
     for side, share in FRACTIONS.items():
-        annotated = sum(any(s.annotated) for s in parts[side])
+        annotated = sum(any(s.annotated(DIABETIC_RETINOPATHY)) for s in parts[side])
         assert annotated == pytest.approx(54 * share, abs=2)

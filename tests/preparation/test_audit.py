@@ -20,10 +20,10 @@ def row(name: str, **known: Any) -> ManifestRow:
 
 
 SOUND = [
-    row("a", grade=Grade.MODERATE, ma=12.0, he=0.0, overlap=0.0),
-    row("b", grade=Grade.NEGATIVE, ma=0.0),
+    row("a", grade=2, areas={"MA": 12.0, "HE": 0.0}, overlap=0.0),
+    row("b", grade=0, areas={"MA": 0.0}),
     row("c", patient="pd", split="test"),
-    row("d", patient="pd", split="test", grade=Grade.SEVERE),
+    row("d", patient="pd", split="test", grade=3),
 ]
 
 
@@ -38,9 +38,9 @@ def test_a_sound_set_has_no_finding() -> None:
         ({"status": "unreadable", "problem": "why"}, ("unreadable", ("x",), "why")),
         ({"status": "no_fov", "problem": "dark"}, ("no_fov", ("x",), "dark")),
         ({"status": "bad_mask", "problem": "90 px"}, ("bad_mask", ("x",), "90 px")),
-        ({"grade": Grade.MODERATE, "ma": 0.0, "ex": 0.0}, ("black_masks", ("x",), "grade 2, 2 types annotated")),
-        ({"grade": Grade.NEGATIVE, "he": 31.0}, ("lesions_at_grade_0", ("x",), "HE 31 px")),
-        ({"overlap": 0.2, "ma": 5.0}, ("overlap", ("x",), "20.0% of the lesion pixels")),
+        ({"grade": 2, "areas": {"MA": 0.0, "EX": 0.0}}, ("black_masks", ("x",), "grade 2, 2 types annotated")),
+        ({"grade": 0, "areas": {"HE": 31.0}}, ("lesions_at_grade_0", ("x",), "HE 31 px")),
+        ({"overlap": 0.2, "areas": {"MA": 5.0}}, ("overlap", ("x",), "20.0% of the lesion pixels")),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -48,7 +48,7 @@ def test_each_fault_of_a_photograph_is_found(fault: dict[str, Any], expected: Fi
     assert audit([*SOUND, row("x", **fault)]) == [expected]
 
 
-@pytest.mark.parametrize("known", [{"grade": Grade.MILD, "ma": 0.0}, {"ma": 0.0}, {"grade": Grade.SEVERE}])
+@pytest.mark.parametrize("known", [{"grade": 1, "areas": {"MA": 0.0}}, {"areas": {"MA": 0.0}}, {"grade": 3}])
 def test_black_masks_are_no_fault_where_no_lesion_has_to_be(known: dict[str, Any]) -> None:
     assert audit([row("x", **known)]) == []
 
@@ -59,7 +59,7 @@ def test_a_patient_moved_across_the_split_by_hand_is_found() -> None:
 
 
 def test_one_file_under_two_names_is_found_with_what_it_contradicts() -> None:
-    twin = replace(SOUND[0], name="x", grade=Grade.SEVERE, split="test", patient="px")
+    twin = replace(SOUND[0], name="x", grade=3, split="test", patient="px")
     assert audit([*SOUND, twin]) == [
         Finding("duplicate", ("a", "x"), f"SHA-256 {SOUND[0].sha256[:12]}"),
         Finding("conflict", ("a", "x"), "grades 2, 3"),
@@ -74,6 +74,6 @@ def test_a_photograph_that_looks_like_another_is_found() -> None:
 
 
 def test_findings_come_in_the_order_of_the_kinds() -> None:
-    rows = [row("z", status="unreadable"), row("a", overlap=0.5, ma=1.0), row("b", status="no_fov")]
+    rows = [row("z", status="unreadable"), row("a", overlap=0.5, areas={"MA": 1.0}), row("b", status="no_fov")]
     assert [finding.kind for finding in audit(rows)] == ["unreadable", "no_fov", "overlap"]
     assert list(FINDING_KINDS)[:4] == ["counts", "unreadable", "no_fov", "bad_mask"]

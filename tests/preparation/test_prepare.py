@@ -20,9 +20,10 @@ from PIL import Image
 
 from deepmtdr.datasets.catalogue import read_datasets
 from deepmtdr.datasets.frames import memmap_tiff, read_lesion_masks
-from deepmtdr.datasets.prepared import MANIFEST, ManifestRow, PreparedSet, read_prepared
+from deepmtdr.datasets.prepared import MANIFEST, PreparedSet, read_prepared
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.preparation import prepare as preparing
 from deepmtdr.preparation.prepare import JOURNAL_NAME, prepare
@@ -77,13 +78,13 @@ def test_masks_lie_where_the_lesion_lies_and_keep_its_area(tmp_path: Path, sampl
     done = prepared(tmp_path, sample)
     masks = done.frames()[0].lesion_masks
     assert masks is not None and masks.shape == (4, SIZE, SIZE)
-    area = (masks[Lesion.MA] / 255).sum()
+    area = (masks[0] / 255).sum()
     assert area == pytest.approx((20 * SIZE / 80) ** 2, rel=0.1)
-    rows, columns = np.nonzero(masks[Lesion.MA])
+    rows, columns = np.nonzero(masks[0])
     assert (rows.mean(), columns.mean()) == pytest.approx((SIZE / 2 - 0.5, SIZE / 2 - 0.5), abs=1)
-    assert not masks[[Lesion.HE, Lesion.EX, Lesion.SE]].any()
-    assert done.rows[0].areas == (pytest.approx(area), 0.0, None, None)
-    assert done.samples()[0].annotated == (True, True, False, False)
+    assert not masks[1:].any()
+    assert done.rows[0].areas == {"MA": pytest.approx(area), "HE": 0.0}
+    assert done.samples()[0].annotated(DIABETIC_RETINOPATHY) == (True, True, False, False)
 
 
 @pytest.mark.parametrize(("side", "scale"), [(160, 1), (80, 1), (50, 2), (40, 2)], ids=str)
@@ -98,7 +99,7 @@ def test_masks_of_a_low_resolution_photograph_lie_in_the_hr_frame(tmp_path: Path
     known = {Lesion.SE: write_mask(tmp_path / "m.png", (48, 68), 9)}
     (frame,) = prepared(tmp_path, plain(write_photograph(tmp_path / "x.png", 48), lesion_masks=known)).frames()
     assert frame.scale == 2 and frame.lesion_masks is not None
-    assert frame.lesion_masks.shape == (4, SIZE, SIZE) and frame.lesion_masks[Lesion.SE].any()
+    assert frame.lesion_masks.shape == (4, SIZE, SIZE) and frame.lesion_masks[3].any()
 
 
 def test_a_large_jpeg_decoded_in_part_gives_the_same_square_and_nearly_the_same_pixels(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_large_jpeg_decoded_in_part_gives_the_same_square_and_nearly_the_same_
 
 
 def test_the_manifest_says_what_is_known_and_where_everything_lies(tmp_path: Path, sample: Sample) -> None:
-    done = prepared(tmp_path, sample, sides={"x": "test"})
+    done = prepared(tmp_path, sample, splits={"x": "test"})
     (row,) = done.rows
     assert (row.source, row.file, row.split, row.status) == ("x.png", "x", "test", "ok")
     assert row.sha256 == hashlib.sha256((tmp_path / "x.png").read_bytes()).hexdigest()
@@ -132,7 +133,7 @@ def test_the_manifest_says_what_is_known_and_where_everything_lies(tmp_path: Pat
 
 
 def test_the_manifest_read_again_is_the_one_written(tmp_path: Path, sample: Sample) -> None:
-    known = {"dr_present": True, "side": "train", "lesion_masks": dict.fromkeys(Lesion)}
+    known = {"dr_present": True, "official_split": "train", "lesion_masks": dict.fromkeys(Lesion)}
     (tmp_path / "broken.png").write_bytes(b'no\nphotograph, "quoted"')
     others = (
         plain(write_photograph(tmp_path / "y.png"), "y", **known),
@@ -158,7 +159,7 @@ def test_a_prepared_set_is_read_as_a_data_set_with_masks_that_fit(tmp_path: Path
     (read,) = read_datasets({"folder": done.folder})
     assert read == done.samples()[0] and (read.grade, read.laterality) == (1, "L")
     masks = read_lesion_masks(read, read_photograph(read.photograph).pixels.shape[:2])
-    assert masks[Lesion.MA].sum() == pytest.approx(done.rows[0].ma, rel=0.15)
+    assert masks[Lesion.MA].sum() == pytest.approx(done.rows[0].areas["MA"], rel=0.15)
     assert not masks[Lesion.HE].any() and len(masks) == 2
 
 
@@ -226,7 +227,7 @@ def test_a_full_disk_ends_the_run_with_a_clear_error_and_keeps_what_was_done(
         write(path, pixels)
 
     monkeypatch.setattr(preparing, "write_tiff", full)
-    with pytest.raises(DataError, match=r"y\.tif: cannot be written \(No space left.*run again to go on"):
+    with pytest.raises(DataError, match=r"y\.tif: cannot be written \(No space left.*run again to continue"):
         prepared(tmp_path, sample, other)
     assert not (tmp_path / "out" / MANIFEST).exists()
     monkeypatch.setattr(preparing, "write_tiff", write)
@@ -298,7 +299,7 @@ def test_what_has_changed_is_prepared_anew(
 def test_other_labels_need_no_pixels(tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared(tmp_path, sample)
     monkeypatch.setattr(preparing, "read_photograph", lambda *_, **__: pytest.fail("decoded again"))
-    (row,) = prepared(tmp_path, dataclasses.replace(sample, grade=Grade.SEVERE), sides={"x": "train"}).rows
+    (row,) = prepared(tmp_path, dataclasses.replace(sample, grade=Grade.SEVERE), splits={"x": "train"}).rows
     assert (row.grade, row.split) == (3, "train")
 
 
@@ -367,9 +368,12 @@ def _members(session: int) -> list[int]:
     return living
 
 
-def test_rows_are_frozen_and_the_columns_are_its_fields(tmp_path: Path, sample: Sample) -> None:
+def test_columns_of_the_manifest_stay_as_they_are(tmp_path: Path, sample: Sample) -> None:
     header = (prepared(tmp_path, sample).folder / MANIFEST).read_text(encoding="utf-8").splitlines()[0]
-    assert header.split(",") == [field.name for field in dataclasses.fields(ManifestRow)]
+    assert header == (
+        "name,dataset,status,problem,source,sha256,masks_sha256,patient,laterality,grade,dr_present,ungradable,side,split,"
+        "ma,he,ex,se,overlap,width,height,fov_x,fov_y,fov_side,scale,file,perceptual_hash"
+    )
 
 
 @pytest.mark.data

@@ -152,8 +152,10 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list in UTF-8 ({error})") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a list") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a list in UTF-8 ({error})") from error
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield f"{path}, row {number}", line
