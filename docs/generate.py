@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import inspect
 import json
 import re
 import subprocess
 import sys
 import tempfile
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,26 @@ def reference_page() -> str:
     """Every public name: signature or fields with types, docstring, public methods; read from the source."""
     lines = [REFERENCE_HEAD]
     for name in deepmtdr.__all__:
-        value = getattr(deepmtdr, name)
-        lines += [f"## `{name}`", "", f"From `{value.__module__}`.", ""]
-        node = ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]
-        lines += _class(node) if isinstance(node, ast.ClassDef) else _function(node)
+        module = importlib.import_module(deepmtdr._LAZY_NAMES[name])
+        lines += [f"## `{name}`", "", f"From `{module.__name__}`.", ""]
+        lines += _definition(ast.parse(inspect.getsource(module)).body, name)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _definition(body: Sequence[ast.stmt], name: str) -> list[str]:
+    """A class, function or constant of a module."""
+    for at, node in enumerate(body):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _class(node)
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _function(node)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and name in _names(node):
+            return [_text_below(body, at), ""]
+    raise ValueError(f"{name}: not defined in the module that deepmtdr._LAZY_NAMES gives")
+
+
+def _names(node: ast.Assign | ast.AnnAssign) -> list[str]:
+    return [ast.unparse(target) for target in (node.targets if isinstance(node, ast.Assign) else [node.target])]
 
 
 def _class(node: ast.ClassDef) -> list[str]:
