@@ -1,7 +1,8 @@
-"""Augmentation: geometry alike for image and masks, a camera for the image alone, nothing leaves [0, 1]."""
+"""Augmentation: the same geometry for image and masks, a camera for the image alone, values in [0, 1]."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from torch import Tensor
 from array_frame import ArrayFrame
 from deepmtdr.datasets.frames import Frame
 from deepmtdr.datasets.sample import Sample
+from deepmtdr.labels import DIABETIC_RETINOPATHY
+from deepmtdr.model.preprocessing import image_to_tensor
+from deepmtdr.recipe import Augmentation
 from deepmtdr.terms import Lesion
 from deepmtdr.training.augmentation import (
     gaussian_blur,
@@ -21,13 +25,13 @@ from deepmtdr.training.augmentation import (
     rotate,
     rotation_margin,
     simulate_camera,
-    to_tensor,
     vignette_mask,
 )
 
-CAMERA = {"gain": 0.25, "gamma": 0.25, "blur": 0.6, "noise": 0.01, "jpeg": 45}
-NO_CAMERA = {"gain": 0.0, "gamma": 0.0, "blur": 0.0, "noise": 0.0, "jpeg": 100}
+CAMERA = Augmentation(gain=0.25, gamma=0.25, blur=0.6, noise=0.01, jpeg=45)
+NO_CAMERA = Augmentation(gain=0.0, gamma=0.0, blur=0.0, noise=0.0, jpeg=100)
 SEEDS = range(12)
+HE, EX, SE = (DIABETIC_RETINOPATHY.channel(lesion) for lesion in (Lesion.HE, Lesion.EX, Lesion.SE))
 
 
 def frame(masks: np.ndarray | None, pixels: np.ndarray | None = None, side: int = 64) -> Frame:
@@ -37,7 +41,7 @@ def frame(masks: np.ndarray | None, pixels: np.ndarray | None = None, side: int 
 
 @pytest.fixture
 def twin(rng: np.random.Generator) -> Frame:
-    """Channel 0 of the image is the mask of MA, and so on: whatever geometry does to one, it does to the other."""
+    """A frame whose image channels are its first three masks, so that any difference in geometry shows."""
     masks = rng.integers(0, 256, (4, 64, 64), np.uint8)
     return frame(masks, masks[:3].transpose(1, 2, 0))
 
@@ -47,11 +51,6 @@ def disc(side: int = 64) -> Tensor:
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     inside = np.hypot(y, x) < 0.4 * side
     return torch.from_numpy(inside[None] * np.array([0.6, 0.4, 0.2])[:, None, None]).float()
-
-
-def test_pixels_become_an_image_channel_by_channel() -> None:
-    pixels = np.array([[[255, 0, 51], [0, 102, 0]]], np.uint8)
-    assert torch.allclose(to_tensor(pixels), torch.tensor([[[1.0, 0.0]], [[0.0, 0.4]], [[0.2, 0.0]]]))
 
 
 @pytest.mark.parametrize("zoom", [1.0, 1.5])
@@ -72,20 +71,20 @@ def test_crop_without_zoom_is_a_window_of_the_frame(twin: Frame, seed: int) -> N
 
 def test_crop_of_the_whole_frame_is_the_frame(twin: Frame, rng: np.random.Generator) -> None:
     image, masks = random_crop(twin, 64, 1.0, rng)
-    assert torch.equal(image, to_tensor(twin.pixels))
+    assert torch.equal(image, image_to_tensor(twin.pixels))
     assert twin.lesion_masks is not None
     assert torch.equal(masks, torch.from_numpy(twin.lesion_masks).float() / 255)
 
 
-def test_a_crop_larger_than_the_frame_takes_all_of_it(twin: Frame, rng: np.random.Generator) -> None:
+def test_crop_larger_than_the_frame_takes_all_of_it(twin: Frame, rng: np.random.Generator) -> None:
     image, _ = random_crop(twin, 128, 1.0, rng)
     assert image.shape == (3, 128, 128)
     assert image.mean().item() == pytest.approx(twin.pixels.mean() / 255, abs=0.01)
 
 
-def test_zoom_makes_things_larger_and_smaller() -> None:
+def test_zoom_enlarges_and_reduces() -> None:
     masks = np.zeros((4, 256, 256), np.uint8)
-    masks[Lesion.HE, 112:144, 112:144] = 255  # 1024 px
+    masks[HE, 112:144, 112:144] = 255  # 1024 px
     areas = [
         random_crop(frame(masks, side=256), 128, 2.0, np.random.default_rng(s), 1.0)[1].sum().item() for s in range(40)
     ]
@@ -93,14 +92,14 @@ def test_zoom_makes_things_larger_and_smaller() -> None:
     assert all(area <= 1.01 * 4 * 1024 for area in areas)
 
 
-def test_an_unannotated_frame_has_empty_masks(rng: np.random.Generator) -> None:
+def test_crop_of_an_unannotated_frame_has_empty_masks(rng: np.random.Generator) -> None:
     _, masks = random_crop(frame(None), 32, 1.35, rng)
     assert masks.shape == (4, 32, 32) and not masks.any()
 
 
-def test_lesions_are_sought_as_often_as_said() -> None:
+def test_crops_are_centred_near_lesions_as_often_as_set() -> None:
     masks = np.zeros((4, 256, 256), np.uint8)
-    masks[Lesion.EX, 40:48, 200:208] = 255
+    masks[EX, 40:48, 200:208] = 255
 
     def share(lesion_share: float) -> float:
         crops = (
@@ -113,23 +112,23 @@ def test_lesions_are_sought_as_often_as_said() -> None:
     assert share(0.0) < share(0.5) < share(1.0)
 
 
-def test_rare_types_are_sought_as_often_as_common_ones() -> None:
+def test_rare_lesion_types_are_chosen_as_often_as_common_ones() -> None:
     masks = np.zeros((4, 256, 256), np.uint8)
-    masks[Lesion.EX, :, 128:] = 255
-    masks[Lesion.SE, 20:28, 20:28] = 255
+    masks[EX, :, 128:] = 255
+    masks[SE, 20:28, 20:28] = 255
     crops = (random_crop(frame(masks, side=256), 32, 1.0, np.random.default_rng(s), 1.0)[1] for s in range(60))
-    assert 0.3 < np.mean([mask[Lesion.SE].any().item() for mask in crops]) < 0.7
+    assert 0.3 < np.mean([mask[SE].any().item() for mask in crops]) < 0.7
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_turn_is_the_same_for_all_channels_and_loses_no_pixel(seed: int) -> None:
+def test_flip_is_the_same_for_all_channels_and_loses_no_pixel(seed: int) -> None:
     plane = torch.arange(16.0).view(1, 4, 4)
     turned = random_flip_rotate(torch.cat([plane, 2 * plane]), np.random.default_rng(seed))
     assert torch.equal(turned[1], 2 * turned[0])
     assert sorted(turned[0].flatten().tolist()) == list(range(16))
 
 
-def test_turn_gives_all_eight_positions() -> None:
+def test_flips_and_quarter_turns_give_all_eight_positions() -> None:
     plane = torch.arange(4.0).view(1, 2, 2)
     assert len({tuple(random_flip_rotate(plane, np.random.default_rng(s)).flatten().tolist()) for s in range(100)}) == 8
 
@@ -137,62 +136,63 @@ def test_turn_gives_all_eight_positions() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_camera_stays_in_range_and_shape(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    strong = {"gain": 1.0, "gamma": 1.0, "blur": 3.0, "noise": 0.3, "jpeg": 5}
-    seen = simulate_camera(torch.rand(3, 32, 32), rng, **strong)[1]  # type: ignore[arg-type]
-    assert seen.shape == (3, 32, 32) and seen.dtype == torch.float32
-    assert seen.min() >= 0 and seen.max() <= 1
+    strong = Augmentation(gain=1.0, gamma=1.0, blur=3.0, noise=0.3, jpeg=5)
+    degraded = simulate_camera(torch.rand(3, 32, 32), rng, strong)[1]
+    assert degraded.shape == (3, 32, 32) and degraded.dtype == torch.float32
+    assert degraded.min() >= 0 and degraded.max() <= 1
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_camera_keeps_the_ground_black(seed: int) -> None:
+def test_camera_keeps_the_background_black(seed: int) -> None:
     outside = disc(96).amax(0) == 0
-    tone_and_noise = {**CAMERA, "gain": 0.8, "noise": 0.2, "blur": 0.0, "jpeg": 100}
-    assert not simulate_camera(disc(96), np.random.default_rng(seed), **tone_and_noise)[1][:, outside].any()  # type: ignore[arg-type]
-    far = torch.nn.functional.max_pool2d((~outside).float()[None], 37, 1, 18)[0] == 0  # beyond a block of JPEG
-    assert simulate_camera(disc(96), np.random.default_rng(seed), **CAMERA)[1][:, far].max() < 0.01  # type: ignore[arg-type]
+    tone_and_noise = replace(CAMERA, gain=0.8, noise=0.2, blur=0.0, jpeg=100)
+    assert not simulate_camera(disc(96), np.random.default_rng(seed), tone_and_noise)[1][:, outside].any()
+    far = torch.nn.functional.max_pool2d((~outside).float()[None], 37, 1, 18)[0] == 0  # farther than a block of JPEG
+    assert simulate_camera(disc(96), np.random.default_rng(seed), CAMERA)[1][:, far].max() < 0.01
 
 
-def test_a_camera_loses_detail_only_in_what_it_takes() -> None:
-    # Reading R24: blur, noise and JPEG leave the truth of super-resolution alone; gain and tone change both alike.
-    lossy, plain = {**CAMERA, "blur": 2.0}, {**CAMERA, "blur": 0.0, "noise": 0.0, "jpeg": 100}
-    pairs = [simulate_camera(disc(), np.random.default_rng(s), **lossy) for s in range(10)]  # type: ignore[arg-type]
-    toned = [simulate_camera(disc(), np.random.default_rng(s), **plain) for s in range(10)]  # type: ignore[arg-type]
-    for (shown, taken), (tone, same) in zip(pairs, toned, strict=True):
-        assert torch.equal(shown, tone) and torch.equal(same, tone) and not torch.equal(taken, shown)
+def test_blur_noise_and_jpeg_change_the_degraded_image_alone() -> None:
+    # Interpretation R24: the target of super-resolution stays sharp; gain and tone change both images.
+    lossy, plain = replace(CAMERA, blur=2.0), replace(CAMERA, blur=0.0, noise=0.0, jpeg=100)
+    pairs = [simulate_camera(disc(), np.random.default_rng(s), lossy) for s in range(10)]
+    toned = [simulate_camera(disc(), np.random.default_rng(s), plain) for s in range(10)]
+    for (ideal, degraded), (tone, same) in zip(pairs, toned, strict=True):
+        assert torch.equal(ideal, tone) and torch.equal(same, tone) and not torch.equal(degraded, ideal)
 
 
-def test_camera_of_nothing_changes_nothing(rng: np.random.Generator) -> None:
-    assert torch.equal(simulate_camera(disc(), rng, **NO_CAMERA)[1], disc())  # type: ignore[arg-type]
+def test_camera_with_empty_ranges_changes_nothing(rng: np.random.Generator) -> None:
+    assert torch.equal(simulate_camera(disc(), rng, NO_CAMERA)[1], disc())
 
 
 @pytest.mark.parametrize(
     ("setting", "value"), [("gain", 0.3), ("gamma", 0.3), ("noise", 0.05), ("blur", 2.0), ("jpeg", 20)]
 )
 def test_each_setting_of_the_camera_has_an_effect(setting: str, value: float) -> None:
-    seen = [simulate_camera(disc(), np.random.default_rng(s), **{**NO_CAMERA, setting: value})[1] for s in range(10)]  # type: ignore[arg-type]
-    assert max((image - disc()).abs().max().item() for image in seen) > 0.01
+    camera = replace(NO_CAMERA, **{setting: value})
+    degraded = [simulate_camera(disc(), np.random.default_rng(s), camera)[1] for s in range(10)]
+    assert max((image - disc()).abs().max().item() for image in degraded) > 0.01
 
 
-def test_gain_shifts_colour_and_gamma_does_not_touch_white() -> None:
+def test_gain_shifts_colour_and_gamma_keeps_white() -> None:
     grey = torch.full((3, 8, 8), 0.5)
-    casts = [simulate_camera(grey, np.random.default_rng(s), **{**NO_CAMERA, "gain": 0.3})[1] for s in range(5)]  # type: ignore[arg-type]
+    casts = [simulate_camera(grey, np.random.default_rng(s), replace(NO_CAMERA, gain=0.3))[1] for s in range(5)]
     assert all(image.std(dim=0).max() > 0.005 and image[0].max() == image[0].min() for image in casts)
     white = torch.ones(3, 8, 8)
-    assert torch.equal(simulate_camera(white, np.random.default_rng(0), **{**NO_CAMERA, "gamma": 0.5})[1], white)  # type: ignore[arg-type]
+    assert torch.equal(simulate_camera(white, np.random.default_rng(0), replace(NO_CAMERA, gamma=0.5))[1], white)
 
 
-def test_everything_hangs_on_the_generator(twin: Frame) -> None:
-    def all_of_it(seed: int) -> Tensor:
+def test_every_choice_comes_from_the_generator(twin: Frame) -> None:
+    def augment(seed: int) -> Tensor:
         rng = np.random.default_rng(seed)
         image, masks = random_crop(twin, 32, 1.35, rng)
         both = random_flip_rotate(torch.cat([image, masks]), rng)
-        return torch.cat([simulate_camera(both[:3], rng, **CAMERA)[1], both[3:]])  # type: ignore[arg-type]
+        return torch.cat([simulate_camera(both[:3], rng, CAMERA)[1], both[3:]])
 
     torch.manual_seed(1)
-    first = all_of_it(3)
+    first = augment(3)
     torch.manual_seed(2)
-    assert torch.equal(first, all_of_it(3))
-    assert not torch.equal(first, all_of_it(4))
+    assert torch.equal(first, augment(3))
+    assert not torch.equal(first, augment(4))
 
 
 def test_blur_keeps_a_constant_and_the_mean_of_a_spot() -> None:
@@ -206,7 +206,7 @@ def test_blur_keeps_a_constant_and_the_mean_of_a_spot() -> None:
     assert variance == pytest.approx(4, rel=0.03)
 
 
-def test_jpeg_of_lower_quality_is_further_from_the_image() -> None:
+def test_jpeg_of_lower_quality_has_a_larger_error() -> None:
     image = torch.rand(3, 32, 32)
     errors = [(jpeg_compress(image, quality) - image).abs().mean().item() for quality in (95, 60, 20)]
     assert 0 < errors[0] < errors[1] < errors[2]
@@ -217,14 +217,14 @@ def test_jpeg_of_lower_quality_is_further_from_the_image() -> None:
 
 @pytest.mark.parametrize("quarter", [0, 1, 2, 3])
 @pytest.mark.parametrize("side", [8, 7])
-def test_rotation_by_quarters_is_a_turn_of_the_middle(quarter: int, side: int) -> None:
+def test_rotation_by_90_degrees_is_a_quarter_turn_of_the_middle(quarter: int, side: int) -> None:
     images = torch.rand(2, side + 4, side + 4)
     middle = images[:, 2:-2, 2:-2]
     assert torch.allclose(rotate(images, 90.0 * quarter, side), torch.rot90(middle, quarter, (1, 2)), atol=1e-5)
 
 
 @pytest.mark.parametrize("degrees", [-170.0, -45.0, 12.5, 30.0, 90.0])
-def test_the_margin_leaves_no_corner_black(degrees: float) -> None:
+def test_margin_leaves_no_corner_black(degrees: float) -> None:
     side = 32
     square = torch.ones(
         1, int(np.ceil(side * rotation_margin(degrees))) + 1, int(np.ceil(side * rotation_margin(degrees))) + 1
@@ -234,14 +234,14 @@ def test_the_margin_leaves_no_corner_black(degrees: float) -> None:
     assert degrees % 90 == 0 or rotate(smaller, degrees, side).min() == 0
 
 
-def test_vignetting_by_hand() -> None:
+def test_vignetting_has_the_value_worked_by_hand() -> None:
     light = vignette_mask((3, 5), 0.4)
     assert light[1, 2] == 1 and light[1, 0] == pytest.approx(0.8)
     assert light[[0, 0, 2, 2], [0, 4, 0, 4]].tolist() == pytest.approx([0.6] * 4)
 
 
-def test_vignetting_darkens_what_the_camera_takes_and_not_what_it_shows(rng: np.random.Generator) -> None:
+def test_vignetting_darkens_the_degraded_image_alone(rng: np.random.Generator) -> None:
     image = torch.full((3, 16, 16), 0.5)
-    shown, taken = simulate_camera(image, rng, **NO_CAMERA, vignetting=0.5)
-    assert torch.equal(shown, image)
-    assert (taken <= shown).all() and taken[:, 0, 0].max() < taken[:, 8, 8].min()
+    ideal, degraded = simulate_camera(image, rng, replace(NO_CAMERA, vignetting=0.5))
+    assert torch.equal(ideal, image)
+    assert (degraded <= ideal).all() and degraded[:, 0, 0].max() < degraded[:, 8, 8].min()

@@ -1,8 +1,9 @@
-"""Batches: who is drawn how often, what counts as known, everything from one generator."""
+"""Batches: frequencies of the photographs, known labels, augmentation, one random generator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from array_frame import ArrayFrame
 from deepmtdr.datasets.frames import Frame
 from deepmtdr.datasets.sample import Sample
+from deepmtdr.labels import DIABETIC_RETINOPATHY, GradeLabel, LabelSet, LesionType
+from deepmtdr.recipe import Augmentation
 from deepmtdr.terms import Grade, Lesion
 from deepmtdr.training.batches import (
     CachedOutput,
@@ -22,9 +25,10 @@ from deepmtdr.training.batches import (
     scale_brightness,
 )
 
-CAMERA = {"gain": 0.2, "gamma": 0.2, "blur": 0.6, "noise": 0.01, "jpeg": 45}
-NO_CAMERA = {"gain": 0.0, "gamma": 0.0, "blur": 0.0, "noise": 0.0, "jpeg": 100}
+CAMERA = Augmentation(gain=0.2, gamma=0.2, blur=0.6, noise=0.01, jpeg=45, zoom=1.0)
+NO_CAMERA = Augmentation(gain=0.0, gamma=0.0, blur=0.0, noise=0.0, jpeg=100, zoom=1.0)
 ALL, NONE = (True,) * 4, (False,) * 4
+MA = DIABETIC_RETINOPATHY.channel(Lesion.MA)
 
 
 def frame(
@@ -40,20 +44,21 @@ def frame(
         lesion_masks={lesion: Path("m.png") if lesion is Lesion.MA else None for lesion in types},
     )
     masks = np.zeros((4, side, side), np.uint8)
-    masks[Lesion.MA] = 255 * (Lesion.MA in types)
+    masks[MA] = 255 * (Lesion.MA in types)
     return ArrayFrame(sample, np.full((side, side, 3), value, np.uint8), masks if types else None)
 
 
-def reading(dataset: str, grade: int, value: int = 100) -> CachedOutput:
-    read = frame(dataset, grade)
-    return CachedOutput(read, np.full((3, 16, 16), value, np.uint8), np.full((4, 16, 16), value, np.uint8))
+def cached(dataset: str, grade: int, value: int = 100) -> CachedOutput:
+    return CachedOutput(
+        frame(dataset, grade), np.full((3, 16, 16), value, np.uint8), np.full((4, 16, 16), value, np.uint8)
+    )
 
 
-# Who is drawn
+# Which photographs are drawn
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 1.0])
-def test_share_of_annotated_photographs_is_as_said(share: float, rng: np.random.Generator) -> None:
+def test_share_of_annotated_photographs_is_as_set(share: float, rng: np.random.Generator) -> None:
     frames = [frame(types=(Lesion.MA,)), *(frame() for _ in range(9))]
     drawn = PhotographSampler(frames).draw(500, share, rng)
     assert np.mean([f.lesion_masks is not None for f in drawn]) == pytest.approx(share, abs=0.06 * (0 < share < 1))
@@ -66,48 +71,48 @@ def test_unannotated_photographs_come_evenly_from_each_data_set(rng: np.random.G
     assert drawn.count("b") == pytest.approx(300, abs=50)
 
 
-def test_where_one_kind_is_missing_the_other_fills_the_batch(rng: np.random.Generator) -> None:
+def test_batch_is_filled_if_one_kind_of_photograph_is_missing(rng: np.random.Generator) -> None:
     annotated, other = frame(types=(Lesion.MA,)), frame()
     assert PhotographSampler([annotated]).draw(3, 0.0, rng) == [annotated] * 3
     assert PhotographSampler([other]).draw(3, 1.0, rng) == [other] * 3
 
 
-# What is known
+# Known labels
 
 
-def test_known_are_the_annotated_types() -> None:
+def test_annotated_types_are_known() -> None:
     assert known_lesions(frame(types=tuple(Lesion))) == ALL
     assert known_lesions(frame(types=(Lesion.HE, Lesion.SE))) == (False, True, False, True)
     assert known_lesions(frame()) == NONE
 
 
-def test_a_photograph_graded_0_is_known_to_have_no_lesion() -> None:
+def test_all_types_of_a_photograph_with_grade_0_are_known() -> None:
     assert known_lesions(frame(grade=0)) == ALL
     assert [known_lesions(frame(grade=grade)) for grade in (1, 2, 3, 4)] == [NONE] * 4
 
 
-def test_an_annotation_stands_above_a_grade_of_0() -> None:
+def test_annotation_counts_more_than_grade_0() -> None:
     assert known_lesions(frame(grade=0, types=(Lesion.MA,))) == (True, False, False, False)
 
 
 # Batches of crops
 
 
-def test_crop_batch_says_what_is_known_of_each_photograph(rng: np.random.Generator) -> None:
+def test_crop_batch_has_the_known_labels_of_each_photograph(rng: np.random.Generator) -> None:
     frames = [frame(grade=2, types=tuple(Lesion)), frame(grade=0), frame(), frame(grade=4), frame(types=(Lesion.MA,))]
-    batch = make_crop_batch(frames, 16, 1.2, CAMERA, rng.spawn(5))
+    batch = make_crop_batch(frames, 16, replace(CAMERA, zoom=1.2), rng.spawn(5))
     assert batch.hr.shape == (5, 3, 16, 16) and batch.lesion_masks.shape == (5, 4, 16, 16)
     assert batch.annotated.tolist() == [[*ALL], [*ALL], [*NONE], [*NONE], [True, False, False, False]]
     assert batch.graded.tolist() == [True, True, False, True, False]
     assert batch.grade[batch.graded].tolist() == [2, 0, 4]
-    assert torch.allclose(batch.lesion_masks[[0, 4], Lesion.MA], torch.tensor(1.0))
+    assert torch.allclose(batch.lesion_masks[[0, 4], MA], torch.tensor(1.0))
     assert not batch.lesion_masks[:, 1:].any() and not batch.lesion_masks[1:4].any()
 
 
 def test_side_0_takes_whole_frames_without_zoom(rng: np.random.Generator) -> None:
     pixels = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
     whole = ArrayFrame(frame().sample, pixels)
-    hr = make_crop_batch([whole], 0, 3.0, NO_CAMERA, [rng]).hr
+    hr = make_crop_batch([whole], 0, replace(NO_CAMERA, zoom=3.0), [rng]).hr
     assert hr.shape == (1, 3, 32, 32)
     assert sorted((255 * hr).round().flatten().tolist()) == sorted(pixels.flatten().tolist())
 
@@ -117,7 +122,10 @@ def test_masks_and_images_stay_in_range() -> None:
         noisy = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)
         masked = frame(types=tuple(Lesion), side=64)
         batch = make_crop_batch(
-            [ArrayFrame(masked.sample, noisy, masked.lesion_masks)], 32, 1.5, CAMERA, [np.random.default_rng(seed)]
+            [ArrayFrame(masked.sample, noisy, masked.lesion_masks)],
+            32,
+            replace(CAMERA, zoom=1.5),
+            [np.random.default_rng(seed)],
         )
         for values in (batch.hr, batch.lesion_masks):
             assert values.min() >= 0 and values.max() <= 1 + 1e-6
@@ -127,40 +135,38 @@ def test_rotated_crops_turn_masks_with_the_image(rng: np.random.Generator) -> No
     masks = rng.integers(0, 256, (4, 64, 64), np.uint8)
     twin = ArrayFrame(frame(types=tuple(Lesion)).sample, np.ascontiguousarray(masks[:3].transpose(1, 2, 0)), masks)
     for seed in range(6):
-        batch = make_crop_batch([twin], 16, 1.0, NO_CAMERA, [np.random.default_rng(seed)], rotation=40.0)
+        batch = make_crop_batch([twin], 16, replace(NO_CAMERA, rotation=40.0), [np.random.default_rng(seed)])
         assert torch.allclose(batch.hr[0], batch.lesion_masks[0, :3], atol=1e-6)
-        straight = make_crop_batch([twin], 16, 1.0, NO_CAMERA, [np.random.default_rng(seed)])
+        straight = make_crop_batch([twin], 16, NO_CAMERA, [np.random.default_rng(seed)])
         assert not torch.allclose(batch.hr, straight.hr)
 
 
-def test_another_camera_takes_the_same_crops(rng: np.random.Generator) -> None:
+def test_another_camera_seed_keeps_the_crops(rng: np.random.Generator) -> None:
     noisy = ArrayFrame(frame().sample, rng.integers(0, 256, (64, 64, 3), np.uint8))
-    one, other, again = (
-        make_crop_batch([noisy], 32, 1.0, CAMERA, [np.random.default_rng(1)], camera_rngs=[np.random.default_rng(lens)])
-        for lens in (5, 6, 5)
-    )
-    assert torch.equal(one.degraded, again.degraded) and not torch.allclose(one.degraded, other.degraded)
-    still = {**NO_CAMERA, "noise": 0.001}
-    one, other = (
-        make_crop_batch([noisy], 32, 1.0, still, [np.random.default_rng(1)], camera_rngs=[np.random.default_rng(lens)])
-        for lens in (5, 6)
-    )
-    assert torch.equal(one.hr, other.hr)
+
+    def degraded_and_hr(seed: int, camera: Augmentation) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = make_crop_batch([noisy], 32, camera, [np.random.default_rng(1)], [np.random.default_rng(seed)])
+        return batch.degraded, batch.hr
+
+    (one, _), (other, _), (again, _) = (degraded_and_hr(seed, CAMERA) for seed in (5, 6, 5))
+    assert torch.equal(one, again) and not torch.allclose(one, other)
+    (_, one), (_, other) = (degraded_and_hr(seed, replace(NO_CAMERA, noise=0.001)) for seed in (5, 6))
+    assert torch.equal(one, other)
 
 
 def crops(seed: int) -> Sequence[torch.Tensor]:
     rng = np.random.default_rng(seed)
     frames = [frame(value=v, grade=2, types=tuple(Lesion)) for v in (50, 100)] + [frame(value=v) for v in (150, 200)]
-    return make_crop_batch(PhotographSampler(frames).draw(6, 0.5, rng), 16, 1.4, CAMERA, rng.spawn(6))
+    return make_crop_batch(PhotographSampler(frames).draw(6, 0.5, rng), 16, replace(CAMERA, zoom=1.4), rng.spawn(6))
 
 
 def grades(seed: int) -> Sequence[torch.Tensor]:
-    cached_outputs = [reading("ab"[v % 2], v % 5, 20 * v) for v in range(1, 10)]
+    cached_outputs = [cached("ab"[v % 2], v % 5, 20 * v) for v in range(1, 10)]
     return make_grading_batch(cached_outputs, 0.5, 0.5, np.random.default_rng(seed).spawn(6))
 
 
 @pytest.mark.parametrize("batch", [crops, grades])
-def test_a_batch_hangs_on_its_generator_alone(batch: Callable[[int], Sequence[torch.Tensor]]) -> None:
+def test_batch_depends_on_its_generator_alone(batch: Callable[[int], Sequence[torch.Tensor]]) -> None:
     torch.manual_seed(1)
     first = batch(3)
     torch.manual_seed(2)
@@ -171,8 +177,8 @@ def test_a_batch_hangs_on_its_generator_alone(batch: Callable[[int], Sequence[to
 # Batches for grading
 
 
-def test_grades_are_drawn_as_they_are_or_all_alike() -> None:
-    cached_outputs = [reading("a", 0) for _ in range(16)] + [reading("a", 2) for _ in range(4)]
+def test_balance_draws_grades_as_they_are_or_equally_often() -> None:
+    cached_outputs = [cached("a", 0) for _ in range(16)] + [cached("a", 2) for _ in range(4)]
 
     def share(balance: float) -> float:
         batch = make_grading_batch(cached_outputs, balance, 0.0, np.random.default_rng(0).spawn(600))
@@ -183,51 +189,75 @@ def test_grades_are_drawn_as_they_are_or_all_alike() -> None:
     assert share(1.0) == pytest.approx(0.5, abs=0.05)
 
 
-def test_data_sets_are_drawn_alike_whatever_their_size(rng: np.random.Generator) -> None:
-    cached_outputs = [reading("a", 1), *(reading("b", 3) for _ in range(40))]
+def test_data_sets_are_drawn_equally_often_whatever_their_size(rng: np.random.Generator) -> None:
+    cached_outputs = [cached("a", 1), *(cached("b", 3) for _ in range(40))]
     assert (make_grading_batch(cached_outputs, 0.5, 0.0, rng.spawn(400)).grade == 1).float().mean() == pytest.approx(
         0.5, abs=0.08
     )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_the_image_is_hidden_as_often_as_said_and_the_lesion_maps_never(share: float, rng: np.random.Generator) -> None:
-    batch = make_grading_batch([reading("a", 1, 200)], 0.5, share, rng.spawn(400))
+def test_image_is_hidden_as_often_as_set_and_lesion_maps_never(share: float, rng: np.random.Generator) -> None:
+    batch = make_grading_batch([cached("a", 1, 200)], 0.5, share, rng.spawn(400))
     hidden = [not image.any() for image in batch.image]
     assert np.mean(hidden) == pytest.approx(share, abs=0.08 * (0 < share < 1))
     assert all(maps.any() for maps in batch.lesions)
 
 
-def test_image_and_lesion_maps_are_turned_alike(rng: np.random.Generator) -> None:
+def test_image_and_lesion_maps_are_turned_together(rng: np.random.Generator) -> None:
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     whole = CachedOutput(frame(grade=1), np.stack([ramp] * 3), np.stack([ramp] * 4))
     batch = make_grading_batch([whole], 0.5, 0.0, rng.spawn(8))
     assert (batch.image.flatten(2).argsort(2)[:, :1] == batch.lesions.flatten(2).argsort(2)).all()
-    assert batch.lesions.min() == 0 and batch.lesions.max() == 1  # a power keeps both ends
+    assert batch.lesions.min() == 0 and batch.lesions.max() == 1  # a power keeps 0 and 1
 
 
-def test_grading_sees_the_local_contrast_that_was_kept(rng: np.random.Generator) -> None:
+def test_grading_input_is_the_cached_local_contrast_scaled(rng: np.random.Generator) -> None:
     seen = np.stack([np.full((16, 16), value, np.uint8) for value in (0, 127, 255)])
     image = make_grading_batch(
         [CachedOutput(frame(grade=1), seen, np.zeros((4, 16, 16), np.uint8))], 0.5, 0.0, rng.spawn(50)
     ).image
-    strength = image[:, 2, 0, 0] / 3  # another contrast each time
+    strength = image[:, 2, 0, 0] / 3  # another factor for each photograph
     assert strength.min() >= 0.7 and strength.max() <= 1.4 and strength.std() > 0.1
     assert torch.allclose(image[:, 0, 0, 0], -3 * strength)
     assert image[:, 1].abs().max() < 0.02
 
 
-def test_a_photograph_is_made_brighter_or_darker_and_stays_one() -> None:
+def test_brightness_is_scaled_and_stays_in_range() -> None:
     rgb = torch.tensor([0.0, 0.5, 0.9, 1.0])
     seen = (6 * rgb - 3).expand(3, 4, 4)
     for factor in (0.7, 1.4):
         assert torch.allclose((scale_brightness(seen, factor) + 3) / 6, (factor * rgb).clamp(max=1).expand(3, 4, 4))
 
 
-def test_a_reduced_reading_keeps_the_mean_contrast_and_every_lesion() -> None:
+def test_downsampled_output_keeps_the_mean_of_the_image_and_every_lesion() -> None:
     seen, lesions = np.zeros((3, 16, 16), np.uint8), np.zeros((4, 16, 16), np.uint8)
-    seen[:, :2, :2], lesions[Lesion.MA, 5, 6] = 160, 99
+    seen[:, :2, :2], lesions[MA, 5, 6] = 160, 99
     small = CachedOutput(frame(grade=1), seen, lesions).downsampled(4)
     assert small.image.shape == (3, 4, 4) and small.lesions.shape == (4, 4, 4)
     assert small.image[:, 0, 0].tolist() == [40] * 3 and small.image.sum() == 120
-    assert small.lesions[Lesion.MA, 1, 1] == 99 == small.lesions.sum()
+    assert small.lesions[MA, 1, 1] == 99 == small.lesions.sum()
+
+
+# Another label set
+
+
+def test_batches_follow_the_label_set(rng: np.random.Generator) -> None:
+    labels = LabelSet(
+        name="two",
+        disease="cataract",
+        lesions=(LesionType(code="A", name="as"), LesionType(code="B", name="bs")),
+        grades=(GradeLabel(name="none"), GradeLabel(name="early"), GradeLabel(name="late")),
+    )
+    masks = np.stack([np.zeros((32, 32), np.uint8), np.full((32, 32), 255, np.uint8)])
+    samples = [replace(frame(grade=grade).sample, lesion_masks=known) for grade, known in ((2, {"B": None}), (0, {}))]
+    frames = [
+        ArrayFrame(sample, np.full((32, 32, 3), 100, np.uint8), masks if sample.lesion_masks else None, labels)
+        for sample in samples
+    ]
+    batch = make_crop_batch(frames, 16, CAMERA, rng.spawn(2))
+    assert batch.lesion_masks.shape == (2, 2, 16, 16)
+    assert batch.annotated.tolist() == [[False, True], [True, True]]
+    assert batch.lesion_masks[0].mean(dim=(1, 2)).tolist() == [0, 1] and not batch.lesion_masks[1].any()
+    outputs = [CachedOutput(f, np.zeros((3, 16, 16), np.uint8), np.full((2, 16, 16), 9, np.uint8)) for f in frames]
+    assert make_grading_batch(outputs, 0.5, 0.0, rng.spawn(3)).lesions.shape == (3, 2, 16, 16)
