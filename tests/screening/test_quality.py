@@ -1,4 +1,4 @@
-"""The quality gate: real fundus photographs pass, and whatever is none is refused with its reason."""
+"""The quality gate: real fundus photographs pass, and other pictures are refused with a reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fundus import draw_fundus
 
 
 def gate(pixels: NDArray) -> Quality | None:
-    """A photograph through field of view and gate; None where no field of view was found."""
+    """The gate's decision on a photograph; None if no field of view was found."""
     try:
         fov = find_fov(pixels)
     except NoFieldOfViewError:
@@ -34,7 +34,7 @@ def refused(pixels: NDArray) -> bool:
 
 
 def on_black(picture: NDArray) -> NDArray:
-    """A disc cut out of a picture and laid on a black ground: it has a field of view like a fundus photograph's."""
+    """A disc cut out of a picture, on black: its field of view looks like that of a fundus photograph."""
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width]
     return picture * (np.hypot(x - width / 2, y - height / 2) < 0.45 * min(height, width))[..., None]
@@ -78,7 +78,7 @@ def test_a_real_retina_without_its_rim_passes() -> None:
 
 
 @pytest.mark.parametrize("way", DEGRADATIONS)
-def test_a_real_retina_spoilt_in_each_way_is_refused_as_poor_and_not_as_something_else(way: str) -> None:
+def test_each_degradation_of_a_real_retina_is_refused_as_poor_quality(way: str) -> None:
     retina = picture("retina")
     frame = crop_to_frame(retina, find_fov(retina), 512)
     quality = assess_quality(degrade(frame, way, np.random.default_rng(3)))
@@ -89,19 +89,19 @@ def test_a_real_retina_spoilt_in_each_way_is_refused_as_poor_and_not_as_somethin
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "cat", "rocket", "page", "coins", "text", "moon", "camera"])
-def test_pictures_of_something_else_are_refused(name: str) -> None:
+def test_other_pictures_are_refused(name: str) -> None:
     assert refused(picture(name))
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "cat", "rocket", "coins", "colorwheel"])
-def test_pictures_of_something_else_are_refused_as_a_disc_on_black_too(name: str) -> None:
+def test_discs_cut_out_of_other_pictures_are_refused(name: str) -> None:
     assert refused(on_black(picture(name)))
 
 
 def test_drawn_pictures_are_refused(rng: np.random.Generator) -> None:
     y, x = np.mgrid[:240, :320]
     gradient = np.stack([x * 0.8, y * 1.0, 100 + 0 * x], axis=2)
-    brown = np.stack([100 + x * 0.4, 60 + x * 0.2, 30 + x * 0.1], axis=2)  # a retina's colours, and nothing in it
+    brown = np.stack([100 + x * 0.4, 60 + x * 0.2, 30 + x * 0.1], axis=2)  # the colours of a retina without structure
     landscape = np.where((y < 150)[..., None], (90, 150, 230), (40, 120, 40))
     sunset = np.where(
         (y < 165)[..., None], np.stack([250 - y * 0.4, 140 - y * 0.3, 60 - y * 0.2], axis=2), (60, 35, 20)
@@ -158,8 +158,8 @@ def test_any_frame_has_a_finite_score(side: int, rng: np.random.Generator) -> No
         assert 0 <= quality <= 1 and 0 <= not_fundus <= 1
 
 
-def test_what_is_measured_does_not_depend_on_exposure_where_it_should_not() -> None:
-    """Halving every level moves brightness alone by ln 2, and no structure by more than the dark's own offset."""
+def test_structure_and_colour_features_do_not_depend_on_the_exposure() -> None:
+    """Halving all values lowers the feature `light` by ln 2 and hardly changes the others."""
     frame = crop_to_frame(picture("retina"), find_fov(picture("retina")), 128)
     bright, dim = compute_quality_features(frame), compute_quality_features(frame // 2)
     assert bright is not None and dim is not None
@@ -169,7 +169,7 @@ def test_what_is_measured_does_not_depend_on_exposure_where_it_should_not() -> N
         assert abs(change[name]) < 0.12, name
 
 
-def test_motion_leaves_a_direction_and_defocus_none() -> None:
+def test_motion_blur_raises_the_direction_feature_and_defocus_does_not() -> None:
     frame = crop_to_frame(picture("retina"), find_fov(picture("retina")), 512)
     rng, place = np.random.default_rng(0), FEATURE_NAMES.index("direction")
     plain, moved, blurred = (
@@ -211,8 +211,8 @@ def test_real_photographs_score_the_same_at_every_resolution(real_data: Path, pa
 
 @pytest.mark.data
 @pytest.mark.parametrize("way", DEGRADATIONS)
-def test_spoilt_real_photographs_are_refused(real_data: Path, way: str, rng: np.random.Generator) -> None:
-    """That the gate still does what it was fitted to do; what it does on others stands in docs/clinic.md."""
+def test_degraded_real_photographs_are_refused(real_data: Path, way: str, rng: np.random.Generator) -> None:
+    """Photographs of the training set; docs/clinic.md has the figures on others."""
     passed = []
     for path in real(real_data, REAL[0], 80) + real(real_data, REAL[3], 10):
         pixels = read_photograph(path).pixels
