@@ -1,8 +1,8 @@
-"""`deepmtdr serve` end to end: objects a minute, from the first C-STORE to the last result in a PACS.
+"""`deepmtdr serve` end to end: objects per minute, from the first C-STORE to the last result in a PACS.
 
-Drawn photographs as DICOM, sent by several senders at once to a service of its own, results to a PACS that counts them.
-`python -m benchmarks.service --photographs 500 --kills 10` ends the service with kill -9 so many times in between, and
-fails unless each photograph has one result, in the queue and in the PACS.
+Several senders send drawn photographs at the same time to a service that runs as its own process. Its results go to a
+PACS that counts them. `python -m benchmarks.service --photographs 500 --kills 10` also kills the service ten times with
+kill -9, and fails unless each photograph has exactly one result, in the queue and in the PACS.
 """
 
 from __future__ import annotations
@@ -23,26 +23,31 @@ from collections.abc import Sequence
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, OphthalmicPhotography8BitImageStorage, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.presentation import StoragePresentationContexts
 
-from deepmtdr.service.queue import DeadLetter, Queue, QueueCounts
-from deepmtdr.service.receiver import configure_dicom_libraries
+from deepmtdr.service.pynetdicom_adapter import StoreEvent, configure_dicom_libraries
+from deepmtdr.service.queue import Queue
+from deepmtdr.service.states import DeadLetter, DeliveryState, JobState, QueueCounts
 
 PHOTOGRAPHS, SENDERS, DRAWINGS, SIDE = 24, 4, 6, 600
 DEEPMTDR = (sys.executable, "-c", "from deepmtdr.cli import app; app()", "serve")
-SETTINGS = """
+BASE_SETTINGS = """
 folder = "service"
 least_free_mb = 0
 [receiver]
-port = {receiver}
+port = {port}
 [health]
 port = 0
+"""
+PACS_SETTINGS = """
 [workers]
 count = {workers}
 [retry]
@@ -56,7 +61,7 @@ port = {pacs}
 
 
 class LoadTestResult(NamedTuple):
-    """What a run gave."""
+    """What a run measured."""
 
     photographs: int
     seconds: float
@@ -65,16 +70,16 @@ class LoadTestResult(NamedTuple):
     counts: QueueCounts
     dead: list[DeadLetter]
     folders: int
-    """Of results on the disk."""
+    """Result folders on the disk."""
     stored: Counter[str]
-    """How often each SOP Instance UID came to the PACS."""
+    """How often the PACS received each SOP Instance UID."""
     answers: int
-    """C-STORE requests that were answered with success, repeats among them."""
+    """C-STORE requests that were answered with success, including repeated ones."""
     left: list[str]
-    """Unfinished files and folders that are still there."""
+    """Unfinished files and folders that remain."""
 
     def as_json(self) -> dict[str, object]:
-        """What is worth keeping."""
+        """The figures, without UIDs."""
         return {
             "photographs": self.photographs,
             "seconds": round(self.seconds, 2),
@@ -91,62 +96,80 @@ class LoadTestResult(NamedTuple):
 
 
 class Pacs:
-    """Counts what comes, and keeps nothing."""
+    """Counts the objects it receives, without storing them."""
 
     def __init__(self) -> None:
         self.stored: Counter[str] = Counter()
         entity = AE("PACS")
         entity.supported_contexts = StoragePresentationContexts
-        handlers: Any = [(evt.EVT_C_STORE, self._store)]
-        self._server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        handlers: list[evt.EventHandlerType] = [(evt.EVT_C_STORE, self._store)]
+        server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        assert server is not None  # it is, because block is False
+        self._server = server
         self.port = self._server.server_address[1]
 
-    def _store(self, event: Any) -> int:
+    def _store(self, event: StoreEvent) -> int:
         self.stored[str(event.request.AffectedSOPInstanceUID)] += 1
         return 0
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.shutdown()
 
 
-class Site:
-    """A service as a process of its own, that can be killed and started again on the same port."""
+class ServiceProcess:
+    """A service that runs as its own process, which can be killed and started again on the same port."""
 
-    def __init__(self, folder: Path, program: Sequence[str], pacs: int, workers: int) -> None:
-        self.folder, self.program, self.pacs, self.workers, self.port = folder, program, pacs, workers, 0
+    def __init__(self, folder: Path, program: Sequence[str], settings: str = "") -> None:
+        """Write nothing yet.
+
+        Args:
+            folder: for the settings, the log, and the folder `service` of the service.
+            program: command that runs a service; the path of the settings is appended.
+            settings: TOML that is appended to `BASE_SETTINGS`.
+        """
+        self.folder, self.program, self.settings, self.port = folder, program, settings, 0
+        self.log, self.service_folder = folder / "log", folder / "service"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Run the program and wait until it listens."""
-        settings, log = self.folder / "serve.toml", self.folder / "log"
-        settings.write_text(SETTINGS.format(receiver=self.port, pacs=self.pacs, workers=self.workers))
-        log.write_text("")
-        with log.open("a") as errors:
-            self.process = subprocess.Popen([*self.program, str(settings)], stderr=errors, stdout=errors)
-        while not (listens := re.search(r"listens on \S+ port (\d+)", log.read_text())):
-            if self.process.poll() is not None:
-                sys.exit(f"the service did not start: {log.read_text()[-500:]}")
+        path = self.folder / "serve.toml"
+        path.write_text(BASE_SETTINGS.format(port=self.port) + self.settings)
+        self.run(path)
+        while not (listens := re.search(r"listens on \S+ port (\d+).*?health and metrics", self.log.read_text(), re.S)):
+            if self.process is None or self.process.poll() is not None:
+                raise RuntimeError(f"the service did not start: {self.log.read_text()[-500:]}")
             time.sleep(0.02)
         self.port = int(listens[1])
 
-    def end(self, how: signal.Signals) -> None:
-        """Send it a signal and wait until it is gone."""
+    def run(self, settings: Path) -> None:
+        """Run the program without waiting; its output goes to a new log."""
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen([*self.program, str(settings)], stderr=log, stdout=log)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal without waiting."""
         assert self.process is not None
-        self.process.send_signal(how)
-        self.process.wait()
+        self.process.send_signal(number)
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal, wait until the process has ended, and return its exit code."""
+        assert self.process is not None
+        self.send_signal(number)
+        return self.process.wait(60)
 
 
-def send_all(site: Site, objects: Sequence[Dataset], answers: list[int]) -> None:
-    """As a camera does: again and again, until each object was answered with success."""
+def send_all(service: ServiceProcess, objects: Sequence[Dataset], answers: list[int]) -> None:
+    """Send objects as a camera does: again and again, until each one is answered with success."""
     left = list(objects)
     while left:
         entity = AE("CAMERA")
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 3  # of a service that was killed
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 3  # the service may have been killed
         entity.add_requested_context(OphthalmicPhotography8BitImageStorage, ExplicitVRLittleEndian)
-        association = entity.associate("127.0.0.1", site.port, ae_title="DEEPMTDR")
+        association = entity.associate("127.0.0.1", service.port, ae_title="DEEPMTDR")
         while left and association.is_established:
-            if getattr(association.send_c_store(left[0]), "Status", None) == 0:
+            if association.send_c_store(left[0]).get("Status") == 0:
                 left.pop(0)
                 answers.append(1)
         if association.is_established:
@@ -164,65 +187,65 @@ def run_load_test(
     program: Sequence[str] = DEEPMTDR,
     seed: int = 0,
 ) -> LoadTestResult:
-    """Send objects from four senders at once to a service, and wait until everything is in the PACS.
+    """Send objects from four senders at the same time to a service, and wait until all results are in the PACS.
 
     Args:
-        folder: an empty one.
-        objects: each with a SOP Instance UID of its own.
+        folder: an empty folder.
+        objects: photographs, each with its own SOP Instance UID.
         kills: how often the service is killed and started again, at random moments.
-        workers: of the service.
-        program: command that runs it; the path of its settings is added.
-        seed: of the moments.
+        workers: worker processes of the service.
+        program: command that runs the service; the path of its settings is appended.
+        seed: seed of the random moments.
     """
     configure_dicom_libraries()
     answers: list[int] = []
     with closing(Pacs()) as pacs:
-        site = Site(folder, program, pacs.port, workers)
-        site.start()
+        service = ServiceProcess(folder, program, PACS_SETTINGS.format(pacs=pacs.port, workers=workers))
+        service.start()
         begun = time.perf_counter()
         shares = [objects[n::SENDERS] for n in range(SENDERS)]
-        senders = [threading.Thread(target=send_all, args=(site, share, answers)) for share in shares]
+        senders = [threading.Thread(target=send_all, args=(service, share, answers)) for share in shares]
         for sender in senders:
             sender.start()
-        with closing(Queue(folder / "service")) as queue:
-            _kill(site, queue, kills, len(objects), random.Random(seed))
+        with closing(Queue(service.service_folder)) as queue:
+            _kill(service, queue, kills, len(objects), random.Random(seed))
             for sender in senders:
                 sender.join()
-            while not _over(queue.counts(), len(objects)):
+            while not _all_sent(queue.counts(), len(objects)):
                 time.sleep(0.05)
             seconds = time.perf_counter() - begun
-            site.end(signal.SIGTERM)
-            service = folder / "service"
-            folders = len(list((service / "results").glob("[0-9]*")))
-            left = [path.name for room in ("originals", "results") for path in (service / room).glob(".*")]
+            service.end(signal.SIGTERM)
+            folders = len(list(queue.spool.results.glob("[0-9]*")))
+            left = [path.name for part in (queue.spool.originals, queue.spool.results) for path in part.glob(".*")]
             counts, dead = queue.counts(), queue.dead_letters()
     return LoadTestResult(len(objects), seconds, kills, counts, dead, folders, pacs.stored, len(answers), left)
 
 
-def _kill(site: Site, queue: Queue, kills: int, objects: int, moments: random.Random) -> None:
-    """At a random moment of each of so many equal parts of the work."""
+def _kill(service: ServiceProcess, queue: Queue, kills: int, objects: int, moments: random.Random) -> None:
+    """Kill and restart the service, at a random moment in each of `kills + 1` equal parts of the work but the last."""
     for number in range(kills):
-        while queue.counts().jobs["done"] < objects * (number + moments.random()) / (kills + 1):
+        while queue.counts().jobs[JobState.DONE] < objects * (number + moments.random()) / (kills + 1):
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.3))
-        site.end(signal.SIGKILL)
-        site.start()
+        service.end(signal.SIGKILL)
+        service.start()
 
 
-def _over(counts: QueueCounts, objects: int) -> bool:
-    waiting = any(number for (_, state), number in counts.outbox.items() if state == "waiting")
-    return counts.jobs["done"] + counts.jobs["dead"] >= objects and not waiting
+def _all_sent(counts: QueueCounts, objects: int) -> bool:
+    ended = counts.jobs[JobState.DONE] + counts.jobs[JobState.DEAD]
+    return ended >= objects and not counts.deliveries(DeliveryState.WAITING)
 
 
 def photographs(number: int) -> list[Dataset]:
-    """Drawings as Ophthalmic Photography objects; a few drawings, each object with UIDs of its own."""
+    """Drawings as Ophthalmic Photography objects: a few drawings, but each object has its own UIDs."""
     from deepmtdr.synthetic.drawings import draw_photograph
 
     pixels = [draw_photograph(seed, size=SIDE).photograph for seed in range(min(DRAWINGS, number))]
-    return [_object(pixels[n % len(pixels)], n) for n in range(number)]
+    return [_encode(pixels[n % len(pixels)], n) for n in range(number)]
 
 
-def _object(pixels: Any, number: int) -> Dataset:
+def _encode(pixels: NDArray[np.uint8], number: int) -> Dataset:
+    """One drawing as a DICOM object."""
     data = Dataset()
     data.SOPClassUID, data.SOPInstanceUID = OphthalmicPhotography8BitImageStorage, generate_uid()
     data.StudyInstanceUID, data.SeriesInstanceUID = generate_uid(), generate_uid()
@@ -239,7 +262,7 @@ def _object(pixels: Any, number: int) -> Dataset:
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dcmwrite(BytesIO(), data, enforce_file_format=True)  # sets how it is encoded
+    dcmwrite(BytesIO(), data, enforce_file_format=True)  # sets the encoding of the data set
     return data
 
 
@@ -257,8 +280,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         done = run_load_test(Path(folder), photographs(chosen.photographs), kills=chosen.kills, workers=chosen.workers)
     print(json.dumps({"cores": os.cpu_count(), "workers": chosen.workers, **done.as_json()}, indent=2))
-    if done.dead or done.left or not done.folders == done.counts.jobs["done"] == chosen.photographs:
-        sys.exit("lost, twice or left behind")
+    if done.dead or done.left or not done.folders == done.counts.jobs[JobState.DONE] == chosen.photographs:
+        sys.exit("results are missing, doubled or unfinished")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,33 @@
-"""What the tests of the clinic share."""
+"""Fixtures that the tests of the service share."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pynetdicom.transport import AssociationSocket
 
+from deepmtdr.service import queue as queue_module
+from deepmtdr.service.pynetdicom_adapter import shut_down_and_close
+from deepmtdr.service.queue import Queue
+
 
 @pytest.fixture(autouse=True)
 def closed_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller whose peer was first leaves its socket to the garbage collector, which warns: close it at once."""
-    shut_down = AssociationSocket._shutdown_socket
+    """Close the sockets of the senders in these tests too, as `BoundedSocket` does for the receiver."""
+    monkeypatch.setattr(AssociationSocket, "_shutdown_socket", shut_down_and_close)
 
-    def close(self: AssociationSocket) -> None:
-        connection = self.socket
-        shut_down(self)
-        if connection is not None:
-            connection.close()
 
-    monkeypatch.setattr(AssociationSocket, "_shutdown_socket", close)
+@pytest.fixture(autouse=True)
+def short_idle_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers and senders of this process read the queue often, so that a test need not wait for them."""
+    monkeypatch.setattr(queue_module, "IDLE_WAIT_SECONDS", 0.02)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    """An empty queue in the folder `service`."""
+    opened = Queue(tmp_path / "service")
+    yield opened
+    opened.close()

@@ -4,27 +4,21 @@ import errno
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from deepmtdr.errors import ClinicError
-from deepmtdr.service.queue import Job, Queue
+from deepmtdr.errors import ServiceError
+from deepmtdr.service.queue import Queue
 from deepmtdr.service.queue_tables import queue_tables
 from deepmtdr.service.spool import Spool, object_digest
+from deepmtdr.service.states import DeliveryState, Job, JobState, PlannedDelivery
 from fake_service import make_photograph, make_settings, to_bytes
 
 
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    opened = Queue(tmp_path / "service")
-    yield opened
-    opened.close()
-
-
 def put(queue: Queue, uid: str = "1.2.3", content: bytes = b"eye") -> int:
-    return queue.receive(content, uid, object_digest(uid, "class", "syntax", content))[0]
+    return queue.receive(content, uid, object_digest(uid, "class", "syntax", content)).job
 
 
 def claimed(queue: Queue) -> Job:
@@ -36,24 +30,24 @@ def claimed(queue: Queue) -> Job:
 def finish(queue: Queue, job: Job, *destinations: str) -> None:
     part = queue.spool.create_staging_folder()
     (part / "a.dcm").write_bytes(b"result")
-    queue.complete(job, part, 2.0, [("a.dcm", name) for name in destinations])
+    queue.complete(job, part, 2.0, [PlannedDelivery("a.dcm", name) for name in destinations])
 
 
 def restarted(queue: Queue) -> Queue:
-    """What the next service sees; the old one is not closed, as after kill -9."""
+    """The queue as the next service opens it; the old one is not closed, as after kill -9."""
     again = Queue(queue.spool.folder)
     again.recover()
     return again
 
 
-def test_what_is_received_is_on_the_disk_and_worked_on_oldest_first(queue: Queue) -> None:
+def test_received_objects_are_on_the_disk_and_claimed_oldest_first(queue: Queue) -> None:
     assert [put(queue, uid, uid.encode()) for uid in ("1.1", "1.2")] == [1, 2]
     job = claimed(queue)
     assert (job.id, job.source.read_bytes(), job.crashes) == (1, b"1.1", 0)
     assert claimed(queue).id == 2 and queue.claim() is None
 
 
-def test_the_same_object_again_is_the_same_job_in_whatever_state(queue: Queue) -> None:
+def test_the_same_object_again_is_the_same_job_in_every_state(queue: Queue) -> None:
     put(queue)
     job = claimed(queue)
     assert put(queue) == 1
@@ -62,22 +56,22 @@ def test_the_same_object_again_is_the_same_job_in_whatever_state(queue: Queue) -
     assert len(list(queue.spool.originals.iterdir())) == 1
 
 
-def test_the_same_uid_with_other_content_is_kept_as_a_dead_letter_that_no_retry_revives(queue: Queue) -> None:
+def test_the_same_uid_with_other_content_is_a_dead_letter_that_retry_leaves_alone(queue: Queue) -> None:
     put(queue)
     assert put(queue, content=b"other eye") == 2
     (letter,) = queue.dead_letters()
-    assert (letter.job, letter.reason) == (2, "has the SOP Instance UID of job 1 and other content")
+    assert (letter.job, letter.reason) == (2, "has the SOP Instance UID of job 1, but other content")
     assert len(list(queue.spool.originals.iterdir())) == 2
     assert queue.retry_dead_letters() == 0 and queue.counts().jobs["dead"] == 1
 
 
-def test_a_dead_object_that_comes_again_is_tried_once_more(queue: Queue) -> None:
+def test_a_dead_object_that_is_sent_again_is_queued_again(queue: Queue) -> None:
     put(queue)
     queue.mark_dead(claimed(queue), "cannot be answered")
     assert put(queue) == 1 and claimed(queue).crashes == 0
 
 
-def test_a_corrected_object_after_a_dead_one_of_its_uid_is_worked_on(queue: Queue) -> None:
+def test_a_corrected_object_of_the_same_uid_as_a_dead_one_is_queued(queue: Queue) -> None:
     put(queue)
     queue.mark_dead(claimed(queue), "damaged")
     put(queue, content=b"sound")
@@ -85,7 +79,7 @@ def test_a_corrected_object_after_a_dead_one_of_its_uid_is_worked_on(queue: Queu
     assert queue.retry_dead_letters() == 0, "the first one has been replaced"
 
 
-def test_done_is_results_and_outbox_at_once(queue: Queue) -> None:
+def test_a_completed_job_has_results_and_waiting_deliveries(queue: Queue) -> None:
     put(queue)
     finish(queue, claimed(queue), "pacs", "archive")
     counts = queue.counts()
@@ -95,24 +89,24 @@ def test_done_is_results_and_outbox_at_once(queue: Queue) -> None:
     assert item.path == queue.spool.results_folder(1) / "a.dcm" and item.path.read_bytes() == b"result"
 
 
-def test_a_delivery_is_tried_again_when_it_is_due_and_not_before(queue: Queue) -> None:
+def test_a_waiting_delivery_is_due_after_its_wait_and_not_before(queue: Queue) -> None:
     put(queue)
     finish(queue, claimed(queue), "pacs")
-    queue.record_delivery(queue.due_deliveries("pacs", 1)[0], "waiting", "busy", wait=3600.0)
+    queue.record_delivery(queue.due_deliveries("pacs", 1)[0], DeliveryState.WAITING, "busy", wait=3600.0)
     assert queue.due_deliveries("pacs", 1) == []
     with sqlite3.connect(queue.spool.folder / "queue.sqlite") as other:
         other.execute("UPDATE outbox SET due = 0")
     other.close()
     (item,) = queue.due_deliveries("pacs", 1)
     assert item.attempts == 1
-    queue.record_delivery(item, "dead", "refused\nfor good")
+    queue.record_delivery(item, DeliveryState.DEAD, "refused\nfor good")
     assert [(one.subject, one.reason) for one in queue.dead_letters()] == [("a.dcm to pacs", "refused for good")]
     assert queue.retry_dead_letters() == 1
-    queue.record_delivery(queue.due_deliveries("pacs", 1)[0], "sent")
+    queue.record_delivery(queue.due_deliveries("pacs", 1)[0], DeliveryState.SENT)
     assert queue.counts().outbox == {("pacs", "sent"): 1} and queue.counts().oldest_waiting_seconds == 0
 
 
-def test_three_crashes_are_a_dead_letter_and_others_go_first_meanwhile(queue: Queue) -> None:
+def test_three_crashes_make_a_dead_letter_and_other_jobs_are_claimed_first(queue: Queue) -> None:
     put(queue, "1.1", b"1"), put(queue, "1.2", b"2")
     assert not queue.record_crash(claimed(queue), "exit code 7", 3)
     assert claimed(queue).id == 2
@@ -122,14 +116,14 @@ def test_three_crashes_are_a_dead_letter_and_others_go_first_meanwhile(queue: Qu
     assert queue.retry_dead_letters() == 1 and claimed(queue).crashes == 0
 
 
-def test_a_restart_takes_up_what_was_worked_on_and_counts_nothing(queue: Queue) -> None:
+def test_a_restart_queues_unfinished_jobs_again_without_counting_a_crash(queue: Queue) -> None:
     put(queue)
     claimed(queue)
     job = claimed(restarted(queue))
     assert (job.id, job.crashes) == (1, 0)
 
 
-def test_a_restart_removes_what_is_unfinished_and_queues_whole_objects_without_a_row(queue: Queue) -> None:
+def test_a_restart_removes_unfinished_files_and_queues_objects_without_a_row(queue: Queue) -> None:
     data = make_photograph()
     (queue.spool.originals / ".ab.part").write_bytes(b"half")
     (queue.spool.create_staging_folder() / "half.dcm").write_bytes(b"half")
@@ -144,7 +138,7 @@ def test_a_restart_removes_what_is_unfinished_and_queues_whole_objects_without_a
     other.close()
 
 
-def test_results_that_were_moved_before_a_crash_are_replaced(queue: Queue) -> None:
+def test_results_that_were_stored_before_a_crash_are_replaced(queue: Queue) -> None:
     put(queue)
     claimed(queue)
     half = queue.spool.create_staging_folder()
@@ -155,17 +149,17 @@ def test_results_that_were_moved_before_a_crash_are_replaced(queue: Queue) -> No
     assert [path.name for path in queue.spool.results_folder(1).iterdir()] == ["a.dcm"]
 
 
-def test_no_results_or_folders_among_them_are_refused(queue: Queue) -> None:
+def test_results_must_be_at_least_one_plain_file(queue: Queue) -> None:
     part = queue.spool.create_staging_folder()
-    with pytest.raises(ClinicError, match="0 results"):
+    with pytest.raises(ServiceError, match="wrote 0 entries"):
         queue.spool.commit_results(part, 1)
     (part / "folder").mkdir()
-    with pytest.raises(ClinicError, match="plain files"):
+    with pytest.raises(ServiceError, match="plain files"):
         queue.spool.commit_results(part, 1)
 
 
 @pytest.mark.parametrize("step", ["write", "rename", "row"])
-def test_a_full_disk_leaves_nothing_at_any_step(queue: Queue, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_a_full_disk_at_any_step_leaves_nothing(queue: Queue, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -189,19 +183,20 @@ def test_an_object_is_synced_before_its_row_is_written(queue: Queue, monkeypatch
     steps: list[str] = []
     synced, insert = os.fsync, queue._insert
 
-    def noted(number: int) -> None:
+    def record_and_sync(number: int) -> None:
         steps.append(str(Path(f"/proc/self/fd/{number}").readlink()))
         synced(number)
 
-    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "fsync", record_and_sync)
     monkeypatch.setattr(queue, "_insert", lambda *values: (steps.append("row"), insert(*values))[1])
     put(queue)
     kinds = ["row" if step == "row" else "folder" if step.endswith("originals") else "file" for step in steps]
     assert kinds == ["file", "folder", "row"]
-    assert queue._read("PRAGMA synchronous") == [(2,)] and queue._read("PRAGMA journal_mode") == [("wal",)]
+    database = queue._database
+    assert database.read("PRAGMA synchronous") == [(2,)] and database.read("PRAGMA journal_mode") == [("wal",)]
 
 
-def test_folders_and_files_are_their_owners_alone(queue: Queue) -> None:
+def test_only_the_owner_may_access_folders_and_files(queue: Queue) -> None:
     put(queue)
     finish(queue, claimed(queue))
     with queue.spool.lock():
@@ -211,33 +206,33 @@ def test_folders_and_files_are_their_owners_alone(queue: Queue) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
 
 
-def test_no_name_on_the_disk_holds_a_uid(queue: Queue) -> None:
+def test_no_file_name_holds_a_uid(queue: Queue) -> None:
     put(queue, "1.2.840.4711")
     finish(queue, claimed(queue))
     assert [path for path in queue.spool.folder.rglob("*") if "4711" in path.name] == []
 
 
-def test_one_service_alone_works_in_a_folder(queue: Queue) -> None:
+def test_a_folder_is_locked_by_one_service(queue: Queue) -> None:
     other = Spool(queue.spool.folder)
-    with queue.spool.lock(), pytest.raises(ClinicError, match="another service"), other.lock():
+    with queue.spool.lock(), pytest.raises(ServiceError, match="another service"), other.lock():
         pass
     with other.lock():
         pass
 
 
-def test_a_file_that_is_no_queue_or_a_later_one_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_queue_or_is_of_a_later_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "queue.sqlite").write_bytes(b"not a database" * 100)
-    with pytest.raises(ClinicError, match=r"queue\.sqlite: no queue"):
+    with pytest.raises(ServiceError, match=r"queue\.sqlite: found no queue"):
         Queue(tmp_path)
     (tmp_path / "later").mkdir()
     with sqlite3.connect(tmp_path / "later" / "queue.sqlite") as later:
         later.execute("PRAGMA user_version = 9")
     later.close()
-    with pytest.raises(ClinicError, match="later version"):
+    with pytest.raises(ServiceError, match="a later deepmtdr"):
         Queue(tmp_path / "later")
 
 
-def test_the_table_shows_states_and_dead_letters_with_reasons(queue: Queue) -> None:
+def test_the_tables_show_states_and_dead_letters_with_reasons(queue: Queue) -> None:
     put(queue, "1.1", b"1"), put(queue, "1.2", b"2")
     queue.mark_dead(claimed(queue), "no photograph")
     finish(queue, claimed(queue), "pacs")
@@ -248,7 +243,73 @@ def test_the_table_shows_states_and_dead_letters_with_reasons(queue: Queue) -> N
     assert dead == 0 and claimed(queue).id == 1
 
 
-def test_a_folder_without_a_queue_is_said_and_not_made(tmp_path: Path) -> None:
-    with pytest.raises(ClinicError, match="no queue"):
+def test_a_folder_without_a_queue_is_an_error_and_is_not_created(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match=r"no queue\.sqlite"):
         queue_tables(make_settings(tmp_path / "gone"))
     assert not (tmp_path / "gone").exists()
+
+
+VERSION_1 = """
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    uid TEXT NOT NULL,
+    digest TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('received', 'working', 'done', 'dead')),
+    crashes INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    since REAL NOT NULL,
+    seconds REAL
+);
+CREATE INDEX jobs_by_state ON jobs (state, crashes, id);
+CREATE INDEX jobs_by_uid ON jobs (uid);
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    job INTEGER NOT NULL REFERENCES jobs (id),
+    file TEXT NOT NULL,
+    destination TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'sent', 'dead')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    due REAL NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    since REAL NOT NULL,
+    UNIQUE (job, file, destination)
+);
+CREATE INDEX outbox_by_state ON outbox (destination, state, due);
+PRAGMA user_version = 1;
+INSERT INTO jobs VALUES (1, '1.1', 'd1', 'received', 0, '', 100.0, NULL);
+INSERT INTO jobs VALUES (2, '1.2', 'd2', 'working', 1, 'exit code 7', 200.0, NULL);
+INSERT INTO jobs VALUES (3, '1.3', 'd3', 'done', 0, '', 300.0, 2.5);
+INSERT INTO jobs VALUES (4, '1.4', 'd4', 'dead', 0, 'no photograph', 400.0, NULL);
+INSERT INTO outbox VALUES (1, 3, 'sr.dcm', 'pacs', 'waiting', 2, 0.0, 'busy', 310.0);
+INSERT INTO outbox VALUES (2, 3, 'report.dcm', 'pacs', 'sent', 1, 0.0, '', 310.0);
+INSERT INTO outbox VALUES (3, 3, 'fhir.json', 'records', 'dead', 1, 0.0, 'HTTP 400', 310.0);
+"""
+"""A queue as deepmtdr 0.1 wrote it. Do not adapt this text to a new schema: queues of users look like this."""
+
+
+def test_a_queue_of_an_earlier_release_can_be_opened_and_continued(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "queue.sqlite")) as old:
+        old.executescript(VERSION_1)
+    with closing(Queue(tmp_path)) as queue:
+        queue.recover()
+        counts = queue.counts()
+        assert counts.jobs == {JobState.RECEIVED: 2, JobState.WORKING: 0, JobState.DONE: 1, JobState.DEAD: 1}
+        assert counts.outbox == {
+            ("pacs", DeliveryState.WAITING): 1,
+            ("pacs", DeliveryState.SENT): 1,
+            ("records", DeliveryState.DEAD): 1,
+        }
+        assert (counts.examined, counts.seconds) == (1, 2.5)
+        assert [(job.id, job.crashes) for job in (claimed(queue), claimed(queue))] == [(1, 0), (2, 1)]
+        (item,) = queue.due_deliveries("pacs", 9)
+        assert (item.path, item.attempts, item.since) == (tmp_path / "results" / "3" / "sr.dcm", 2, 310.0)
+        assert [tuple(letter) for letter in queue.dead_letters()] == [
+            (3, "fhir.json to records", 310.0, "HTTP 400"),
+            (4, "examination", 400.0, "no photograph"),
+        ]
+
+
+def test_the_states_are_exactly_those_that_the_database_allows(queue: Queue) -> None:
+    tables = queue._database.read("SELECT sql FROM sqlite_master WHERE type = 'table' AND name IN ('jobs', 'outbox')")
+    for states, (sql,) in zip((JobState, DeliveryState), tables, strict=True):
+        assert f"CHECK (state IN ({', '.join(repr(str(state)) for state in states)}))" in sql

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import shutil
 import socket
 import ssl
 import struct
@@ -15,27 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import dcmread, uid
+from pydicom import Dataset, dcmread, uid
 from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
 from deepmtdr.dicom.sop_classes import PHOTOGRAPH_SOP_CLASSES, TRANSFER_SYNTAXES
-from deepmtdr.errors import ClinicError
+from deepmtdr.errors import ServiceError
 from deepmtdr.service.queue import Queue
-from deepmtdr.service.receiver import StoreServer
+from deepmtdr.service.receiver import StoreServer, StoreStatus
 from deepmtdr.service.settings import ReceiverSettings, TlsSettings
+from deepmtdr.service.states import JobState, ReceiverEvent
 from external_programs import program_path, requires_programs
 from fake_service import PATIENT_ID, PATIENT_NAME, make_photograph, send, to_bytes, wait_until
 
 DCMTK = requires_programs("storescu", "echoscu")
+OPENSSL = requires_programs("openssl")
 Start = Callable[..., StoreServer]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """A receiver without workers behind it."""
-    queue, started = Queue(tmp_path / "service"), []
+def start(queue: Queue) -> Iterator[Start]:
+    """Starts a receiver without workers."""
+    started: list[StoreServer] = []
 
     def begin(min_free_bytes: int = 0, **settings: Any) -> StoreServer:
         server = StoreServer(ReceiverSettings(**{"port": 0, "idle_seconds": 5.0, **settings}), queue, min_free_bytes)
@@ -46,11 +47,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield begin
     for server in started:
         server.stop()
-    queue.close()
 
 
-def kept(server: StoreServer) -> list[bytes]:
-    """Everything in `originals`, unfinished or not."""
+def stored(server: StoreServer) -> list[bytes]:
+    """The content of every file in `originals`, also of unfinished ones."""
     return [path.read_bytes() for path in sorted(server.queue.spool.originals.iterdir())]
 
 
@@ -60,7 +60,7 @@ def no_more_associations(server: StoreServer) -> bool:
 
 
 def echo(port: int, calling: str = "CAMERA", called: str = "DEEPMTDR", **more: Any) -> int | str:
-    """The status of a C-ECHO, or what became of the association instead."""
+    """The status of a C-ECHO, or "rejected" or "aborted" if there was no association."""
     entity = AE(calling)
     entity.acse_timeout = entity.connection_timeout = 5
     entity.add_requested_context(Verification)
@@ -76,28 +76,28 @@ def test_an_echo_is_answered(start: Start) -> None:
     assert echo(start().port) == 0
 
 
-def test_what_is_answered_with_success_is_kept_as_it_was_sent(start: Start) -> None:
+def test_an_object_is_stored_as_it_was_sent(start: Start) -> None:
     server, data = start(), make_photograph()
     assert send(server.port, [data]) == [0]
-    (content,) = kept(server)
+    (content,) = stored(server)
     again = dcmread(BytesIO(content))
     assert (again, again.file_meta.TransferSyntaxUID) == (data, uid.ExplicitVRLittleEndian)
     assert again.PatientName == PATIENT_NAME
-    assert server.queue.counts().jobs["received"] == 1
+    assert server.queue.counts().jobs[JobState.RECEIVED] == 1
 
 
-def test_the_same_object_twice_or_at_once_is_one_job(start: Start) -> None:
+def test_the_same_object_from_several_senders_at_the_same_time_is_one_job(start: Start) -> None:
     server, data = start(), make_photograph()
     threads = [threading.Thread(target=send, args=(server.port, [data, data])) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (server.counts["stored"], server.counts["again"]) == (1, 5)
-    assert len(kept(server)) == 1
+    assert (server.counts[ReceiverEvent.STORED], server.counts[ReceiverEvent.STORED_BEFORE]) == (1, 5)
+    assert len(stored(server)) == 1
 
 
-def test_every_sop_class_comes_in_every_transfer_syntax(start: Start) -> None:
+def test_every_sop_class_is_accepted_in_every_transfer_syntax(start: Start) -> None:
     server, entity = start(), AE("CAMERA")
     every = [(sop_class, syntax) for sop_class in PHOTOGRAPH_SOP_CLASSES for syntax in TRANSFER_SYNTAXES]
     for sop_class, syntax in every:
@@ -108,7 +108,7 @@ def test_every_sop_class_comes_in_every_transfer_syntax(start: Start) -> None:
     assert accepted == set(every)
 
 
-def test_a_sender_of_uncompressed_pixels_is_not_made_to_compress_them(start: Start) -> None:
+def test_an_uncompressed_transfer_syntax_is_chosen_if_one_is_offered(start: Start) -> None:
     server, entity = start(), AE("CAMERA")
     entity.add_requested_context(PHOTOGRAPH_SOP_CLASSES[0], [uid.JPEGBaseline8Bit, uid.ImplicitVRLittleEndian])
     association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
@@ -133,32 +133,32 @@ def test_another_sop_class_or_transfer_syntax_is_not_accepted(start: Start, sop_
     association.abort()
 
 
-def test_wrong_titles_are_rejected_and_nothing_is_kept(start: Start) -> None:
+def test_wrong_ae_titles_are_rejected_and_nothing_is_stored(start: Start) -> None:
     server = start(calling=("CAMERA",))
     assert echo(server.port) == 0
     assert echo(server.port, calling="STRANGER") == "rejected"
     assert echo(server.port, called="OTHER") == "rejected"
     assert send(server.port, [make_photograph()], calling="STRANGER") == []
-    assert server.counts["associations"] == 3 and kept(server) == []
+    assert server.counts[ReceiverEvent.ASSOCIATION_REJECTED] == 3 and stored(server) == []
 
 
-def test_an_address_that_is_not_on_the_list_is_cut_off(start: Start) -> None:
+def test_a_connection_from_an_address_that_is_not_allowed_is_closed(start: Start) -> None:
     server = start(networks=("10.1.2.0/24",))
     assert echo(server.port) == "aborted"
-    assert server.counts["connections"] == 1
+    assert server.counts[ReceiverEvent.CONNECTION_REFUSED] == 1
     assert echo(start(networks=("127.0.0.1",)).port) == 0
 
 
-def test_data_that_contradicts_the_request_is_refused(start: Start) -> None:
+def test_an_object_whose_uids_differ_from_the_request_is_refused(start: Start) -> None:
     server = start()
     data, other = make_photograph(), make_photograph()
     other.file_meta = data.file_meta
     for wrong in (other, make_photograph(SOPClassUID=PHOTOGRAPH_SOP_CLASSES[2])):
-        assert stored_raw(server, as_data_set(wrong), data.SOPInstanceUID) == 0xA900
-    assert kept(server) == [] and server.counts["refused"] == 2
+        assert stored_raw(server, as_data_set(wrong), data.SOPInstanceUID) == StoreStatus.DATA_SET_MISMATCH
+    assert stored(server) == [] and server.counts[ReceiverEvent.OBJECT_REFUSED] == 2
 
 
-def as_data_set(data: Any) -> bytes:
+def as_data_set(data: Dataset) -> bytes:
     """A data set without its file meta information."""
     content = to_bytes(data)
     (length,) = struct.unpack("<I", content[140:144])
@@ -166,7 +166,7 @@ def as_data_set(data: Any) -> bytes:
 
 
 def stored_raw(server: StoreServer, data_set: bytes | None, instance: str) -> int | None:
-    """Ask to store any bytes as a photograph; the status, or None if there is no answer."""
+    """Send any bytes as a photograph; the status, or None if there is no answer."""
     entity = AE("CAMERA")
     entity.dimse_timeout = 5
     entity.add_requested_context(PHOTOGRAPH_SOP_CLASSES[0], uid.ExplicitVRLittleEndian)
@@ -184,33 +184,33 @@ def stored_raw(server: StoreServer, data_set: bytes | None, instance: str) -> in
     return getattr(answer, "Status", None)
 
 
-def test_a_damaged_data_set_is_kept_for_the_worker_to_judge(start: Start) -> None:
+def test_a_damaged_data_set_is_stored(start: Start) -> None:
     server, data = start(), make_photograph()
     whole = as_data_set(data)
     assert stored_raw(server, whole[:-50], data.SOPInstanceUID) == 0
     for number, damaged in enumerate((whole[:10], b"\xff" * 200, b"\x08\x00\x18\x00UI\xff\xff" + whole)):
         assert stored_raw(server, damaged, f"1.2.{number + 1}") == 0
-    assert len(kept(server)) == 4
+    assert len(stored(server)) == 4
 
 
-def test_a_request_without_a_data_set_is_refused(start: Start) -> None:
+def test_a_request_without_data_set_is_refused(start: Start) -> None:
     server = start()
-    assert stored_raw(server, None, "1.2.3") != 0
-    assert kept(server) == [] and echo(server.port) == 0
+    assert stored_raw(server, None, "1.2.3") == StoreStatus.DATA_SET_MISMATCH
+    assert stored(server) == [] and echo(server.port) == 0
 
 
-def test_an_object_that_is_too_large_is_refused_and_the_next_one_is_taken(start: Start) -> None:
+def test_a_too_large_object_is_refused_and_the_next_one_is_stored(start: Start) -> None:
     server = start(largest_mb=0.25)
     assert send(server.port, [make_photograph(side=400), make_photograph(), make_photograph(side=400)]) == [
-        0xC001,
-        0,
-        0xC001,
+        StoreStatus.TOO_LARGE,
+        StoreStatus.SUCCESS,
+        StoreStatus.TOO_LARGE,
     ]
-    assert [len(content) < 2000 for content in kept(server)] == [True]
+    assert [len(content) < 2000 for content in stored(server)] == [True]
 
 
 @pytest.mark.parametrize("wrong", ["errno", "min_free_bytes"])
-def test_a_full_disk_is_out_of_resources_and_nothing_is_kept(
+def test_a_full_disk_is_answered_with_out_of_resources_and_nothing_is_stored(
     start: Start, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     def full(*_: object) -> None:
@@ -220,21 +220,21 @@ def test_a_full_disk_is_out_of_resources_and_nothing_is_kept(
     with monkeypatch.context() as patch:
         if wrong == "errno":
             patch.setattr("os.fsync", full)
-        assert send(server.port, [make_photograph()]) == [0xA700]
-    assert kept(server) == []
+        assert send(server.port, [make_photograph()]) == [StoreStatus.OUT_OF_RESOURCES]
+    assert stored(server) == []
 
 
-def test_a_bug_is_answered_with_a_status_alone(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_answered_with_a_status(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     def surprise(*_: object) -> None:
         raise KeyError(PATIENT_NAME)
 
     server = start()
     monkeypatch.setattr(server.queue, "receive", surprise)
-    assert send(server.port, [make_photograph(), make_photograph()]) == [0x0110, 0x0110]
+    assert send(server.port, [make_photograph(), make_photograph()]) == [StoreStatus.PROCESSING_FAILURE] * 2
 
 
 @pytest.mark.parametrize(
-    "rubbish",
+    "sent",
     [
         b"",
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -245,27 +245,27 @@ def test_a_bug_is_answered_with_a_status_alone(start: Start, monkeypatch: pytest
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )
-def test_rubbish_on_the_port_leaves_nothing_behind(start: Start, rubbish: bytes) -> None:
+def test_invalid_bytes_are_survived_and_nothing_is_stored(start: Start, sent: bytes) -> None:
     server = start(idle_seconds=0.2)
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
-        connection.sendall(rubbish)
+        connection.sendall(sent)
         answer = connection.recv(1000)
     assert b"Traceback" not in answer
     wait_until(lambda: no_more_associations(server))
-    assert kept(server) == [] and echo(server.port) == 0
+    assert stored(server) == [] and echo(server.port) == 0
 
 
-def test_half_an_association_leaves_nothing_behind(start: Start) -> None:
+def test_an_association_that_breaks_off_is_ended_and_nothing_is_stored(start: Start) -> None:
     server, entity = start(idle_seconds=1.0), AE("CAMERA")
     entity.add_requested_context(PHOTOGRAPH_SOP_CLASSES[0], uid.ExplicitVRLittleEndian)
     association = entity.associate("127.0.0.1", server.port, ae_title="DEEPMTDR")
-    request = struct.pack(">BBI", 4, 0, 500) + bytes(100)  # a PDU that is cut in the middle
+    request = struct.pack(">BBI", 4, 0, 500) + bytes(100)  # a PDU that is cut off
     connection: Any = association.dul.socket
     connection.socket.sendall(request)
     connection.socket.shutdown(socket.SHUT_RDWR)
     wait_until(lambda: no_more_associations(server))
     association.abort()
-    assert kept(server) == [] and send(server.port, [make_photograph()]) == [0]
+    assert stored(server) == [] and send(server.port, [make_photograph()]) == [0]
 
 
 def test_a_silent_association_is_ended(start: Start) -> None:
@@ -286,7 +286,7 @@ def test_too_many_associations_are_rejected_for_now(start: Start) -> None:
     assert echo(server.port) == 0
 
 
-def test_no_log_line_holds_anything_of_a_patient(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_holds_no_patient_data(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     server = start()
     data, wrong = make_photograph(), make_photograph()
@@ -294,7 +294,7 @@ def test_no_log_line_holds_anything_of_a_patient(start: Start, caplog: pytest.Lo
     send(server.port, [data, data, make_photograph(data.SOPInstanceUID, side=9)])
     assert "job 1: received" in caplog.messages
     text = caplog.text + "".join(record.pathname + str(record.exc_info) for record in caplog.records)
-    for secret in (
+    secrets = (
         PATIENT_NAME,
         "Żaneta",
         PATIENT_ID,
@@ -302,75 +302,66 @@ def test_no_log_line_holds_anything_of_a_patient(start: Start, caplog: pytest.Lo
         data.StudyInstanceUID,
         wrong.SOPInstanceUID,
         "Traceback",
-    ):
-        assert secret not in text
+    )
+    assert [secret for secret in secrets if secret in text] == []
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> TlsSettings:
-    """Signed by itself, for this machine."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+    """A certificate for this machine that is its own authority."""
     folder = tmp_path_factory.mktemp("tls")
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    made += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "own.pem")]
-    subprocess.run(made, check=True, capture_output=True)
+    options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+    options += " -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "own.pem")]
+    subprocess.run([program_path("openssl"), *options.split(), *files], check=True, capture_output=True)
     return TlsSettings(certificate=folder / "own.pem", key=folder / "key.pem", ca=folder / "own.pem")
 
 
-def client(tls: TlsSettings, *, shown: bool) -> ssl.SSLContext:
+def client_context(tls: TlsSettings, *, with_certificate: bool) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(tls.ca))
-    if shown:
+    if with_certificate:
         context.load_cert_chain(str(tls.certificate), str(tls.key))
     return context
 
 
-def test_tls_is_spoken_and_a_caller_without_a_certificate_is_refused(start: Start, certificate: TlsSettings) -> None:
+@OPENSSL
+def test_tls_requires_a_certificate_of_the_caller_if_a_ca_is_set(start: Start, certificate: TlsSettings) -> None:
     server = start(tls=certificate)
-    assert echo(server.port, tls_args=(client(certificate, shown=True), "127.0.0.1")) == 0
-    assert echo(server.port, tls_args=(client(certificate, shown=False), "127.0.0.1")) == "aborted"
+    assert echo(server.port, tls_args=(client_context(certificate, with_certificate=True), "127.0.0.1")) == 0
+    assert echo(server.port, tls_args=(client_context(certificate, with_certificate=False), "127.0.0.1")) == "aborted"
     assert echo(server.port) == "aborted"
     open_to_all = start(tls=replace(certificate, ca=None))
-    assert echo(open_to_all.port, tls_args=(client(certificate, shown=False), "127.0.0.1")) == 0
+    assert echo(open_to_all.port, tls_args=(client_context(certificate, with_certificate=False), "127.0.0.1")) == 0
 
 
-def test_a_silent_tls_greeting_holds_up_nobody(start: Start, certificate: TlsSettings) -> None:
+@OPENSSL
+def test_a_silent_tls_handshake_delays_no_other_connection(start: Start, certificate: TlsSettings) -> None:
     server = start(tls=certificate)
     with socket.create_connection(("127.0.0.1", server.port)):
-        assert echo(server.port, tls_args=(client(certificate, shown=True), "127.0.0.1")) == 0
+        assert echo(server.port, tls_args=(client_context(certificate, with_certificate=True), "127.0.0.1")) == 0
 
 
-def test_a_certificate_that_cannot_be_used_is_said(start: Start, tmp_path: Path) -> None:
-    with pytest.raises(ClinicError, match=r"gone\.pem.*cannot be used"):
+def test_a_certificate_that_cannot_be_used_is_an_error(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match=r"cannot use certificate .*gone\.pem.*expected PEM files"):
         start(tls=TlsSettings(certificate=tmp_path / "gone.pem"))
 
 
-def test_a_port_that_is_taken_is_said(start: Start) -> None:
-    with pytest.raises(ClinicError, match=r"port \d+ cannot be had"):
+def test_a_port_that_is_in_use_is_an_error(start: Start) -> None:
+    with pytest.raises(
+        ServiceError, match=r"cannot listen on 127\.0\.0\.1 port \d+ \(Address already in use\); set receiver"
+    ):
         start(port=start().port)
 
 
 @DCMTK
-def test_dcmtk_is_a_camera_that_is_served(start: Start, tmp_path: Path) -> None:
+def test_dcmtk_can_send_as_a_camera(start: Start, tmp_path: Path) -> None:
     server, data = start(calling=("STORESCU", "ECHOSCU")), make_photograph()
     (tmp_path / "eye.dcm").write_bytes(to_bytes(data))
     where = ["-aec", "DEEPMTDR", "127.0.0.1", str(server.port)]
     subprocess.run([program_path("echoscu"), *where], check=True)
     for syntax in ("-x=", "-xi", "-xb"):
         subprocess.run([program_path("storescu"), syntax, *where, str(tmp_path / "eye.dcm")], check=True)
-    assert {dcmread(BytesIO(content)).SOPInstanceUID for content in kept(server)} == {data.SOPInstanceUID}
+    assert {dcmread(BytesIO(content)).SOPInstanceUID for content in stored(server)} == {data.SOPInstanceUID}
     wrong = subprocess.run(
         [program_path("echoscu"), "-aet", "STRANGER", *where], capture_output=True, text=True, check=False
     )

@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from deepmtdr.cli import app
-from deepmtdr.errors import ClinicError
-from deepmtdr.service.settings import ServiceSettings, example_settings, load_settings, read_secret
+from deepmtdr.errors import ServiceError
+from deepmtdr.service.settings import ServiceSettings
+from deepmtdr.service.settings_file import example_settings, load_settings, read_secret
 
 
 def written(folder: Path, text: str, first: str = 'folder = "service"\n') -> Path:
@@ -18,7 +19,7 @@ def written(folder: Path, text: str, first: str = 'folder = "service"\n') -> Pat
     return path
 
 
-def test_the_example_is_the_defaults_and_names_every_setting(tmp_path: Path) -> None:
+def test_the_example_holds_the_defaults_and_every_setting(tmp_path: Path) -> None:
     assert load_settings(written(tmp_path, "", example_settings())) == ServiceSettings(folder=tmp_path / "service")
     whole = re.sub(r"^# (?=[\[a-z_]+[\w.]*( =|\]))", "", example_settings(), flags=re.MULTILINE)
     values = tomllib.loads(whole)
@@ -35,48 +36,64 @@ def test_the_example_is_the_defaults_and_names_every_setting(tmp_path: Path) -> 
     assert chosen.receiver.networks == defaults.receiver.networks
 
 
+PACS = "[dicom.pacs]\nae_title = 'PACS'\nhost = 'pacs.example'"
+
+
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("speed = 1", r"unknown key speed; known are folder,"),
         ("[receiver]\nportt = 1", r"receiver: unknown key portt; known are ae_title"),
         ("[receiver]\nport = 'dicom'", r"receiver: port = 'dicom', expected int"),
         ("[receiver]\nport = 70000", r"receiver\.port = 70000"),
-        ("[receiver]\nae_title = 'MUCH TOO LONG A TITLE'", "1 to 16 letters"),
+        ("[receiver]\nae_title = 'MUCH TOO LONG A TITLE'", r"receiver\.ae_title = .*1 to 16 printable"),
         ("[receiver]\ncalling = ['Ä']", "receiver.calling = 'Ä'"),
         ("[receiver]\nnetworks = ['10.0.0.0/99']", "'10.0.0.0/99', expected addresses"),
-        ("[workers]\ncount = 0", "at least 1"),
-        ("[workers]\nseconds = 0", "zero or less"),
-        ("[retry]\nfactor = 0.5", "retry: factor 0.5"),
+        ("[workers]\ncount = 0", r"workers\.count = 0, expected at least 1"),
+        ("[workers]\nseconds = 0", r"workers\.seconds = 0, expected more than 0"),
+        ("[retry]\nfactor = 0.5", r"retry\.factor = 0\.5, expected at least 1"),
+        ("[retry]\nfirst_wait = 9\nlongest_wait = 5", r"retry\.longest_wait = 5, expected at least first_wait, 9"),
+        ("stop_seconds = -1", "stop_seconds = -1, expected 0 or more"),
+        ("[health]\nport = -1", r"health\.port = -1, expected 0 to 65535"),
         ("[dicom.pacs]\nhost = 'x'", r"dicom\.pacs\.ae_title = ''"),
-        ("[dicom.pacs]\nae_title = 'PACS'", r"dicom\.pacs: host ''"),
-        ("[dicomweb.a]\nurl = 'ftp://x'", r"a\.url = 'ftp://x', expected https"),
-        ("[fhir.a]\nurl = 'https://me:word@x'", "without a password"),
-        ("[fhir.a]\nurl = 'https://x'\ntoken = 'abc'", "a.token holds a text"),
-        ("[fhir.a]\nurl = 'https://x'\n[dicomweb.a]\nurl = 'https://x'", "expected one name for each"),
+        ("[dicom.pacs]\nae_title = 'PACS'", r"dicom\.pacs\.host is empty"),
+        (f"{PACS}\nport = 0", r"dicom\.pacs\.port = 0, expected 1 to 65535"),
+        ("[dicomweb.a]\nurl = 'ftp://x'", r"dicomweb\.a\.url = 'ftp://x', expected https"),
+        ("[fhir.a]\nurl = 'https://me:word@x'", "without user, password and query"),
+        ("[fhir.a]\nurl = 'https://x'\ntoken = 'abc'", r"fhir\.a\.token is not \"env:NAME\" or \"file:PATH\""),
+        ("[fhir.a]\nurl = 'https://x'\n[dicomweb.a]\nurl = 'https://x'", "destination 'a' occurs 2 times"),
         ("[", "no valid TOML"),
+        ("[receiver]\ntls = { ca = 'ca.pem' }", r"receiver\.tls has no certificate, .* without TLS; add"),
+        ("[receiver]\ntls = { key = 'own.key' }", r"receiver\.tls has no certificate"),
+        (f"{PACS}\ntls = {{ ca = 'ca.pem' }}", r"dicom\.pacs\.encrypted is false, .* without TLS; set"),
+        (f"{PACS}\nencrypted = true\ntls = {{ key = 'own.key' }}", r"dicom\.pacs\.tls has a key, but no certificate"),
+        ("[fhir.a]\nurl = 'http://x'\ntls = { ca = 'ca.pem' }", r"fhir\.a\.url begins with http:, .* without TLS; use"),
+        (
+            "[dicomweb.a]\nurl = 'https://x'\ntls = { key = 'own.key' }",
+            r"dicomweb\.a\.tls has a key, but no certificate",
+        ),
     ],
 )
-def test_what_cannot_be_right_is_said_with_its_place(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ClinicError, match=rf"serve\.toml: .*{said}") as error:
+def test_a_wrong_setting_is_an_error_that_names_its_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ServiceError, match=rf"serve\.toml: .*{message}") as error:
         load_settings(written(tmp_path, text))
     assert "abc" not in str(error.value), "a secret is not repeated"
 
 
-def test_the_folder_must_be_named(tmp_path: Path) -> None:
-    with pytest.raises(ClinicError, match="no folder"):
+def test_the_folder_of_the_service_must_be_set(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="no `folder`"):
         load_settings(written(tmp_path, "[retry]", ""))
 
 
-def test_a_secret_stands_in_a_variable_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_is_read_from_a_variable_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("abc\n")
     monkeypatch.setenv("TOKEN", "def")
     assert (read_secret(f"file:{tmp_path / 'token'}"), read_secret("env:TOKEN")) == ("abc", "def")
-    with pytest.raises(ClinicError, match="GONE is not set"):
+    with pytest.raises(ServiceError, match="GONE is not set"):
         read_secret("env:GONE")
 
 
-def test_the_verbs_print_an_example_and_refuse_in_one_line(tmp_path: Path) -> None:
+def test_the_verbs_print_the_example_and_report_errors_in_one_line(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["serve", "--example"]).stdout == example_settings()
     assert CliRunner().invoke(app, ["serve"]).exit_code == 2
     for verb in ("serve", "queue"):

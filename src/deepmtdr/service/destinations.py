@@ -1,4 +1,4 @@
-"""Where results go: a PACS by C-STORE, an archive by DICOMweb (STOW-RS), a hospital's records by FHIR."""
+"""Destinations of results: a PACS by C-STORE, an archive by DICOMweb (STOW-RS), a hospital system by FHIR."""
 
 from __future__ import annotations
 
@@ -7,31 +7,43 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import httpx
+from pydicom import Dataset
 from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.status import code_to_category
 
 from deepmtdr.service.sender import DeliveryResult, Destination, DestinationUnreachable
-from deepmtdr.service.settings import DicomNodeSettings, ServiceSettings, WebServerSettings, read_secret
+from deepmtdr.service.settings import DicomNodeSettings, ServiceSettings, WebServerSettings
+from deepmtdr.service.settings_file import read_secret
+from deepmtdr.service.states import DeliveryState
 from deepmtdr.service.tls import client_tls_context
 
-SENT = DeliveryResult("sent")
+DICOM_SUFFIX, FHIR_FILE = ".dcm", "fhir.json"
+SENT = DeliveryResult(DeliveryState.SENT)
 DUPLICATE_SOP_INSTANCE = 0x0111
+"""The destination already has the object: status of C-STORE, failure reason of STOW-RS."""
+FAILED_SOP_SEQUENCE, FAILURE_REASON = "00081198", "00081197"
+"""Tags in the DICOM JSON of a STOW-RS response."""
 RETRYABLE_STATUSES = frozenset({0x0110, 0x0124, 0x0210, 0x0213, *range(0xA700, 0xA800)})
-"""C-STORE failures that say nothing of the object: busy, full, not allowed (yet)."""
+"""Failures that the object does not cause: processing failure, not authorised, out of resources ..."""
+RETRYABLE_HTTP_ERRORS = frozenset({408, 423, 425, 429, 503})
+"""HTTP statuses for a file that may succeed later, while other files may succeed now."""
 PERMANENT_HTTP_ERRORS = frozenset({400, 406, 409, 410, 411, 413, 415, 422})
-"""HTTP answers that speak of what was sent; the others, of the server or its settings."""
+"""HTTP statuses that the file causes; all others are caused by the server or its settings."""
+MAX_RESPONSE_LENGTH = 300
+"""Characters of an HTTP response that are kept as the reason."""
 
 
 def create_destinations(settings: ServiceSettings) -> dict[str, Destination]:
-    """Every configured destination by name.
+    """Create all configured destinations, by name.
 
     Raises:
-        ClinicError: if a certificate or key cannot be used.
+        ServiceError: if a certificate or key cannot be used.
     """
     title = settings.receiver.ae_title
     found: dict[str, Destination] = {name: CStoreDestination(node, title) for name, node in settings.dicom.items()}
@@ -39,20 +51,32 @@ def create_destinations(settings: ServiceSettings) -> dict[str, Destination]:
     return found | {name: FhirDestination(server) for name, server in settings.fhir.items()}
 
 
+class _ObjectKind(NamedTuple):
+    """What an association has to be requested for."""
+
+    sop_class: str
+    transfer_syntax: str
+
+
 class CStoreDestination:
-    """C-STORE: each object as it lies on the disk, in its own transfer syntax."""
+    """Sends DICOM objects by C-STORE, each as it is on the disk, in its own transfer syntax."""
 
     def __init__(self, settings: DicomNodeSettings, calling: str) -> None:
-        """Connects to nothing yet; `calling` is the own AE title."""
+        """Load the certificates, without connecting.
+
+        Args:
+            settings: the PACS.
+            calling: AE title of this service.
+        """
         self.settings, self.calling = settings, calling
         self._tls = (client_tls_context(settings.tls), settings.host) if settings.encrypted else None
 
     def accepts(self, file: str) -> bool:
-        """DICOM objects."""
-        return file.endswith(".dcm")
+        """Whether the file is a DICOM object."""
+        return file.endswith(DICOM_SUFFIX)
 
     def deliver(self, paths: Sequence[Path]) -> Generator[DeliveryResult, None, None]:
-        """Send them in one association."""
+        """Send files in one association; see `Destination.deliver`."""
         association = self._associate(paths)
         try:
             for number, path in enumerate(paths):
@@ -65,63 +89,71 @@ class CStoreDestination:
         entity = AE(self.calling)
         entity.connection_timeout = entity.acse_timeout = self.settings.seconds
         entity.dimse_timeout = entity.network_timeout = self.settings.seconds
-        for sop_class, syntax in sorted({kind for path in paths if (kind := _kind(path)) is not None}):
-            entity.add_requested_context(sop_class, syntax)
+        for kind in sorted({kind for path in paths if (kind := _object_kind(path)) is not None}):
+            entity.add_requested_context(kind.sop_class, kind.transfer_syntax)
         node = self.settings
         association = entity.associate(node.host, node.port, ae_title=node.ae_title, tls_args=self._tls)
         if not association.is_established:
-            raise DestinationUnreachable(_why_not(association))
+            raise DestinationUnreachable(_association_failure(association))
         return association
 
-    def _send(self, association: Association, path: Path, number: int) -> DeliveryResult:
-        kind = _kind(path)
+    def _send(self, association: Association, path: Path, message_id: int) -> DeliveryResult:
+        kind = _object_kind(path)
         if kind is None:
-            return DeliveryResult("dead", "its file is gone or damaged")
+            return DeliveryResult(DeliveryState.DEAD, "its file is missing or damaged")
         try:
-            answer = association.send_c_store(path, msg_id=number)
-        except ValueError:  # pynetdicom's word for: its presentation context was not accepted
-            return DeliveryResult("dead", "takes no SOP class {} in transfer syntax {}".format(*kind))
-        except RuntimeError:
-            answer = None
-        status = getattr(answer, "Status", None)
-        if status is None:
-            raise DestinationUnreachable("gave no answer to a C-STORE, or ended the association")
-        category, said = (
-            code_to_category(status),
-            f"status 0x{status:04X} {getattr(answer, 'ErrorComment', '')}".strip(),
-        )
-        if category in ("Success", "Warning") or status == DUPLICATE_SOP_INSTANCE:
-            return SENT if category == "Success" else DeliveryResult("sent", said)
-        return DeliveryResult("waiting" if status in RETRYABLE_STATUSES else "dead", said)
+            response = association.send_c_store(path, msg_id=message_id)
+        except ValueError:  # raised by pynetdicom if the peer has not accepted the presentation context
+            reason = f"does not accept SOP class {kind.sop_class} in transfer syntax {kind.transfer_syntax}"
+            return DeliveryResult(DeliveryState.DEAD, reason)
+        except RuntimeError:  # raised by pynetdicom if the association has ended
+            response = Dataset()
+        if "Status" not in response:
+            raise DestinationUnreachable("did not answer a C-STORE request, or ended the association")
+        return _judge_status(response.Status, str(response.get("ErrorComment", "")))
 
 
-def _kind(path: Path) -> tuple[str, str] | None:
-    """SOP class and transfer syntax of a file; None if there is none."""
+def _judge_status(status: int, comment: str) -> DeliveryResult:
+    """What the status of a C-STORE response means for the delivery."""
+    reason = f"status 0x{status:04X} {comment}".strip()
+    match code_to_category(status):
+        case "Success":
+            return SENT
+        case "Warning":
+            return DeliveryResult(DeliveryState.SENT, reason)
+    if status == DUPLICATE_SOP_INSTANCE:
+        return DeliveryResult(DeliveryState.SENT, reason)
+    return DeliveryResult(DeliveryState.WAITING if status in RETRYABLE_STATUSES else DeliveryState.DEAD, reason)
+
+
+def _object_kind(path: Path) -> _ObjectKind | None:
+    """SOP class and transfer syntax of a file; None if it cannot be read."""
     try:
         meta = read_file_meta_info(path)
-        return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
-    except Exception:  # a disk that lost it, or a part of it: the other files still go
+        return _ObjectKind(str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
+    except Exception:  # a file that is missing or damaged must not keep the others from being sent
         return None
 
 
-def _why_not(association: Association) -> str:
+def _association_failure(association: Association) -> str:
     if association.is_rejected:
-        answer: Any = association.acceptor.primitive
-        return f"rejected the association: {getattr(answer, 'reason_str', 'no reason given')}"
+        answer = association.acceptor.primitive
+        reason = answer.reason_str if isinstance(answer, A_ASSOCIATE) else "no reason given"
+        return f"rejected the association: {reason}"
     return "aborted the association" if association.is_aborted else "does not answer"
 
 
 class _HttpDestination(ABC):
-    """What both HTTP destinations share: certificates, secrets, one client for a batch."""
+    """Common part of both HTTP destinations: certificates, secrets, one client for a batch."""
 
     def __init__(self, settings: WebServerSettings) -> None:
-        """Connects to nothing yet."""
+        """Load the certificates, without connecting."""
         self.settings = settings
         encrypted = settings.url.startswith("https:")
         self._tls: ssl.SSLContext | bool = client_tls_context(settings.tls) if encrypted else False
 
     def deliver(self, paths: Sequence[Path]) -> Generator[DeliveryResult, None, None]:
-        """Send them over one connection, one request each."""
+        """Send files over one connection, one request for each; see `Destination.deliver`."""
         with self._client() as client:
             for path in paths:
                 try:
@@ -130,7 +162,7 @@ class _HttpDestination(ABC):
                     raise DestinationUnreachable(f"does not answer ({type(error).__name__}: {error})") from error
 
     def _client(self) -> httpx.Client:
-        """With the secrets as they are now: a token may be renewed while the service runs."""
+        """A client; the secrets are read each time, because they may be renewed while the service runs."""
         settings = self.settings
         headers = {"Authorization": f"Bearer {read_secret(settings.token)}"} if settings.token else {}
         auth = httpx.BasicAuth(settings.user, read_secret(settings.password)) if settings.password else None
@@ -141,22 +173,27 @@ class _HttpDestination(ABC):
         """Send one file."""
 
     def _judge(self, response: httpx.Response) -> DeliveryResult:
+        """What a response means for the delivery.
+
+        Raises:
+            DestinationUnreachable: for statuses such as 401, 404 and 500, with which no other file would succeed.
+        """
         if response.is_success:
             return SENT
-        said = f"HTTP {response.status_code} {response.text[:300]}"
+        reason = f"HTTP {response.status_code} {response.text[:MAX_RESPONSE_LENGTH]}"
         if response.status_code in PERMANENT_HTTP_ERRORS:
-            return DeliveryResult("dead", said)
-        if response.status_code in (408, 423, 425, 429, 503):
-            return DeliveryResult("waiting", said)
-        raise DestinationUnreachable(said)  # 401, 404, 500: nothing else will fare better there
+            return DeliveryResult(DeliveryState.DEAD, reason)
+        if response.status_code in RETRYABLE_HTTP_ERRORS:
+            return DeliveryResult(DeliveryState.WAITING, reason)
+        raise DestinationUnreachable(reason)
 
 
 class StowDestination(_HttpDestination):
-    """STOW-RS, PS3.18 Sec. 10.5: each object in a request of its own, so that each is answered for itself."""
+    """Sends DICOM objects by STOW-RS (PS3.18 Sec. 10.5), one in each request, so that each has its own response."""
 
     def accepts(self, file: str) -> bool:
-        """DICOM objects."""
-        return file.endswith(".dcm")
+        """Whether the file is a DICOM object."""
+        return file.endswith(DICOM_SUFFIX)
 
     def _post(self, client: httpx.Client, path: Path) -> httpx.Response:
         boundary = secrets.token_hex(16)
@@ -171,12 +208,15 @@ class StowDestination(_HttpDestination):
         return client.post(url, content=_chunks(head, path, tail), headers=headers)
 
     def _judge(self, response: httpx.Response) -> DeliveryResult:
-        """200 and 202 may still name objects that were not stored (Failed SOP Sequence, Failure Reason)."""
-        failures = _failures(response)
-        if not failures or DUPLICATE_SOP_INSTANCE in failures:
-            return SENT if failures else super()._judge(response)
-        said = f"HTTP {response.status_code}, failure reason 0x{failures[0]:04X}"
-        return DeliveryResult("waiting" if failures[0] in RETRYABLE_STATUSES else "dead", said)
+        """As `_HttpDestination._judge`, but 200 and 202 may list objects that were not stored."""
+        failures = _failure_reasons(response)
+        if not failures:
+            return super()._judge(response)
+        if DUPLICATE_SOP_INSTANCE in failures:
+            return SENT
+        reason = f"HTTP {response.status_code}, failure reason 0x{failures[0]:04X}"
+        state = DeliveryState.WAITING if failures[0] in RETRYABLE_STATUSES else DeliveryState.DEAD
+        return DeliveryResult(state, reason)
 
 
 def _chunks(head: bytes, path: Path, tail: bytes) -> Iterator[bytes]:
@@ -187,26 +227,25 @@ def _chunks(head: bytes, path: Path, tail: bytes) -> Iterator[bytes]:
     yield tail
 
 
-def _failures(response: httpx.Response) -> list[int]:
-    """Failure reasons of a STOW answer; none if it names none or is no DICOM JSON."""
+def _failure_reasons(response: httpx.Response) -> list[int]:
+    """Failure reasons in the DICOM JSON of a STOW-RS response; empty if it lists none or is not DICOM JSON."""
     try:
         answer = response.json()
         answer = answer[0] if isinstance(answer, list) else answer
-        failed = answer.get("00081198", {}).get("Value", [])
-        return [int(item["00081197"]["Value"][0]) for item in failed]
+        failed = answer.get(FAILED_SOP_SEQUENCE, {}).get("Value", [])
+        return [int(item[FAILURE_REASON]["Value"][0]) for item in failed]
     except (ValueError, LookupError, AttributeError, TypeError):
         return []
 
 
 class FhirDestination(_HttpDestination):
-    """The bundle of a job as one transaction."""
+    """Sends the FHIR bundle of a job as one transaction."""
 
     def accepts(self, file: str) -> bool:
-        """The FHIR bundle."""
-        return file == "fhir.json"
+        """Whether the file is the FHIR bundle."""
+        return file == FHIR_FILE
 
     def _post(self, client: httpx.Client, path: Path) -> httpx.Response:
         json_type = "application/fhir+json"
-        return client.post(
-            self.settings.url, content=path.read_bytes(), headers={"Content-Type": json_type, "Accept": json_type}
-        )
+        headers = {"Content-Type": json_type, "Accept": json_type}
+        return client.post(self.settings.url, content=path.read_bytes(), headers=headers)

@@ -1,4 +1,4 @@
-"""What a worker process of `deepmtdr serve` does: the network is loaded once, then one object after another is read."""
+"""The examination that a worker process does: the network is loaded once, then examines one object after another."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from pathlib import Path
 from deepmtdr.dicom.codes import Namespaces, load_codes
 from deepmtdr.dicom.results import write_results
 from deepmtdr.screening.engine import ScreeningEngine
-from deepmtdr.service.worker import Examiner
+from deepmtdr.service.worker_child import Examiner
 
 
 def load_examiner(
     weights: Path | None = None, codes: Path | None = None, namespaces: Namespaces | None = None
 ) -> Examiner:
-    """Load the network and the codes, to examine with.
+    """Load the network and the codes.
 
     Args:
         weights: checkpoint (.safetensors); None: the shipped one.
-        codes: the site's own codes (TOML) over the shipped ones.
-        namespaces: of the site's numbers.
+        codes: TOML file of codes that differ from the shipped ones.
+        namespaces: URIs for the identifiers of patients and accession numbers, for FHIR.
 
     Returns:
-        A function of a DICOM file and a folder that writes every result file of the one into the other.
+        A function that reads a DICOM file and writes all its result files into a folder.
 
     Raises:
         DeepMTDRError: if the checkpoint or the codes cannot be used.
     """
-    engine, known = ScreeningEngine.load(weights), load_codes(codes)
+    engine = ScreeningEngine.load(weights)
+    all_codes = load_codes(codes)
 
     def examine(photograph: Path, folder: Path) -> None:
-        write_results(engine, photograph, folder, known, namespaces=namespaces)
+        write_results(engine, photograph, folder, all_codes, namespaces=namespaces)
 
     return examine

@@ -1,343 +1,271 @@
-"""The durable queue: jobs (received, working, done, dead) and the outbox (waiting, sent, dead), in SQLite.
+"""The durable queue: jobs (received, working, done, dead) and the outbox (waiting, sent, dead).
 
-Every method is one transaction that is on the disk when it returns. An object is in `originals` before its row is
-written, results are in `results` before the job is done: whatever moment the power fails at, a file without a row is
-taken up again at the next start, and a row never names a file that is not there.
+Each method is one transaction that is on the disk when the method returns. An object is in `originals` before its row
+is written, and results are in `results` before the job is done. So after a power failure at any moment each row has its
+file, and a file without a row is queued at the next start.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from deepmtdr.errors import ClinicError
-from deepmtdr.service.spool import PRIVATE_FILE_MODE, Spool
+from deepmtdr.service.queue_database import QueueDatabase
+from deepmtdr.service.spool import Spool
+from deepmtdr.service.states import (
+    DeadLetter,
+    DeliveryState,
+    Job,
+    JobState,
+    OutboxItem,
+    PlannedDelivery,
+    QueueCounts,
+    Receipt,
+)
 
-SCHEMA_VERSION = 1
+DATABASE_FILE = "queue.sqlite"
 MAX_REASON_LENGTH = 500
-"""Letters of a reason that are kept."""
-SCHEMA = """
-CREATE TABLE jobs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    uid TEXT NOT NULL,
-    digest TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL CHECK (state IN ('received', 'working', 'done', 'dead')),
-    crashes INTEGER NOT NULL DEFAULT 0,
-    reason TEXT NOT NULL DEFAULT '',
-    since REAL NOT NULL,
-    seconds REAL
-);
-CREATE INDEX jobs_by_state ON jobs (state, crashes, id);
-CREATE INDEX jobs_by_uid ON jobs (uid);
-CREATE TABLE outbox (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    job INTEGER NOT NULL REFERENCES jobs (id),
-    file TEXT NOT NULL,
-    destination TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'sent', 'dead')),
-    attempts INTEGER NOT NULL DEFAULT 0,
-    due REAL NOT NULL,
-    reason TEXT NOT NULL DEFAULT '',
-    since REAL NOT NULL,
-    UNIQUE (job, file, destination)
-);
-CREATE INDEX outbox_by_state ON outbox (destination, state, due);
-"""
+"""Most characters of a reason that are stored."""
+IDLE_WAIT_SECONDS = 1.0
+"""How often workers and senders read the queue again although nothing has changed, s: another process may have."""
 NO_OTHER_JOB_FOR_UID = (
     "NOT EXISTS (SELECT 1 FROM jobs AS other"
     " WHERE other.uid = jobs.uid AND (other.state <> 'dead' OR other.id > jobs.id))"
 )
-"""A dead job that may be tried again: no other of its SOP Instance UID is answered, or came later."""
+"""Condition for a dead job that may be tried again: no other job of its SOP Instance UID is alive, or came later."""
 
 log = logging.getLogger(__name__)
-
-
-class Job(NamedTuple):
-    """An object to be examined."""
-
-    id: int
-    source: Path
-    crashes: int
-    """Worker processes that it has ended so far."""
-
-
-class OutboxItem(NamedTuple):
-    """A result file on its way to a destination."""
-
-    id: int
-    job: int
-    path: Path
-    attempts: int
-    """So far."""
-    since: float
-    """When it was put into the outbox, s since 1970."""
-
-
-class DeadLetter(NamedTuple):
-    """What was given up, and why."""
-
-    job: int
-    subject: str
-    """ "examination", or file and destination."""
-    since: float
-    reason: str
-
-
-class QueueCounts(NamedTuple):
-    """How much is in which state."""
-
-    jobs: Mapping[str, int]
-    outbox: Mapping[tuple[str, str], int]
-    """By destination and state."""
-    examined: int
-    """Jobs that were ever done."""
-    seconds: float
-    """That they took together, s."""
-    oldest_waiting_seconds: float
-    """Age of the oldest job or result that waits, s; 0 if none does."""
 
 
 class Queue:
     """Jobs and outbox of one folder; safe to use from many threads and processes."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the queue, or begin one.
+        """Open the queue, or create it.
 
         Raises:
-            ClinicError: if the file is no queue, or one of a later version.
+            ServiceError: if the database is not a queue, or was written by a later version.
             OSError: if the folder cannot be used.
         """
         self.spool = Spool(folder)
-        self._path = folder / "queue.sqlite"
-        self._news = threading.Condition()
-        self._lock = threading.RLock()
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE_MODE))  # its -wal and -shm get the same mode
-        self._db = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            with self._written():
-                self._set_up()
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise ClinicError(f"{self._path}: no queue of this service ({error})") from error
-
-    def _set_up(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise ClinicError(f"{self._path}: written by a later version ({version}), expected {SCHEMA_VERSION}")
-        if version == 0:
-            for statement in SCHEMA.split(";\n"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._changed = threading.Condition()
+        self._database = QueueDatabase(folder / DATABASE_FILE)
 
     def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            self._db.close()
+        """Close the database."""
+        self._database.close()
 
     @contextlib.contextmanager
-    def _written(self) -> Iterator[None]:
-        """One transaction, all or nothing; whoever waits for news is told."""
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
+    def _transaction(self) -> Iterator[QueueDatabase]:
+        """One transaction; afterwards the threads in `wait` go on."""
+        with self._database.transaction():
+            yield self._database
         self.notify()
 
-    def _read(self, statement: str, *values: object) -> list[tuple]:
-        with self._lock:
-            return self._db.execute(statement, values).fetchall()
-
     def notify(self) -> None:
-        """Wake whoever waits for news."""
-        with self._news:
-            self._news.notify_all()
+        """End the waits of all threads in `wait`."""
+        with self._changed:
+            self._changed.notify_all()
 
-    def wait(self, seconds: float) -> None:
-        """Until something has changed, at most so long; another process's changes wake nobody."""
-        with self._news:
-            self._news.wait(seconds)
+    def wait(self) -> None:
+        """Wait until something changes, at most `IDLE_WAIT_SECONDS`; changes by another process do not end the wait."""
+        with self._changed:
+            self._changed.wait(IDLE_WAIT_SECONDS)
 
-    def receive(self, content: bytes, uid: str, digest: str) -> tuple[int, bool]:
-        """Keep an object and queue it; when this returns, both are on the disk.
+    def receive(self, content: bytes, uid: str, digest: str) -> Receipt:
+        """Store an object and queue it; both are on the disk when this returns.
 
         Args:
             content: the whole file.
             uid: its SOP Instance UID.
-            digest: its name (`spool.object_digest`).
+            digest: its name in the spool (`spool.object_digest`).
 
         Returns:
-            The job, and whether it is a new one; the same object again is the job that it was.
+            The job: a new one, or the former one if the same object was received before.
 
         Raises:
-            OSError, sqlite3.Error: if it could not be kept; then nothing of it is.
+            OSError, sqlite3.Error: if it could not be stored; then nothing of it is left.
         """
-        if (known := self._whole(digest)) is not None:
-            self._revive(known)
-            return known, False
-        with self.spool.stage_original(content) as part, self._lock:
-            if (known := self._whole(digest)) is not None:
-                return known, False
+        if (known := self._stored_job(digest)) is not None:
+            self._retry_if_dead(known)
+            return Receipt(known, is_new=False)
+        with self.spool.stage_original(content) as part, self._database.lock:
+            if (known := self._stored_job(digest)) is not None:
+                return Receipt(known, is_new=False)
             self.spool.commit_original(part, digest)
             try:
-                return self._insert(uid, digest), True
-            except sqlite3.IntegrityError:  # the row of an object that has been removed from the disk since
-                return self._read("SELECT id FROM jobs WHERE digest = ?", digest)[0][0], False
+                return Receipt(self._insert(uid, digest), is_new=True)
+            except sqlite3.IntegrityError:  # it has a row, but its file had been removed from the disk
+                return Receipt(self._jobs_of(digest)[0], is_new=False)
             except BaseException:
                 with contextlib.suppress(OSError, sqlite3.Error):
-                    if not self._read("SELECT id FROM jobs WHERE digest = ?", digest):
+                    if not self._jobs_of(digest):
                         self.spool.original_path(digest).unlink()
                 raise
 
-    def _whole(self, digest: str) -> int | None:
-        """The job of an object that is in the queue and on the disk."""
-        known = self._read("SELECT id FROM jobs WHERE digest = ?", digest)
-        return known[0][0] if known and self.spool.original_path(digest).is_file() else None
+    def _jobs_of(self, digest: str) -> list[int]:
+        """The job of an object, or an empty list."""
+        return [job for (job,) in self._database.read("SELECT id FROM jobs WHERE digest = ?", digest)]
 
-    def _revive(self, job: int) -> None:
-        """An object that comes again may be answered by now: its dead letter is tried once more."""
+    def _stored_job(self, digest: str) -> int | None:
+        """The job of an object that is both in the queue and on the disk."""
+        known = self._jobs_of(digest)
+        return known[0] if known and self.spool.original_path(digest).is_file() else None
+
+    def _retry_if_dead(self, job: int) -> None:
+        """Queue a dead job again: since its object came again, the cause may be mended by now."""
         dead = f"SELECT id FROM jobs WHERE id = ? AND state = 'dead' AND {NO_OTHER_JOB_FOR_UID}"
-        if self._read(dead, job):
-            with self._written():
-                revive = f"UPDATE jobs SET state = 'received', crashes = 0, since = ? WHERE id = ({dead})"
-                self._db.execute(revive, (time.time(), job))
+        if self._database.read(dead, job):
+            with self._transaction() as database:
+                retry = f"UPDATE jobs SET state = 'received', crashes = 0, since = ? WHERE id = ({dead})"
+                database.execute(retry, time.time(), job)
 
     def _insert(self, uid: str, digest: str) -> int:
-        """A row for an object that lies in `originals`: dead at once if its UID is that of another one."""
-        with self._written():
-            other = self._read("SELECT id FROM jobs WHERE uid = ? AND state <> 'dead' ORDER BY id LIMIT 1", uid)
-            reason = f"has the SOP Instance UID of job {other[0][0]} and other content" if other else ""
-            values = (uid, digest, "dead" if other else "received", reason, time.time())
+        """Add a row for an object in `originals`; it is dead if another object of the same UID is queued or done."""
+        with self._transaction() as database:
+            other = database.read("SELECT id FROM jobs WHERE uid = ? AND state <> 'dead' ORDER BY id LIMIT 1", uid)
+            reason = f"has the SOP Instance UID of job {other[0][0]}, but other content" if other else ""
+            state = JobState.DEAD if other else JobState.RECEIVED
             add = "INSERT INTO jobs (uid, digest, state, reason, since) VALUES (?, ?, ?, ?, ?)"
-            job = self._db.execute(add, values).lastrowid or 0
+            job = database.execute(add, uid, digest, state, reason, time.time()).lastrowid or 0
         if other:
             log.warning("job %d: dead letter, %s", job, reason)
         return job
 
     def recover(self) -> None:
-        """Take up what an earlier service left; only for who holds the folder, before anything works in it."""
+        """Continue the work of an earlier service. Call it while the spool is locked, before anything else runs."""
         self.spool.remove_unfinished()
-        with self._written():
-            self._db.execute("UPDATE jobs SET state = 'received' WHERE state = 'working'")
-        known = {digest for (digest,) in self._read("SELECT digest FROM jobs")}
+        with self._transaction() as database:
+            database.execute("UPDATE jobs SET state = 'received' WHERE state = 'working'")
+        known = {digest for (digest,) in self._database.read("SELECT digest FROM jobs")}
         for path in sorted(self.spool.originals.glob("*.dcm")):
             if path.stem not in known:
-                log.info("job %d: taken up, its object was kept and not queued", self._insert(_uid_of(path), path.stem))
+                job = self._insert(_uid_of(path), path.stem)
+                log.info("job %d: queued, its object was on the disk without a row in the queue", job)
 
     def claim(self) -> Job | None:
-        """The next job, which is then being worked on: oldest first, after all that have ended no process yet."""
+        """Take the next job: the oldest of those with the fewest crashes; None if there is none."""
         choose = "SELECT id FROM jobs WHERE state = 'received' ORDER BY crashes, id LIMIT 1"
-        if not self._read(choose):  # no transaction, no news, while there is nothing to do
+        if not self._database.read(choose):  # an idle worker must not write, nor end the waits of the others
             return None
-        with self._written():
-            update = f"UPDATE jobs SET state = 'working' WHERE id = ({choose}) RETURNING id, digest, crashes"
-            row = self._db.execute(update).fetchone()
-        return row and Job(row[0], self.spool.original_path(row[1]), row[2])
+        with self._transaction() as database:
+            claim = f"UPDATE jobs SET state = 'working' WHERE id = ({choose}) RETURNING id, digest, crashes"
+            row = database.execute(claim).fetchone()
+        return Job(row[0], self.spool.original_path(row[1]), row[2]) if row else None
 
-    def complete(self, job: Job, part: Path, seconds: float, deliveries: Iterable[tuple[str, str]]) -> None:
-        """Keep a job's results and put them into the outbox.
+    def complete(self, job: Job, part: Path, seconds: float, deliveries: Iterable[PlannedDelivery]) -> None:
+        """Store the results of a job and put their deliveries into the outbox.
 
         Args:
-            job: that was claimed.
-            part: the folder into which its results were written; it is moved.
-            seconds: that it took.
-            deliveries: file name and destination of each delivery.
+            job: a claimed job.
+            part: the staging folder that holds its results; it is moved.
+            seconds: duration of the examination, s.
+            deliveries: which file goes to which destination.
         """
         self.spool.commit_results(part, job.id)
         now = time.time()
-        rows = [(job.id, file, destination, now, now) for file, destination in deliveries]
-        with self._written():
+        with self._transaction() as database:
             done = "UPDATE jobs SET state = 'done', reason = '', seconds = ? WHERE id = ?"
-            self._db.execute(done, (seconds, job.id))
-            add = "INSERT INTO outbox (job, file, destination, due, since) VALUES (?, ?, ?, ?, ?)"
-            self._db.executemany(f"{add} ON CONFLICT DO NOTHING", rows)
+            database.execute(done, seconds, job.id)
+            add = (
+                "INSERT INTO outbox (job, file, destination, due, since) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+            )
+            for delivery in deliveries:
+                database.execute(add, job.id, delivery.file, delivery.destination, now, now)
 
     def requeue(self, job: Job) -> None:
-        """It was not the object's fault: once more, not counted."""
-        self._set_job(job, "received", job.crashes, "")
+        """Queue a job again that failed for a reason outside of its object; no crash is counted."""
+        self._set_job(job, JobState.RECEIVED, job.crashes, "")
 
     def mark_dead(self, job: Job, reason: str, crashes: int | None = None) -> None:
-        """Make it a dead letter."""
-        self._set_job(job, "dead", job.crashes if crashes is None else crashes, reason)
+        """Make a job a dead letter."""
+        self._set_job(job, JobState.DEAD, job.crashes if crashes is None else crashes, reason)
 
     def record_crash(self, job: Job, reason: str, limit: int) -> bool:
-        """Count the end of a process on it; whether it is a dead letter now, since it was the `limit`-th."""
+        """Count a crash of a worker on a job.
+
+        Returns:
+            Whether this was crash number `limit`: then the job is a dead letter, otherwise it is queued again.
+        """
         crashes = job.crashes + 1
         if crashes >= limit:
             self.mark_dead(job, f"{reason}; {crashes} times", crashes)
         else:
-            self._set_job(job, "received", crashes, reason)
+            self._set_job(job, JobState.RECEIVED, crashes, reason)
         return crashes >= limit
 
-    def _set_job(self, job: Job, state: str, crashes: int, reason: str) -> None:
-        with self._written():
+    def _set_job(self, job: Job, state: JobState, crashes: int, reason: str) -> None:
+        with self._transaction() as database:
             update = "UPDATE jobs SET state = ?, crashes = ?, reason = ? WHERE id = ?"
-            self._db.execute(update, (state, crashes, _short(reason), job.id))
+            database.execute(update, state, crashes, _shorten(reason), job.id)
 
     def due_deliveries(self, destination: str, most: int) -> list[OutboxItem]:
-        """What is due for a destination, oldest first."""
+        """Up to `most` deliveries to a destination that are due, oldest first."""
         choose = "SELECT id, job, file, attempts, since FROM outbox WHERE destination = ? AND state = 'waiting'"
-        rows = self._read(f"{choose} AND due <= ? ORDER BY id LIMIT ?", destination, time.time(), most)
-        return [OutboxItem(row[0], row[1], self.spool.results_folder(row[1]) / row[2], *row[3:]) for row in rows]
+        rows = self._database.read(f"{choose} AND due <= ? ORDER BY id LIMIT ?", destination, time.time(), most)
+        return [
+            OutboxItem(item, job, self.spool.results_folder(job) / file, attempts, since)
+            for item, job, file, attempts, since in rows
+        ]
 
-    def record_delivery(self, item: OutboxItem, state: str, reason: str = "", wait: float = 0.0) -> None:
-        """Say how a delivery ended: `sent`, `dead`, or `waiting` to be tried again after so many seconds."""
-        with self._written():
+    def record_delivery(self, item: OutboxItem, state: DeliveryState, reason: str = "", wait: float = 0.0) -> None:
+        """Store how an attempt to deliver ended; a waiting delivery is due again after `wait` seconds."""
+        with self._transaction() as database:
             update = "UPDATE outbox SET state = ?, attempts = attempts + 1, reason = ?, due = ? WHERE id = ?"
-            self._db.execute(update, (state, _short(reason), time.time() + wait, item.id))
+            database.execute(update, state, _shorten(reason), time.time() + wait, item.id)
 
     def counts(self) -> QueueCounts:
-        """How things stand."""
-        states = dict.fromkeys(("received", "working", "done", "dead"), 0)
-        jobs = dict(self._read("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
-        rows = self._read("SELECT destination, state, COUNT(*) FROM outbox GROUP BY destination, state")
-        examined, seconds = self._read("SELECT COUNT(seconds), TOTAL(seconds) FROM jobs")[0]
+        """Count jobs and deliveries by state."""
+        read = self._database.read
+        jobs = dict.fromkeys(JobState, 0)
+        jobs |= {JobState(state): number for state, number in read("SELECT state, COUNT(*) FROM jobs GROUP BY state")}
+        rows = read("SELECT destination, state, COUNT(*) FROM outbox GROUP BY destination, state")
+        outbox = {(destination, DeliveryState(state)): number for destination, state, number in rows}
+        ((examined, seconds),) = read("SELECT COUNT(seconds), TOTAL(seconds) FROM jobs")
         oldest = (
             "SELECT MIN(since) FROM (SELECT MIN(since) AS since FROM jobs WHERE state IN ('received', 'working')"
             " UNION ALL SELECT MIN(since) FROM outbox WHERE state = 'waiting')"
         )
-        ((since,),) = self._read(oldest)
-        outbox = {(destination, state): number for destination, state, number in rows}
-        return QueueCounts({**states, **jobs}, outbox, examined, seconds, max(time.time() - since, 0) if since else 0.0)
+        ((since,),) = read(oldest)
+        return QueueCounts(jobs, outbox, examined, seconds, max(time.time() - since, 0) if since else 0.0)
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Everything that was given up, by job."""
-        jobs = self._read("SELECT id, 'examination', since, reason FROM jobs WHERE state = 'dead'")
-        choose = "SELECT job, file || ' to ' || destination, since, reason FROM outbox WHERE state = 'dead'"
-        return sorted(DeadLetter(*row) for row in jobs + self._read(choose))
+        """All dead letters, sorted by job."""
+        read = self._database.read
+        jobs = read("SELECT id, 'examination', since, reason FROM jobs WHERE state = 'dead'")
+        deliveries = read(
+            "SELECT job, file || ' to ' || destination, since, reason FROM outbox WHERE state = 'dead'",
+        )
+        return sorted(DeadLetter(*row) for row in jobs + deliveries)
 
     def retry_dead_letters(self) -> int:
-        """Put the dead letters back, but for an object whose UID is that of one that was answered; how many."""
+        """Queue all dead letters again, except an object whose UID is that of another queued or finished object.
+
+        Returns:
+            How many were queued again.
+        """
         now = time.time()
-        with self._written():
-            jobs = f"UPDATE jobs SET state = 'received', crashes = 0, since = ? WHERE state = 'dead' AND {NO_OTHER_JOB_FOR_UID}"
+        with self._transaction() as database:
+            jobs = "UPDATE jobs SET state = 'received', crashes = 0, since = ? WHERE state = 'dead'"
+            jobs += f" AND {NO_OTHER_JOB_FOR_UID}"
             deliveries = "UPDATE outbox SET state = 'waiting', attempts = 0, due = ?, since = ? WHERE state = 'dead'"
-            requeue = self._db.execute(jobs, (now,)).rowcount
-            return requeue + self._db.execute(deliveries, (now, now)).rowcount
+            return database.execute(jobs, now).rowcount + database.execute(deliveries, now, now).rowcount
 
 
 def _uid_of(path: Path) -> str:
-    """The SOP Instance UID that this service wrote at the head of a file; its own name if there is none."""
+    """The SOP Instance UID at the head of a file that this service wrote; the file's name if it cannot be read."""
     from pydicom.filereader import read_file_meta_info
 
     try:
         return str(read_file_meta_info(path).MediaStorageSOPInstanceUID)
-    except Exception:  # a disk that lost a part of it: the worker will say so
+    except Exception:  # the disk has lost a part of it: the worker will report that
         return path.stem
 
 
-def _short(reason: str) -> str:
+def _shorten(reason: str) -> str:
     return " ".join(reason.split())[:MAX_REASON_LENGTH]

@@ -1,4 +1,4 @@
-"""What `deepmtdr queue` shows: how many are in which state, and the dead letters with their reasons."""
+"""Tables that `deepmtdr queue` prints: jobs and deliveries by state, and the dead letters with their reasons."""
 
 from __future__ import annotations
 
@@ -7,46 +7,62 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from deepmtdr.errors import ClinicError
-from deepmtdr.service.queue import Queue
+from deepmtdr.errors import ServiceError
+from deepmtdr.service.queue import DATABASE_FILE, Queue
 from deepmtdr.service.settings import ServiceSettings
+from deepmtdr.service.states import DeadLetter, QueueCounts
 
 
 class QueueTable(NamedTuple):
-    """A table of cells that are ready."""
+    """A table of formatted cells."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
-def queue_tables(settings: ServiceSettings, *, retry: bool = False) -> tuple[list[QueueTable], int]:
-    """Read the queue of a service, whether it runs or not.
+class QueueReport(NamedTuple):
+    """What `deepmtdr queue` prints, and what decides its exit code."""
+
+    tables: list[QueueTable]
+    dead_letters: int
+
+
+def queue_tables(settings: ServiceSettings, *, retry: bool = False) -> QueueReport:
+    """Read the queue of a service, which may be running or not.
 
     Args:
-        settings: of the service.
-        retry: put its dead letters back first; a service that runs takes them up within a second.
-
-    Returns:
-        The tables, and how many dead letters there are.
+        settings: settings of the service.
+        retry: queue its dead letters again first; a running service starts on them within a second.
 
     Raises:
-        ClinicError: if there is no queue in the folder.
+        ServiceError: if there is no queue in the folder.
     """
-    if not (settings.folder / "queue.sqlite").is_file():
-        raise ClinicError(f"{settings.folder}: no queue, expected the folder of a service that has run")
+    if not (settings.folder / DATABASE_FILE).is_file():
+        raise ServiceError(
+            f"{settings.folder}: no {DATABASE_FILE}, expected the folder of a service that has run;"
+            " check `folder`, or start `deepmtdr serve` once"
+        )
     with closing(Queue(settings.folder)) as queue:
         if retry:
             queue.retry_dead_letters()
         counts, dead = queue.counts(), queue.dead_letters()
+    tables = [_states_table(counts)]
+    if dead:
+        tables.append(_dead_letters_table(dead))
+    return QueueReport(tables, len(dead))
+
+
+def _states_table(counts: QueueCounts) -> QueueTable:
     rows = [("jobs", state, str(number)) for state, number in counts.jobs.items()]
     rows += [(f"results to {name}", state, str(number)) for (name, state), number in sorted(counts.outbox.items())]
-    tables = [QueueTable("Queue", ("what", "state", "how many"), rows)]
-    if dead:
-        letters = [(str(one.job), one.subject, _when(one.since), one.reason) for one in dead]
-        tables.append(QueueTable("Dead letters", ("job", "what", "since", "reason"), letters))
-    return tables, len(dead)
+    return QueueTable("Queue", ("what", "state", "how many"), rows)
 
 
-def _when(since: float) -> str:
+def _dead_letters_table(dead: Sequence[DeadLetter]) -> QueueTable:
+    rows = [(str(letter.job), letter.subject, _local_time(letter.since), letter.reason) for letter in dead]
+    return QueueTable("Dead letters", ("job", "what", "since", "reason"), rows)
+
+
+def _local_time(since: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))

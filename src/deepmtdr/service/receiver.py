@@ -1,8 +1,8 @@
-"""The C-STORE and C-ECHO door: an object is in the queue and on the disk before "success" is answered.
+"""Receives objects by C-STORE and answers C-ECHO; "success" is sent after the object is on the disk and in the queue.
 
-What is sent is kept as it was sent and never decoded here: damaged pixels are the worker's trouble. Nobody who is not
-on the lists reaches the decoder of a message, no message takes more memory than an object may, and nothing that a
-peer does is answered with more than a status or written down with more than a job's number.
+Objects are stored as they were sent and not decoded here: the worker finds damaged pixel data. A peer that is not
+allowed never reaches the decoder of messages, and a message uses no more memory than `receiver.largest_mb`. The answer
+is a status alone, and the log holds job numbers alone, so that neither can hold patient data.
 """
 
 from __future__ import annotations
@@ -12,147 +12,175 @@ import logging
 import sqlite3
 import threading
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from enum import IntEnum
+from io import BytesIO
 
 from pydicom import uid as uids
 from pydicom.filereader import read_dataset
-from pynetdicom import AE, _config
+from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # pyright: ignore[reportAttributeAccessIssue]
 
 from deepmtdr.dicom.sop_classes import PHOTOGRAPH_SOP_CLASSES, TRANSFER_SYNTAXES
-from deepmtdr.errors import ClinicError
+from deepmtdr.errors import ServiceError
+from deepmtdr.service.background_thread import BackgroundThread
 from deepmtdr.service.limits import LimitedServer, MessageSizeCounter
+from deepmtdr.service.pynetdicom_adapter import StoreEvent, configure_dicom_libraries
 from deepmtdr.service.queue import Queue
 from deepmtdr.service.settings import ReceiverSettings
 from deepmtdr.service.spool import object_digest
+from deepmtdr.service.states import ReceiverEvent
 from deepmtdr.service.tls import server_tls_context
 
-SUCCESS, OUT_OF_RESOURCES, DATA_SET_MISMATCH, TOO_LARGE, PROCESSING_FAILURE = 0x0000, 0xA700, 0xA900, 0xC001, 0x0110
 ADVERTISED_PDU_BYTES = 1 << 17
-"""Bytes of the PDUs that peers are told to send."""
+"""Maximum PDU length that is offered to peers, bytes."""
+SOP_INSTANCE_UID_TAG = 0x00080018
 
 log = logging.getLogger(__name__)
 
 
-class StoreServer:
-    """Listens from `start` to `stop`."""
+class StoreStatus(IntEnum):
+    """Status of a C-STORE response (PS3.4 Sec. B.2.3, PS3.7 Annex C)."""
+
+    SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110
+    OUT_OF_RESOURCES = 0xA700
+    DATA_SET_MISMATCH = 0xA900
+    TOO_LARGE = 0xC001
+    """One of the codes that PS3.4 leaves to the receiver."""
+
+
+class StoreServer(BackgroundThread):
+    """The DICOM receiver."""
 
     def __init__(self, settings: ReceiverSettings, queue: Queue, min_free_bytes: int) -> None:
-        """Nothing is bound yet.
+        """Create the receiver; the port is bound by `start`.
 
         Args:
-            settings: who may call, and how.
-            queue: takes what comes.
-            min_free_bytes: bytes of disk below which nothing is taken.
+            settings: port, allowed peers, limits.
+            queue: stores the objects.
+            min_free_bytes: free disk space below which objects are refused, bytes.
 
         Raises:
-            ClinicError: if the certificate or key cannot be used.
+            ServiceError: if the certificate or key cannot be used.
         """
+        super().__init__("receiver")
         self.settings, self.queue, self.min_free_bytes = settings, queue, min_free_bytes
-        self.counts: Counter[str] = Counter()
-        """Since the start: objects "stored", "again", "refused"; "associations" and "connections" refused."""
-        self._ssl = server_tls_context(settings.tls) if settings.tls.certificate else None
+        self._counts: Counter[ReceiverEvent] = Counter()
+        self._counts_lock = threading.Lock()
+        self._tls = server_tls_context(settings.tls) if settings.tls.certificate else None
         self._server: LimitedServer | None = None
-        self._thread = threading.Thread(target=self._serve, name="receiver", daemon=True)
 
     @property
     def port(self) -> int:
-        """That is listened on."""
+        """The port that is bound; 0 before `start`."""
         return self._server.server_address[1] if self._server else 0
 
     @property
-    def alive(self) -> bool:
-        """Whether it listens."""
-        return self._thread.is_alive()
+    def counts(self) -> Mapping[ReceiverEvent, int]:
+        """How often each event has happened since the start, zeros included."""
+        with self._counts_lock:
+            return {event: self._counts[event] for event in ReceiverEvent}
+
+    def count(self, event: ReceiverEvent) -> None:
+        """Count an event; each association calls this from its own thread."""
+        with self._counts_lock:
+            self._counts[event] += 1
 
     def start(self) -> None:
-        """Bind and listen.
+        """Bind the port and listen.
 
         Raises:
-            ClinicError: if the port cannot be had.
+            ServiceError: if the port cannot be bound.
         """
         configure_dicom_libraries()
-        entity = AE(self.settings.ae_title)
+        address = (self.settings.address, self.settings.port)
+        try:
+            self._server = LimitedServer(self._entity(), address, self._tls, self.settings, self.count, self.store)
+        except OSError as error:
+            raise ServiceError(
+                f"receiver: cannot listen on {address[0]} port {address[1]} ({error.strerror});"
+                " set receiver.address to an address of this machine and receiver.port to a free port"
+            ) from error
+        super().start()
+
+    def _entity(self) -> AE:
+        settings = self.settings
+        entity = AE(settings.ae_title)
         entity.require_called_aet = True
-        entity.require_calling_aet = list(self.settings.calling)
-        entity.maximum_associations = self.settings.associations
+        entity.require_calling_aet = list(settings.calling)
+        entity.maximum_associations = settings.associations
         entity.maximum_pdu_size = ADVERTISED_PDU_BYTES
-        entity.network_timeout = entity.dimse_timeout = self.settings.idle_seconds
-        entity.acse_timeout = min(self.settings.idle_seconds, 30.0)
+        entity.network_timeout = entity.dimse_timeout = settings.idle_seconds
+        entity.acse_timeout = min(settings.idle_seconds, 30.0)
         entity.add_supported_context(Verification)
         for sop_class in PHOTOGRAPH_SOP_CLASSES:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
-        address = (self.settings.address, self.settings.port)
-        try:
-            self._server = LimitedServer(entity, address, self._ssl, self.settings, self.counts, self.store)
-        except OSError as error:
-            raise ClinicError(f"receiver: {address[0]} port {address[1]} cannot be had ({error.strerror})") from error
-        self._thread.start()
+        return entity
 
-    def _serve(self) -> None:
+    def run(self) -> None:
+        """Accept connections until `stop`."""
         assert self._server is not None
         self._server.serve_forever(poll_interval=0.05)
 
     def stop(self) -> None:
-        """Take no more. Associations that are open are aborted: what was not answered is its sender's to send again."""
+        """Stop listening and abort the open associations; their senders send again what was not answered."""
+        super().stop()
         if self._server is not None:
             self._server.close()
-            self._thread.join()
+            self.join()
 
-    def store(self, event: Any) -> int:
-        """Answer one C-STORE request: the status."""
+    def store(self, event: StoreEvent, sizes: MessageSizeCounter) -> int:
+        """Answer one C-STORE request.
+
+        Returns:
+            The status, whatever happens: an exception here would end the association without an answer.
+        """
         try:
-            status = self._store(event)
+            status = self._store(event, sizes)
         except OSError as error:
-            status = OUT_OF_RESOURCES if error.errno in (errno.ENOSPC, errno.EDQUOT) else PROCESSING_FAILURE
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            status = StoreStatus.OUT_OF_RESOURCES if full else StoreStatus.PROCESSING_FAILURE
             log.error("an object was refused: %s", errno.errorcode.get(error.errno or 0, "OSError"))
         except sqlite3.Error as error:
-            status = OUT_OF_RESOURCES if "full" in str(error) else PROCESSING_FAILURE
+            status = StoreStatus.OUT_OF_RESOURCES if "full" in str(error) else StoreStatus.PROCESSING_FAILURE
             log.error("an object was refused: the queue failed (%s)", type(error).__name__)
-        except Exception as error:  # a peer gets a status, never silence or a traceback
-            status = PROCESSING_FAILURE
+        except Exception as error:
+            status = StoreStatus.PROCESSING_FAILURE
             log.error("an object was refused: %s", type(error).__name__)
-        if status != SUCCESS:
-            self.counts["refused"] += 1
+        if status != StoreStatus.SUCCESS:
+            self.count(ReceiverEvent.OBJECT_REFUSED)
         return status
 
-    def _store(self, event: Any) -> int:
-        request, syntax = event.request, event.context.transfer_syntax
-        size_counter: MessageSizeCounter = event.assoc.size_counter
-        if request.DataSet is not None and size_counter.too_large.popleft():
+    def _store(self, event: StoreEvent, sizes: MessageSizeCounter) -> StoreStatus:
+        request, syntax, data_set = event.request, event.context.transfer_syntax, event.request.DataSet
+        if data_set is None or not sizes.too_large:
+            log.warning("an object was refused: the request has no data set")
+            return StoreStatus.DATA_SET_MISMATCH
+        if sizes.too_large.popleft():
             log.warning("an object was refused: larger than %g MiB", self.settings.largest_mb)
-            return TOO_LARGE
+            return StoreStatus.TOO_LARGE
         if self.queue.spool.free_bytes() < self.min_free_bytes:
-            log.error("an object was refused: less than %d MiB of disk left", self.min_free_bytes >> 20)
-            return OUT_OF_RESOURCES
+            log.error("an object was refused: less than %d MiB of disk space left", self.min_free_bytes >> 20)
+            return StoreStatus.OUT_OF_RESOURCES
         uid, sop_class = str(request.AffectedSOPInstanceUID), str(request.AffectedSOPClassUID)
-        if sop_class != event.context.abstract_syntax or _contradicts(request.DataSet, syntax, uid, sop_class):
-            log.warning("an object was refused: its UIDs are not those of the request")
-            return DATA_SET_MISMATCH
-        digest = object_digest(uid, sop_class, syntax, request.DataSet.getbuffer() if request.DataSet else b"")
-        job, new = self.queue.receive(event.encoded_dataset(), uid, digest)
-        self.counts["stored" if new else "again"] += 1
-        log.info("job %d: %s", job, "received" if new else "received again")
-        return SUCCESS
+        if sop_class != event.context.abstract_syntax or _contradicts(data_set, syntax, uid, sop_class):
+            log.warning("an object was refused: its UIDs differ from those of the request")
+            return StoreStatus.DATA_SET_MISMATCH
+        digest = object_digest(uid, sop_class, syntax, data_set.getbuffer())
+        job, is_new = self.queue.receive(event.encoded_dataset(), uid, digest)
+        self.count(ReceiverEvent.STORED if is_new else ReceiverEvent.STORED_BEFORE)
+        log.info("job %d: %s", job, "received" if is_new else "received again")
+        return StoreStatus.SUCCESS
 
 
-def _contradicts(data_set: Any, syntax: str, uid: str, sop_class: str) -> bool:
-    """Whether a data set says plainly that it is another object; of a damaged one the worker will judge."""
-    if data_set is None:
-        return True
+def _contradicts(data_set: BytesIO, syntax: str, uid: str, sop_class: str) -> bool:
+    """Whether the UIDs in a data set differ from those of its request; False if it is damaged."""
     data_set.seek(0)
     try:
         implicit, little = syntax == uids.ImplicitVRLittleEndian, syntax != uids.ExplicitVRBigEndian
-        head = read_dataset(data_set, implicit, little, stop_when=lambda tag, *_: tag > 0x00080018)
+        head = read_dataset(data_set, implicit, little, stop_when=lambda tag, *_: tag > SOP_INSTANCE_UID_TAG)
         found = (head.get("SOPInstanceUID"), head.get("SOPClassUID"))
     except Exception:  # a damaged data set makes pydicom raise almost anything
         return False
-    return any(said and str(said) != asked for said, asked in zip(found, (uid, sop_class), strict=True))
-
-
-def configure_dicom_libraries() -> None:
-    """The libraries' own logs hold UIDs, names and tracebacks: ours say what a log may."""
-    _config.LOG_HANDLER_LEVEL = "none"
-    _config.STORE_SEND_CHUNKED_DATASET = True  # results go out as they lie there, never decoded
-    for name in ("pynetdicom", "pydicom", "httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    return any(value and str(value) != expected for value, expected in zip(found, (uid, sop_class), strict=True))

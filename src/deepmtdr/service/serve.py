@@ -1,4 +1,4 @@
-"""`deepmtdr serve`: the receiver, the workers, the senders and the health door, wired; from start to SIGTERM."""
+"""`deepmtdr serve`: creates receiver, workers, senders and health server, and runs them until SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,38 +10,52 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from deepmtdr.errors import ClinicError
+from deepmtdr.errors import ServiceError
 from deepmtdr.service.destinations import create_destinations
 from deepmtdr.service.health import HealthServer
-from deepmtdr.service.queue import Queue, QueueCounts
+from deepmtdr.service.queue import Queue
 from deepmtdr.service.receiver import StoreServer
 from deepmtdr.service.sender import Sender
 from deepmtdr.service.settings import ServiceSettings
-from deepmtdr.service.worker import ExaminerFactory, Worker
+from deepmtdr.service.states import PlannedDelivery, QueueCounts, ReceiverEvent
+from deepmtdr.service.worker import Worker
+from deepmtdr.service.worker_child import ExaminerFactory
+
+SIGNAL_POLL_SECONDS = 0.2
+"""How often the main thread checks whether a signal has come, s."""
 
 log = logging.getLogger(__name__)
 
 
 class Service:
-    """Everything that runs in one folder; a context: it runs inside of it."""
+    """All parts of one service; a context manager that starts and stops them."""
 
-    def __init__(self, settings: ServiceSettings, make_examiner: ExaminerFactory) -> None:
-        """Nothing runs, and nothing is made on the disk.
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        make_examiner: ExaminerFactory,
+        stop_requested: threading.Event | None = None,
+    ) -> None:
+        """Create the service. Nothing is started, and nothing is written to the disk.
 
         Args:
-            settings: of the site.
-            make_examiner: called in each worker process; must be picklable.
+            settings: checked settings.
+            make_examiner: loads the network; called in each worker process, so it must be picklable.
+            stop_requested: ends the start when it is set while the network loads.
         """
         self.settings, self.make_examiner = settings, make_examiner
+        self.stop_requested = stop_requested or threading.Event()
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Service:
-        """Start: take up what an earlier service left, load the network, then listen.
+        """Start: continue what an earlier service left, load the network, then listen.
+
+        If `stop_requested` is set while the network loads, the context begins without a running receiver.
 
         Raises:
-            ClinicError: if another service works here, a port, certificate or checkpoint cannot be used.
+            ServiceError: if another service runs in the folder, or a port, certificate or checkpoint cannot be used.
             OSError: if the folder cannot be used.
         """
         settings = self.settings
@@ -50,13 +64,12 @@ class Service:
             opened.callback(self.queue.close)
             opened.enter_context(self.queue.spool.lock())
             self.queue.recover()
-            min_free_bytes = int(settings.least_free_mb * 2**20)
-            self.receiver = StoreServer(settings.receiver, self.queue, min_free_bytes)
+            self.receiver = StoreServer(settings.receiver, self.queue, self._min_free_bytes)
             self.health = HealthServer(settings.health, self)
             opened.callback(self.health.stop)
-            found = create_destinations(settings)
-            self._accepts = {name: destination.accepts for name, destination in found.items()}
-            self.senders = [Sender(name, each, self.queue, settings.retry) for name, each in found.items()]
+            destinations = create_destinations(settings)
+            self._accepts = {name: destination.accepts for name, destination in destinations.items()}
+            self.senders = [Sender(name, each, self.queue, settings.retry) for name, each in destinations.items()]
             self.workers = [self._worker() for _ in range(settings.workers.count)]
             opened.callback(self._stop)
             self._start()
@@ -64,83 +77,96 @@ class Service:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop listening, let the object under way be finished, let go of the folder."""
+        """Stop listening, wait for the running examination, unlock the folder."""
         self._open.close()
+
+    @property
+    def _min_free_bytes(self) -> int:
+        return int(self.settings.least_free_mb * 2**20)
 
     def _worker(self) -> Worker:
         return Worker(self.settings.workers, self.queue, self.make_examiner, self._deliveries)
 
-    def _deliveries(self, files: Iterable[str]) -> list[tuple[str, str]]:
-        return [(file, name) for file in sorted(files) for name, accepts in self._accepts.items() if accepts(file)]
+    def _deliveries(self, files: Iterable[str]) -> list[PlannedDelivery]:
+        return [
+            PlannedDelivery(file, name)
+            for file in sorted(files)
+            for name, accepts in self._accepts.items()
+            if accepts(file)
+        ]
 
     def _start(self) -> None:
         for worker in self.workers:
             worker.start()
         for worker in self.workers:
-            while not worker.loaded.wait(0.5):
-                pass
+            while not worker.loaded.wait(SIGNAL_POLL_SECONDS):
+                if self.stop_requested.is_set():
+                    return
             if worker.load_error:
-                raise ClinicError(f"the network cannot be loaded: {worker.load_error}")
+                raise ServiceError(f"cannot load the network: {worker.load_error}")
         for sender in self.senders:
             sender.start()
         self.receiver.start()
         self.health.start()
 
     def _stop(self) -> None:
-        until = time.monotonic() + self.settings.stop_seconds
+        deadline = time.monotonic() + self.settings.stop_seconds
         self.receiver.stop()
         threads = [*self.workers, *self.senders]
         for thread in threads:
             thread.stop()
         for thread in threads:
-            thread.join(max(until - time.monotonic(), 0))
+            thread.join(max(deadline - time.monotonic(), 0))
 
     def problems(self) -> list[str]:
-        """What keeps it from its work; none if it is well. Dead letters and a PACS that is down are no such thing."""
+        """What keeps the service from working; empty if it is healthy.
+
+        Dead letters and destinations that are down are not listed: to restart the service would not help.
+        """
         found = [] if self.receiver.alive else ["the receiver does not listen"]
         found += ["a worker does not work" for worker in self.workers if not worker.alive]
         found += [f"nothing is sent to {sender.name}" for sender in self.senders if not sender.alive]
-        if self.free_bytes() < self.settings.least_free_mb * 2**20:
+        if self.free_bytes() < self._min_free_bytes:
             found.append("the disk is full")
         return found
 
     def counts(self) -> QueueCounts:
-        """How the queue stands."""
+        """Number of jobs and deliveries by state."""
         return self.queue.counts()
 
-    def receiver_counts(self) -> dict[str, int]:
-        """What came to the door since the start."""
-        kinds = ("stored", "again", "refused", "associations", "connections")
-        return {kind: self.receiver.counts[kind] for kind in kinds}
+    def receiver_counts(self) -> Mapping[ReceiverEvent, int]:
+        """Events of the receiver since the start."""
+        return self.receiver.counts
 
     def free_bytes(self) -> int:
-        """Bytes of disk left."""
+        """Free disk space, bytes."""
         return self.queue.spool.free_bytes()
 
 
 def serve(settings: ServiceSettings, make_examiner: ExaminerFactory) -> None:
-    """Run until SIGTERM or SIGINT; logs go to stderr and hold no patient data.
+    """Run a service until SIGTERM or SIGINT. The log goes to stderr and holds no patient data.
 
     Raises:
-        ClinicError, OSError: as `Service.__enter__`.
+        ServiceError, OSError: as `Service.__enter__`.
     """
     os.umask(0o077)
-    warnings.simplefilter("ignore")  # pydicom's quote what stands in an object
+    warnings.simplefilter("ignore")  # warnings of pydicom quote values of the object
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    threading.excepthook = _say_kind
-    told = threading.Event()
+    threading.excepthook = _log_thread_failure
+    stop_requested = threading.Event()
     for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, lambda *_: told.set())
-    with Service(settings, make_examiner) as service:
-        receiver, health = settings.receiver, settings.health
-        log.info("%s listens on %s port %d", receiver.ae_title, receiver.address, service.receiver.port)
-        log.info("health and metrics on %s port %d", health.address, service.health.port)
-        while not told.wait(1.0):
+        signal.signal(stop, lambda *_: stop_requested.set())
+    with Service(settings, make_examiner, stop_requested) as service:
+        if not stop_requested.is_set():
+            receiver, health = settings.receiver, settings.health
+            log.info("%s listens on %s port %d", receiver.ae_title, receiver.address, service.receiver.port)
+            log.info("health and metrics on %s port %d", health.address, service.health.port)
+        while not stop_requested.wait(SIGNAL_POLL_SECONDS):
             pass
-        log.info("told to stop")
+        log.info("stopping")
     log.info("stopped")
 
 
-def _say_kind(args: threading.ExceptHookArgs) -> None:
-    """A thread that failed: the kind of error, not its text, which may quote what stands in an object."""
+def _log_thread_failure(args: threading.ExceptHookArgs) -> None:
+    """Log the type of an error that ended a thread, without its text, which may quote values of an object."""
     log.error("thread %s failed: %s", args.thread.name if args.thread else "?", args.exc_type.__name__)

@@ -1,11 +1,11 @@
-"""The service's folder: originals and results that are whole on the disk before anybody is told so.
+"""The folder of the service: originals and results, which are on the disk before anything refers to them.
 
-    queue.sqlite            the states (`queue.py`)
-    originals/<hash>.dcm    what was received, named by its content
-    results/<job>/          what a job gave, one folder each
-    serve.lock              held by the one service that works here
+    queue.sqlite            states of jobs and deliveries (`queue.py`)
+    originals/<hash>.dcm    received objects, named by a hash of their content
+    results/<job>/          results of a job, one folder each
+    serve.lock              locked by the running service
 
-No name holds anything of a patient. Whatever begins with a dot is unfinished, and removed at the next start.
+No file name holds patient data. Names that match `files.PART_PATTERN` are unfinished and removed at the next start.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from deepmtdr.errors import ClinicError
+from deepmtdr.errors import ServiceError
+from deepmtdr.files import PART_PATTERN
 
 PRIVATE_FOLDER_MODE, PRIVATE_FILE_MODE = 0o700, 0o600
 
 
 class Spool:
-    """Files of one service."""
+    """The files of one service."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folders that are not there yet, open to their owner alone.
+        """Create the folders that are missing, accessible to their owner alone.
 
         Raises:
-            OSError: if they cannot be made.
+            OSError: if they cannot be created.
         """
         self.folder, self.originals, self.results = folder, folder / "originals", folder / "results"
         for one in (self.folder, self.originals, self.results):
@@ -40,33 +41,39 @@ class Spool:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder as long as the context lasts; the system lets go of it when the process dies.
+        """Lock the folder while the context lasts; the operating system unlocks it when the process ends.
 
         Raises:
-            ClinicError: if another service holds it.
+            ServiceError: if another service has locked it.
         """
         with os.fdopen(os.open(self.folder / "serve.lock", os.O_WRONLY | os.O_CREAT, PRIVATE_FILE_MODE), "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ClinicError(f"{self.folder}: another service works in this folder, expected one alone") from None
+                raise ServiceError(
+                    f"{self.folder}: another service runs in this folder, expected one service for each folder;"
+                    " stop it, or set another `folder`"
+                ) from None
             yield
 
     def original_path(self, digest: str) -> Path:
-        """Where an object lies."""
+        """Path of a received object."""
         return self.originals / f"{digest}.dcm"
 
     def results_folder(self, job: int) -> Path:
-        """The folder of a job's results."""
+        """Folder of the results of a job."""
         return self.results / str(job)
 
     def free_bytes(self) -> int:
-        """Bytes left on the disk for this user."""
+        """Free disk space that this user may use, bytes."""
         return shutil.disk_usage(self.folder).free
 
     @contextlib.contextmanager
     def stage_original(self, content: bytes) -> Iterator[Path]:
-        """The content under an unfinished name, already on the disk; removed if nobody has moved it.
+        """Write an object to the disk under a temporary name, which is removed at the end of the context.
+
+        `commit_original` within the context gives it its final name. The two steps are apart so that many objects can
+        be written at the same time, while names and rows are written one after another.
 
         Raises:
             OSError: if it cannot be written; then nothing of it is left.
@@ -83,42 +90,41 @@ class Spool:
                 part.unlink()
 
     def commit_original(self, part: Path, digest: str) -> None:
-        """Give an object its name, so that it is there after a power failure too."""
+        """Give a staged object its final name; the name is on the disk when this returns."""
         part.replace(self.original_path(digest))
-        fsync_folder(self.originals)
+        _sync_folder(self.originals)
 
     def create_staging_folder(self) -> Path:
-        """A new empty folder for a worker to write into."""
+        """A new empty folder for the results of a job that is being examined."""
         part = self.results / f".{secrets.token_hex(8)}.part"
         part.mkdir(mode=PRIVATE_FOLDER_MODE)
         return part
 
-    def commit_results(self, part: Path, job: int) -> list[str]:
-        """Give a folder of results its name, in place of an older one of the same job.
-
-        Returns:
-            The names of the files in it.
+    def commit_results(self, part: Path, job: int) -> None:
+        """Move a staging folder to its final name, replacing older results of the same job.
 
         Raises:
-            ClinicError: if there is none, or something else than plain files is in it.
-            OSError: if they cannot be written to the disk.
+            ServiceError: if the folder is empty or holds anything but plain files.
+            OSError: if the files cannot be written to the disk.
         """
         files = sorted(part.iterdir())
         if not files or not all(file.is_file() and not file.is_symlink() for file in files):
-            raise ClinicError(f"found {len(files)} results, or some that are no plain files, expected files")
+            raise ServiceError(
+                f"the examination wrote {len(files)} entries, expected at least one and plain files alone;"
+                " this is a bug in deepmtdr"
+            )
         for file in files:
             file.chmod(PRIVATE_FILE_MODE)
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
-        fsync_folder(part)
+        _sync_folder(part)
         shutil.rmtree(self.results_folder(job), ignore_errors=True)
         part.rename(self.results_folder(job))
-        fsync_folder(self.results)
-        return [file.name for file in files]
+        _sync_folder(self.results)
 
     def remove_unfinished(self) -> None:
-        """Remove whatever is unfinished: only for who holds the folder, before anything works in it."""
-        for part in (*self.originals.glob(".*.part"), *self.results.glob(".*.part")):
+        """Remove unfinished files and folders. Call it while the spool is locked, before anything else runs."""
+        for part in (*self.originals.glob(PART_PATTERN), *self.results.glob(PART_PATTERN)):
             if part.is_dir():
                 shutil.rmtree(part, ignore_errors=True)
             else:
@@ -126,14 +132,14 @@ class Spool:
 
 
 def object_digest(uid: str, sop_class: str, syntax: str, data_set: bytes | memoryview) -> str:
-    """Name of an object: the same object is the same name, and it tells nothing of the object."""
+    """Name of an object in the spool: a SHA-256, equal for equal objects, that reveals nothing of the object."""
     digest = sha256("\0".join((uid, sop_class, syntax, "")).encode())
     digest.update(data_set)
     return digest.hexdigest()
 
 
-def fsync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
+def _sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)

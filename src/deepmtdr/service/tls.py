@@ -1,41 +1,44 @@
-"""Who is at the other end of a connection, and nobody between."""
+"""Create TLS contexts for the receiver and the destinations."""
 
 from __future__ import annotations
 
 import ssl
 
-from deepmtdr.errors import ClinicError
+from deepmtdr.errors import ServiceError
 from deepmtdr.service.settings import TlsSettings
 
 
 def server_tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """TLS 1.2 or later; with a `ca` the caller must show a certificate that it signed.
+    """A context for the receiver: TLS 1.2 or later; with a `ca`, the caller must show a certificate signed by it.
 
     Raises:
-        ClinicError: if a file is missing or no certificate.
+        ServiceError: if a file is missing or cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    return _certified(context, tls, ssl.CERT_REQUIRED if tls.ca else ssl.CERT_NONE)
+    return _load_certificates(context, tls, ssl.CERT_REQUIRED if tls.ca else ssl.CERT_NONE)
 
 
 def client_tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """TLS 1.2 or later; the server's name and certificate are checked.
+    """A context for a destination: TLS 1.2 or later; name and certificate of the server are checked.
 
     Raises:
-        ClinicError: if a file is missing or no certificate.
+        ServiceError: if a file is missing or cannot be used.
     """
     context = ssl.create_default_context() if tls.ca is None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return _certified(context, tls, ssl.CERT_REQUIRED)
+    return _load_certificates(context, tls, ssl.CERT_REQUIRED)
 
 
-def _certified(context: ssl.SSLContext, tls: TlsSettings, verify: ssl.VerifyMode) -> ssl.SSLContext:
+def _load_certificates(context: ssl.SSLContext, tls: TlsSettings, verify: ssl.VerifyMode) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if tls.certificate is not None:
-            context.load_cert_chain(tls.certificate, tls.key, password="")  # never asks on a terminal
+            context.load_cert_chain(tls.certificate, tls.key, password="")  # never ask for one on the terminal
         if tls.ca is not None:
             context.load_verify_locations(tls.ca)
     except (OSError, ValueError) as error:
-        raise ClinicError(f"tls: {tls.certificate}, {tls.key}, {tls.ca}: cannot be used ({error})") from error
+        raise ServiceError(
+            f"tls: cannot use certificate {tls.certificate}, key {tls.key} and ca {tls.ca} ({error});"
+            " expected PEM files that this user can read, the key without a password"
+        ) from error
     context.verify_mode = verify
     return context

@@ -1,0 +1,115 @@
+"""The SQLite database of the queue: its tables, its version, and transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deepmtdr.errors import ServiceError
+from deepmtdr.service.spool import PRIVATE_FILE_MODE
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    uid TEXT NOT NULL,
+    digest TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('received', 'working', 'done', 'dead')),
+    crashes INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    since REAL NOT NULL,
+    seconds REAL
+);
+CREATE INDEX jobs_by_state ON jobs (state, crashes, id);
+CREATE INDEX jobs_by_uid ON jobs (uid);
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    job INTEGER NOT NULL REFERENCES jobs (id),
+    file TEXT NOT NULL,
+    destination TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'sent', 'dead')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    due REAL NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    since REAL NOT NULL,
+    UNIQUE (job, file, destination)
+);
+CREATE INDEX outbox_by_state ON outbox (destination, state, due);
+"""
+LOCK_TIMEOUT_SECONDS = 30
+"""Longest wait for another process that writes, s."""
+
+
+class QueueDatabase:
+    """One connection to the database; safe to use from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the database, or create it.
+
+        Raises:
+            ServiceError: if the file is not a queue, or was written by a later version.
+            OSError: if the file cannot be opened or created.
+        """
+        self.path = path
+        self.lock = threading.RLock()
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE_MODE))  # its -wal and -shm get the same mode
+        self._connection = sqlite3.connect(
+            path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            with self.transaction():
+                self._create_tables()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise ServiceError(
+                f"{path}: found no queue of deepmtdr ({error}); move this file away, or set another `folder`"
+            ) from error
+        except ServiceError:
+            self.close()
+            raise
+
+    def _create_tables(self) -> None:
+        ((version,),) = self.read("PRAGMA user_version")
+        if version > SCHEMA_VERSION:
+            raise ServiceError(
+                f"{self.path}: written by a later deepmtdr (queue version {version}), expected version"
+                f" {SCHEMA_VERSION}; install that deepmtdr, or set another `folder`"
+            )
+        if version == 0:
+            for statement in SCHEMA.split(";\n"):
+                self.execute(statement)
+            self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        """Close the file."""
+        with self.lock:
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One transaction: committed to the disk at the end, or rolled back if an exception leaves the context."""
+        with self.lock:
+            self.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self.execute("ROLLBACK")
+                raise
+
+    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+        """Run one statement; call it within `transaction`."""
+        return self._connection.execute(statement, values)
+
+    def read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """All rows that a SELECT returns."""
+        with self.lock:
+            return self._connection.execute(statement, values).fetchall()

@@ -1,0 +1,118 @@
+"""States of jobs and deliveries, events of the receiver, and the records that the queue returns.
+
+The values of the enumerations are stored in the database of the queue and are labels of the metrics: they must not
+change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+
+class JobState(StrEnum):
+    """State of a job: the examination of one received object."""
+
+    RECEIVED = "received"
+    """Waiting for a worker."""
+    WORKING = "working"
+    """A worker has it."""
+    DONE = "done"
+    """Its results are on the disk."""
+    DEAD = "dead"
+    """A dead letter: given up until a person retries it, or its sender sends it again."""
+
+
+class DeliveryState(StrEnum):
+    """State of a delivery: one result file on its way to one destination."""
+
+    WAITING = "waiting"
+    """Not sent yet, or to be sent again."""
+    SENT = "sent"
+    DEAD = "dead"
+    """A dead letter: refused for good, or given up after `retry.give_up_hours`."""
+
+
+class ReceiverEvent(StrEnum):
+    """What the receiver counts from its start."""
+
+    STORED = "stored"
+    """A new object was stored and queued."""
+    STORED_BEFORE = "again"
+    """The same object was sent before; it is the same job."""
+    OBJECT_REFUSED = "refused"
+    """A C-STORE request was answered with a failure."""
+    ASSOCIATION_REJECTED = "associations"
+    """An association was rejected."""
+    CONNECTION_REFUSED = "connections"
+    """A connection was closed: its address is not allowed, there were too many, or it failed."""
+
+
+class Receipt(NamedTuple):
+    """What became of an object that was handed to the queue."""
+
+    job: int
+    is_new: bool
+    """False if the queue had the same object before."""
+
+
+class Job(NamedTuple):
+    """An object to be examined."""
+
+    id: int
+    source: Path
+    """The DICOM file."""
+    crashes: int
+    """How many worker processes have ended while they examined it."""
+
+
+class PlannedDelivery(NamedTuple):
+    """A result file and the destination it goes to."""
+
+    file: str
+    """Name of the file in the folder of the job's results."""
+    destination: str
+
+
+class OutboxItem(NamedTuple):
+    """A delivery that is due."""
+
+    id: int
+    job: int
+    path: Path
+    attempts: int
+    """Attempts so far."""
+    since: float
+    """When it was put into the outbox, s since 1970."""
+
+
+class DeadLetter(NamedTuple):
+    """A job or a delivery that was given up, and why."""
+
+    job: int
+    subject: str
+    """ "examination", or "FILE to DESTINATION"."""
+    since: float
+    """When the job was received or the delivery was put into the outbox, s since 1970."""
+    reason: str
+
+
+class QueueCounts(NamedTuple):
+    """Number of jobs and deliveries in each state."""
+
+    jobs: Mapping[JobState, int]
+    """All states, also those without a job."""
+    outbox: Mapping[tuple[str, DeliveryState], int]
+    """By destination and state, without zeros."""
+    examined: int
+    """Jobs that were ever done."""
+    seconds: float
+    """Duration of all those examinations together, s."""
+    oldest_waiting_seconds: float
+    """Age of the oldest job or delivery that is not finished, s; 0 if there is none."""
+
+    def deliveries(self, state: DeliveryState) -> int:
+        """Number of deliveries in a state, to all destinations."""
+        return sum(number for (_, each), number in self.outbox.items() if each == state)
