@@ -39,8 +39,9 @@ def write_json(path: Path, value: Any) -> None:
 
     Raises:
         OSError: if the file cannot be written.
+        ValueError: if a number is NaN or infinite, which JSON does not have.
     """
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def file_sha256(path: Path) -> str:

@@ -1,7 +1,7 @@
-"""Photographs as screening spoils them, so badly that no reader could grade them: what the quality gate must refuse.
+"""Degrade photographs as in screening, until they cannot be graded: examples that the quality gate must refuse.
 
-Sizes are shares of the field of view's side, levels are of 255. How badly is drawn anew each time within the ranges
-that stand in the code; at their mild end the smaller vessels and every microaneurysm are gone.
+Sizes are shares of the side of the field of view, levels are of 255. The strength is drawn at random within the ranges
+in the code; at their mild end the smaller vessels and all microaneurysms are invisible.
 """
 
 from __future__ import annotations
@@ -15,33 +15,29 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage, signal
 
+from deepmtdr.photographs.geometry import inscribed_disc
+
 _Degradation = Callable[[NDArray, np.random.Generator], NDArray]
 
 
 def degrade(frame: UInt8[np.ndarray, "s s 3"], kind: str, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
-    """Spoil a frame.
+    """Degrade a frame.
 
     Args:
         frame: a photograph cropped to its field of view, RGB, at least 256 px.
         kind: one of `DEGRADATIONS`.
-        rng: draws how badly, and where.
+        rng: draws strength and place.
 
     Returns:
-        The spoilt frame, black outside the inscribed disc.
+        The degraded frame, black outside the inscribed disc.
 
     Raises:
         ValueError: if the kind is unknown.
     """
     if kind not in DEGRADATIONS:
         raise ValueError(f"kind {kind!r}, expected one of {', '.join(DEGRADATIONS)}")
-    spoilt = DEGRADATIONS[kind](frame.astype(np.float32), rng)
-    return np.rint(spoilt * inscribed_disc(len(frame))[..., None]).clip(0, 255).astype(np.uint8)
-
-
-def inscribed_disc(side: int) -> NDArray[np.bool_]:
-    """The disc inscribed in a frame of `side` px."""
-    offset = (np.arange(side) + 0.5) / side - 0.5
-    return offset[:, None] ** 2 + offset[None, :] ** 2 <= 0.25
+    degraded = DEGRADATIONS[kind](frame.astype(np.float32), rng)
+    return np.rint(degraded * inscribed_disc(len(frame))[..., None]).clip(0, 255).astype(np.uint8)
 
 
 def _defocus(frame: NDArray, rng: np.random.Generator) -> NDArray:
@@ -87,7 +83,7 @@ def _faint(frame: NDArray, rng: np.random.Generator) -> NDArray:
 
 
 def _shadow(frame: NDArray, rng: np.random.Generator) -> NDArray:
-    """Most of the field in the dark: all but one side, or all but a spot."""
+    """Most of the field dark: all but one side, or all but a spot."""
     x, y = _places(len(frame))
     if rng.random() < 0.5:
         angle = rng.uniform(0, 2 * np.pi)
@@ -123,11 +119,13 @@ def _lashes(frame: NDArray, rng: np.random.Generator) -> NDArray:
 
 
 def _noise(frame: NDArray, rng: np.random.Generator) -> NDArray:
-    return frame + rng.normal(0, rng.uniform(40, 90) * len(frame) / 512, frame.shape)  # of 512 px, whatever the side
+    return frame + rng.normal(
+        0, rng.uniform(40, 90) * len(frame) / 512, frame.shape
+    )  # as strong at every size: the ranges are for 512 px
 
 
 def _compressed(frame: NDArray, rng: np.random.Generator) -> NDArray:
-    """JPEG of the lowest qualities on 192 or 256 px."""
+    """JPEG of the lowest quality at 192 or 256 px."""
     small, file = int(rng.choice([192, 256])), io.BytesIO()
     picture = Image.fromarray(frame.clip(0, 255).astype(np.uint8)).resize((small, small), Image.Resampling.BICUBIC)
     picture.save(file, "JPEG", quality=int(rng.integers(1, 5)))
@@ -148,7 +146,7 @@ DEGRADATIONS: dict[str, _Degradation] = {
     "noise": _noise,
     "compressed": _compressed,
 }
-"""How a photograph fails, by name."""
+"""Kinds of degradation by name."""
 
 
 def _blurred(frame: NDArray, share: float) -> NDArray:
@@ -157,7 +155,7 @@ def _blurred(frame: NDArray, share: float) -> NDArray:
 
 
 def _level(frame: NDArray) -> float:
-    """Median light in the disc."""
+    """Median brightness in the disc."""
     return max(float(np.median(frame.mean(axis=2)[inscribed_disc(len(frame))])), 1.0)
 
 

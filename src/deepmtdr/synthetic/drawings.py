@@ -1,13 +1,12 @@
-"""Drawn fundus photographs with lesions and grade known, always the same from the same seed (stand in for Sec. V-A).
+"""Draw fundus photographs with known lesions and grade, reproducible by seed (in place of the data sets of Sec. V-A).
 
-A drawing is a photograph of no patient: it may lie in the repository, be shown, and be tested on; a score on drawings
-says nothing about patients. The optics are simple: a mean colour, times what the fundus and its lesions reflect or
-absorb in each channel, times the illumination; then blur, noise and 8 bits.
+A drawing shows no patient: it can be stored in the repository, published, and used in tests. A score on drawings tells
+nothing about patients. The optics are simple: a mean colour, times the reflection of the fundus and its lesions in each
+channel, times the illumination; then blur, noise and rounding to 8 bits.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,9 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from deepmtdr.csv_tables import write_table
 from deepmtdr.datasets.drawings import read_drawings
 from deepmtdr.datasets.folder import TABLE_NAME
 from deepmtdr.datasets.sample import Sample
+from deepmtdr.files import write_atomically
 from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.photographs.geometry import FieldOfView
 from deepmtdr.synthetic.eye import Eye, Point, grow_vessels, paint_fundus, paint_vessels, place_eye
@@ -31,11 +32,11 @@ from deepmtdr.synthetic.lesions import DrawnLesions, draw_lesions
 from deepmtdr.terms import FRAME, Grade, Laterality, Lesion
 
 EXAMPLE_SEEDS = dict(zip(Grade, (26, 19, 34, 17, 15), strict=True))
-"""Grade -> seed of the five drawings that lie in the repository."""
+"""Grade -> seed of the five drawings in examples/drawings."""
 GRADE_SHARES = (0.3, 0.15, 0.3, 0.15, 0.1)
-"""How often each grade is drawn when none is asked for."""
+"""Probability of each grade, for drawings without a given grade."""
 
-# How blood and exudate change the light of each channel (R, G, B); blood leaves red and takes green.
+# Factors on the light of each channel (R, G, B); blood absorbs more green than red.
 _VEIN = (0.80, 0.55, 0.72)
 _ARTERY = (0.95, 0.70, 0.85)
 _BLOOD = (0.80, 0.56, 0.72)
@@ -46,16 +47,16 @@ _SOFT = (1.14, 1.32, 1.38)
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawn photograph and everything that is known of it."""
+    """A drawn photograph with its ground truth."""
 
     photograph: UInt8[np.ndarray, "h w 3"]
     lesion_masks: Bool[np.ndarray, "l h w"]
     """In the channel order of `DIABETIC_RETINOPATHY`; a preretinal haemorrhage is a haemorrhage."""
     new_vessels: Bool[np.ndarray, "h w"]
-    """Where new vessels were drawn; of grade 4 alone."""
+    """Where new vessels were drawn; in grade 4 only."""
     grade: Grade
     fov: FieldOfView
-    """Square around the field of view's circle; it reaches outside the photograph where the camera cuts the circle."""
+    """Square around the circle of the field of view; outside the photograph where the camera cuts the circle."""
     laterality: Laterality
     disc: Point
     """Centre of the optic disc in the photograph, pixels."""
@@ -77,14 +78,15 @@ class _Camera(NamedTuple):
     fall: float
     """Share of the light that is lost at the edge of the field of view."""
     tilt: tuple[float, float]
+    """Change of the light across the field of view, horizontal and vertical, as a share."""
     haze: tuple[float, float, float]
-    """Stray light that is added at the edge, 0-255."""
+    """Stray light added at the edge, 0-255."""
     blur: float
     """Standard deviation, 1/1024 of the field of view."""
     noise: float
     """Standard deviation, of 255."""
     margins: tuple[float, float]
-    """Dark (or, negative, cut off) beside and above the circle, in sides of its square."""
+    """Dark margin beside and above the circle, in sides of its square; negative where the circle is cut."""
 
 
 def draw_photograph(
@@ -92,14 +94,14 @@ def draw_photograph(
 ) -> Drawing:
     """Draw a fundus photograph.
 
-    The seed 2 p is the left, 2 p + 1 the right eye of patient p; both were taken by one camera. A seed stands for one
-    eye: asked for at another grade or size it has the same anatomy and other lesions.
+    Seed 2 p is the left and 2 p + 1 the right eye of patient p, taken by the same camera. At another grade or size, the
+    same seed gives the same anatomy with other lesions.
 
     Args:
         seed: 0 or more.
-        grade: whose rules the lesions follow; drawn by `GRADE_SHARES` if None.
+        grade: decides which lesions are drawn; None: drawn by `GRADE_SHARES`.
         size: diameter of the field of view in pixels, at least 64.
-        jpeg_quality: 1 to 95 to have the photograph go through a JPEG file; None leaves it as the sensor gave it.
+        jpeg_quality: 1 to 95: compress and decompress the photograph as JPEG; None: no compression.
 
     Raises:
         ValueError: if seed, size or quality is out of range.
@@ -127,31 +129,41 @@ def draw_photograph(
 def write_drawings(
     root: Path, seeds: Iterable[int], *, grade: Grade | None = None, size: int = FRAME, jpeg_quality: int | None = None
 ) -> list[Sample]:
-    """Write drawings as a folder of one's own (`data.folder`): ROOT/photographs, ROOT/masks and the table of both.
+    """Write drawings as a folder that `datasets.folder` reads: ROOT/photographs, ROOT/masks and a table.
 
     Args:
-        root: folder to be made or added to; an existing table is written anew.
+        root: folder to be made or added to; an existing table is replaced when all drawings are written.
         seeds: of the drawings; 2 p and 2 p + 1 are the two eyes of one patient.
-        grade: of all of them; None: by `GRADE_SHARES`.
+        grade: of all drawings; None: by `GRADE_SHARES`.
         size: diameter of the field of view in pixels.
-        jpeg_quality: see `draw`; the files are PNG all the same.
+        jpeg_quality: see `draw_photograph`; the files are PNG in any case.
 
     Returns:
         The samples, as `read_drawings` gives them.
+
+    Raises:
+        OSError: if a file cannot be written.
+        ValueError: as `draw_photograph`.
     """
     (root / "photographs").mkdir(parents=True, exist_ok=True)
     (root / "masks").mkdir(exist_ok=True)
-    with (root / TABLE_NAME).open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(("path", "patient", "eye", "grade", *(lesion.name for lesion in Lesion)))
-        for seed in sorted(set(seeds)):
-            drawing, name = draw_photograph(seed, grade, size, jpeg_quality), f"drawing_{seed:05d}"
-            photograph = root / "photographs" / f"{name}.png"
-            Image.fromarray(drawing.photograph).save(photograph)
-            masks = [_write_mask(root, name, lesion, drawing.mask(lesion)) for lesion in Lesion]
-            known = (f"{seed // 2:05d}", drawing.laterality, int(drawing.grade))
-            table.writerow([photograph.relative_to(root).as_posix(), *known, *masks])
+    (root / TABLE_NAME).unlink(missing_ok=True)  # a run that is interrupted leaves no table of other drawings
+    rows = []
+    for seed in sorted(set(seeds)):
+        drawing, name = draw_photograph(seed, grade, size, jpeg_quality), f"drawing_{seed:05d}"
+        photograph = root / "photographs" / f"{name}.png"
+        _write_png(photograph, drawing.photograph)
+        masks = [_write_mask(root, name, lesion, drawing.mask(lesion)) for lesion in Lesion]
+        path = photograph.relative_to(root).as_posix()
+        rows.append((path, f"{seed // 2:05d}", drawing.laterality, int(drawing.grade), *masks))
+    write_table(root / TABLE_NAME, ("path", "patient", "eye", "grade", *Lesion), rows)
     return read_drawings(root)
+
+
+def _write_png(path: Path, pixels: NDArray) -> None:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    write_atomically(path, content.getvalue())
 
 
 def _write_mask(root: Path, name: str, lesion: Lesion, mask: Bool[np.ndarray, "h w"]) -> str:
@@ -160,15 +172,15 @@ def _write_mask(root: Path, name: str, lesion: Lesion, mask: Bool[np.ndarray, "h
     path.unlink(missing_ok=True)  # of an earlier drawing of this name
     if not mask.any():
         return "none"
-    Image.fromarray(mask).save(path)
+    _write_png(path, mask)
     return path.relative_to(root).as_posix()
 
 
 def write_examples(folder: Path) -> list[Path]:
-    """Write the drawings that lie in the repository's examples/drawings: one of each grade, four times reduced.
+    """Write the repository's examples/drawings: one drawing of each grade, reduced to a quarter.
 
     Returns:
-        The files, drawing_0.png to drawing_4.png by grade.
+        The files, drawing_0.png to drawing_4.png, named by grade.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -200,7 +212,7 @@ def _choose_camera(rng: Generator) -> _Camera:
 
 
 def _lay_on(fundus: NDArray, arteries: NDArray, veins: NDArray, reflex: NDArray, lesions: DrawnLesions) -> None:
-    """Lay exudates, then vessels, then soft exudates and blood on the bare fundus, from the back to the front."""
+    """Paint hard exudates, vessels, soft exudates and blood on the bare fundus, from the back to the front."""
     veins = np.maximum(veins, lesions.new_vessels)
     soft = lesions.strength[Lesion.SE]
     red = np.maximum(lesions.strength[Lesion.MA], lesions.strength[Lesion.HE])
@@ -218,7 +230,7 @@ def _lay_on(fundus: NDArray, arteries: NDArray, veins: NDArray, reflex: NDArray,
 
 
 def _expose(rng: Generator, fundus: NDArray, camera: _Camera) -> UInt8[np.ndarray, "s s 3"]:
-    """Light, blur, noise and 8 bits; black outside the circle."""
+    """Apply illumination, blur, noise and rounding to 8 bits; black outside the circle."""
     size = fundus.shape[0]
     place = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     radius = np.hypot(place[None, :], place[:, None]) * 2
@@ -229,9 +241,8 @@ def _expose(rng: Generator, fundus: NDArray, camera: _Camera) -> UInt8[np.ndarra
     pixels = np.empty((size, size, 3), np.uint8)
     for channel in range(3):
         value = camera.colour[channel] * light * fundus[..., channel] + camera.haze[channel] * rim
-        value = np.where(
-            value > 200, 255 - 55 * np.exp(np.minimum(0, (200 - value) / 55)), value
-        )  # the sensor's shoulder
+        soft = 255 - 55 * np.exp(np.minimum(0, (200 - value) / 55))
+        value = np.where(value > 200, soft, value)  # the sensor saturates softly
         if camera.blur * size > 300:
             value = ndimage.gaussian_filter(value, camera.blur * size / FRAME, mode="nearest")
         noise = camera.noise * (0.6 * grain + 0.8 * rng.standard_normal((size, size), np.float32))
@@ -242,7 +253,7 @@ def _expose(rng: Generator, fundus: NDArray, camera: _Camera) -> UInt8[np.ndarra
 def _photograph(
     square: NDArray, lesions: DrawnLesions, eye: Eye, camera: _Camera, grade: Grade, jpeg_quality: int | None
 ) -> Drawing:
-    """Put the square of the field of view into the sensor's rectangle, which may cut it."""
+    """Place the square of the field of view in the sensor's rectangle, which may cut it."""
     size = square.shape[0]
     beside, above = (round(margin * size) for margin in camera.margins)
     shift = Point(beside, above)

@@ -1,8 +1,8 @@
-"""A healthy eye for the synthetic drawings: where everything lies, its vessels, its fundus (stands in for Sec. V-A).
+"""A healthy eye for the drawings: positions of disc and macula, vessels, fundus.
 
-Anatomy is laid out in disc diameters (1 DD, about 1.8 mm) from the centre of the optic disc, u to the temple and v
-upwards, so that left and right eyes are mirror images. It is painted in the square of the field of view, whose side is
-the unit of length.
+Anatomical coordinates (u, v) are in disc diameters (1 DD, about 1.8 mm) from the centre of the optic disc, u towards the
+temple and v upwards, so that left and right eyes are mirror images. The picture is the square of the field of view, with
+its side as the unit of length.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from deepmtdr.terms import Laterality
 STEP_LENGTH = 0.05
 """Length of one step of a growing vessel, DD."""
 MIN_HALF_WIDTH = 0.006
-"""Half-width at which a vessel is no longer seen, DD (10 um)."""
+"""Half-width below which a vessel is invisible, DD (10 um)."""
 AVASCULAR_RADIUS = 0.3
 """Radius around the fovea that no vessel enters, DD."""
 FULL_COLOUR_HALF_WIDTH = 0.006
-"""Half-width from which on a vessel has its full colour (at a third of it half of that), sides of the square."""
+"""Half-width from which a vessel has its full colour, in sides of the square; at a third of it, half of the colour."""
 SUPERSAMPLING = 4
-"""Vessels are drawn this many times finer than the pixel and averaged."""
+"""Vessels are drawn at this many times the resolution, then averaged."""
 
 
 class Point(NamedTuple):
-    """A place: in pixels of the photograph (the first pixel's centre is 0.5), or in sides of the field of view."""
+    """A position, in pixels of the photograph (centre of the first pixel: 0.5) or in sides of the field of view."""
 
     x: float
     y: float
@@ -39,15 +39,15 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Eye:
-    """Where disc and macula lie in the square of the field of view; unit of length is its side."""
+    """Positions of disc and macula in the square of the field of view, in units of its side."""
 
     laterality: Laterality
     disc: Point
     macula: Point
     disc_diameter: float
-    """0.14 to 0.17 of a 45-50 degree field of view."""
+    """0.14 to 0.17 for a field of view of 45-50 degrees."""
     reach: float
-    """Half of the height that the camera shows; 0.5 where it cuts nothing off."""
+    """Half of the height that the camera shows; 0.5 if it cuts nothing off."""
 
     def to_frame(self, anatomy: NDArray) -> NDArray:
         """Points (u, v) in DD from the disc -> points (x, y) in the square."""
@@ -59,13 +59,13 @@ class Eye:
         return float(np.hypot(x - self.disc.x, y - self.disc.y) / self.disc_diameter)
 
     def is_visible(self, x: float, y: float, margin: float) -> bool:
-        """Whether a place lies inside the field of view, at least `margin` from its edge."""
+        """Whether a position lies inside the field of view, at least `margin` from its edge."""
         inside = np.hypot(x - 0.5, y - 0.5) < 0.5 - margin
         return bool(inside and abs(y - 0.5) < self.reach - margin)
 
 
 class Vessel(NamedTuple):
-    """A vessel's course in the square of the field of view."""
+    """The path of a vessel in the square of the field of view."""
 
     points: Float[np.ndarray, "n 2"]
     half_widths: Float[np.ndarray, " n"]
@@ -73,22 +73,22 @@ class Vessel(NamedTuple):
 
 
 class _Sprout(NamedTuple):
-    """What a vessel starts from; DD and radians, headings from the temple anticlockwise."""
+    """The start of a vessel, in DD and radians; headings are anticlockwise from the temple."""
 
     u: float
     v: float
     heading: float
     final: float
-    """The heading it bends to ..."""
+    """The heading towards which it bends."""
     bend: float
-    """... over this length."""
+    """The length over which it bends."""
     half_width: float
     vein: bool
     depth: int
 
 
 def place_eye(rng: Generator, laterality: Laterality, reach: float) -> Eye:
-    """Lay out an eye: the macula 2.3-2.8 DD from the disc and a little lower, the view centred between the two."""
+    """Place the macula 2.3-2.8 DD from the disc and a little lower, and the field of view between the two."""
     diameter = rng.uniform(0.14, 0.17)
     away, lower = rng.uniform(2.3, 2.8), rng.uniform(0.1, 0.4)
     centre_u, centre_v = rng.uniform(0.55, 0.85) * away, rng.uniform(-0.35, 0.25)
@@ -99,7 +99,7 @@ def place_eye(rng: Generator, laterality: Laterality, reach: float) -> Eye:
 
 
 def grow_vessels(rng: Generator, eye: Eye) -> list[Vessel]:
-    """Arteries and veins: four arcades of each and some twigs straight from the disc, all branching and tapering."""
+    """Grow arteries and veins: four arcades of each and some twigs from the disc, all branching and tapering."""
     sprouts = _trunks(rng)
     vessels = []
     while sprouts:
@@ -118,7 +118,7 @@ def _trunks(rng: Generator) -> list[_Sprout]:
         for up in (1, -1):
             for heading, final, bend, share in ((84, -6, 1.5, 1.0), (97, 155, 1.0, 0.8)):
                 start, end = up * np.radians([heading + rng.normal(0, 7), final + rng.normal(0, 8)])
-                u, v = rng.normal(-0.12, 0.035), -up * rng.uniform(0.0, 0.06)  # they meet in the cup
+                u, v = rng.normal(-0.12, 0.035), -up * rng.uniform(0.0, 0.06)  # vessels meet in the cup
                 width = thickness * share * half_width * rng.uniform(0.9, 1.1)
                 sprouts.append(_Sprout(u, v, start, end, bend * rng.uniform(0.8, 1.2), width, vein, 0))
     for n in range(rng.integers(4, 8)):
@@ -131,11 +131,11 @@ def _trunks(rng: Generator) -> list[_Sprout]:
 
 
 def _grow(rng: Generator, eye: Eye, sprout: _Sprout) -> tuple[Vessel, list[_Sprout]]:
-    """Grow one vessel until it is too thin, too long, out of sight or at the fovea; its branches start on the way."""
+    """Grow one vessel until it is too thin, too long, outside the view or at the fovea; and the starts of its branches."""
     u, v, half_width = sprout.u, sprout.v, sprout.half_width
     longest = 9.0 if sprout.depth == 0 else 110 * half_width * rng.uniform(0.6, 1.2)
     sway, ripple, side, near_fovea = 0.0, 0.0, int(rng.choice((-1, 1))), False
-    course, widths, children = [(u, v)], [half_width], []
+    path, widths, children = [(u, v)], [half_width], []
     next_branch = rng.uniform(0.5, 1.0) if sprout.depth == 0 else rng.uniform(0.2, 0.8)
     for n in range(1, int(longest / STEP_LENGTH)):
         along = n * STEP_LENGTH
@@ -143,7 +143,7 @@ def _grow(rng: Generator, eye: Eye, sprout: _Sprout) -> tuple[Vessel, list[_Spro
         heading = sprout.final + (sprout.heading - sprout.final) * np.exp(-along / sprout.bend) + sway + ripple
         u, v = u + STEP_LENGTH * np.cos(heading), v + STEP_LENGTH * np.sin(heading)
         half_width *= 1 - STEP_LENGTH * (0.05 if sprout.depth == 0 else 0.12)
-        course.append((u, v))
+        path.append((u, v))
         widths.append(half_width * min(1.0, (longest - along) / (0.4 * longest)) if sprout.depth else half_width)
         x, y = eye.to_frame(np.array((u, v)))
         near_fovea = np.hypot(x - eye.macula.x, y - eye.macula.y) < AVASCULAR_RADIUS * eye.disc_diameter
@@ -161,25 +161,25 @@ def _grow(rng: Generator, eye: Eye, sprout: _Sprout) -> tuple[Vessel, list[_Spro
     half_widths[:4] *= np.linspace(0.4, 1, 4)[: len(widths)]
     if near_fovea:
         half_widths[-16:] *= np.linspace(1, 0.1, 16)[-len(widths) :]
-    return Vessel(eye.to_frame(np.array(course)), half_widths, sprout.vein), children
+    return Vessel(eye.to_frame(np.array(path)), half_widths, sprout.vein), children
 
 
 def _branch(
     rng: Generator, parent: _Sprout, u: float, v: float, heading: float, side: int, half_width: float
 ) -> _Sprout:
-    """A branch leaves its parent to one side and then bends back towards the parent's course."""
+    """A branch, which leaves its parent to one side and then bends back towards the parent's direction."""
     start = heading + side * np.radians(rng.uniform(30, 70))
     final = start - side * rng.uniform(0.1, 0.9)
     return _Sprout(u, v, start, final, rng.uniform(0.5, 2), half_width, parent.vein, parent.depth + 1)
 
 
 def paint_vessels(vessels: list[Vessel], size: int, share: float = 1.0) -> Float[np.ndarray, "{size} {size}"]:
-    """How much of each pixel the vessels cover, 0 to 1; fine ones hold less blood and cover less.
+    """Paint how much of each pixel the vessels cover, 0 to 1; fine vessels cover less.
 
     Args:
-        vessels: their courses.
+        vessels: their paths.
         size: side of the square in pixels.
-        share: of their width to be painted; less than 1 for the light reflex along their middle.
+        share: of their width to be painted; less than 1 for the light reflex along the middle.
     """
     fine = size * SUPERSAMPLING
     sheet = Image.new("L", (fine, fine))
@@ -195,19 +195,19 @@ def paint_vessels(vessels: list[Vessel], size: int, share: float = 1.0) -> Float
 
 
 def smooth_noise(rng: Generator, cells: int, size: int) -> Float[np.ndarray, "{size} {size}"]:
-    """Smooth noise of about unit variance whose grains are 1/cells of the side: the same at every size."""
+    """Smooth noise of about unit variance, with grains of 1/cells of the side at every size."""
     grid = Image.fromarray(rng.standard_normal((cells, cells), np.float32))
     return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def paint_fundus(rng: Generator, eye: Eye, size: int) -> Float[np.ndarray, "{size} {size} 3"]:
-    """The fundus without vessels as a factor on the eye's mean colour: pigment, choroid, nerve fibres, macula, disc."""
+    """The fundus without vessels, as a factor on the mean colour: pigment, choroid, nerve fibres, macula, disc."""
     fundus = _choroid(rng, size)
     place = (np.arange(size, dtype=np.float32) + 0.5) / size
     _darken_macula(rng, fundus, eye, place)
     x, y = (place[None, :] - eye.disc.x) / eye.disc_diameter, (place[:, None] - eye.disc.y) / eye.disc_diameter
     distance = np.hypot(x, y)
-    # Nerve fibres leave the disc in all directions as faint pale rays.
+    # Nerve fibres: faint pale rays from the disc in all directions.
     rays = np.interp(np.arctan2(y, x), np.linspace(-np.pi, np.pi, 121), rng.standard_normal(121)).astype(np.float32)
     sheen = rng.uniform(0.0, 0.025) * (2 + rays) * np.exp(-((distance - 0.8) ** 2))
     fundus *= 1 + sheen[..., None] * np.array([0.6, 1.0, 1.3], np.float32)
@@ -216,7 +216,7 @@ def paint_fundus(rng: Generator, eye: Eye, size: int) -> Float[np.ndarray, "{siz
 
 
 def _choroid(rng: Generator, size: int) -> NDArray:
-    """Pigment in clouds and grains, and the broad orange vessels behind it, in some eyes clear and in some hidden."""
+    """Clouds and grains of pigment, and the broad orange vessels behind it, clear in some eyes and hidden in others."""
     clouds = (
         0.06 * smooth_noise(rng, 4, size) + 0.045 * smooth_noise(rng, 9, size) + 0.025 * smooth_noise(rng, 25, size)
     )
@@ -244,7 +244,7 @@ def _darken_macula(rng: Generator, fundus: NDArray, eye: Eye, place: NDArray) ->
 
 
 def _paint_disc(rng: Generator, fundus: NDArray, eye: Eye, x: NDArray, y: NDArray) -> None:
-    """A pale ellipse with its brighter cup, a soft rim, and beside it in some eyes a crescent."""
+    """A pale ellipse with a brighter cup and a soft rim; in some eyes a crescent beside it."""
     tall, temporal = rng.uniform(1.0, 1.14), 1 if eye.laterality == "L" else -1
     edge = rng.uniform(0.025, 0.05)
     rim = 2 * np.hypot(x * tall**0.5, y / tall**0.5)

@@ -1,13 +1,13 @@
-"""Lesions for the synthetic drawings, by the international clinical severity scale (Sec. III, IV-A).
+"""Lesions of the drawings, by the international clinical severity scale (Sec. III, IV-A).
 
 The scale: C. P. Wilkinson et al., "Proposed international clinical diabetic retinopathy and diabetic macular edema
-disease severity scales", Ophthalmology 110(9):1677-1682, 2003. As drawn here:
+disease severity scales", Ophthalmology 110(9):1677-1682, 2003. By grade, the drawings show:
 
     0  no lesion
-    1  microaneurysms alone
+    1  microaneurysms only
     2  more than that, and at most 20 haemorrhages in each quadrant
     3  more than 20 haemorrhages in each of the four quadrants: the "4" of the 4-2-1 rule. Venous beading (its "2") and
-       intraretinal microvascular abnormalities (its "1") are not drawn, so no drawing is severe by those alone.
+       intraretinal microvascular abnormalities (its "1") are not drawn.
     4  new vessels or a preretinal haemorrhage or both; vitreous haemorrhage is not drawn
 
 Quadrants are those of the photograph about the centre of the field of view. Sizes are in disc diameters (DD).
@@ -26,9 +26,9 @@ from deepmtdr.synthetic.eye import Eye, Vessel, paint_vessels
 from deepmtdr.terms import Grade, Lesion
 
 MAX_MICROANEURYSM_DIAMETER = 1 / 14
-"""Diameter, DD: 125 um; a larger red dot is a haemorrhage."""
+"""Diameter in DD, 125 um; a larger red dot is a haemorrhage."""
 MAX_MODERATE_HAEMORRHAGES = 20
-"""Haemorrhages in a quadrant up to which the 4-2-1 rule says moderate."""
+"""Most haemorrhages in a quadrant that are moderate by the 4-2-1 rule."""
 
 MICROANEURYSM_COUNTS = {
     Grade.NEGATIVE: (0, 0),
@@ -42,27 +42,27 @@ MICROANEURYSM_COUNTS = {
 
 @dataclass
 class DrawnLesions:
-    """What the lesions do to the fundus, and where they are; in the square of the field of view."""
+    """Strength and masks of the lesions, in the square of the field of view."""
 
     strength: dict[Lesion, Float[np.ndarray, "s s"]]
     """How much of a lesion's colour is laid on each pixel; 1 is a strong lesion."""
     masks: dict[Lesion, Bool[np.ndarray, "s s"]]
     preretinal: Float[np.ndarray, "s s"]
-    """Blood in front of the vessels, 0 to 1; its mask is among the haemorrhages."""
+    """Blood in front of the vessels, 0 to 1; part of the mask of haemorrhages."""
     new_vessels: Float[np.ndarray, "s s"]
-    """How much of each pixel new vessels cover."""
+    """Share of each pixel that new vessels cover."""
     occupied: list[tuple[float, float, float]] = field(default_factory=list)
-    """Centre and radius of every red lesion so far, so that each stays one by itself."""
+    """Centre and radius of every red lesion so far, so that they do not touch."""
 
 
 def draw_lesions(rng: Generator, eye: Eye, grade: Grade, vessels: NDArray) -> DrawnLesions:
     """Draw the lesions of one eye.
 
     Args:
-        rng: source of every choice.
+        rng: random generator.
         eye: its geometry.
-        grade: whose rules are kept.
-        vessels: how much of each pixel of the square vessels cover: a red dot on a vessel would not be seen.
+        grade: decides which lesions are drawn.
+        vessels: share of each pixel that vessels cover; a red dot on a vessel would be invisible.
     """
     size = vessels.shape[0]
     blank = np.zeros((size, size), np.float32)
@@ -85,7 +85,7 @@ def draw_lesions(rng: Generator, eye: Eye, grade: Grade, vessels: NDArray) -> Dr
 
 
 def _scatter(rng: Generator, brush: _Brush, grade: Grade) -> None:
-    """Exudates, soft exudates and haemorrhages of the grades from moderate on."""
+    """Draw hard exudates, soft exudates and haemorrhages, from moderate on."""
     severe = grade is Grade.SEVERE or (grade is Grade.PROLIFERATIVE and rng.random() < 0.3)
     clusters = int(rng.integers(0, 5)) if rng.random() < 0.85 else 0
     for _ in range(clusters):
@@ -95,13 +95,13 @@ def _scatter(rng: Generator, brush: _Brush, grade: Grade) -> None:
     for quadrant in range(4):
         count = rng.integers(22, 30) if severe else round((MAX_MODERATE_HAEMORRHAGES - 4) * rng.beta(0.8, 2.5))
         if quadrant == 0 and not clusters:
-            count = max(int(count), 1)  # more than microaneurysms alone
+            count = max(int(count), 1)  # more than microaneurysms
         for _ in range(int(count)):
             brush.haemorrhage(quadrant, small=severe)
 
 
 def _new_vessels(rng: Generator, eye: Eye) -> list[Vessel]:
-    """A tuft of fine curling vessels on the disc, or elsewhere along an arcade."""
+    """A tuft of fine curling vessels on the disc or along an arcade."""
     on_disc = rng.random() < 0.6
     up = rng.choice((-1, 1))
     root = (rng.uniform(-0.3, 0.3), up * rng.uniform(0.2, 0.45)) if on_disc else (rng.uniform(0.6, 2), up * 1.6)
@@ -110,14 +110,14 @@ def _new_vessels(rng: Generator, eye: Eye) -> list[Vessel]:
         length = int(rng.integers(16, 42))
         curl = rng.normal(0, 0.12) + np.cumsum(rng.normal(0, 0.11, length))
         heading = rng.uniform(0, 2 * np.pi) + np.cumsum(0.35 * curl + rng.normal(0, 0.18, length))
-        course = np.cumsum(0.03 * np.stack([np.cos(heading), np.sin(heading)], 1), axis=0) + root
+        path = np.cumsum(0.03 * np.stack([np.cos(heading), np.sin(heading)], 1), axis=0) + root
         half_widths = eye.disc_diameter * rng.uniform(0.007, 0.013) * np.linspace(1, 0.7, length)
-        tuft.append(Vessel(eye.to_frame(course), half_widths, vein=False))
+        tuft.append(Vessel(eye.to_frame(path), half_widths, vein=False))
     return tuft
 
 
 class _Brush:
-    """Paints one lesion at a time onto `DrawnLesions`; places and sizes inside in units of the square's side."""
+    """Paints single lesions into `DrawnLesions`; positions and sizes are in units of the square's side."""
 
     def __init__(self, rng: Generator, eye: Eye, found: DrawnLesions, vessels: NDArray) -> None:
         self.rng, self.eye, self.found, self.vessels = rng, eye, found, vessels
@@ -133,7 +133,7 @@ class _Brush:
             self._blob(Lesion.MA, *place, diameter / 2, strength, wobble=0.08, edge=0.3)
 
     def haemorrhage(self, quadrant: int, *, small: bool) -> None:
-        """A dot or blot, or a flame along the nerve fibres; with `small`, small enough for ninety to have room."""
+        """A dot, a blot, or a flame along the nerve fibres. `small` leaves room for ninety of them."""
         rng = self.rng
         radius = float(self.dd * np.clip(0.042 * np.exp(rng.normal(0, 0.55)), 0.026, 0.10 if small else 0.2))
         flame = rng.random() < 0.25
@@ -164,7 +164,7 @@ class _Brush:
             self._blob(Lesion.HE, x, y, 0.28 * radius, strength, rng.uniform(3, 4.5), along, 0.1, edge=0.4)
 
     def hard_exudates(self) -> None:
-        """Many small sharp yellow grains: a cluster, or a ring or part of one, within 2.5 DD of the fovea."""
+        """A cluster, ring or part of a ring of small sharp yellow grains, within 2.5 DD of the fovea."""
         rng, dd = self.rng, self.dd
         around = rng.uniform(0, 2 * np.pi)
         away = dd * rng.uniform(0.35, 2.2)
@@ -175,7 +175,7 @@ class _Brush:
             ring = dd * rng.uniform(0.2, 0.55) * (1 + 0.12 * rng.standard_normal(count))
             grains = np.stack([x + ring * np.cos(angle), y + ring * np.sin(angle)], 1)
         else:
-            # Grains gather around a few others: lumps and plaques, not a cloud.
+            # Grains gather around a few centres, in lumps and plaques.
             seeds = np.array([x, y]) + dd * rng.uniform(0.08, 0.3) * rng.standard_normal((1 + count // 7, 2))
             grains = seeds[rng.integers(len(seeds), size=count)] + dd * 0.055 * rng.standard_normal((count, 2))
         strength = rng.uniform(0.6, 1.15)
@@ -186,7 +186,7 @@ class _Brush:
                 self._blob(Lesion.EX, gx, gy, radius, own, rng.uniform(1, 1.8), rng.uniform(0, np.pi), 0.15, edge=0.25)
 
     def soft_exudate(self) -> None:
-        """A pale fluffy patch in the layer of nerve fibres, across them, within 3 DD of the disc."""
+        """A pale fluffy patch across the nerve fibres, within 3 DD of the disc."""
         rng, dd = self.rng, self.dd
         radius = dd * rng.uniform(0.07, 0.17)
         for _ in range(60):
@@ -203,7 +203,7 @@ class _Brush:
                 return
 
     def preretinal_haemorrhage(self) -> None:
-        """A pool of blood before the retina: its upper edge level, its lower edge a bowl."""
+        """A pool of blood in front of the retina, with a level upper edge and a round lower edge."""
         rng, dd = self.rng, self.dd
         half, depth = dd * rng.uniform(0.35, 0.85), dd * rng.uniform(0.35, 0.7)
         x, y = rng.uniform(0.15, 0.85), rng.uniform(0.2, 0.8)
@@ -211,7 +211,7 @@ class _Brush:
             self._drawable(x, y + depth / 2, max(half, depth)) and self.eye.distance_from_disc(x, y) > 0.75 + half / dd
         ):
             x, y = rng.uniform(0.15, 0.85), rng.uniform(0.2, 0.8)
-            half, depth = 0.99 * half, 0.99 * depth  # until it has room
+            half, depth = 0.99 * half, 0.99 * depth  # until it fits
         place = (np.arange(self.size, dtype=np.float32) + 0.5) / self.size
         across, down = (place[None, :] - x) / half, (place[:, None] - y) / depth
         bowl = 1 - across**2 - np.clip(down, 0, None) ** 2 + 0.06 * np.sin(7 * across + rng.uniform(0, 6))
@@ -230,12 +230,12 @@ class _Brush:
     def _free_place(
         self, radius: float, *, quadrant: int | None = None, off_vessels: bool = False
     ) -> tuple[float, float] | None:
-        """Somewhere in view, in a quadrant (0 to 3, row by row), away from disc and red lesions; None: none found."""
+        """A free position in a quadrant (0 to 3, row by row), away from disc and red lesions; None: none found."""
         apart = 2.5 / self.size
         for _ in range(400):
             x, y = self.rng.random(2)
             if quadrant is not None:
-                # Not across the border, so that the count of each quadrant is clear.
+                # Not across the border of the quadrant, so that the count of each quadrant is definite.
                 x, y = np.array([x, y]) * (0.5 - radius) + np.array([quadrant % 2, quadrant // 2]) * (0.5 + radius)
             if not self._drawable(x, y, radius):
                 continue
@@ -259,7 +259,7 @@ class _Brush:
         wobble: float = 0.1,
         edge: float = 0.3,
     ) -> None:
-        """An ellipse with an uneven outline; its edge fades over `edge` radii, and the mask ends half-way."""
+        """An ellipse with an uneven outline, whose edge fades over `edge` radii; the mask ends half-way."""
         rng, size = self.rng, self.size
         waves = 2 * wobble * rng.standard_normal(5) / np.arange(2, 7)
         phases = rng.uniform(0, 2 * np.pi, 5)
@@ -272,7 +272,7 @@ class _Brush:
         along = along / elongation
         around = np.arctan2(across, along)[..., None]
         outline = radius * np.clip(1 + (waves * np.cos(np.arange(2, 7) * around + phases)).sum(-1), 0.6, 1.5)
-        # Never sharper than a pixel: at low resolution a small lesion is a faint one.
+        # Never sharper than a pixel, so that a small lesion is faint at low resolution.
         alpha = np.clip((outline - np.hypot(along, across)) / max(edge * radius, 0.8 / size) + 0.5, 0, 1)
         window = (slice(y0, y0 + len(dy)), slice(x0, x0 + dx.shape[1]))
         mask = alpha >= 0.5
