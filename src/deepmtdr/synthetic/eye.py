@@ -1,8 +1,8 @@
 """A healthy eye for the drawings: positions of disc and macula, vessels, fundus.
 
-Anatomical coordinates (u, v) are in disc diameters (1 DD, about 1.8 mm) from the centre of the optic disc, u towards the
-temple and v upwards, so that left and right eyes are mirror images. The picture is the square of the field of view, with
-its side as the unit of length.
+Anatomical coordinates (u, v) are in disc diameters (1 DD, about 1.8 mm) from the centre of the optic disc, u towards
+the temple and v upwards, so that left and right eyes are mirror images. The picture is the square of the field of view,
+with its side as the unit of length.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _trunks(rng: Generator) -> list[_Sprout]:
 
 
 def _grow(rng: Generator, eye: Eye, sprout: _Sprout) -> tuple[Vessel, list[_Sprout]]:
-    """Grow one vessel until it is too thin, too long, outside the view or at the fovea; and the starts of its branches."""
+    """Grow a vessel until it is too thin, too long, outside the view or at the fovea; with the starts of its branches."""
     u, v, half_width = sprout.u, sprout.v, sprout.half_width
     longest = 9.0 if sprout.depth == 0 else 110 * half_width * rng.uniform(0.6, 1.2)
     sway, ripple, side, near_fovea = 0.0, 0.0, int(rng.choice((-1, 1))), False
