@@ -1,4 +1,4 @@
-"""A look at the validation side says what an evaluation would say, and leaves the network as it was."""
+"""Validation: the same scores as an evaluation, pictures of the first photographs, an unchanged network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from deepmtdr.checkpoint import Checkpoint
 from deepmtdr.datasets.frames import Frame
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
-from deepmtdr.evaluation import Bootstrap, Evaluation, evaluate
+from deepmtdr.evaluation import Bootstrap, Evaluation, EvaluationConfig, evaluate
 from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.preprocessing import image_to_tensor
 from deepmtdr.preparation.prepare import prepare
 from deepmtdr.recipe import VALIDATION_SCORES, DataRecipe
 from deepmtdr.synthetic.drawings import write_drawings
 from deepmtdr.terms import Grade, Lesion
-from deepmtdr.training.augmentation import to_tensor
 from deepmtdr.training.validation import ValidationResult, select_validation_frames, validate
 from tiny_model import FRAME, tiny_recipe
 
@@ -49,7 +49,7 @@ def frames(drawings: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def model(frames: list[Frame]) -> DeepMTDR:
-    """Untrained, but for an ISR subnet that changes the image and grades that differ from eye to eye."""
+    """Untrained, with an ISR subnet that changes the image, and with different grades for different photographs."""
     torch.manual_seed(0)
     model = DeepMTDR(RECIPE.model).eval()
     with torch.no_grad():
@@ -57,27 +57,29 @@ def model(frames: list[Frame]) -> DeepMTDR:
             parameter.normal_(std=0.02)
         *_, last = (layer for layer in model.grading.modules() if isinstance(layer, torch.nn.Linear))
         last.weight *= 40
-        logits = [model.segment_and_grade(to_tensor(frame.pixels)[None]).grade_logits[0] for frame in frames]
+        logits = [model.segment_and_grade(image_to_tensor(frame.pixels)[None]).grade_logits[0] for frame in frames]
         last.bias -= torch.stack(logits).mean(dim=0)
     return model
 
 
 @pytest.fixture(scope="module")
-def looked(model: DeepMTDR, frames: list[Frame]) -> ValidationResult:
+def validated(model: DeepMTDR, frames: list[Frame]) -> ValidationResult:
     return validate(model, frames, max_examples=2)
 
 
 @pytest.fixture(scope="module")
 def evaluated(model: DeepMTDR, drawings: list[Sample]) -> Evaluation:
-    return evaluate(Checkpoint(model, RECIPE, {}, "0" * 64), drawings, bootstrap=Bootstrap(resamples=2))
+    return evaluate(
+        Checkpoint(model, RECIPE, {}, "0" * 64), drawings, EvaluationConfig(bootstrap=Bootstrap(resamples=2))
+    )
 
 
-def test_a_look_and_an_evaluation_of_the_same_photographs_agree(
-    looked: ValidationResult, evaluated: Evaluation
+def test_validation_and_evaluation_of_the_same_photographs_agree(
+    validated: ValidationResult, evaluated: Evaluation
 ) -> None:
     tasks = ("super-resolution", "lesions", "grading")
     expected = {(score.subject, score.score): score.value for score in evaluated.scores if score.task in tasks}
-    assert looked.scores == pytest.approx(
+    assert validated.scores == pytest.approx(
         {
             "photographs": 6,
             "psnr_gain": expected["gain", "psnr_fov"],
@@ -86,15 +88,15 @@ def test_a_look_and_an_evaluation_of_the_same_photographs_agree(
             "auc_referable": expected["grade", "auc_referable"],
         }
     )
-    assert abs(looked.scores["psnr_gain"]) > 0.1
+    assert abs(validated.scores["psnr_gain"]) > 0.1
     assert len({np.argmax(m.probs) for m in evaluated.results}) > 1, "one grade for all would agree by chance"
 
 
-def test_the_first_photographs_are_shown_with_their_truth(
-    looked: ValidationResult, frames: list[Frame], evaluated: Evaluation
+def test_first_photographs_are_returned_with_predictions_and_labels(
+    validated: ValidationResult, frames: list[Frame], evaluated: Evaluation
 ) -> None:
-    assert [seen.name for seen in looked.examples] == [f"drawings {frame.sample.name}" for frame in frames[:2]]
-    for seen, frame, measured in zip(looked.examples, frames, evaluated.results, strict=False):
+    assert [seen.name for seen in validated.examples] == [f"drawings {frame.sample.name}" for frame in frames[:2]]
+    for seen, frame, measured in zip(validated.examples, frames, evaluated.results, strict=False):
         assert seen.hr is not None and (seen.hr == frame.pixels).all()
         assert (seen.lr.shape, seen.sr.shape) == ((FRAME // 4, FRAME // 4, 3), (FRAME, FRAME, 3))
         assert 0 < np.abs(seen.sr.astype(int) - seen.hr).mean() < 30
@@ -105,15 +107,15 @@ def test_the_first_photographs_are_shown_with_their_truth(
         assert seen.evidence.min() >= 0 and 0 < seen.evidence.max() <= 1
 
 
-def test_evidence_is_computed_for_the_photographs_shown_alone(
+def test_evidence_is_computed_for_the_returned_photographs_alone(
     model: DeepMTDR, frames: list[Frame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(model, "predict", lambda *args: asked.append(args) or DeepMTDR.predict(model, *args))
-    assert len(validate(model, frames[:3], max_examples=1).examples) == len(asked) == 1
+    calls = []
+    monkeypatch.setattr(model, "predict", lambda *args: calls.append(args) or DeepMTDR.predict(model, *args))
+    assert len(validate(model, frames[:3], max_examples=1).examples) == len(calls) == 1
 
 
-def test_the_network_is_left_as_it_was(model: DeepMTDR, frames: list[Frame]) -> None:
+def test_validation_leaves_the_network_unchanged(model: DeepMTDR, frames: list[Frame]) -> None:
     model.train()
     model.segmentation.eval()
     modes, random_state = [m.training for m in model.modules()], torch.get_rng_state()
@@ -130,27 +132,27 @@ def test_the_network_is_left_as_it_was(model: DeepMTDR, frames: list[Frame]) -> 
         model.eval()
 
 
-def test_it_is_read_in_evaluation_mode(model: DeepMTDR, frames: list[Frame], looked: ValidationResult) -> None:
+def test_validation_is_in_evaluation_mode(model: DeepMTDR, frames: list[Frame], validated: ValidationResult) -> None:
     model.train()
     try:
-        assert validate(model, frames, max_examples=0).scores == pytest.approx(looked.scores, abs=1e-6)
+        assert validate(model, frames, max_examples=0).scores == pytest.approx(validated.scores, abs=1e-6)
     finally:
         model.eval()
 
 
-def test_a_low_resolution_photograph_goes_its_own_way(model: DeepMTDR, tmp_path: Path) -> None:
+def test_low_resolution_photograph_has_its_own_scale_and_no_hr(model: DeepMTDR, tmp_path: Path) -> None:
     small = write_drawings(tmp_path / "drawings", [2], size=FRAME // 2)
     (frame,) = prepared(small, tmp_path / "out")
     done = validate(model, [frame], scale=8)
-    (seen,) = done.examples
+    (example,) = done.examples
     assert frame.scale == 2
-    assert (seen.lr == frame.pixels).all() and seen.lr.shape == (FRAME // 2, FRAME // 2, 3)
-    assert seen.hr is None and seen.sr.shape == (FRAME, FRAME, 3)
+    assert (example.lr == frame.pixels).all() and example.lr.shape == (FRAME // 2, FRAME // 2, 3)
+    assert example.hr is None and example.sr.shape == (FRAME, FRAME, 3)
     assert "aupr_mean" in done.scores and "psnr_gain" not in done.scores
 
 
 @pytest.mark.parametrize("scale", [1, 2, 8])
-def test_a_photograph_that_fills_the_frame_is_reduced_by_the_scale(
+def test_photograph_that_fills_the_frame_is_reduced_by_the_scale(
     model: DeepMTDR, frames: list[Frame], scale: int
 ) -> None:
     done = validate(model, frames[:1], scale=scale)
@@ -158,7 +160,7 @@ def test_a_photograph_that_fills_the_frame_is_reduced_by_the_scale(
     assert ("psnr_gain" in done.scores) == (scale > 1)
 
 
-def test_a_score_that_is_undefined_is_left_out(model: DeepMTDR, frames: list[Frame]) -> None:
+def test_undefined_score_is_left_out(model: DeepMTDR, frames: list[Frame]) -> None:
     bare = [replace(f, sample=replace(f.sample, grade=None, lesion_masks={})) for f in frames[:1]]
     done = validate(model, bare)
     assert set(done.scores) == {"photographs", "psnr_gain"}
@@ -168,7 +170,7 @@ def test_a_score_that_is_undefined_is_left_out(model: DeepMTDR, frames: list[Fra
     assert validate(model, []).scores == {"photographs": 0}
 
 
-def test_the_mean_is_over_the_types_that_are_annotated_and_occur(model: DeepMTDR, frames: list[Frame]) -> None:
+def test_mean_aupr_is_over_the_types_that_are_annotated_and_occur(model: DeepMTDR, frames: list[Frame]) -> None:
     def only(*kept: Lesion, absent: tuple[Lesion, ...] = ()) -> float:
         masks = {lesion: frames[0].sample.lesion_masks[lesion] for lesion in kept} | dict.fromkeys(absent)
         return validate(model, [replace(frames[0], sample=replace(frames[0].sample, lesion_masks=masks))]).scores[
@@ -180,7 +182,7 @@ def test_the_mean_is_over_the_types_that_are_annotated_and_occur(model: DeepMTDR
     assert only(Lesion.MA, absent=(Lesion.SE,)) == only(Lesion.MA)
 
 
-def test_every_pass_of_the_network_is_within_the_context(model: DeepMTDR, frames: list[Frame]) -> None:
+def test_every_pass_of_the_network_is_inside_autocast(model: DeepMTDR, frames: list[Frame]) -> None:
     entered = []
 
     @contextmanager
@@ -197,20 +199,20 @@ def test_every_pass_of_the_network_is_within_the_context(model: DeepMTDR, frames
 
 
 @pytest.mark.gpu
-def test_a_look_on_the_accelerator_sees_the_same(
-    model: DeepMTDR, frames: list[Frame], looked: ValidationResult
+def test_validation_on_a_gpu_gives_the_same_scores(
+    model: DeepMTDR, frames: list[Frame], validated: ValidationResult
 ) -> None:
     done = validate(deepcopy(model).cuda(), frames, max_examples=1)
-    assert done.scores == pytest.approx(looked.scores, rel=1e-2)
-    assert done.examples[0].evidence == pytest.approx(looked.examples[0].evidence, abs=0.05)
+    assert done.scores == pytest.approx(validated.scores, rel=1e-2)
+    assert done.examples[0].evidence == pytest.approx(validated.examples[0].evidence, abs=0.05)
 
 
-def test_scores_are_named_as_a_recipe_may_stop_on(looked: ValidationResult) -> None:
-    assert set(looked.scores) == {"photographs", *VALIDATION_SCORES}
+def test_scores_have_the_names_of_stop_on(validated: ValidationResult) -> None:
+    assert set(validated.scores) == {"photographs", *VALIDATION_SCORES}
 
 
 def cohort() -> list[Frame]:
-    """Forty photographs of two data sets: grade 0 outnumbers the others, and every tenth is annotated."""
+    """Forty photographs of two data sets, most of them with grade 0; every tenth is annotated."""
     found = []
     for dataset in ("a", "b"):
         for n in range(20):
@@ -224,7 +226,7 @@ def cohort() -> list[Frame]:
     return found
 
 
-def test_what_is_looked_at_does_not_hang_on_the_order() -> None:
+def test_selection_does_not_depend_on_the_order() -> None:
     frames = cohort()
     chosen = select_validation_frames(frames, 7)
     random.Random(0).shuffle(frames)
@@ -232,18 +234,18 @@ def test_what_is_looked_at_does_not_hang_on_the_order() -> None:
     assert Counter(f.sample.dataset for f in chosen) == {"a": 7, "b": 7}
 
 
-def test_annotated_photographs_are_looked_at_first() -> None:
+def test_annotated_photographs_are_selected_first() -> None:
     assert all(f.sample.lesion_masks for f in select_validation_frames(cohort(), 2))
     assert [bool(f.sample.lesion_masks) for f in select_validation_frames(cohort(), 3)] == [True] * 4 + [False] * 2
 
 
-def test_the_others_are_spread_over_the_grades() -> None:
+def test_other_photographs_are_spread_over_the_grades() -> None:
     unannotated = [f for f in cohort() if not f.sample.lesion_masks and f.sample.dataset == "a"]
     assert [f.sample.grade for f in select_validation_frames(unannotated, 6)] == [4, 3, 2, 1, 0, None]
     assert Counter(f.sample.grade for f in select_validation_frames(unannotated, 8))[Grade.NEGATIVE] == 3
 
 
-def test_data_sets_take_turns_and_zero_takes_all() -> None:
+def test_selection_takes_data_sets_in_turn_and_zero_takes_all() -> None:
     assert [f.sample.dataset for f in select_validation_frames(cohort(), 0)[:4]] == ["a", "b", "a", "b"]
     assert len(select_validation_frames(cohort(), 0)) == 40
     assert len({(f.sample.dataset, f.sample.name) for f in select_validation_frames(cohort(), 0)}) == 40
