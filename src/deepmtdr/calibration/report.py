@@ -1,4 +1,4 @@
-"""What a calibration says: the temperature, the probabilities before and after it, and thresholds (Sec. V-B)."""
+"""The result of a calibration: temperature, scores before and after, thresholds (Sec. V-B)."""
 
 from __future__ import annotations
 
@@ -7,73 +7,75 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from deepmtdr.evaluation.curves import ReliabilityBin
-from deepmtdr.evaluation.measure import PhotographResult
+from deepmtdr.evaluation.photograph_result import PhotographResult
+from deepmtdr.evaluation.results import finite_or_none
+from deepmtdr.metrics.calibration import ReliabilityBin
 from deepmtdr.metrics.intervals import Difference, Interval
 from deepmtdr.rendering.html import Table
+from deepmtdr.rendering.numbers import format_interval
 
-CROSS_FITTED = "judged on the half of the patients that it was not fitted on, both ways"
+CROSS_FITTED = "each half of the patients scored with the fit on the other half"
 
 
 class BeforeAfter(NamedTuple):
-    """One score of the probabilities as the network gives them, and at the temperature."""
+    """One score of the probabilities without and with the temperature."""
 
     score: str
     before: Interval
     after: Interval
-    """Each half of the patients at the temperature of the other half."""
+    """Cross-fitted: each half of the patients at the temperature of the other half."""
     difference: Difference
-    """After minus before, by paired bootstrap over patients."""
+    """After - before, by paired bootstrap over patients."""
 
 
 class CalibratedThreshold(NamedTuple):
-    """A threshold, read from all photographs, and what such a threshold brings on other patients."""
+    """A threshold fitted on all photographs, with the cross-fitted sensitivity and specificity."""
 
     target: str
-    """`any`, `referable` or `sight-threatening`."""
+    """Name of the threshold, such as `referable`."""
     min_grade: int
-    """The least grade that it asks for."""
+    """The lowest grade that is positive."""
     target_sensitivity: float
-    """Sensitivity."""
     threshold: float
-    """Of the probability of these grades; nan: undefined, for the reason in `note`."""
+    """Of the probability of these grades; nan if it is undefined. `note` gives the reason."""
     sensitivity: Interval
-    """Each half of the patients at the threshold of the other half; so is the specificity."""
+    """Cross-fitted: each half of the patients at the threshold of the other half."""
     specificity: Interval
+    """As `sensitivity`."""
     note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A temperature fitted to graded photographs, and how honest it made the probabilities."""
+    """A temperature and thresholds fitted on graded photographs, with scores before and after."""
 
     protocol: dict[str, Any]
-    """What was done: weights, photographs, way into the frame, bootstrap."""
+    """How it was done: weights, photographs, input size, bootstrap."""
     temperature: float
-    """Fitted on all photographs: the one that is kept."""
+    """Fitted on all photographs; this one is stored in the checkpoint."""
     half_temperatures: tuple[float, float]
-    """Fitted on either half of the patients: how much it hangs on who was photographed."""
+    """Fitted on each half of the patients; their difference shows how well the photographs determine it."""
     scores: list[BeforeAfter]
     reliability_before: list[ReliabilityBin]
     reliability_after: list[ReliabilityBin]
-    """Cross-fitted as the scores are."""
+    """Cross-fitted, like the scores."""
     thresholds: list[CalibratedThreshold]
     warnings: list[str] = field(default_factory=list)
-    """What makes it doubtful."""
+    """Possible problems."""
     results: list[PhotographResult] = field(default_factory=list)
-    """One for each graded photograph, at temperature 1, whatever happened."""
+    """One for each graded photograph, predicted at temperature 1; also those that failed."""
 
     @property
     def failures(self) -> list[PhotographResult]:
-        """The photographs that could not be read, each with its reason."""
+        """The photographs without prediction, each with the reason."""
         return [m for m in self.results if m.failure]
 
     def tables(self) -> list[Table]:
-        """Temperature, scores before and after, reliability before and after, thresholds."""
+        """Tables of the temperature, the scores and the reliability before and after, and the thresholds."""
         title = f"{self.protocol['photographs']} photographs, {self.protocol['patients']} patients"
         halves = " and ".join(f"{t:.4g}" for t in self.half_temperatures)
-        rows = [("on all: kept", f"{self.temperature:.4g}"), ("on either half of the patients", halves)]
-        scores = [(s.score, *map(_said, (s.before, s.after, Interval(*s.difference[:3])))) for s in self.scores]
+        rows = [("on all photographs (stored)", f"{self.temperature:.4g}"), ("on each half of the patients", halves)]
+        scores = [(s.score, _cell(*s.before), _cell(*s.after), _cell(*s.difference[:3])) for s in self.scores]
         return [
             Table(f"temperature, {title}", ("fitted", "temperature"), rows),
             Table(f"before and after, {CROSS_FITTED}", ("score", "before", "after", "after - before"), scores),
@@ -83,9 +85,9 @@ class Calibration:
         ]
 
     def to_card(self) -> dict[str, Any]:
-        """For the card of the checkpoint: what is used from now on, and what it was found by.
+        """The entry `calibration` in the card of the checkpoint.
 
-        A threshold that is undefined is left out; a score or bound that is undefined is None.
+        Undefined thresholds are left out; undefined scores and bounds are None.
         """
         points: dict[str, list[dict[str, Any]]] = {}
         for point in self.thresholds:
@@ -103,13 +105,17 @@ class Calibration:
 
 
 def _point(point: CalibratedThreshold) -> dict[str, Any]:
-    judged = {"sensitivity": _bounds(point.sensitivity), "specificity": _bounds(point.specificity)}
-    return {"wanted": point.target_sensitivity, "threshold": point.threshold, **judged}
+    return {
+        "wanted": point.target_sensitivity,
+        "threshold": point.threshold,
+        "sensitivity": _bounds(point.sensitivity),
+        "specificity": _bounds(point.specificity),
+    }
 
 
 def _bounds(interval: Interval) -> list[float | None]:
-    """Value, low and high, for JSON."""
-    return [None if not math.isfinite(number) else round(float(number), 6) for number in interval]
+    """Value, low and high for JSON."""
+    return [finite_or_none(round(float(number), 6)) for number in interval]
 
 
 def _reliability_table(when: str, bins: Sequence[ReliabilityBin]) -> Table:
@@ -118,7 +124,7 @@ def _reliability_table(when: str, bins: Sequence[ReliabilityBin]) -> Table:
 
 
 def _operating_table(operating: Sequence[CalibratedThreshold]) -> Table:
-    columns = ("grade", "sensitivity wanted", "threshold", "sensitivity", "specificity")
+    columns = ("grade", "target sensitivity", "threshold", "sensitivity", "specificity")
     return Table(f"thresholds, {CROSS_FITTED}", columns, list(_operating_rows(operating)))
 
 
@@ -128,11 +134,9 @@ def _operating_rows(operating: Sequence[CalibratedThreshold]) -> Iterator[tuple[
         if math.isnan(point.threshold):
             yield *first, f"undefined: {point.note}", "", ""
         else:
-            judged = (_said(interval, point.note) for interval in (point.sensitivity, point.specificity))
-            yield *first, f"{point.threshold:.6f}", *judged
+            reached = (_cell(*interval, note=point.note) for interval in (point.sensitivity, point.specificity))
+            yield *first, f"{point.threshold:.6f}", *reached
 
 
-def _said(interval: Interval, note: str = "") -> str:
-    if math.isnan(interval.value):
-        return f"undefined: {note}"
-    return f"{interval.value:.3g}" if math.isnan(interval.low) else str(interval)
+def _cell(value: float, low: float, high: float, note: str = "") -> str:
+    return f"undefined: {note}" if math.isnan(value) else format_interval(value, low, high)

@@ -5,28 +5,36 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import fminbound
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 TEMPERATURE_RANGE = (0.05, 20.0)
-"""Between which a temperature is looked for."""
+"""The lowest and highest temperature of the search."""
 
 
-def fit_temperature(logits: Float[np.ndarray, "n k"], truth: Int[np.ndarray, " n"]) -> float:
-    """Temperature T that makes softmax(logits / T) most likely (Guo et al. 2017).
+def softmax_probabilities(logits: Float[np.ndarray, "n c"], temperature: float = 1.0) -> Float[np.ndarray, "n c"]:
+    """Softmax of the logits divided by the temperature."""
+    return softmax(logits / temperature, axis=1)
+
+
+def fit_temperature(logits: Float[np.ndarray, "n c"], truth: Int[np.ndarray, " n"]) -> float:
+    """Find the temperature T for which softmax(logits / T) has the highest likelihood (Guo et al. 2017).
 
     Args:
         logits: of the grades, one row per photograph.
         truth: true grades.
 
     Returns:
-        Within `TEMPERATURE_RANGE`; above 1 for an overconfident network. A bound is reached where the likelihood has no
-        optimum (every photograph graded right).
+        Within `TEMPERATURE_RANGE`; above 1 for an overconfident network. An end of the range is returned if the
+        likelihood has no maximum, as when every photograph is graded right.
 
     Raises:
         ValueError: if there is no photograph, or a logit is not finite.
     """
     if not truth.size or not np.isfinite(logits).all():
-        raise ValueError(f"{truth.size} photographs, {int((~np.isfinite(logits)).sum())} logits not finite")
+        not_finite = int((~np.isfinite(logits)).sum())
+        raise ValueError(
+            f"{truth.size} photographs, {not_finite} logits not finite; expected photographs with finite logits"
+        )
 
     def loss(log_temperature: float) -> float:
         log_probs = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)

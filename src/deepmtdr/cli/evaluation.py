@@ -1,4 +1,4 @@
-"""Scores, and what they are compared with."""
+"""The commands `evaluate`, `calibrate`, `score` and `benchmark-baselines`."""
 
 from __future__ import annotations
 
@@ -10,132 +10,167 @@ from rich.console import Console
 
 from deepmtdr.cli.app import EXIT_SOME_FAILED, InputSize, app, exit_on_error, print_scores
 
+DataFolder = Annotated[Path, typer.Option(help="Folder that contains one folder per data set.")]
+SplitFile = Annotated[
+    Path | None, typer.Option(help="split.csv of a training run; without it, all photographs of the data sets.")
+]
+BFloat16 = Annotated[bool, typer.Option("--bf16", help="Compute convolutions in bfloat16: faster on recent CPUs.")]
+
 
 @app.command()
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder that holds a folder per data set.")] = Path("data"),
-    split: Annotated[Path | None, typer.Option(help="split.csv of a training; without it whole data sets.")] = None,
-    side: Annotated[str, typer.Option(help="Side of the split.")] = "test",
-    dataset: Annotated[list[str] | None, typer.Option(help="A data set, by name; several times for several.")] = None,
+    data: DataFolder = Path("data"),
+    split: SplitFile = None,
+    side: Annotated[str, typer.Option(help="Which split to use: train, validation or test.")] = "test",
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Name of a data set; repeat the option for several.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json, predictions.csv and report.html.")
     ] = None,
-    pictures: Annotated[bool, typer.Option(help="Show the photographs that are graded worst in report.html.")] = True,
+    pictures: Annotated[bool, typer.Option(help="Show the photographs of the worst cases in report.html.")] = True,
     thorough: Annotated[
-        bool, typer.Option("--thorough/--quick", help="Read bicubic and HR beside SR too: three times as long.")
+        bool,
+        typer.Option(
+            "--thorough/--quick",
+            help="Also predict from the bicubic image and the HR frame; takes three times as long.",
+        ),
     ] = True,
     removal: Annotated[
-        int, typer.Option(min=0, help="Steps of deletion and insertion of the evidence; 0: none. Slow.")
+        int, typer.Option(min=0, help="Steps of deletion and insertion of the evidence; slow. 0: leave them out.")
     ] = 0,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write predictions.parquet too.")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16: twice as fast on new CPUs.")] = False,
-    as_lr: InputSize = 256,
+    bf16: BFloat16 = False,
+    as_lr: InputSize = None,
     weights: Annotated[
-        list[Path] | None, typer.Option(help="Checkpoint instead of the shipped one; several: mean over the seeds.")
+        list[Path] | None,
+        typer.Option(help="Checkpoint instead of the shipped one; several are seeds of one recipe."),
     ] = None,
     other: Annotated[
-        Path | None, typer.Option("--compare", metavar="OTHER", help="Checkpoint of another system, to be B.")
+        Path | None, typer.Option("--compare", metavar="OTHER", help="Checkpoint of another system to compare with.")
     ] = None,
 ) -> None:
-    """Score the three tasks on photographs with known labels, with 95 % intervals by bootstrap over patients.
+    """Score a checkpoint on labelled photographs: super-resolution, lesions and grades, with 95 % intervals.
 
-    A star marks the scores that stand in the paper's tables; the others are the field's.
+    Each photograph is first reduced to a quarter of the frame (256 px for 1024 px), or to --as-lr. Intervals are
+    computed by bootstrap over patients. A star marks the scores of the paper's tables.
 
     Example: deepmtdr evaluate --data data --split out/train/split.csv --out out/evaluation
     """
-    from deepmtdr.evaluation import evaluate_checkpoints
+    from deepmtdr.evaluation import EvaluationConfig, ReportConfig, SampleSelection, evaluate_checkpoints
 
+    selection = SampleSelection(data=data, split_file=split, split=side, datasets=tuple(dataset or ()))
+    report = ReportConfig(out=out, pictures=pictures, parquet=parquet)
+    config = EvaluationConfig(as_lr=as_lr, bf16=bf16, thorough=thorough, removal_steps=removal)
     with exit_on_error():
-        photographs = {"split": split, "side": side, "datasets": dataset or (), "as_lr": as_lr}
-        how = {"thorough": thorough, "removal": removal, "bf16": bf16, "pictures": pictures, "parquet": parquet}
-        done = evaluate_checkpoints(data, weights or [None], other=other, out=out, **photographs, **how)
+        done = evaluate_checkpoints(selection, weights or [None], other=other, config=config, report=report)
     print_scores(done.tables(), done.failures)
 
 
 @app.command()
 def calibrate(
     weights: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The weights (.safetensors).")],
-    datasets: Annotated[list[str], typer.Argument(metavar="DATASET...", help="Graded photographs, by name.")],
-    data: Annotated[Path, typer.Option(help="Folder that holds a folder per data set.")] = Path("data"),
-    split: Annotated[Path | None, typer.Option(help="split.csv of a training; without it whole data sets.")] = None,
-    side: Annotated[str, typer.Option(help="Side of the split; not the one to be tested on.")] = "validation",
+    datasets: Annotated[list[str], typer.Argument(metavar="DATASET...", help="Names of data sets with grades.")],
+    data: DataFolder = Path("data"),
+    split: SplitFile = None,
+    side: Annotated[str, typer.Option(help="Which split to use; not the one for the final test.")] = "validation",
     sensitivity: Annotated[
-        list[float] | None, typer.Option(min=0.01, max=1, help="Wanted of a threshold; several times for several.")
+        list[float] | None,
+        typer.Option(min=0.01, max=1, help="Target sensitivity of a threshold; repeat the option for several."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write this .safetensors file instead of CHECKPOINT.")] = None,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16: twice as fast on new CPUs.")] = False,
+    bf16: BFloat16 = False,
     as_lr: InputSize = None,
 ) -> None:
-    """Fit the temperature of the grades' probabilities, and thresholds for a wanted sensitivity, into the checkpoint.
+    """Fit a temperature and decision thresholds on graded photographs and store them in the checkpoint.
 
-    What is said of the probabilities after it was judged on patients that it was not fitted on. Photographs are read
-    as `grade` reads them. The weights stay as they are; calibrating again replaces.
+    The temperature makes the grade probabilities agree better with how often they are right. All scores after
+    calibration are measured on patients that were not used for the fit. The weights do not change. A second calibration
+    replaces the first.
 
     Example: deepmtdr calibrate out/train/weights.safetensors eyepacs --data data --split out/train/split.csv
     """
-    from deepmtdr.calibration.calibrate import TARGET_SENSITIVITIES, calibrate_folder
+    from deepmtdr.calibration import TARGET_SENSITIVITIES, CalibrationConfig, calibrate_folder
+    from deepmtdr.evaluation import SampleSelection
 
+    selection = SampleSelection(data=data, split_file=split, split=side, datasets=tuple(datasets))
+    targets = tuple(sensitivity or TARGET_SENSITIVITIES)
     with exit_on_error():
-        photographs = {"split": split, "side": side, "datasets": datasets, "as_lr": as_lr, "bf16": bf16}
-        done = calibrate_folder(
-            weights, data, out=out, **photographs, sensitivities=sensitivity or TARGET_SENSITIVITIES
-        )
+        config = CalibrationConfig(sensitivities=targets, as_lr=as_lr, bf16=bf16)
+        done = calibrate_folder(weights, selection, config, out=out)
     for warning in done.warnings:
-        typer.echo(f"doubt: {warning}", err=True)
+        typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"weights: {out or weights}")
     print_scores(done.tables(), done.failures)
 
 
 @app.command()
 def score(
-    predictions: Annotated[Path, typer.Argument(help="CSV with name, and p0 ... p4 or predicted_grade.")],
-    truth: Annotated[Path, typer.Argument(help="CSV with name, grade and, if known, patient and dataset.")],
+    predictions: Annotated[
+        Path, typer.Argument(help="CSV or Parquet with the columns name, and p0, p1, ... or predicted_grade.")
+    ],
+    truth: Annotated[
+        Path, typer.Argument(help="CSV or Parquet with the columns name, grade and, if known, patient and dataset.")
+    ],
     other: Annotated[
-        Path | None, typer.Option("--compare", metavar="OTHER", help="Predictions of another system, to be B.")
+        Path | None, typer.Option("--compare", metavar="OTHER", help="Predictions of another system to compare with.")
     ] = None,
-    binary: Annotated[bool, typer.Option("--binary", help="Negative or positive (grade >= 1) alone.")] = False,
+    binary: Annotated[bool, typer.Option("--binary", help="Score the question grade >= 1 only.")] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="A photograph without a prediction is a failure, not an error.")
+        bool, typer.Option("--allow-missing", help="Count a photograph without a prediction as a failure.")
     ] = False,
+    labels: Annotated[
+        Path | None, typer.Option(help="TOML file of the label set; without it, diabetic retinopathy.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json, report.html and comparison.json.")
     ] = None,
 ) -> None:
-    """Score the grades that any system predicted, as `evaluate` scores this one's, and compare two systems.
+    """Score a table of grades predicted by any system, and compare two systems.
 
-    Exit code 0 only if every photograph was predicted; 1 if one was not (a line says which); 2 if a table is wrong.
+    Exit code: 0 if every photograph has a prediction; 1 if some have none (stderr names them); 2 if a table is wrong.
 
     Example: deepmtdr score out/evaluation/predictions.csv labels.csv --compare other.csv
     """
     from deepmtdr.evaluation import score_prediction_files
+    from deepmtdr.labels import DIABETIC_RETINOPATHY, load_label_set
 
     with exit_on_error():
         done = score_prediction_files(
-            predictions, truth, other=other, out=out, binary=binary, allow_missing=allow_missing
+            predictions,
+            truth,
+            other=other,
+            out=out,
+            binary=binary,
+            allow_missing=allow_missing,
+            labels=DIABETIC_RETINOPATHY if labels is None else load_label_set(labels),
         )
     print_scores(done.tables(), done.failures)
 
 
-@app.command()
-def compare(
+@app.command("benchmark-baselines")
+@app.command("compare", hidden=True, help="Renamed: use `deepmtdr benchmark-baselines`.")
+def benchmark_baselines(
     system: Annotated[
-        list[str] | None, typer.Argument(metavar="SYSTEM...", help="By name; all if none is given.")
+        list[str] | None, typer.Argument(metavar="SYSTEM...", help="Names of systems; without a name, all.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="What the systems share: a shipped recipe or a .toml file.")] = "compared",
-    data: Annotated[Path, typer.Option(help="Folder that holds a folder per data set.")] = Path("data"),
-    out: Annotated[Path, typer.Option(help="Folder for a folder per system, compared.json and compared.md.")] = Path(
+    recipe: Annotated[
+        str, typer.Option(help="Settings that all systems share: a shipped recipe or a .toml file.")
+    ] = "compared",
+    data: DataFolder = Path("data"),
+    out: Annotated[Path, typer.Option(help="Folder for one folder per system, compared.json and compared.md.")] = Path(
         "out/compared"
     ),
-    minutes: Annotated[float, typer.Option(min=0.01, help="Of training for each system.")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Training time of each system.")] = 10.0,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
     ] = None,
 ) -> None:
-    """Train and score the compared systems of Tables I, III and IV under one equal cap of time, on one split.
+    """Train and score the systems of Tables I, III and IV with the same training time and the same split.
 
-    A run that was stopped goes on where it stood.
+    A run that was stopped is resumed when the command is repeated.
 
-    Example: deepmtdr compare DeepMT-DR U-Net ResNet-18 --minutes 10
+    Example: deepmtdr benchmark-baselines DeepMT-DR U-Net ResNet-18 --minutes 10
     """
     from deepmtdr.cli.tables import build_table
     from deepmtdr.experiments.system_comparison import compare_systems

@@ -1,9 +1,11 @@
-"""Predict a split once and score the three tasks, with intervals (Sec. V-B)."""
+"""Predict photographs with a checkpoint and score the three tasks, with confidence intervals (Sec. V-B)."""
 
 from __future__ import annotations
 
-from deepmtdr.evaluation.compare import Comparison, compare
-from deepmtdr.evaluation.measure import PhotographResult, measure
+from deepmtdr.evaluation.compare import compare
+from deepmtdr.evaluation.comparison import Comparison
+from deepmtdr.evaluation.config import EvaluationConfig, ReportConfig, SampleSelection
+from deepmtdr.evaluation.measure import measure
 from deepmtdr.evaluation.multiple_runs import (
     EvaluationRuns,
     SeedScore,
@@ -12,19 +14,25 @@ from deepmtdr.evaluation.multiple_runs import (
     score_prediction_files,
 )
 from deepmtdr.evaluation.page import write_page
+from deepmtdr.evaluation.photograph_result import InputImage, PhotographResult
 from deepmtdr.evaluation.predictions import score_predictions
-from deepmtdr.evaluation.run import Evaluation, Table, evaluate, evaluate_folder, load_samples
+from deepmtdr.evaluation.results import Evaluation
+from deepmtdr.evaluation.run import evaluate, evaluate_folder
+from deepmtdr.evaluation.samples import load_samples
 from deepmtdr.evaluation.scores import Bootstrap, Score
 
 __all__ = [
     "Bootstrap",
     "Comparison",
     "Evaluation",
+    "EvaluationConfig",
     "EvaluationRuns",
+    "InputImage",
     "PhotographResult",
+    "ReportConfig",
+    "SampleSelection",
     "Score",
     "SeedScore",
-    "Table",
     "aggregate_seeds",
     "compare",
     "evaluate",

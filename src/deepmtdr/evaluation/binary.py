@@ -1,4 +1,4 @@
-"""Negative or positive, which is all that Real-LR's doctors say: the scores of grade >= 1 (Sec. V-A)."""
+"""Scores of the question "grade >= 1", for data sets that only distinguish negative and positive (Sec. V-A)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ import numpy as np
 
 from deepmtdr import metrics
 from deepmtdr.datasets.sample import Sample
-from deepmtdr.evaluation.grading import DEFAULT_THRESHOLD, NEEDS_BOTH_CLASSES, GradingFunctions, GradingTask
-from deepmtdr.evaluation.measure import PhotographResult
+from deepmtdr.evaluation.grading import DEFAULT_THRESHOLD, NEEDS_BOTH_CLASSES, GradingScore, GradingScores, GradingTask
+from deepmtdr.evaluation.photograph_result import PhotographResult
+from deepmtdr.metrics.intervals import mean_or_nan
 
 
-def _right(p_positive: np.ndarray, positive: np.ndarray) -> np.ndarray:
+def _is_right(p_positive: np.ndarray, positive: np.ndarray) -> np.ndarray:
     return (p_positive >= DEFAULT_THRESHOLD) == positive
 
 
-def _share_right(p_positive: np.ndarray, positive: np.ndarray) -> float:
-    """Fraction of these photographs that are called what they are; nan without photographs."""
-    return float(_right(p_positive, positive).mean()) if positive.size else float("nan")
+def _accuracy(p_positive: np.ndarray, positive: np.ndarray) -> float:
+    return mean_or_nan(_is_right(p_positive, positive))
 
 
-BINARY_SCORES: GradingFunctions = {
-    "accuracy": (_share_right, ""),
-    "sensitivity": (lambda p, positive: _share_right(p[positive], positive[positive]), "no positive photograph"),
-    "specificity": (lambda p, positive: _share_right(p[~positive], positive[~positive]), "no negative photograph"),
-    "auc": (metrics.auc, NEEDS_BOTH_CLASSES),
+BINARY_SCORES: GradingScores = {
+    "accuracy": GradingScore(_accuracy, needs_probabilities=False),
+    "sensitivity": GradingScore(
+        lambda p, positive: _accuracy(p[positive], positive[positive]), "no positive photograph", False
+    ),
+    "specificity": GradingScore(
+        lambda p, positive: _accuracy(p[~positive], positive[~positive]), "no negative photograph", False
+    ),
+    "auc": GradingScore(metrics.auc, NEEDS_BOTH_CLASSES),
 }
 
 
@@ -36,32 +40,32 @@ def _arrays(scored: list[PhotographResult]) -> tuple[np.ndarray, np.ndarray]:
 
 BINARY_TASK = GradingTask(
     subject="positive",
-    functions=BINARY_SCORES,
-    label_only=frozenset({"accuracy", "sensitivity", "specificity"}),
+    scores=BINARY_SCORES,
     is_scored=lambda m: m.p_positive is not None and m.positive is not None,
     arrays=_arrays,
-    is_correct=_right,
+    is_correct=_is_right,
     auc_inputs=lambda p_positive, positive: (p_positive, positive),
 )
-"""Two systems are compared by `auc`."""
+"""The task of predicting negative or positive. Two systems are compared by `auc`."""
 
 
 def use_binary_labels(measured: Iterable[PhotographResult], samples: Sequence[Sample]) -> list[PhotographResult]:
-    """Ask for grade >= 1 alone in the data sets whose makers told only negative and positive apart.
+    """Replace grades by negative and positive in data sets that only distinguish these two.
 
-    There a negative photograph has the grade 0 and a positive one has none: the grades alone would be a selection.
+    In such a data set, negative photographs have grade 0 and positive ones have no grade. Scoring the graded ones alone
+    would be a biased selection.
 
     Args:
-        measured: one for each sample, in their order.
-        samples: what is known of the photographs.
+        measured: one result for each sample, in their order.
+        samples: the photographs with their labels.
 
     Returns:
-        The photographs of these sets with `positive` and `p_positive` instead of a true grade; the others as they were.
+        The results. In these data sets they have `positive` and `p_positive` instead of a true grade.
     """
-    apart = {sample.dataset for sample in samples if sample.grade is None and sample.dr_present is not None}
+    binary = {sample.dataset for sample in samples if sample.grade is None and sample.dr_present is not None}
     return [
         replace(m, grade=None, positive=sample.has_dr, p_positive=1 - m.probs[0] if m.probs else None)
-        if sample.dataset in apart
+        if sample.dataset in binary
         else m
         for m, sample in zip(measured, samples, strict=True)
     ]

@@ -1,8 +1,8 @@
-"""The evidence of one photograph held against its lesions and against the grade (Finding 3).
+"""Scores of the evidence of one photograph (Finding 3).
 
-Two questions. Does the evidence lie in the annotated lesions? AUC, as in Fig. 4 (c), and the pointing game. Does the
-grade rest on it? The photograph is spoilt where the evidence is highest first and read again (deletion), or a spoilt
-one is brought back in the same order (insertion), after Petsiuk et al. 2018.
+Does the evidence lie in the annotated lesions? This is measured by the AUC, as in Fig. 4 (c), and by the pointing
+game. Does the predicted grade depend on the pixels with high evidence? These pixels are blurred first (deletion), or
+restored first in a blurred photograph (insertion), and the photograph is graded again (Petsiuk et al. 2018).
 """
 
 from __future__ import annotations
@@ -20,85 +20,85 @@ from torch import Tensor
 from deepmtdr.metrics import area_under_curve, evidence_auc, pointing_chance, pointing_game
 from deepmtdr.metrics.evidence import POINTING_TOLERANCE
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.terms import FRAME, Grade, Lesion
+from deepmtdr.terms import FRAME
 
 Mask = Bool[np.ndarray, "f f"]
-Probs = Float[np.ndarray, " 5"]
+Probs = Float[np.ndarray, " c"]
 
 BLUR_SIGMA = 64.0
-"""Sigma of the blur that spoils, in pixels of the 1024 frame. On three held-out photographs the shipped weights saw
-24,155, 22,086 and 1,056 lesion pixels; blurred by 64 px 26, 0 and 53, by 32 px still 3,959, 4,597 and 361."""
+"""Sigma of the blur, in pixels of a 1024 px frame. On three held-out photographs the shipped weights detected 24,155,
+22,086 and 1,056 lesion pixels; after a blur of 64 px 26, 0 and 53; after a blur of 32 px 3,959, 4,597 and 361."""
 
 
 class RegionScores(NamedTuple):
-    """How the evidence agrees with one region."""
+    """Agreement of the evidence with one region."""
 
     auc: float
     hit: float
-    """1 if the highest evidence points at it, else 0."""
+    """1 if the maximum of the evidence lies in the region, else 0."""
     chance: float
-    """Of a hit by a pixel drawn at random."""
+    """Probability of a hit by a random pixel."""
 
 
 class RemovalAreas(NamedTuple):
-    """Under three curves of one probability."""
+    """Areas under the three curves of one probability."""
 
     deletion: float
-    """Low if the probability rests on the pixels of the highest evidence."""
+    """Low if the probability depends on the pixels with the highest evidence."""
     insertion: float
-    """High if these pixels suffice."""
+    """High if these pixels are sufficient."""
     random: float
-    """Of pixels taken in random order: deletion should be lower, insertion higher than this.
+    """With pixels in random order: deletion should be lower than this, insertion higher.
 
-    It is a mild one to be held against: pixels strewn singly leave a lesion half visible, a patch of evidence does not.
+    This baseline is easy to beat: with random single pixels blurred, a lesion remains half visible.
     """
 
 
 class RemovalCurves(NamedTuple):
-    """The probabilities of the grades after equal shares of the pixels, from none to all of them."""
+    """Probability of each grade after equal fractions of the pixels, from none to all."""
 
-    deletion: Float[np.ndarray, "n 5"]
-    """Spoilt from the highest evidence to the lowest."""
-    insertion: Float[np.ndarray, "n 5"]
-    """Brought back in the same order."""
-    random: Float[np.ndarray, "n 5"]
-    """Spoilt in random order. Backwards it is an insertion in random order: its area serves for both."""
+    deletion: Float[np.ndarray, "n c"]
+    """Blurred from the highest evidence to the lowest."""
+    insertion: Float[np.ndarray, "n c"]
+    """Restored in the same order."""
+    random: Float[np.ndarray, "n c"]
+    """Blurred in random order. Read backwards it is an insertion in random order, so its area serves for both."""
 
     @property
-    def grade(self) -> Grade:
-        """The one predicted from the whole photograph."""
-        return Grade(int(self.deletion[0].argmax()))
+    def grade(self) -> int:
+        """The grade predicted from the unchanged photograph."""
+        return int(self.deletion[0].argmax())
 
     def disease_areas(self) -> RemovalAreas:
-        """Of the probability of any grade but 0: GMSV gives evidence of that, whatever grade is predicted (R5)."""
-        return RemovalAreas(*(area_under_curve(1 - probs[:, Grade.NEGATIVE]) for probs in self))
+        """Areas for P(grade >= 1), which is what the evidence of GMSV explains (interpretation R5)."""
+        return RemovalAreas(*(area_under_curve(1 - probs[:, 0]) for probs in self))
 
     def grade_areas(self) -> RemovalAreas:
-        """Of the probability of the grade first predicted, as Petsiuk et al. have it.
+        """Areas for the probability of the predicted grade, as in Petsiuk et al.
 
-        It may rise as evidence is spoilt: what was moderate for its lesions can be all the surer of a middle grade
-        when nothing is seen.
+        This probability may increase while evidence is blurred: a network can be more certain of a middle grade when
+        no lesion is visible.
         """
         return RemovalAreas(*(area_under_curve(probs[:, self.grade]) for probs in self))
 
 
 class EvidenceScores(NamedTuple):
-    """What is said of the evidence of one photograph."""
+    """Scores of the evidence of one photograph."""
 
-    lesions: dict[Lesion, RegionScores]
-    """Of the annotated types that the photograph has."""
+    lesions: dict[str, RegionScores]
+    """Code of a lesion type -> its scores; only annotated types with a lesion."""
     any_lesion: RegionScores
-    """Of all of them together; nan without any."""
+    """All annotated lesions together; nan without lesions."""
     background: float
-    """AUC of the field of view without the annotated lesions; nan without any."""
+    """AUC of the field of view without the annotated lesions; nan without lesions."""
     removal: RemovalCurves | None
-    """None if it was not asked for, or the field of view is empty."""
+    """None if `steps` was 0, or the field of view is empty."""
 
 
 def evidence_scores(
     model: DeepMTDR,
     sr: Float[Tensor, "1 3 f f"],
-    masks: Mapping[Lesion, Bool[np.ndarray, "f f"]],
+    masks: Mapping[str, Bool[np.ndarray, "f f"]],
     inside: Bool[np.ndarray, "f f"],
     *,
     steps: int = 10,
@@ -111,24 +111,21 @@ def evidence_scores(
     Args:
         model: the network, in evaluation mode, on the device of `sr`.
         sr: the photograph in the frame, super-resolved or HR, RGB in [0, 1].
-        masks: the annotated lesion types; a type that is not annotated is background here.
+        masks: the masks of the annotated lesion types, by code; a type that is not annotated counts as background.
         inside: the field of view.
-        steps: equal shares of the pixels; each costs three readings of the frame, where all the time goes. 0 leaves
-            deletion and insertion out.
+        steps: number of equal fractions of the pixels for deletion and insertion; each needs three predictions, which
+            take almost all of the time. 0 leaves both out.
         bf16: compute convolutions in bfloat16.
-        temperature: of the probabilities, see `Checkpoint.temperature`.
+        temperature: the logits are divided by it, see `Checkpoint.temperature`.
         seed: of the random order.
 
-    Returns:
-        The scores.
-
     Raises:
-        ValueError: if a mask or the field of view has another size than the frame, or `steps` is negative.
+        ValueError: if a mask or the field of view does not have the size of the frame, or `steps` is negative.
     """
     _check(sr, masks, inside, steps)
     with torch.autocast(sr.device.type, torch.bfloat16, enabled=bf16):
-        prediction, given = model.predict(sr, scale=1)
-    evidence = given[0, 0].float().clamp(0, 1).cpu().numpy()
+        prediction, evidence_map = model.predict(sr, scale=1)
+    evidence = evidence_map[0, 0].float().clamp(0, 1).cpu().numpy()
     removal = None
     if steps and inside.any():
         removal = _removal(partial(_probs, model, bf16, temperature), prediction.sr, evidence, inside, steps, seed)
@@ -136,9 +133,9 @@ def evidence_scores(
 
 
 def _in_regions(
-    evidence: Float[np.ndarray, "f f"], masks: Mapping[Lesion, Mask], inside: Mask
-) -> tuple[dict[Lesion, RegionScores], RegionScores, float]:
-    """Where the evidence lies: each type, all of them, the background's AUC."""
+    evidence: Float[np.ndarray, "f f"], masks: Mapping[str, Mask], inside: Mask
+) -> tuple[dict[str, RegionScores], RegionScores, float]:
+    """Scores of each lesion type and of all together, and the AUC of the background."""
     tolerance = POINTING_TOLERANCE * evidence.shape[0] / FRAME
 
     def scores(region: Mask) -> RegionScores:
@@ -146,41 +143,42 @@ def _in_regions(
         return RegionScores(evidence_auc(evidence, region, inside), hit, chance)
 
     union = np.logical_or.reduce([np.zeros_like(inside), *masks.values()])
-    present = {lesion: mask for lesion, mask in masks.items() if (mask & inside).any()}
-    by_type = {lesion: scores(mask) for lesion, mask in present.items()}
+    by_type = {code: scores(mask) for code, mask in masks.items() if (mask & inside).any()}
     return by_type, scores(union), evidence_auc(evidence, inside & ~union, inside)
 
 
 def _removal(
-    read: Callable[[Tensor], Probs],
+    predict: Callable[[Tensor], Probs],
     sr: Float[Tensor, "1 3 f f"],
     evidence: Float[np.ndarray, "f f"],
     inside: Mask,
     steps: int,
     seed: int,
 ) -> RemovalCurves:
-    """The three curves; `read` gives the probabilities of a frame."""
-    spoilt, scattered = _blurred(sr, inside), np.random.default_rng(seed).permutation(np.flatnonzero(inside))
-    highest_first = scattered[np.argsort(-evidence.ravel()[scattered], kind="stable")]  # ties stay scattered
-    whole, gone = (sr, read(sr)), (spoilt, read(spoilt))
+    """The three curves; `predict` computes the probabilities of a frame."""
+    blurred, shuffled = _blurred(sr, inside), np.random.default_rng(seed).permutation(np.flatnonzero(inside))
+    highest_first = shuffled[np.argsort(-evidence.ravel()[shuffled], kind="stable")]  # ties are in random order
+    original, removed = (sr, predict(sr)), (blurred, predict(blurred))
 
     def curve(start: tuple[Tensor, Probs], goal: tuple[Tensor, Probs], order: Int[np.ndarray, " n"]) -> np.ndarray:
-        between = [read(frame) for frame in _on_the_way(start[0], goal[0], order, steps)]
+        between = [predict(frame) for frame in _intermediate_frames(start[0], goal[0], order, steps)]
         return np.stack([start[1], *between, goal[1]])
 
     return RemovalCurves(
-        curve(whole, gone, highest_first), curve(gone, whole, highest_first), curve(whole, gone, scattered)
+        curve(original, removed, highest_first),
+        curve(removed, original, highest_first),
+        curve(original, removed, shuffled),
     )
 
 
 def _probs(model: DeepMTDR, bf16: bool, temperature: float, frame: Float[Tensor, "1 3 f f"]) -> Probs:
-    """Segment and grade: the lesion maps that the grade is read from change with the frame."""
+    """Probabilities of a frame. It is segmented again too, because the grade depends on the lesion maps."""
     with torch.inference_mode(), torch.autocast(frame.device.type, torch.bfloat16, enabled=bf16):
         return model.segment_and_grade(frame).grade_logits[0].cpu().double().div(temperature).softmax(dim=0).numpy()
 
 
-def _on_the_way(start: Tensor, goal: Tensor, order: Int[np.ndarray, " n"], steps: int) -> Iterator[Tensor]:
-    """From one frame to another share by share, without either; the pixels in the order given."""
+def _intermediate_frames(start: Tensor, goal: Tensor, order: Int[np.ndarray, " n"], steps: int) -> Iterator[Tensor]:
+    """The frames between two frames, with one more fraction of the pixels replaced each time, in the given order."""
     frame = start.clone(memory_format=torch.contiguous_format)
     pixels, target = frame.view(1, 3, -1), goal.reshape(1, 3, -1)
     for share in np.array_split(order, steps)[:-1]:
@@ -190,10 +188,10 @@ def _on_the_way(start: Tensor, goal: Tensor, order: Int[np.ndarray, " n"], steps
 
 
 def _blurred(sr: Float[Tensor, "1 3 f f"], inside: Mask) -> Float[Tensor, "1 3 f f"]:
-    """The photograph without its details; the black around the field of view does not leak in, and stays.
+    """The photograph without details. The black border is unchanged and does not darken the field of view.
 
-    Petsiuk et al. delete to grey and insert into a blurred image. Here both are blurred: a grey patch on a retina would
-    be a lesion itself.
+    Petsiuk et al. replace deleted pixels by grey, and insert into a blurred image. Here deleted pixels are blurred too,
+    because a grey patch on a retina could be taken for a lesion.
     """
     sigma = BLUR_SIGMA * inside.shape[0] / FRAME
     share = gaussian_filter(inside.astype(np.float32), sigma).clip(1e-6)
@@ -202,11 +200,11 @@ def _blurred(sr: Float[Tensor, "1 3 f f"], inside: Mask) -> Float[Tensor, "1 3 f
     return torch.from_numpy(np.stack(smooth))[None].to(sr)
 
 
-def _check(sr: Tensor, masks: Mapping[Lesion, np.ndarray], inside: np.ndarray, steps: int) -> None:
+def _check(sr: Tensor, masks: Mapping[str, np.ndarray], inside: np.ndarray, steps: int) -> None:
     frame = tuple(sr.shape[-2:])
-    for name, mask in [("field of view", inside), *((f"mask of {lesion.name}", m) for lesion, m in masks.items())]:
+    for name, mask in [("field of view", inside), *((f"mask of {code}", m) for code, m in masks.items())]:
         if mask.shape != frame:
-            raise ValueError(f"{name} has the shape {mask.shape}, expected {frame} as the frame has")
+            raise ValueError(f"{name} has the shape {mask.shape}, expected {frame}, the size of the frame")
     if sr.shape[0] != 1:
         raise ValueError(f"{sr.shape[0]} photographs, expected one")
     if steps < 0:

@@ -1,78 +1,83 @@
-"""Where the evidence lies, what rests on it: Fig. 4 (c), pointing game, deletion and insertion (Finding 3)."""
+"""Tables of the evidence: AUC by region as in Fig. 4 (c), pointing game, deletion and insertion (Finding 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from deepmtdr.evaluation.curves import CurvePoints
-from deepmtdr.evaluation.evidence import EvidenceScores, RegionScores
-from deepmtdr.evaluation.measure import PhotographResult
-from deepmtdr.evaluation.scores import Bootstrap, Score, ScoreKey, group_by_dataset, nan_mean
-from deepmtdr.terms import Grade, Lesion
+from deepmtdr.evaluation.evidence import EvidenceScores, RegionScores, RemovalAreas, RemovalCurves
+from deepmtdr.evaluation.photograph_result import PhotographResult
+from deepmtdr.evaluation.scores import Bootstrap, Score, ScoreKey, ScoreTable, group_by_dataset
+from deepmtdr.labels import LabelSet
+from deepmtdr.metrics.intervals import nan_mean
 
-TASK = "evidence"
-REMOVAL = "evidence removed"
-LESIONS, BACKGROUND = "lesions", "background"
-REGION_FIELDS = {"evidence_auc": "auc", "pointing_game": "hit", "pointing_chance": "chance"}
-"""Scores of a region, and the fields of `RegionScores` they are means of."""
-CURVES = ("deletion", "insertion", "random")
+ALL_LESIONS, BACKGROUND = "lesions", "background"
+"""Subjects of two regions: all lesions together, and the rest of the field of view."""
+P_DISEASE, P_PREDICTED = "P(grade >= 1)", "P(predicted grade)"
+"""Subjects of the areas: the probability that was observed."""
+REGION_SCORES: Mapping[str, Callable[[RegionScores], float]] = {
+    "evidence_auc": lambda region: region.auc,
+    "pointing_game": lambda region: region.hit,
+    "pointing_chance": lambda region: region.chance,
+}
 
 
-def region_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap) -> list[Score]:
-    """Means over the annotated photographs that show the region, and areas under the curves of removal."""
+def region_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:
+    """Means over the annotated photographs that contain a region, and areas under the removal curves."""
     rows: list[Score] = []
     for dataset, group in group_by_dataset(measured):
-        if shown := [m for m in group if m.evidence is not None]:
-            rows += _region_rows(dataset, shown, bootstrap)
-        if removed := [m for m in shown if _of(m).removal is not None]:
+        annotated = [(m, m.evidence) for m in group if m.evidence is not None]
+        if annotated:
+            rows += _region_rows(dataset, annotated, bootstrap, labels)
+        if removed := [(m, evidence.removal) for m, evidence in annotated if evidence.removal is not None]:
             rows += _removal_rows(dataset, removed, bootstrap)
     return rows
 
 
-def _of(m: PhotographResult) -> EvidenceScores:
-    assert m.evidence is not None
-    return m.evidence
-
-
-def _region_rows(dataset: str, group: list[PhotographResult], bootstrap: Bootstrap) -> Iterator[Score]:
-    regions = {
-        **{lesion.name: [_of(m).lesions.get(lesion) for m in group] for lesion in Lesion},
-        LESIONS: [_of(m).any_lesion for m in group],
+def _region_rows(
+    dataset: str, annotated: Sequence[tuple[PhotographResult, EvidenceScores]], bootstrap: Bootstrap, labels: LabelSet
+) -> Iterator[Score]:
+    group = [m for m, _ in annotated]
+    regions: dict[str, list[RegionScores | None]] = {
+        **{code: [evidence.lesions.get(code) for _, evidence in annotated] for code in labels.codes},
+        ALL_LESIONS: [evidence.any_lesion for _, evidence in annotated],
     }
     for subject, found in regions.items():
-        for name, field in REGION_FIELDS.items():
-            values = np.array([getattr(one, field) if isinstance(one, RegionScores) else np.nan for one in found])
+        for name, score in REGION_SCORES.items():
+            values = np.array([np.nan if region is None else score(region) for region in found])
             interval = bootstrap.interval(nan_mean, group, values)
-            yield ScoreKey(TASK, dataset, subject).row(name, interval, group, "no such lesion on these photographs")
-    background = np.array([_of(m).background for m in group])
+            key = ScoreKey(ScoreTable.EVIDENCE, dataset, subject)
+            yield key.row(name, interval, group, "no such lesion on these photographs")
+    background = np.array([evidence.background for _, evidence in annotated])
     interval = bootstrap.interval(nan_mean, group, background)
-    yield ScoreKey(TASK, dataset, BACKGROUND).row("evidence_auc", interval, group, "no lesion on these photographs")
+    key = ScoreKey(ScoreTable.EVIDENCE, dataset, BACKGROUND)
+    yield key.row("evidence_auc", interval, group, "no lesion on these photographs")
 
 
-def _removal_rows(dataset: str, group: list[PhotographResult], bootstrap: Bootstrap) -> Iterator[Score]:
-    for subject, areas in (
-        ("P(grade >= 1)", [removal.disease_areas() for m in group if (removal := _of(m).removal)]),
-        ("P(predicted grade)", [removal.grade_areas() for m in group if (removal := _of(m).removal)]),
-    ):
-        for name in CURVES:
-            values = np.array([getattr(one, name) for one in areas])
-            yield ScoreKey(REMOVAL, dataset, subject).row(
-                f"area_{name}", bootstrap.interval(nan_mean, group, values), group, ""
-            )
+def _removal_rows(
+    dataset: str, removed: Sequence[tuple[PhotographResult, RemovalCurves]], bootstrap: Bootstrap
+) -> Iterator[Score]:
+    group = [m for m, _ in removed]
+    areas = {
+        P_DISEASE: [removal.disease_areas() for _, removal in removed],
+        P_PREDICTED: [removal.grade_areas() for _, removal in removed],
+    }
+    for subject, found in areas.items():
+        for name, values in zip(RemovalAreas._fields, np.array(found).T, strict=True):
+            interval = bootstrap.interval(nan_mean, group, values)
+            yield ScoreKey(ScoreTable.EVIDENCE_REMOVED, dataset, subject).row(f"area_{name}", interval, group, "")
 
 
 def removal_curves(group: Sequence[PhotographResult]) -> dict[str, CurvePoints]:
-    """Mean P(grade >= 1) after equal shares of the pixels, by curve; empty if nothing was removed.
+    """Mean P(grade >= 1) after equal fractions of the pixels, by curve; empty if no evidence was removed.
 
-    The random order is drawn forwards, as a deletion.
+    The random order is drawn as a deletion.
     """
     found = [removal for m in group if m.evidence is not None and (removal := m.evidence.removal) is not None]
-    if not found:
-        return {}
     curves = {}
-    for name in CURVES:
-        mean = np.mean([1 - getattr(one, name)[:, Grade.NEGATIVE] for one in found], axis=0)
+    for name, of_photographs in zip(RemovalCurves._fields, zip(*found, strict=True), strict=True) if found else ():
+        mean = np.mean([1 - probs[:, 0] for probs in of_photographs], axis=0)
         curves[name] = CurvePoints(np.linspace(0, 1, mean.size), mean)
     return curves

@@ -1,202 +1,209 @@
-"""The scores of the grade: those of Table I (reading R14) and the field's, by grade, and at operating points."""
+"""Scores of the grade: those of Table I (interpretation R14), others, and those of each grade."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from deepmtdr import metrics
-from deepmtdr.evaluation.measure import PhotographResult
-from deepmtdr.evaluation.scores import Bootstrap, Score, ScoreKey, group_by_dataset
+from deepmtdr.evaluation.photograph_result import PhotographResult
+from deepmtdr.evaluation.scores import Bootstrap, Score, ScoreKey, ScoreTable, group_by_dataset
+from deepmtdr.labels import LabelSet
+from deepmtdr.metrics import PrecisionRecallF1
 from deepmtdr.metrics.calibration import brier, expected_calibration_error, negative_log_likelihood
 from deepmtdr.metrics.intervals import Interval
-from deepmtdr.terms import Grade
 
-TASK = "grading"
-BY_GRADE = "each grade"
-OPERATING_POINTS = "operating points"
-GRADE_THRESHOLDS = {"any": 1, "referable": 2, "sight-threatening": 3}
-"""What is asked of a photograph, and the least grade that answers it with yes."""
-SPECIFICITIES = (0.90, 0.95)
-"""At which sensitivity is read."""
-
-NEEDS_BOTH_CLASSES = "needs photographs of both kinds, found one"
-ONE_CLASS = "truth and predictions are one single grade"
-NO_PROBABILITIES = "needs probabilities, found grades alone"
-ZERO_PROBABILITY = "infinite: a true grade was given probability 0"
-NO_POSITIVE_CALL = "infinite: nobody is called positive, for no probability is specific enough"
+NEEDS_BOTH_CLASSES = "needs both positive and negative photographs, found one kind only"
+ONE_CLASS = "all true and predicted grades are the same"
+NO_PROBABILITIES = "needs probabilities, found predicted grades only"
+ZERO_PROBABILITY = "infinite: a true grade has probability 0"
 DEFAULT_THRESHOLD = 0.5
-"""The probability from which on a photograph is called positive where no other threshold is said."""
+"""Probability from which a photograph is called positive without another threshold."""
 
 GradingFunction = Callable[[np.ndarray, np.ndarray], float]
-"""Takes what was predicted and the truth."""
-GradingFunctions = Mapping[str, tuple[GradingFunction, str]]
-"""Beside each, why it may be undefined."""
+"""Computes a score from predictions and truth."""
+
+
+class GradingScore(NamedTuple):
+    """A score of predicted grades."""
+
+    function: GradingFunction
+    undefined_reason: str = ""
+    """Why it may be undefined."""
+    needs_probabilities: bool = True
+    """False: predicted grades without probabilities are enough."""
+
+
+GradingScores = Mapping[str, GradingScore]
+
+
+def _of_labels(function: Callable[[np.ndarray, np.ndarray, int], float], undefined_reason: str = "") -> GradingScore:
+    """A score of the most probable grades; the function takes predicted grades, true grades and their number."""
+    return GradingScore(lambda p, truth: function(p.argmax(1), truth, p.shape[1]), undefined_reason, False)
+
+
+def _averaged(pick: Callable[[PrecisionRecallF1], float], average: Literal["weighted", "macro"]) -> GradingScore:
+    """Precision, recall or F1."""
+    return _of_labels(
+        lambda predicted, truth, classes: pick(metrics.precision_recall_f1(predicted, truth, average, classes))
+    )
+
+
+LABEL_SCORES: GradingScores = {
+    "accuracy": _of_labels(lambda predicted, truth, _classes: metrics.accuracy(predicted, truth)),
+    "precision_weighted": _averaged(lambda scores: scores.precision, "weighted"),
+    "recall_weighted": _averaged(lambda scores: scores.recall, "weighted"),
+    "f1_weighted": _averaged(lambda scores: scores.f1, "weighted"),
+    "precision_macro": _averaged(lambda scores: scores.precision, "macro"),
+    "recall_macro": _averaged(lambda scores: scores.recall, "macro"),
+    "f1_macro": _averaged(lambda scores: scores.f1, "macro"),
+    "kappa_quadratic": _of_labels(metrics.kappa_quadratic, ONE_CLASS),
+    "kappa_linear": _of_labels(metrics.kappa_linear, ONE_CLASS),
+    "kappa": _of_labels(metrics.kappa, ONE_CLASS),
+}
+"""Scores that need predicted grades only."""
+
+CALIBRATION_SCORES: Mapping[str, GradingFunction] = {
+    "expected_calibration_error": expected_calibration_error,
+    "brier": brier,
+    "negative_log_likelihood": negative_log_likelihood,
+}
+"""Scores of the probabilities as such."""
+
+
+def auc_name(threshold: str) -> str:
+    """Name of the score "area under the ROC curve" for a threshold of the label set, such as `auc_referable`."""
+    return f"auc_{threshold}"
+
+
+def threshold_title(threshold: str) -> str:
+    """Name of a threshold in tables and cards: `sight_threatening` is written `sight-threatening`."""
+    return threshold.replace("_", "-")
+
+
+def grading_functions(labels: LabelSet) -> GradingScores:
+    """All scores of the grade; their functions take probabilities "n c" and true grades " n"."""
+    return {
+        **LABEL_SCORES,
+        **{
+            auc_name(name): GradingScore(_auc_from(least), NEEDS_BOTH_CLASSES)
+            for name, least in labels.thresholds.items()
+        },
+        **{name: GradingScore(function) for name, function in CALIBRATION_SCORES.items()},
+    }
 
 
 def _auc_from(least: int) -> GradingFunction:
-    """AUC for grade >= `least`, by the probability of those grades."""
-    return lambda probs, truth: metrics.auc(*_asked(probs, truth, least))
+    return lambda probs, truth: metrics.auc(*at_least(probs, truth, least))
 
 
-def _asked(probs: np.ndarray, truth: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """The probability of the grades from `least` on, and whether the truth is one of them."""
-    return probs[:, least:].sum(axis=1), truth >= least
+def at_least(probs: np.ndarray, truth: np.ndarray, grade: int) -> tuple[np.ndarray, np.ndarray]:
+    """The probability that the grade is at least `grade`, and whether the true grade is."""
+    return probs[:, grade:].sum(axis=1), truth >= grade
 
 
-def _averaged(part: str, average: Literal["weighted", "macro"]) -> GradingFunction:
-    """Precision, recall or F1."""
-    return lambda probs, truth: getattr(metrics.precision_recall_f1(probs.argmax(1), truth, average), part)
-
-
-LABEL_SCORES: GradingFunctions = {
-    "accuracy": (lambda probs, truth: metrics.accuracy(probs.argmax(1), truth), ""),
-    "precision_weighted": (_averaged("precision", "weighted"), ""),
-    "recall_weighted": (_averaged("recall", "weighted"), ""),
-    "f1_weighted": (_averaged("f1", "weighted"), ""),
-    "precision_macro": (_averaged("precision", "macro"), ""),
-    "recall_macro": (_averaged("recall", "macro"), ""),
-    "f1_macro": (_averaged("f1", "macro"), ""),
-    "kappa_quadratic": (lambda probs, truth: metrics.kappa_quadratic(probs.argmax(1), truth), ONE_CLASS),
-    "kappa_linear": (lambda probs, truth: metrics.kappa_linear(probs.argmax(1), truth), ONE_CLASS),
-    "kappa": (lambda probs, truth: metrics.kappa(probs.argmax(1), truth), ONE_CLASS),
-}
-"""The scores that a predicted grade without probabilities has too."""
-
-GRADING_SCORES: GradingFunctions = {
-    **LABEL_SCORES,
-    "auc_any": (_auc_from(GRADE_THRESHOLDS["any"]), NEEDS_BOTH_CLASSES),
-    "auc_referable": (_auc_from(GRADE_THRESHOLDS["referable"]), NEEDS_BOTH_CLASSES),
-    "auc_sight_threatening": (_auc_from(GRADE_THRESHOLDS["sight-threatening"]), NEEDS_BOTH_CLASSES),
-    "expected_calibration_error": (expected_calibration_error, ""),
-    "brier": (brier, ""),
-    "negative_log_likelihood": (negative_log_likelihood, ""),
-}
-"""Each takes the probabilities "n 5" and the true grades; beside it, why it may be undefined."""
-
-
-class GradingTask(NamedTuple):
-    """What is asked of each photograph, and how the answers are scored."""
+@dataclass(frozen=True, kw_only=True)
+class GradingTask:
+    """A prediction task on photographs: all grades, or negative and positive."""
 
     subject: str
-    functions: GradingFunctions
-    label_only: Container[str]
-    """The names of the functions that need no probability."""
+    """As in `Score.subject`."""
+    scores: GradingScores
     is_scored: Callable[[PhotographResult], bool]
-    """Whether truth and prediction are both there."""
+    """Whether truth and prediction are known."""
     arrays: Callable[[list[PhotographResult]], tuple[np.ndarray, np.ndarray]]
-    """Predictions and truths, as the functions take them."""
+    """Predictions and truth as arguments of the scores."""
     is_correct: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """From the same two arrays: True where the prediction is right."""
+    """From these two arrays: where the prediction is right."""
     auc_inputs: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    """From the same two arrays: the scores and the truth of the AUC by which two systems are compared."""
+    """From these two arrays: the probability and truth of the AUC that DeLong's test compares."""
 
-    def defined_scores(self, scored: Iterable[PhotographResult]) -> GradingFunctions:
-        """The functions; those that need probabilities are nan where a photograph has none."""
+    def defined_scores(self, scored: Iterable[PhotographResult]) -> GradingScores:
+        """The scores; those that need probabilities are always undefined if a photograph has none."""
         if not any(m.grade_only for m in scored):
-            return self.functions
-        undefined = (lambda _predicted, _truth: float("nan")), NO_PROBABILITIES
-        return {name: both if name in self.label_only else undefined for name, both in self.functions.items()}
+            return self.scores
+        undefined = GradingScore(lambda _predicted, _truth: float("nan"), NO_PROBABILITIES)
+        return {name: undefined if score.needs_probabilities else score for name, score in self.scores.items()}
+
+    def by_dataset(self, measured: Sequence[PhotographResult]) -> Iterator[tuple[str, list[PhotographResult]]]:
+        """The scored photographs of each data set that has any, and of all together."""
+        for dataset, group in group_by_dataset(measured):
+            if scored := [m for m in group if self.is_scored(m)]:
+                yield dataset, scored
 
 
-def _graded_arrays(graded: list[PhotographResult]) -> tuple[np.ndarray, np.ndarray]:
+def is_graded(measured: PhotographResult) -> bool:
+    """Whether both the true grade and a prediction are known."""
+    return bool(measured.probs) and measured.grade is not None
+
+
+def grade_arrays(graded: Sequence[PhotographResult]) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities "n c" and true grades " n" of graded photographs."""
     return np.array([m.probs for m in graded]), np.array([m.grade for m in graded], dtype=np.int64)
 
 
-GRADE_TASK = GradingTask(
-    subject="grade",
-    functions=GRADING_SCORES,
-    label_only=LABEL_SCORES,
-    is_scored=lambda m: bool(m.probs) and m.grade is not None,
-    arrays=_graded_arrays,
-    is_correct=lambda probs, truth: probs.argmax(1) == truth,
-    auc_inputs=lambda probs, truth: (probs[:, 2:].sum(axis=1), truth >= 2),
-)
-"""The five grades; two systems are compared by `auc_referable`."""
+def grade_task(labels: LabelSet) -> GradingTask:
+    """The task of predicting the grade. Two systems are compared by the AUC of the threshold `referable`."""
+    return GradingTask(
+        subject="grade",
+        scores=grading_functions(labels),
+        is_scored=is_graded,
+        arrays=grade_arrays,
+        is_correct=lambda probs, truth: probs.argmax(1) == truth,
+        auc_inputs=lambda probs, truth: at_least(probs, truth, labels.referable_from),
+    )
 
 
-def grading_scores(
-    measured: Sequence[PhotographResult], bootstrap: Bootstrap, grading: GradingTask = GRADE_TASK
-) -> list[Score]:
-    """The paper's scores (weighted precision and F1, quadratic kappa: reading R14) and the field's."""
+def grading_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, task: GradingTask) -> list[Score]:
+    """The scores of a task for each data set: the paper's (interpretation R14) and others."""
     return [
-        ScoreKey(TASK, dataset, grading.subject).row(
-            name, bootstrap.interval(score, scored, *arrays), scored, why, ZERO_PROBABILITY
+        ScoreKey(ScoreTable.GRADING, dataset, task.subject).row(
+            name,
+            bootstrap.interval(score.function, scored, *arrays),
+            scored,
+            score.undefined_reason,
+            ZERO_PROBABILITY,
         )
-        for dataset, scored in _scored(measured, grading)
-        for arrays in [grading.arrays(scored)]
-        for name, (score, why) in grading.defined_scores(scored).items()
+        for dataset, scored in task.by_dataset(measured)
+        for arrays in [task.arrays(scored)]
+        for name, score in task.defined_scores(scored).items()
     ]
 
 
-def by_grade_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap) -> list[Score]:
-    """Sensitivity and specificity of each of the five grades against all others."""
+def by_grade_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:
+    """Sensitivity and specificity of each grade against all others."""
     return [
-        ScoreKey(BY_GRADE, dataset, f"{grade:d} {grade.full_name}").row(name, interval, scored, why)
-        for dataset, scored in _scored(measured, GRADE_TASK)
-        for grade in Grade
-        for name, interval, why in _of_one_grade(grade, scored, bootstrap)
+        ScoreKey(ScoreTable.EACH_GRADE, dataset, f"{grade} {name}").row(score, interval, scored, why)
+        for dataset, scored in grade_task(labels).by_dataset(measured)
+        for grade, name in enumerate(labels.grade_names)
+        for score, interval, why in _one_grade_scores(grade, scored, bootstrap)
     ]
 
 
-def _of_one_grade(
-    grade: Grade, scored: list[PhotographResult], bootstrap: Bootstrap
+def _one_grade_scores(
+    grade: int, scored: list[PhotographResult], bootstrap: Bootstrap
 ) -> Iterator[tuple[str, Interval, str]]:
-    probs, truth = GRADE_TASK.arrays(scored)
-    why = {"sensitivity": "no photograph of this grade", "specificity": "no photograph of another grade"}
-    for name, reason in why.items():
+    probs, truth = grade_arrays(scored)
+    classes = probs.shape[1]
 
-        def score(predicted: np.ndarray, known: np.ndarray, name: str = name) -> float:
-            return float(getattr(metrics.sensitivity_specificity(predicted, known), name)[grade])
+    def sensitivity(predicted: np.ndarray, known: np.ndarray) -> float:
+        return float(metrics.sensitivity_specificity(predicted, known, classes).sensitivity[grade])
 
-        yield name, bootstrap.interval(score, scored, probs.argmax(1), truth), reason
+    def specificity(predicted: np.ndarray, known: np.ndarray) -> float:
+        return float(metrics.sensitivity_specificity(predicted, known, classes).specificity[grade])
 
-
-def operating_point_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap) -> list[Score]:
-    """Sensitivity at a fixed specificity with its threshold, and both at a probability of one half.
-
-    The thresholds are read from these photographs, so that the sensitivities are what somebody would reach who knew
-    them; `deepmtdr calibrate` fixes them on others.
-    """
-    return [
-        ScoreKey(OPERATING_POINTS, dataset, asked).row(name, interval, scored, NEEDS_BOTH_CLASSES, NO_POSITIVE_CALL)
-        for dataset, scored in _scored(measured, GRADE_TASK)
-        if not any(m.grade_only for m in scored)
-        for asked, least in GRADE_THRESHOLDS.items()
-        for name, interval in _at_points(least, scored, bootstrap)
-    ]
+    arrays = probs.argmax(1), truth
+    yield "sensitivity", bootstrap.interval(sensitivity, scored, *arrays), "no photograph of this grade"
+    yield "specificity", bootstrap.interval(specificity, scored, *arrays), "no photograph of another grade"
 
 
-def _at_points(least: int, scored: list[PhotographResult], bootstrap: Bootstrap) -> Iterator[tuple[str, Interval]]:
-    arrays = _asked(*GRADE_TASK.arrays(scored), least)
-    for specificity in SPECIFICITIES:
-        for name in ("sensitivity", "threshold"):
-
-            def score(p: np.ndarray, yes: np.ndarray, name: str = name, specificity: float = specificity) -> float:
-                return float(getattr(metrics.sensitivity_at_specificity(p, yes, specificity), name))
-
-            yield f"{name}_at_specificity_{100 * specificity:.0f}", bootstrap.interval(score, scored, *arrays)
-    yield "sensitivity_at_half", bootstrap.interval(lambda p, yes: _share(p[yes] >= DEFAULT_THRESHOLD), scored, *arrays)
-    yield "specificity_at_half", bootstrap.interval(lambda p, yes: _share(p[~yes] < DEFAULT_THRESHOLD), scored, *arrays)
-
-
-def _share(right: np.ndarray) -> float:
-    return float(right.mean()) if right.size else float("nan")
-
-
-def _scored(measured: Sequence[PhotographResult], grading: GradingTask) -> Iterator[tuple[str, list[PhotographResult]]]:
-    """The photographs of each data set that have truth and prediction, if there are any."""
-    for dataset, group in group_by_dataset(measured):
-        if scored := [m for m in group if grading.is_scored(m)]:
-            yield dataset, scored
-
-
-def confusion_matrices(measured: Sequence[PhotographResult]) -> dict[str, list[list[int]]]:
-    """By data set: photographs by true grade (row) and predicted grade (column)."""
+def confusion_matrices(measured: Sequence[PhotographResult], labels: LabelSet) -> dict[str, list[list[int]]]:
+    """Number of photographs by true grade (row) and predicted grade (column), for each data set."""
     matrices = {}
-    for dataset, graded in _scored(measured, GRADE_TASK):
-        probs, truth = _graded_arrays(graded)
-        matrices[dataset] = metrics.confusion_matrix(probs.argmax(1), truth).tolist()
+    for dataset, graded in grade_task(labels).by_dataset(measured):
+        probs, truth = grade_arrays(graded)
+        matrices[dataset] = metrics.confusion_matrix(probs.argmax(1), truth, probs.shape[1]).tolist()
     return matrices

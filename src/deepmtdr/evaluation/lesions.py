@@ -1,4 +1,4 @@
-"""The scores of the lesion maps: all pixels together as the field has it, image by image as Table III (reading R15)."""
+"""Scores of the lesion maps: over all pixels together, and image by image as in Table III (interpretation R15)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from deepmtdr.evaluation.measure import LesionResult, PhotographResult
-from deepmtdr.evaluation.scores import ALL, Bootstrap, Score, ScoreKey, group_by_dataset, nan_mean
+from deepmtdr.evaluation.photograph_result import LesionResult, PhotographResult
+from deepmtdr.evaluation.scores import ALL, Bootstrap, Score, ScoreKey, ScoreTable, group_by_dataset
+from deepmtdr.labels import LabelSet
 from deepmtdr.metrics import FrocCounts, PooledCurve
-from deepmtdr.terms import Lesion
+from deepmtdr.metrics.intervals import nan_mean
 
-TASK = "lesions"
 MEAN = "mean"
-"""The subject that is the four types together."""
-ABSENT = "one of the four types is not on these photographs"
+"""Subject of the means over the lesion types."""
+ABSENT = "one of the lesion types is not on these photographs"
 
-PooledCurves = Mapping[tuple[str, Lesion], PooledCurve]
-"""Fine pixel counts by data set and lesion type."""
+CurveKey = tuple[str, str]
+"""Data set and code of a lesion type."""
+PooledCurves = Mapping[CurveKey, PooledCurve]
+"""Fine pixel counts of many photographs."""
 
 POOLED_SCORES: dict[str, Callable[[PooledCurve], float]] = {
     "aupr_pooled": PooledCurve.average_precision,
@@ -36,59 +38,66 @@ PER_IMAGE: dict[str, Callable[[LesionResult], float]] = {
 """Means over the photographs on which they are defined."""
 
 AVERAGED = ("ap_per_image", "auc_per_image")
-"""The scores of which Table III has the average over the four types."""
+"""Scores that Table III averages over the lesion types."""
 
 FROC_SCORES: dict[str, Callable[[FrocCounts], float]] = {
     "froc_cpm": FrocCounts.cpm,
     "froc_sensitivity_at_1": lambda counts: counts.sensitivity_at(1.0),
     "froc_sensitivity_at_8": lambda counts: counts.sensitivity_at(8.0),
 }
-"""Of the types that are counted lesion by lesion."""
+"""For the lesion types with `LesionType.froc`."""
+
+BOOTSTRAP_TOLERANCE = 0.003
+"""Tolerance of the pixel counts that the bootstrap resamples: about 7,000 values."""
+
+
+def absent_note(labels: LabelSet, code: str) -> str:
+    """Why the scores of a lesion type are undefined."""
+    return f"no {labels.lesion(code).name} on these photographs"
 
 
 def lesion_scores(
     measured: Sequence[PhotographResult],
     pooled: PooledCurves,
     bootstrap: Bootstrap,
-    task: str = TASK,
+    labels: LabelSet,
+    table: ScoreTable = ScoreTable.LESIONS,
     kept: Callable[[str], bool] = lambda name: True,
 ) -> list[Score]:
-    """The field's scores, over all pixels together, and the paper's AP and AUC, image by image.
+    """Scores over all pixels together, and the paper's AP and AUC image by image.
 
-    A photograph counts for the types that were annotated on it. Intervals of the pooled scores come from coarser pixel
-    counts than the scores themselves.
+    A photograph counts for the types that were annotated on it. The intervals of the pooled scores come from coarser
+    pixel counts than the scores themselves.
 
     Args:
         measured: photographs.
-        pooled: their pixels.
-        bootstrap: how the intervals are made.
-        task: the table's name.
-        kept: whether a score of this name is wanted.
+        pooled: their fine pixel counts.
+        bootstrap: how intervals are computed.
+        labels: the lesion types.
+        table: the table to which the scores belong.
+        kept: takes the name of a score; False leaves the score out.
     """
     rows = []
     for dataset, group in group_by_dataset(measured):
-        for lesion, curve in dataset_curves(pooled, dataset).items():
-            place = ScoreKey(task, dataset, lesion.name)
-            having = [m for m in group if lesion in m.lesions]
-            rows += _lesion_rows(place, lesion, having, curve, bootstrap, kept)
-        if having := [m for m in group if m.lesions]:
-            place = ScoreKey(task, dataset, MEAN)
-            rows.append(mean_aupr_score(place, having, dataset_curves(pooled, dataset), bootstrap))
-            rows += [_averaged(place, name, having, bootstrap) for name in AVERAGED if kept(name)]
+        curves = dataset_curves(pooled, dataset, labels)
+        for code, curve in curves.items():
+            annotated = [m for m in group if code in m.lesions]
+            key = ScoreKey(table, dataset, code)
+            rows += _lesion_rows(key, annotated, curve, bootstrap, absent_note(labels, code), kept)
+        if annotated := [m for m in group if m.lesions]:
+            key = ScoreKey(table, dataset, MEAN)
+            rows.append(mean_aupr_score(key, annotated, curves, bootstrap, labels))
+            rows += [_averaged(key, name, annotated, bootstrap, labels) for name in AVERAGED if kept(name)]
     return rows
 
 
-def dataset_curves(pooled: PooledCurves, dataset: str) -> dict[Lesion, PooledCurve]:
-    """All pixels of one data set, or of `ALL` together, by lesion type."""
-    parts: dict[Lesion, list[PooledCurve]] = {}
-    for (name, lesion), curve in pooled.items():
+def dataset_curves(pooled: PooledCurves, dataset: str, labels: LabelSet) -> dict[str, PooledCurve]:
+    """Fine pixel counts of one data set, or of `ALL` together, by code, in the order of the label set."""
+    parts: dict[str, list[PooledCurve]] = {}
+    for (name, code), curve in pooled.items():
         if dataset in (name, ALL):
-            parts.setdefault(lesion, []).append(curve)
-    return {lesion: _sum(curves) for lesion, curves in sorted(parts.items())}
-
-
-BOOTSTRAP_TOLERANCE = 0.003
-"""Tolerance of the axis on which the bootstrap counts pixels: about 7,000 values."""
+            parts.setdefault(code, []).append(curve)
+    return {code: _sum(parts[code]) for code in labels.codes if code in parts}
 
 
 def _sum(curves: Sequence[PooledCurve], tolerance: float = 1e-4) -> PooledCurve:
@@ -99,95 +108,116 @@ def _sum(curves: Sequence[PooledCurve], tolerance: float = 1e-4) -> PooledCurve:
 
 
 def _lesion_rows(
-    place: ScoreKey,
-    lesion: Lesion,
+    key: ScoreKey,
     group: list[PhotographResult],
     whole: PooledCurve,
     bootstrap: Bootstrap,
+    why: str,
     kept: Callable[[str], bool],
 ) -> Iterator[Score]:
-    absent = f"no {lesion.full_name} on these photographs"
-    drawn, numbers = ResampledCurves(group, lesion), np.arange(len(group))
+    """All scores of one lesion type in one data set."""
+    code = key.subject
+    resampled, numbers = ResampledCurves(group, code), np.arange(len(group))
     for name, score in POOLED_SCORES.items():
         if kept(name):
-            interval = bootstrap.interval(lambda rows, score=score: score(drawn(rows)), group, numbers)
-            yield place.row(name, interval._replace(value=score(whole)), group, absent)
+            interval = bootstrap.interval(lambda rows, score=score: score(resampled(rows)), group, numbers)
+            yield key.row(name, interval._replace(value=score(whole)), group, why)
     for name, score in PER_IMAGE.items():
         if kept(name):
-            values = np.array([score(m.lesions[lesion]) for m in group])
-            yield place.row(name, bootstrap.interval(nan_mean, group, values), group, absent)
-    counts = [m.lesions[lesion].froc for m in group]
-    counted = [c for c in counts if c is not None]
-    if counted and len(counted) == len(group):
-        for name, score in FROC_SCORES.items():
-            if kept(name):
-                interval = bootstrap.interval(lambda rows, score=score: score(_froc_of(counted, rows)), group, numbers)
-                yield place.row(name, interval, group, absent)
+            values = np.array([score(m.lesions[code]) for m in group])
+            yield key.row(name, bootstrap.interval(nan_mean, group, values), group, why)
+    yield from _froc_rows(key, group, bootstrap, why, kept)
 
 
-def _froc_of(counts: Sequence[FrocCounts], rows: np.ndarray) -> FrocCounts:
-    """Lesions counted on photographs drawn with replacement."""
+def _froc_rows(
+    key: ScoreKey, group: list[PhotographResult], bootstrap: Bootstrap, why: str, kept: Callable[[str], bool]
+) -> Iterator[Score]:
+    """The FROC scores, if the lesions were counted on every photograph."""
+    counts = [froc for m in group if (froc := m.lesions[key.subject].froc) is not None]
+    if not counts or len(counts) < len(group):
+        return
+    for name, score in FROC_SCORES.items():
+        if kept(name):
+            interval = bootstrap.interval(
+                lambda rows, score=score: score(_resampled_froc(counts, rows)), group, np.arange(len(group))
+            )
+            yield key.row(name, interval, group, why)
+
+
+def _resampled_froc(counts: Sequence[FrocCounts], rows: np.ndarray) -> FrocCounts:
+    """The counts of photographs drawn with replacement, given by their numbers."""
     times = np.bincount(rows, minlength=len(counts))
-    hits, alarms = (
-        times @ np.stack(c) for c in ([c.true_positives for c in counts], [c.false_positives for c in counts])
-    )
-    lesions, images = (int(times @ np.array(c)) for c in ([c.lesions for c in counts], [c.images for c in counts]))
-    return FrocCounts(counts[0].thresholds, hits, alarms, lesions, images)
+    found = times @ np.stack([c.true_positives for c in counts])
+    alarms = times @ np.stack([c.false_positives for c in counts])
+    lesions = int(times @ np.array([c.lesions for c in counts]))
+    images = int(times @ np.array([c.images for c in counts]))
+    return FrocCounts(counts[0].thresholds, found, alarms, lesions, images)
 
 
-def froc_curves(measured: Sequence[PhotographResult]) -> dict[tuple[str, Lesion], FrocCounts]:
-    """All photographs' lesions counted together, by data set and type, as far as they were counted."""
-    curves: dict[tuple[str, Lesion], FrocCounts] = {}
+def froc_curves(measured: Sequence[PhotographResult]) -> dict[CurveKey, FrocCounts]:
+    """FROC counts of all photographs together, by data set and code, for the types that were counted."""
+    curves: dict[CurveKey, FrocCounts] = {}
     for dataset, group in group_by_dataset(measured):
         for m in group:
-            for lesion, pixels in m.lesions.items():
+            for code, pixels in m.lesions.items():
                 if pixels.froc is not None:
-                    before = curves.get((dataset, lesion))
-                    curves[dataset, lesion] = pixels.froc if before is None else before.merge(pixels.froc)
+                    before = curves.get((dataset, code))
+                    curves[dataset, code] = pixels.froc if before is None else before.merge(pixels.froc)
     return curves
 
 
 def mean_aupr_score(
-    place: ScoreKey, group: list[PhotographResult], whole: Mapping[Lesion, PooledCurve], bootstrap: Bootstrap
+    key: ScoreKey,
+    group: list[PhotographResult],
+    whole: Mapping[str, PooledCurve],
+    bootstrap: Bootstrap,
+    labels: LabelSet,
 ) -> Score:
-    """Mean of the types' pooled AUPR; undefined as soon as one of the four is."""
-    drawn = {lesion: ResampledCurves(group, lesion) for lesion in Lesion}
+    """Mean of the pooled AUPR over the lesion types; undefined if it is undefined for one of them."""
+    resampled = [ResampledCurves(group, code) for code in labels.codes]
 
     def mean_aupr(rows: np.ndarray) -> float:
-        return float(np.mean([drawn[lesion](rows).average_precision() for lesion in Lesion]))
+        return float(np.mean([curves(rows).average_precision() for curves in resampled]))
 
-    value = float(np.mean([whole[n].average_precision() if n in whole else np.nan for n in Lesion]))
+    of_types = [whole[code].average_precision() if code in whole else np.nan for code in labels.codes]
     interval = bootstrap.interval(mean_aupr, group, np.arange(len(group)))
-    return place.row("aupr_pooled", interval._replace(value=value), group, ABSENT)
+    return key.row("aupr_pooled", interval._replace(value=float(np.mean(of_types))), group, ABSENT)
 
 
-def _averaged(place: ScoreKey, name: str, group: list[PhotographResult], bootstrap: Bootstrap) -> Score:
-    """Mean of the types' means over photographs; undefined as soon as one of the four is."""
+def _averaged(key: ScoreKey, name: str, group: list[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> Score:
+    """Mean over the lesion types of their means over photographs; undefined if it is undefined for one of them."""
     score = PER_IMAGE[name]
-    values = np.array([[score(m.lesions[n]) if n in m.lesions else np.nan for n in Lesion] for m in group])
+    values = np.array(
+        [[score(m.lesions[code]) if code in m.lesions else np.nan for code in labels.codes] for m in group]
+    )
 
     def mean(drawn: np.ndarray) -> float:
         return float(np.mean([nan_mean(of_type) for of_type in drawn.T]))
 
-    return place.row(name, bootstrap.interval(mean, group, values), group, ABSENT)
+    return key.row(name, bootstrap.interval(mean, group, values), group, ABSENT)
 
 
 class ResampledCurves:
-    """The pooled counts of photographs drawn with replacement, on one coarse axis."""
+    """Sums the pixel counts of photographs that are drawn with replacement."""
 
-    def __init__(self, group: list[PhotographResult], lesion: Lesion) -> None:
-        curves = [m.lesions[lesion].counts if lesion in m.lesions else PooledCurve() for m in group]
+    def __init__(self, group: Sequence[PhotographResult], code: str) -> None:
+        """Bring the counts of all photographs onto one axis of probabilities.
+
+        Args:
+            group: photographs; those without annotation of the lesion type have no pixels.
+            code: of the lesion type.
+        """
+        curves = [m.lesions[code].counts if code in m.lesions else PooledCurve() for m in group]
         self._axis = _sum(curves, BOOTSTRAP_TOLERANCE).values
-        self._positives, self._negatives = (  # float64: products by BLAS
-            np.stack([self._placed(curve.values, counts(curve)) for curve in curves])
-            for counts in (lambda curve: curve.positives, lambda curve: curve.negatives)
-        )
+        # float64, because NumPy multiplies it by BLAS.
+        self._positives = np.stack([self._on_axis(curve.values, curve.positives) for curve in curves])
+        self._negatives = np.stack([self._on_axis(curve.values, curve.negatives) for curve in curves])
 
-    def _placed(self, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    def _on_axis(self, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return np.bincount(np.searchsorted(self._axis, values), weights=counts, minlength=self._axis.size)
 
     def __call__(self, rows: np.ndarray) -> PooledCurve:
-        """The counts of these photographs, given by their numbers in the group."""
+        """The counts of the photographs with these numbers."""
         times = np.bincount(rows, minlength=len(self._positives)).astype(np.float64)
         curve = PooledCurve()
         curve.values = self._axis

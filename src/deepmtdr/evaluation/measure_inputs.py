@@ -1,165 +1,182 @@
-"""What a thorough measurement adds: other images in the place of SR, and lesions laid back on the photograph.
+"""Predict one photograph on the bicubic image and the HR frame too, and score lesions on its original pixels.
 
-Whether super-resolution helps is not said by PSNR: the same network reads SR, the bicubic image and the HR frame, and
-its grades and lesions are scored side by side. What it sees on SR and not on HR was invented, and the other way lost.
+PSNR alone does not show whether super-resolution helps. The same network therefore predicts from SR, the bicubic image
+and the HR frame, and the predictions are compared. A lesion that is detected on SR but not on HR was hallucinated; one
+that is detected on HR but not on SR was missed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import label, maximum_filter
+from scipy.ndimage import maximum_filter
 
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DeepMTDRError
+from deepmtdr.evaluation.config import DEFAULT_CONFIG, EvaluationConfig
 from deepmtdr.evaluation.evidence import evidence_scores
 from deepmtdr.evaluation.measure import (
-    BICUBIC,
-    HR,
-    ORIGINAL,
-    SR,
-    Agreement,
     FramedPhotograph,
-    InputResult,
     LesionCurves,
-    LesionResult,
-    PhotographResult,
-    as_tensor,
     failed_result,
     lesion_result,
     load_into_frame,
     measure_in_frame,
     measure_prediction,
     predict_frame,
+    to_batch,
 )
-from deepmtdr.metrics import PooledCurve
+from deepmtdr.evaluation.photograph_result import Agreement, InputImage, InputResult, LesionResult, PhotographResult
+from deepmtdr.labels import LabelSet
+from deepmtdr.metrics import PooledCurve, label_components
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
 from deepmtdr.model.isr import bicubic
-from deepmtdr.photographs.decode import map_to_photograph
-from deepmtdr.terms import FRAME, LESION_THRESHOLD, Lesion
+from deepmtdr.photographs.geometry import map_to_photograph
+from deepmtdr.terms import FRAME, LESION_THRESHOLD
 
 MATCH_DISTANCE = 5 / FRAME
-"""Two lesions are one if no more than this share of the frame's side is between them: half of a microaneurysm of 125
-micrometres, in a field of view of 45 degrees (about 13 mm)."""
+"""Largest distance of two matching lesions, as a fraction of the frame's side: half the diameter of a microaneurysm of
+125 micrometres, in a field of view of 45 degrees (about 13 mm)."""
+
+LesionMaps = Float[np.ndarray, "l f f"]
 
 
 def measure_all_inputs(
     model: DeepMTDR,
     sample: Sample,
+    config: EvaluationConfig = DEFAULT_CONFIG,
     *,
     frame: int = FRAME,
-    as_lr: int | None = 256,
-    bf16: bool = False,
     temperature: float = 1.0,
-    removal: int = 0,
-) -> tuple[PhotographResult, Mapping[str, LesionCurves]]:
-    """Read one photograph as `measure` does, its bicubic image and HR frame beside it, and score the evidence.
+) -> tuple[PhotographResult, Mapping[InputImage, LesionCurves]]:
+    """Do what `measure` does, also for the bicubic image and the HR frame, and score the evidence.
 
     Args:
         model: the network, in evaluation mode.
         sample: the photograph and its labels.
-        frame: see `measure`.
-        as_lr: see `measure`.
-        bf16: see `measure`.
-        temperature: see `measure`.
-        removal: steps of deletion and insertion on annotated photographs, three readings each; 0: none.
+        config: `as_lr`, `scale`, `bf16`, `slow_metrics` and `removal_steps` are used.
+        frame: side of the network's HR frame, px.
+        temperature: see `Checkpoint.temperature`.
 
     Returns:
-        The measurements, and the fine pixel counts by reading (`SR`, `BICUBIC`, `HR`, `ORIGINAL`), as far as there is
-        an HR frame and an annotation.
+        The result, and the fine pixel counts by image. `BICUBIC` and `HR` are missing without an HR frame, and
+        `ORIGINAL` without annotation.
     """
     try:
-        seen = load_into_frame(sample, frame, as_lr)
-        annotated, seen = seen, seen if model.has_segmentation else seen.without_masks()
-        prediction = predict_frame(model, as_tensor(seen.lr), seen.scale, bf16, temperature)
-        # There is an HR frame, and the ISR subnet was not skipped.
-        others = {} if seen.hr is None or seen.scale == 1 else _read_others(model, seen, bf16, temperature)
+        annotated = load_into_frame(sample, config, frame)
+        framed = annotated if model.has_segmentation else annotated.without_masks()
+        prediction = predict_frame(model, to_batch(framed.lr), framed.scale, bf16=config.bf16, temperature=temperature)
+        others = _predict_other_images(model, framed, config, temperature)
     except (DeepMTDRError, OSError) as error:
         return failed_result(sample, error), {}
-    measured, curves = measure_in_frame(sample, seen, prediction)
-    beside, pools, maps = {}, {SR: curves}, {SR: _maps(prediction)}
-    for name, other in others.items():
-        probs, lesions, pools[name] = measure_prediction(other, seen)
-        beside[name], maps[name] = InputResult(probs if model.has_grading else (), lesions), _maps(other)
-    if seen.original is not None and seen.lesion_masks:
-        lesions, pools[ORIGINAL] = measure_on_original(maps[SR], seen)
-        beside[ORIGINAL] = InputResult((), lesions)
+    result, curves = measure_in_frame(model, sample, framed, prediction, slow_metrics=config.slow_metrics)
+    results, pools, maps = {}, {InputImage.SR: curves}, {InputImage.SR: _lesion_maps(prediction)}
+    for image, other in others.items():
+        probs, lesions, pools[image] = measure_prediction(other, framed, model.labels)
+        results[image], maps[image] = InputResult(probs if model.has_grading else (), lesions), _lesion_maps(other)
+    if framed.original is not None and framed.lesion_masks:
+        lesions, pools[InputImage.ORIGINAL] = measure_on_original(maps[InputImage.SR], framed, model.labels)
+        results[InputImage.ORIGINAL] = InputResult((), lesions)
     evidence = None
     if annotated.lesion_masks and model.has_grading:
-        how: dict[str, Any] = {"steps": removal, "bf16": bf16, "temperature": temperature}
-        evidence = evidence_scores(model, prediction.sr, annotated.lesion_masks, seen.inside, **how)
-    agreement = _agreement(maps, seen.inside) if model.has_segmentation else {}
-    measured = replace(measured, other_inputs=beside, agreement=agreement, evidence=evidence)
-    return measured if model.has_grading else replace(measured, probs=()), pools
+        evidence = evidence_scores(
+            model,
+            prediction.sr,
+            annotated.lesion_masks,
+            framed.inside,
+            steps=config.removal_steps,
+            bf16=config.bf16,
+            temperature=temperature,
+        )
+    agreement = _agreement(maps, framed.inside, model.labels) if model.has_segmentation else {}
+    return replace(result, other_inputs=results, agreement=agreement, evidence=evidence), pools
 
 
-def _read_others(model: DeepMTDR, seen: FramedPhotograph, bf16: bool, temperature: float) -> dict[str, Prediction]:
-    assert seen.hr is not None
-    images = {BICUBIC: bicubic(as_tensor(seen.lr), seen.scale).clamp(0, 1), HR: as_tensor(seen.hr)}
-    return {name: predict_frame(model, image, 1, bf16, temperature) for name, image in images.items()}
+def _predict_other_images(
+    model: DeepMTDR, framed: FramedPhotograph, config: EvaluationConfig, temperature: float
+) -> dict[InputImage, Prediction]:
+    """Predictions on the bicubic image and on HR; none without an HR frame, or if the ISR subnet was skipped."""
+    if framed.hr is None or framed.scale == 1:
+        return {}
+    images = {
+        InputImage.BICUBIC: bicubic(to_batch(framed.lr), framed.scale).clamp(0, 1),
+        InputImage.HR: to_batch(framed.hr),
+    }
+    return {
+        name: predict_frame(model, image, 1, bf16=config.bf16, temperature=temperature)
+        for name, image in images.items()
+    }
 
 
-def _maps(prediction: Prediction) -> Float[np.ndarray, "4 f f"]:
+def _lesion_maps(prediction: Prediction) -> LesionMaps:
     return prediction.lesions[0].float().clamp(0, 1).cpu().numpy()
 
 
 def measure_on_original(
-    maps: Float[np.ndarray, "4 f f"], seen: FramedPhotograph
-) -> tuple[dict[Lesion, LesionResult], LesionCurves]:
-    """Lay the lesions back on the photograph, and measure them there, pixel by pixel, against the masks as drawn.
+    maps: LesionMaps, framed: FramedPhotograph, labels: LabelSet
+) -> tuple[dict[str, LesionResult], LesionCurves]:
+    """Transform the lesion maps back to the photograph, and score them there against the masks as they were drawn.
 
     Args:
         maps: probabilities in the frame.
-        seen: the photograph in the frame, with its `original`.
+        framed: the photograph in the frame, with its `original`.
+        labels: lesion types in the order of the channels.
 
     Returns:
-        As `measure_prediction`; pixels outside the field of view do not count.
+        Scores and fine pixel counts by code. Pixels outside the field of view do not count.
     """
-    assert seen.original is not None
-    fov, (height, width), masks = seen.original
-    inside = map_to_photograph(seen.inside.astype(np.float32), fov, height, width) >= 0.5
+    assert framed.original is not None
+    fov, (height, width), masks = framed.original
+    inside = map_to_photograph(framed.inside.astype(np.float32), fov, height, width) >= 0.5
     lesions, curves = {}, {}
-    for lesion, mask in masks.items():
-        curves[lesion] = curve = PooledCurve()
-        curve.update(map_to_photograph(maps[lesion], fov, height, width).clip(0, 1), mask, inside)
-        lesions[lesion] = lesion_result(curve)
+    for code, mask in masks.items():
+        probability = map_to_photograph(maps[labels.channel(code)], fov, height, width).clip(0, 1)
+        curves[code] = curve = PooledCurve()
+        curve.update(probability, mask, inside)
+        lesions[code] = lesion_result(curve)
     return lesions, curves
 
 
 def _agreement(
-    maps: Mapping[str, Float[np.ndarray, "4 f f"]], inside: Bool[np.ndarray, "f f"]
-) -> dict[str, dict[Lesion, Agreement]]:
-    if HR not in maps:
+    maps: Mapping[InputImage, LesionMaps], inside: Bool[np.ndarray, "f f"], labels: LabelSet
+) -> dict[InputImage, dict[str, Agreement]]:
+    """Agreement of SR and of bicubic with HR for each lesion type; empty without HR."""
+    if InputImage.HR not in maps:
         return {}
+    on_hr = dict(zip(labels.codes, maps[InputImage.HR], strict=True))
     return {
-        name: {lesion: count_agreement(maps[name][lesion], maps[HR][lesion], inside) for lesion in Lesion}
-        for name in (SR, BICUBIC)
+        image: {
+            code: count_agreement(probability, on_hr[code], inside)
+            for code, probability in zip(labels.codes, maps[image], strict=True)
+        }
+        for image in (InputImage.SR, InputImage.BICUBIC)
     }
 
 
 def count_agreement(
     probability: Float[np.ndarray, "f f"], on_hr: Float[np.ndarray, "f f"], inside: Bool[np.ndarray, "f f"]
 ) -> Agreement:
-    """Count the lesions (8-connected, from `LESION_THRESHOLD` on) that an image and the HR frame do not share.
+    """Count the lesions that are detected on only one of two images.
+
+    A lesion is a connected component of the pixels with p >= `LESION_THRESHOLD`. Pixels that touch at a corner are
+    connected.
 
     Args:
-        probability: of one lesion type, seen on the image.
-        on_hr: of the same type, seen on HR.
+        probability: of one lesion type, on the image.
+        on_hr: of the same type, on the HR frame.
         inside: the field of view.
     """
     here, there = ((p >= LESION_THRESHOLD) & inside for p in (probability, on_hr))
-    (seen, invented), (known, lost) = _apart(here, there), _apart(there, here)
-    return Agreement(seen, invented, known, lost)
+    (detected, hallucinated), (detected_on_hr, missed) = _count_unmatched(here, there), _count_unmatched(there, here)
+    return Agreement(detected, hallucinated, detected_on_hr, missed)
 
 
-def _apart(lesions: Bool[np.ndarray, "f f"], others: Bool[np.ndarray, "f f"]) -> tuple[int, int]:
-    """How many lesions there are, and how many of them have none of the others near."""
+def _count_unmatched(lesions: Bool[np.ndarray, "f f"], others: Bool[np.ndarray, "f f"]) -> tuple[int, int]:
+    """The number of lesions, and of those without one of the others near them."""
     reach = 2 * max(round(MATCH_DISTANCE * lesions.shape[0]), 1) + 1
-    numbers, count = np.zeros(lesions.shape, np.int32), 0
-    count = int(label(lesions, np.ones((3, 3)), output=numbers))  # pyright: ignore[reportArgumentType]
+    numbers, count = label_components(lesions)
     near = np.unique(numbers[maximum_filter(others, reach) & lesions])
     return count, count - near.size

@@ -1,232 +1,216 @@
-"""Predict a split once, score the three tasks (Sec. V-B)."""
+"""Evaluate a checkpoint: predict each photograph once and score the three tasks (Sec. V-B)."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deepmtdr import __version__, checkpoint
 from deepmtdr.checkpoint import Checkpoint
-from deepmtdr.datasets.catalogue import read_datasets
 from deepmtdr.datasets.sample import Sample
-from deepmtdr.datasets.split import apply_split, read_split
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation.binary import BINARY_TASK, use_binary_labels
+from deepmtdr.evaluation.config import DEFAULT_CONFIG, NO_REPORT, EvaluationConfig, ReportConfig, SampleSelection
 from deepmtdr.evaluation.curves import lesion_curves
 from deepmtdr.evaluation.evidence_scores import region_scores
-from deepmtdr.evaluation.grading import by_grade_scores, confusion_matrices, grading_scores, operating_point_scores
+from deepmtdr.evaluation.grading import by_grade_scores, confusion_matrices, grade_task, grading_scores
 from deepmtdr.evaluation.input_scores import hallucination_scores, input_scores
-from deepmtdr.evaluation.lesions import PooledCurves, froc_curves, lesion_scores
-from deepmtdr.evaluation.measure import MIN_COVERAGE, ORIGINAL, SR, LesionCurves, PhotographResult, measure
+from deepmtdr.evaluation.lesions import CurveKey, PooledCurves, froc_curves, lesion_scores
+from deepmtdr.evaluation.measure import MIN_COVERAGE, LesionCurves, measure
 from deepmtdr.evaluation.measure_inputs import measure_all_inputs
+from deepmtdr.evaluation.operating_points import operating_point_scores
 from deepmtdr.evaluation.page import write_page
-from deepmtdr.evaluation.results import Evaluation, Table
-from deepmtdr.evaluation.scores import Bootstrap, Score
+from deepmtdr.evaluation.photograph_result import InputImage, PhotographResult
+from deepmtdr.evaluation.results import Evaluation
+from deepmtdr.evaluation.samples import load_samples, split_protocol
+from deepmtdr.evaluation.scores import Bootstrap, Score, ScoreTable
 from deepmtdr.evaluation.super_resolution import super_resolution_scores
 from deepmtdr.evaluation.worst_cases import make_thumbnails, worst_cases
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.metrics import PooledCurve
-from deepmtdr.photographs.geometry import choose_input_scale
 from deepmtdr.progress import Progress
-from deepmtdr.terms import FRAME, Lesion
 
-__all__ = ["Evaluation", "Table", "evaluate", "evaluate_folder", "load_samples"]
+SCORES_ON_ORIGINAL = frozenset({"aupr_pooled", "prevalence", "dice_pooled", "iou_pooled", "ap_per_image"})
+"""Lesion scores that are also computed on the pixels of the photograph."""
 
-ON_ORIGINAL = "lesions on the photograph"
-ORIGINAL_SCORES = ("aupr_pooled", "prevalence", "dice_pooled", "iou_pooled", "ap_per_image")
+Pools = dict[InputImage, dict[CurveKey, PooledCurve]]
+"""Fine pixel counts of all photographs, by image."""
 
 
 def evaluate(
     trained: Checkpoint,
     samples: Sequence[Sample],
+    config: EvaluationConfig = DEFAULT_CONFIG,
     *,
-    as_lr: int | None = 256,
-    bf16: bool = False,
-    thorough: bool = True,
-    removal: int = 0,
-    bootstrap: Bootstrap | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Read every photograph once, one at a time, and score the three tasks by data set.
+    """Predict every photograph once, one at a time, and score the three tasks for each data set.
 
     Args:
         trained: a loaded checkpoint.
-        samples: photographs with what is known of them; a label that is absent contributes nothing.
-        as_lr: size that each field of view is reduced to first (128, 256 or 512 px: x8, x4, x2); None: reading R19.
-        bf16: compute convolutions in bfloat16, two to three times as fast where the processor multiplies it.
-        thorough: read the bicubic image and the HR frame beside SR, and measure lesions on the photograph's own pixels
-            too, and hold the evidence against them: about three times as long.
-        removal: steps of deletion and insertion of the evidence on annotated photographs; each costs three readings.
-        bootstrap: how the intervals are made.
+        samples: photographs with their labels; a photograph contributes to the scores for which it has labels.
+        config: how photographs are measured.
         advance: called after each photograph.
 
     Returns:
-        The scores and every prediction. A photograph that cannot be read is among them, with its reason.
+        The scores and all results. A photograph that cannot be read is among the results, with the reason.
 
     Raises:
         DataError: if there is no photograph.
-        ValueError: if `as_lr` is none of these sizes.
+        InputSizeError: if `config.as_lr` is not a low-resolution size of the checkpoint's frame.
     """
     if not samples:
         raise DataError("no photograph to evaluate, expected at least one")
-    choose_input_scale(FRAME, as_lr)  # a wrong size is the caller's mistake, not the photograph's
+    config.fixed_lr_size(trained.recipe.data.frame)  # raises before the first photograph is read
     measured: list[PhotographResult] = []
-    pools: dict[str, dict[tuple[str, Lesion], PooledCurve]] = {}
-    way = {"frame": trained.recipe.data.frame, "as_lr": as_lr, "bf16": bf16, "temperature": trained.temperature}
+    pools: Pools = {}
     for sample in samples:
-        one, by_reading = _measure(trained, sample, thorough, removal, way)
-        measured.append(one)
-        for reading, curves in by_reading.items():
-            for lesion, curve in curves.items():
-                pools.setdefault(reading, {}).setdefault((sample.dataset, lesion), PooledCurve()).merge(curve)
+        result, curves_by_image = _measure(trained, sample, config)
+        measured.append(result)
+        _pool(pools, sample.dataset, curves_by_image)
         advance()
-    bootstrap = bootstrap or Bootstrap()
     measured = use_binary_labels(measured, samples)
-    return score_photographs(measured, pools, bootstrap, _protocol(trained, measured, as_lr, bf16, bootstrap))
+    protocol = _protocol(trained, measured, config)
+    return score_photographs(measured, pools, config.bootstrap, protocol, trained.model.labels)
 
 
 def _measure(
-    trained: Checkpoint, sample: Sample, thorough: bool, removal: int, way: Mapping[str, Any]
-) -> tuple[PhotographResult, Mapping[str, LesionCurves]]:
-    if thorough:
-        return measure_all_inputs(trained.model, sample, **way, removal=removal)
-    one, curves = measure(trained.model, sample, **way)
-    return one, {SR: curves}
+    trained: Checkpoint, sample: Sample, config: EvaluationConfig
+) -> tuple[PhotographResult, Mapping[InputImage, LesionCurves]]:
+    frame, temperature = trained.recipe.data.frame, trained.temperature
+    if config.thorough:
+        return measure_all_inputs(trained.model, sample, config, frame=frame, temperature=temperature)
+    result, curves = measure(trained.model, sample, config, frame=frame, temperature=temperature)
+    return result, {InputImage.SR: curves}
+
+
+def _pool(pools: Pools, dataset: str, curves_by_image: Mapping[InputImage, LesionCurves]) -> None:
+    """Add the pixel counts of one photograph."""
+    for image, curves in curves_by_image.items():
+        for code, curve in curves.items():
+            pools.setdefault(image, {}).setdefault((dataset, code), PooledCurve()).merge(curve)
 
 
 def score_photographs(
     measured: Sequence[PhotographResult],
-    pools: Mapping[str, PooledCurves],
+    pools: Mapping[InputImage, PooledCurves],
     bootstrap: Bootstrap,
     protocol: dict[str, Any],
+    labels: LabelSet = DIABETIC_RETINOPATHY,
 ) -> Evaluation:
-    """All tables of photographs that were measured.
+    """Compute all tables from measured photographs.
 
     Args:
         measured: the photographs.
-        pools: their pixels by reading (`measure.SR`, ...).
-        bootstrap: how the intervals are made.
+        pools: their fine pixel counts by image.
+        bootstrap: how intervals are computed.
         protocol: what was done.
+        labels: lesion types and grades.
     """
     return Evaluation(
+        labels=labels,
         protocol=protocol,
-        scores=_scores(measured, pools, bootstrap),
-        confusion=confusion_matrices(measured),
+        scores=_scores(measured, pools, bootstrap, labels),
+        confusion=confusion_matrices(measured, labels),
         results=list(measured),
-        curves=lesion_curves(pools.get(SR, {})),
+        curves=lesion_curves(pools.get(InputImage.SR, {})),
         froc=froc_curves(measured),
     )
 
 
 def _scores(
-    measured: Sequence[PhotographResult], pools: Mapping[str, PooledCurves], bootstrap: Bootstrap
+    measured: Sequence[PhotographResult],
+    pools: Mapping[InputImage, PooledCurves],
+    bootstrap: Bootstrap,
+    labels: LabelSet,
 ) -> list[Score]:
-    """Table after table: the paper's three tasks, each with what the field adds."""
-    original = [m.for_input(ORIGINAL) for m in measured]
+    """The scores of all tables: the paper's three tasks, each with further scores."""
+    sr, original = (pools.get(image, {}) for image in (InputImage.SR, InputImage.ORIGINAL))
+    on_original = [m.for_input(InputImage.ORIGINAL) for m in measured]
     return [
         *super_resolution_scores(measured, bootstrap),
-        *input_scores(measured, pools, bootstrap),
-        *hallucination_scores(measured, bootstrap),
-        *lesion_scores(measured, pools.get(SR, {}), bootstrap),
-        *lesion_scores(original, pools.get(ORIGINAL, {}), bootstrap, ON_ORIGINAL, ORIGINAL_SCORES.__contains__),
-        *region_scores(measured, bootstrap),
-        *grading_scores(measured, bootstrap),
-        *by_grade_scores(measured, bootstrap),
-        *operating_point_scores(measured, bootstrap),
+        *input_scores(measured, pools, bootstrap, labels),
+        *hallucination_scores(measured, bootstrap, labels),
+        *lesion_scores(measured, sr, bootstrap, labels),
+        *lesion_scores(
+            on_original,
+            original,
+            bootstrap,
+            labels,
+            ScoreTable.LESIONS_ON_ORIGINAL,
+            SCORES_ON_ORIGINAL.__contains__,
+        ),
+        *region_scores(measured, bootstrap, labels),
+        *grade_scores(measured, bootstrap, labels),
+    ]
+
+
+def grade_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:
+    """The scores of all tables about grades."""
+    return [
+        *grading_scores(measured, bootstrap, grade_task(labels)),
+        *by_grade_scores(measured, bootstrap, labels),
+        *operating_point_scores(measured, bootstrap, labels),
         *grading_scores(measured, bootstrap, BINARY_TASK),
     ]
 
 
 def evaluate_folder(
-    data: Path,
-    *,
+    selection: SampleSelection,
     weights: Path | None = None,
-    split: Path | None = None,
-    side: str = "test",
-    datasets: Sequence[str] = (),
-    as_lr: int | None = 256,
-    bf16: bool = False,
-    thorough: bool = True,
-    removal: int = 0,
-    bootstrap: Bootstrap | None = None,
-    out: Path | None = None,
-    pictures: bool = True,
-    parquet: bool = False,
+    *,
+    config: EvaluationConfig = DEFAULT_CONFIG,
+    report: ReportConfig = NO_REPORT,
 ) -> Evaluation:
-    """From paths to scores: what `deepmtdr evaluate` does, with a progress bar.
+    """Evaluate one checkpoint on photographs from a folder, with a progress bar: `deepmtdr evaluate`.
 
     Args:
-        data: folder that holds a folder for each data set, under its name.
-        weights: a checkpoint; None takes the shipped weights.
-        split: a split that was written down (training leaves `split.csv` beside its weights); None takes every
-            photograph of `datasets`.
-        side: of the split.
-        datasets: names of data sets; empty takes those of the split.
-        as_lr: see `evaluate`.
-        bf16: see `evaluate`.
-        thorough: see `evaluate`.
-        removal: see `evaluate`.
-        bootstrap: how the intervals are made.
-        out: folder for `evaluation.json`, `predictions.csv` and `report.html`; None writes nothing.
-        pictures: show the worst cases in the report; False for a report that goes where no photograph of a patient may.
-        parquet: write `predictions.parquet` too.
+        selection: the photographs.
+        weights: the checkpoint; None takes the shipped weights.
+        config: how photographs are measured.
+        report: what is written.
 
     Raises:
         CheckpointError: if the weights are missing or damaged.
-        DataError: if data sets and split do not belong together, or neither is named.
-        ValueError: if `as_lr` is no size that a scale leads from.
+        DataError: if the photographs cannot be selected, or a file cannot be written.
+        InputSizeError: if `config.as_lr` is not a low-resolution size of the checkpoint's frame.
     """
     trained = checkpoint.load(weights)
-    samples = load_samples(data, split, side, datasets)
-    way: dict[str, Any] = {"as_lr": as_lr, "bf16": bf16, "thorough": thorough, "removal": removal}
+    samples = load_samples(selection, trained.model.labels)
     with Progress("evaluate", len(samples)) as progress:
-        done = evaluate(trained, samples, **way, bootstrap=bootstrap, advance=progress.advance)
-    if split is not None:
-        digest = hashlib.sha256(split.read_bytes()).hexdigest()
-        done.protocol["split"] = {"side": side, "sha256": digest, "of_the_weights": digest == trained.card.get("data")}
-    if out is not None:
-        done.write(out, parquet=parquet)
-        if pictures:
-            done.thumbnails.update(make_thumbnails(samples, worst_cases(done.results)))
-        write_page(done, out)
+        done = evaluate(trained, samples, config, advance=progress.advance)
+    done = replace(done, protocol=done.protocol | split_protocol(selection, trained))
+    if report.out is not None:
+        done.write(report.out, parquet=report.parquet)
+        if report.pictures:
+            done = replace(done, thumbnails=make_thumbnails(samples, worst_cases(done.results)))
+        write_page(done, report.out)
     return done
 
 
-def load_samples(data: Path, split: Path | None, side: str = "test", datasets: Sequence[str] = ()) -> list[Sample]:
-    """The photographs of one side of a written split, or, without a split, of whole data sets.
-
-    Raises:
-        DataError: if neither split nor data sets are named, the split has no such side, or the two do not belong
-            together.
-    """
-    if split is None:
-        if not datasets:
-            raise DataError(f"{data}: neither a split nor the name of a data set was given, expected one of them")
-        return read_datasets({name: data / name for name in datasets})
-    table = read_split(split)
-    names = list(datasets) or sorted({name for name, _ in table})
-    sides = apply_split(read_datasets({name: data / name for name in names}), table)
-    if side not in sides:
-        raise DataError(f"{split}: no side {side!r}; it has {', '.join(sorted(sides))}")
-    return sides[side]
+def checkpoint_protocol(trained: Checkpoint, *, bf16: bool) -> dict[str, Any]:
+    """Protocol entries that identify the weights and how they were used."""
+    return {
+        "weights_sha256": trained.digest,
+        "precision": "bf16" if bf16 else "fp32",
+    }
 
 
-def _protocol(
-    trained: Checkpoint, measured: Sequence[PhotographResult], as_lr: int | None, bf16: bool, bootstrap: Bootstrap
-) -> dict[str, Any]:
-    """What somebody who wants the same numbers has to know."""
+def _protocol(trained: Checkpoint, measured: Sequence[PhotographResult], config: EvaluationConfig) -> dict[str, Any]:
+    """Everything that is needed to compute the same numbers again."""
+    frame = trained.recipe.data.frame
     return {
         "version": __version__,
         "weights": trained.card.get("weights", trained.recipe.name),
-        "weights_sha256": trained.digest,
-        "precision": "bf16" if bf16 else "fp32",
-        "frame": trained.recipe.data.frame,
-        "as_lr": as_lr,
+        **checkpoint_protocol(trained, bf16=config.bf16),
+        "frame": frame,
+        "as_lr": config.fixed_lr_size(frame),
         "temperature": trained.temperature,
         "photographs": len(measured),
         "failed": sum(bool(m.failure) for m in measured),
         "lesion_truth_coverage": MIN_COVERAGE,
         "dice_threshold": 0.5,
-        "bootstrap": {"unit": "patient", **bootstrap._asdict()},
+        "bootstrap": config.bootstrap.to_protocol(),
     }

@@ -1,47 +1,63 @@
-"""A score of a table, with its interval: what was measured on single photographs, brought together (Sec. V-B)."""
+"""A score in a table, with its confidence interval and the photographs behind it (Sec. V-B)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepmtdr.evaluation.measure import PhotographResult
+from deepmtdr.evaluation.photograph_result import PhotographResult
 from deepmtdr.metrics.intervals import Difference, Interval, bootstrap_difference, bootstrap_interval
 
 ALL = "all"
-"""The name of all data sets together."""
+"""The name that stands for all data sets together."""
+
+
+class ScoreTable(StrEnum):
+    """The tables of an evaluation."""
+
+    SUPER_RESOLUTION = "super-resolution"
+    BY_INPUT = "by input"
+    NOT_ON_HR = "lesions not on HR"
+    LESIONS = "lesions"
+    LESIONS_ON_ORIGINAL = "lesions on the photograph"
+    EVIDENCE = "evidence"
+    EVIDENCE_REMOVED = "evidence removed"
+    GRADING = "grading"
+    EACH_GRADE = "each grade"
+    OPERATING_POINTS = "operating points"
 
 
 class Score(NamedTuple):
-    """One number of a table, with its interval and what it was computed from."""
+    """One number of a table, with its interval."""
 
     task: str
-    """The table: `super-resolution`, `lesions`, `grading`, ..."""
+    """The table, a `ScoreTable`."""
     dataset: str
     subject: str
-    """What is scored: an image (`sr`, `bicubic`, `gain`), a lesion type (`MA` ... or `mean`), `grade`, ..."""
+    """What is scored: an image (`sr`, `bicubic`, `gain`), a lesion type (a code, or `mean`), `grade`, ..."""
     score: str
     value: float
-    """Nan: undefined, for the reason in `note`."""
+    """Nan if the score is undefined; `note` gives the reason."""
     low: float
     high: float
     photographs: int
     patients: int
     note: str = ""
-    """Why the value, or its interval, is undefined."""
+    """Why the value or its interval is undefined."""
 
 
 class Bootstrap(NamedTuple):
-    """How the intervals are made."""
+    """Settings of the bootstrap over patients that gives the confidence intervals."""
 
     resamples: int = 1000
     seed: int = 0
     level: float = 0.95
 
     def interval(self, score: Callable[..., float], group: Sequence[PhotographResult], *arrays: np.ndarray) -> Interval:
-        """The interval of a score, patients drawn whole."""
+        """The interval of a score of photographs; each array has one row per photograph."""
         return bootstrap_interval(score, patient_keys(group), *arrays, **self._asdict())
 
     def difference(
@@ -51,17 +67,24 @@ class Bootstrap(NamedTuple):
         a: Sequence[np.ndarray],
         b: Sequence[np.ndarray],
     ) -> Difference:
-        """The paired interval of score(*a) - score(*b), the same patients drawn for both."""
+        """The paired interval of score(*a) - score(*b); the same patients are drawn for both."""
         return bootstrap_difference(score, patient_keys(group), a, b, **self._asdict())
 
+    def to_protocol(self) -> dict[str, Any]:
+        """Entry in a protocol."""
+        return {"unit": "patient", **self._asdict()}
 
-NO_INTERVAL = "no interval: fewer than two patients, or undefined in more than a tenth of the resamples"
 
-EQUAL_IMAGES = "infinite: equal images have no noise"
+DEFAULT_BOOTSTRAP = Bootstrap()
+
+NO_INTERVAL_REASON = "fewer than two patients, or undefined in more than a tenth of the resamples"
+NO_INTERVAL = f"no interval: {NO_INTERVAL_REASON}"
+
+EQUAL_IMAGES = "infinite: the images are equal"
 
 
 def group_by_dataset(measured: Sequence[PhotographResult]) -> Iterator[tuple[str, list[PhotographResult]]]:
-    """The photographs of each data set, then all of them if there are several sets."""
+    """The photographs of each data set; then, if there are several, all of them as `ALL`."""
     names = sorted({m.dataset for m in measured})
     for name in names:
         yield name, [m for m in measured if m.dataset == name]
@@ -70,35 +93,34 @@ def group_by_dataset(measured: Sequence[PhotographResult]) -> Iterator[tuple[str
 
 
 def patient_keys(group: Iterable[PhotographResult]) -> list[tuple[str, str]]:
-    """The patient of each photograph."""
-    return [(m.dataset, m.patient) for m in group]  # two data sets may give two people the same number
+    """Data set and patient of each photograph: two data sets may use the same number for different patients."""
+    return [(m.dataset, m.patient) for m in group]
+
+
+def patient_count(group: Iterable[PhotographResult]) -> int:
+    """Number of patients."""
+    return len(set(patient_keys(group)))
 
 
 class ScoreKey(NamedTuple):
-    """Where in the tables a score stands."""
+    """Table, data set and subject of a score."""
 
-    task: str
+    task: ScoreTable
     dataset: str
     subject: str
 
     def row(
         self, name: str, interval: Interval, group: Sequence[PhotographResult], why: str, infinite: str = EQUAL_IMAGES
     ) -> Score:
-        """The score as a row.
+        """Build a score.
 
         Args:
             name: of the score.
             interval: its value and bounds.
-            group: the photographs that it was computed from.
-            why: the reason, should the value be undefined.
-            infinite: the reason, should it be infinite.
+            group: the photographs from which it was computed.
+            why: the note if the value is undefined.
+            infinite: the note if the value is infinite.
         """
         note = why if np.isnan(interval.value) else NO_INTERVAL if np.isnan(interval.low) else ""
         note = infinite if np.isinf(interval.value) else note
-        return Score(*self, name, *interval, len(group), len(set(patient_keys(group))), note)
-
-
-def nan_mean(values: np.ndarray) -> float:
-    """Mean of what is defined; nan if nothing is."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else float("nan")
+        return Score(*self, name, *interval, len(group), patient_count(group), note)

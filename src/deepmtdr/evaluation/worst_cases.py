@@ -1,4 +1,4 @@
-"""The photographs whose grade is furthest off, and small pictures of them."""
+"""The photographs with the worst predicted grades, and small pictures of them."""
 
 from __future__ import annotations
 
@@ -9,41 +9,35 @@ from PIL import Image
 
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DeepMTDRError
-from deepmtdr.evaluation.grading import GRADE_TASK
-from deepmtdr.evaluation.measure import PhotographResult
-from deepmtdr.photographs.decode import crop_to_frame, find_fov, read_photograph
-from deepmtdr.terms import Grade
+from deepmtdr.evaluation.photograph_result import PhotographResult
+from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 
 MAX_CASES = 10
 THUMBNAIL_SIDE = 160
-"""Of a picture, px."""
-
-
-def predicted_grade(measured: PhotographResult) -> Grade:
-    """The most probable grade, the lower one of equals."""
-    return max(Grade, key=lambda grade: measured.probs[grade])
+"""Side of a picture, px."""
 
 
 def worst_cases(measured: Iterable[PhotographResult], most: int = MAX_CASES) -> list[PhotographResult]:
-    """The photographs that are graded wrong: furthest off first, then the lowest probability of the true grade."""
-    wrong = [m for m in measured if GRADE_TASK.is_scored(m) and predicted_grade(m) != m.grade]
-    return sorted(wrong, key=_how_right)[:most]
+    """Photographs with a wrong grade: the largest error first, then the lowest probability of the true grade."""
+    wrong = [m for m in measured if m.grade is not None and m.predicted_grade not in (None, m.grade)]
+    return sorted(wrong, key=_rank)[:most]
 
 
-def _how_right(measured: PhotographResult) -> tuple[int, float]:
-    truth = measured.grade or 0
-    return -abs(predicted_grade(measured) - truth), measured.probs[truth]
+def _rank(measured: PhotographResult) -> tuple[int, float]:
+    truth, predicted = measured.grade or 0, measured.predicted_grade or 0
+    return -abs(predicted - truth), measured.probs[truth]
 
 
 def make_thumbnails(samples: Sequence[Sample], cases: Iterable[PhotographResult]) -> dict[tuple[str, str], bytes]:
-    """Read the photographs of a few cases again and make a small JPEG picture of each field of view.
+    """Read a few photographs again and make a small JPEG picture of each field of view.
 
     Args:
-        samples: among which the cases are found by data set and name.
-        cases: photographs that were read before; one that cannot be read any more has no picture.
+        samples: photographs that include the cases.
+        cases: photographs to be shown; one that can no longer be read has no picture.
 
     Returns:
-        Data set and name -> a JPEG file.
+        Data set and name -> JPEG file.
     """
     wanted = {(case.dataset, case.name) for case in cases}
     pictures = {}

@@ -18,15 +18,14 @@ from deepmtdr import training
 from deepmtdr.baselines.vgg16 import VGG16
 from deepmtdr.datasets.catalogue import read_datasets
 from deepmtdr.errors import DataError, DeepMTDRError, RecipeError, TrainingStopped
-from deepmtdr.evaluation import Table, evaluate_folder
+from deepmtdr.evaluation import EvaluationConfig, ReportConfig, SampleSelection, evaluate_folder
 from deepmtdr.evaluation.lesions import MEAN
-from deepmtdr.evaluation.results import write_json
 from deepmtdr.evaluation.scores import ALL
-from deepmtdr.files import write_atomically
+from deepmtdr.files import write_atomically, write_json
 from deepmtdr.recipe import STAGES, Recipe, Stage, recipe_differences, to_dict
-from deepmtdr.rendering.html import table_markdown
+from deepmtdr.rendering.html import Table, table_markdown
 from deepmtdr.systems import MULTI_TASK_SYSTEMS, SYSTEMS, PartNames, build_system, default_part_names
-from deepmtdr.terms import FRAME, SCALES, Lesion
+from deepmtdr.terms import SCALES, Lesion
 from deepmtdr.training.optimiser import has_trainable_parameters
 from deepmtdr.training.state import RESUME_FILE
 
@@ -184,14 +183,10 @@ def _train_and_score(recipe: Recipe, data: Path, folder: Path, cache: Path, scal
         training.run(recipe, data, folder, resume=(folder / RESUME_FILE).exists(), cache=cache)
     if not (folder / "evaluation.json").exists():
         evaluate_folder(
-            data,
-            weights=folder / "weights.safetensors",
-            split=folder / "split.csv",
-            out=folder,
-            as_lr=FRAME // scale,
-            bf16=recipe.precision == "bf16",
-            thorough=False,
-            pictures=False,
+            SampleSelection(data=data, split_file=folder / "split.csv"),
+            folder / "weights.safetensors",
+            config=EvaluationConfig(scale=scale, bf16=recipe.precision == "bf16", thorough=False),
+            report=ReportConfig(out=folder, pictures=False),
         )
 
 

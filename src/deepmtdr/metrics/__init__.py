@@ -1,13 +1,13 @@
-"""The scores of Sec. V-B and the field's, one file per question: NumPy in, a float out.
+"""Scores of grades, lesions, images and evidence (Sec. V-B): NumPy arrays in, a float out.
 
-A score that is undefined for what it is given (no positive case, one single class, an empty mask) is nan, for the
-reason its docstring names, never a silent 0. Input that makes no sense (nan, a label out of range) raises ValueError.
+A score is nan where it is undefined, such as without a positive case; its docstring gives the conditions. Input that
+makes no sense, such as nan or a class out of range, raises ValueError.
 """
 
 from __future__ import annotations
 
 from deepmtdr.metrics.evidence import area_under_curve, evidence_auc, pointing_chance, pointing_game
-from deepmtdr.metrics.froc import FALSE_POSITIVES_PER_IMAGE, FrocCounts, count_froc
+from deepmtdr.metrics.froc import FALSE_POSITIVES_PER_IMAGE, FrocCounts, count_froc, label_components
 from deepmtdr.metrics.grading import (
     PrecisionRecallF1,
     SensitivitySpecificity,
@@ -43,6 +43,7 @@ __all__ = [
     "kappa",
     "kappa_linear",
     "kappa_quadratic",
+    "label_components",
     "mean_ssim",
     "ms_ssim",
     "pointing_chance",

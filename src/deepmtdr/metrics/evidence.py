@@ -1,4 +1,4 @@
-"""Where evidence lies, and what rests on it: AUC by region (Finding 3), pointing game, area under a removal curve."""
+"""Scores of evidence maps: AUC by region (Finding 3), pointing game, area under a removal curve."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ Map = Float[np.ndarray, "h w"]
 Mask = Bool[np.ndarray, "h w"]
 
 POINTING_TOLERANCE = 15.0
-"""Pixels. The margin of Zhang et al. 2016 by TorchRay's account, on everyday photographs about half as wide as the
-frame of 1024 px; here it is 1.5 % of the field of view."""
+"""The margin of Zhang et al. 2016 according to TorchRay, px. Their photographs are about half as wide as the frame of
+1024 px; here it is 1.5 % of the field of view."""
 
 
 def evidence_auc(evidence: Map, region: Mask, inside: Mask) -> float:
-    """AUC of the evidence as a score for "this pixel lies in the region", Fig. 4 (c).
+    """Area under the ROC curve of the evidence as a score for "this pixel lies in the region", Fig. 4 (c).
 
-    The others are all other pixels of the field of view, those of another lesion type among them. The background is a
-    region like any other, everything inside that is no lesion: its AUC and that of all lesions together add to 1.
+    The negative pixels are all others of the field of view, also those of another lesion type. The background, which
+    is every pixel without a lesion, is a region too: its AUC and the AUC of all lesions together add to 1.
 
     Args:
-        evidence: of the grade, higher is more.
+        evidence: of the grade; higher is more.
         region: an annotated lesion type, all lesions, or the background.
-        inside: the field of view; nothing else counts.
+        inside: the field of view; other pixels do not count.
 
     Returns:
-        In [0, 1]; one half for evidence that knows nothing or is the same everywhere. Nan if the region has no pixel
-        inside, or all.
+        In [0, 1]; one half for evidence that is random or constant. Nan if the region has no pixel inside, or all.
 
     Raises:
         ValueError: if the shapes differ, or evidence inside is nan.
@@ -39,20 +38,19 @@ def evidence_auc(evidence: Map, region: Mask, inside: Mask) -> float:
 
 
 def pointing_game(evidence: Map, region: Mask, inside: Mask, tolerance: float = POINTING_TOLERANCE) -> float:
-    """Whether the evidence, at its highest, points at the region (Zhang et al. 2016).
+    """Whether the maximum of the evidence lies in the region (Zhang et al. 2016).
 
-    Where several pixels share the maximum, all of them must hit: evidence that is the same everywhere points at
-    nothing in particular, and no order of pixels decides. Evidence that is nowhere above 0 misses: were it left out,
-    showing nothing would be the way to never be wrong.
+    If several pixels share the maximum, all of them must hit; so constant evidence misses, and the order of the pixels
+    does not matter. Evidence that is nowhere above 0 is a miss too; otherwise an empty map would never be wrong.
 
     Args:
-        evidence: of the grade, 0 for none.
+        evidence: of the grade; 0 is none.
         region: an annotated lesion type, or all lesions.
-        inside: the field of view; a maximum outside does not count, nor does a region outside.
-        tolerance: distance from the region, in pixels, that still hits; 0 asks for a pixel of the region itself.
+        inside: the field of view; evidence and region outside it do not count.
+        tolerance: largest distance from the region that is a hit, px; 0 requires a pixel of the region.
 
     Returns:
-        1 for a hit, 0 for a miss; nan if the region has no pixel inside: there is nothing to point at.
+        1 for a hit, 0 for a miss; nan if the region has no pixel inside.
 
     Raises:
         ValueError: if the shapes differ, or evidence inside is nan.
@@ -67,15 +65,14 @@ def pointing_game(evidence: Map, region: Mask, inside: Mask, tolerance: float = 
 
 
 def pointing_chance(region: Mask, inside: Mask, tolerance: float = POINTING_TOLERANCE) -> float:
-    """How often a pixel of the field of view drawn at random would hit in `pointing_game`.
+    """Probability that a random pixel of the field of view is a hit in `pointing_game`.
 
-    Lesions that lie scattered are hit by chance far more often than one of their area: a rate of hits means little
-    without this one beside it.
+    Compare hit rates with it: many scattered lesions are hit by chance far more often than one of the same area.
 
     Args:
         region: as in `pointing_game`.
         inside: the field of view.
-        tolerance: in pixels.
+        tolerance: as in `pointing_game`.
 
     Returns:
         In [0, 1]; nan if the region has no pixel inside.
@@ -90,24 +87,24 @@ def pointing_chance(region: Mask, inside: Mask, tolerance: float = POINTING_TOLE
 
 
 def area_under_curve(curve: Float[np.ndarray, " n"]) -> float:
-    """Area under a deletion or an insertion curve (Petsiuk et al. 2018), by trapezia.
+    """Area under a deletion or an insertion curve (Petsiuk et al. 2018), by the trapezoidal rule.
 
     Args:
-        curve: the probability after equal shares of the pixels, from none to all of them.
+        curve: the probability after equal fractions of the pixels, from none to all of them.
 
     Returns:
-        In [0, 1]: the mean probability on the way. Deletion should be low, insertion high.
+        In [0, 1]: the mean probability along the curve. Deletion should be low, insertion high.
 
     Raises:
         ValueError: if there are fewer than two points.
     """
     if curve.size < 2:
-        raise ValueError(f"a curve of {curve.size} points, expected at least 2: no pixel and all of them")
+        raise ValueError(f"a curve of {curve.size} points, expected at least 2: for no pixel and for all pixels")
     return float(np.trapezoid(curve, dx=1 / (curve.size - 1)))
 
 
 def _near(region: Mask, tolerance: float) -> Mask:
-    """Pixels at most so far, centre to centre, from one of the region, which has at least one."""
+    """Pixels whose centre is within the tolerance of a pixel of the region; the region must not be empty."""
     return np.asarray(distance_transform_edt(~region)) <= tolerance
 
 

@@ -1,6 +1,7 @@
-"""How many lesions are found at how many false alarms: the FROC of microaneurysms (the field's, beside Sec. V-B).
+"""FROC: the fraction of lesions that are found at a number of false alarms per image.
 
-A microaneurysm is a few pixels wide. Pixel scores weigh it by its area; here each one counts alike.
+Pixel scores weight a lesion by its area. Here each lesion counts the same, which matters for microaneurysms: they are
+a few pixels wide. FROC is not part of the paper.
 """
 
 from __future__ import annotations
@@ -12,33 +13,33 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import label
 
 FROC_THRESHOLDS: Float[np.ndarray, " t"] = 1 / (1 + np.exp(-np.arange(-8, 8.5, 0.5)))
-"""33 probabilities from 0.0003 to 0.9997, even steps of the logit: networks crowd theirs at both ends."""
+"""33 probabilities from 0.0003 to 0.9997 in even steps of the logit, because most probabilities are near 0 or 1."""
 
 FALSE_POSITIVES_PER_IMAGE = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
-"""Where sensitivity is read (Niemeijer et al. 2010)."""
+"""False alarms per image at which the sensitivity is reported (Niemeijer et al. 2010)."""
 
 MIN_OVERLAP = 0.2
-"""sigma of Zhang et al. 2014."""
+"""Smallest fraction of a right detection that is annotated; sigma of Zhang et al. 2014."""
 
 
 class FrocCounts(NamedTuple):
-    """Lesions found and false alarms at each threshold, of one image or of several that were merged."""
+    """Number of lesions found and of false alarms at each threshold, in one image or in several merged ones."""
 
     thresholds: Float[np.ndarray, " t"]
     """Ascending."""
     true_positives: Int[np.ndarray, " t"]
-    """True lesions that were found."""
+    """Annotated lesions that are found."""
     false_positives: Int[np.ndarray, " t"]
-    """Detections that are no lesion."""
+    """Detections that are not a lesion."""
     lesions: int
-    """True lesions there are."""
+    """All annotated lesions."""
     images: int = 1
 
     def merge(self, other: FrocCounts) -> FrocCounts:
-        """The counts of both.
+        """Add the counts of other images.
 
         Raises:
-            ValueError: if they were counted at different thresholds.
+            ValueError: if their thresholds differ.
         """
         if not np.array_equal(self.thresholds, other.thresholds):
             raise ValueError(f"counts at {self.thresholds} and at {other.thresholds}, expected the same thresholds")
@@ -46,16 +47,16 @@ class FrocCounts(NamedTuple):
         return FrocCounts(self.thresholds, hits, alarms, self.lesions + other.lesions, self.images + other.images)
 
     def sensitivity_at(self, alarms_per_image: float) -> float:
-        """The fraction of lesions found at so many false alarms per image.
+        """Fraction of the lesions that are found at a number of false alarms per image.
 
-        Of all thresholds with at most that many the best counts, and between two of them sensitivity is a line. The
-        curve starts at a threshold that finds nothing, (0, 0), and goes on level beyond its last false alarm.
+        It is read from the best thresholds: for each number of false alarms, the highest sensitivity at no more false
+        alarms, with straight lines in between. The curve starts at (0, 0) and is level after its last point.
 
         Args:
             alarms_per_image: false alarms, mean over the images; at least 0.
 
         Returns:
-            In [0, 1]; nan if no image has a lesion: there is nothing to find.
+            In [0, 1]; nan if no image has a lesion.
         """
         if not self.lesions:
             return float("nan")
@@ -65,7 +66,7 @@ class FrocCounts(NamedTuple):
         )
         order = np.lexsort((found, alarms))
         alarms, best = alarms[order], np.maximum.accumulate(found[order])
-        last = np.append(np.diff(alarms) > 0, True)  # of equally many alarms, the most that was found
+        last = np.append(np.diff(alarms) > 0, True)  # among equal numbers of alarms, the highest sensitivity
         return float(np.interp(alarms_per_image, alarms[last], best[last]))
 
     def cpm(self) -> float:
@@ -84,27 +85,26 @@ def count_froc(
     thresholds: Float[np.ndarray, " t"] = FROC_THRESHOLDS,
     overlap: float = MIN_OVERLAP,
 ) -> FrocCounts:
-    """Count what one image adds to an FROC curve; `FrocCounts.merge` adds images.
+    """Count lesions found and false alarms in one image; `FrocCounts.merge` adds the counts of images.
 
-    A true lesion is a connected component of the annotation, a detection one of the pixels with `p >= threshold`; both
-    by eight neighbours. A detection is right if more than `overlap` of its pixels are annotated, else it is a false
-    alarm. A lesion is found if it shares a pixel with a right detection: one detection may find several lesions,
-    several on one lesion find it once, and none of them is an alarm.
+    A true lesion is a connected component of the annotation. A detection is a connected component of the pixels with
+    `p >= threshold`. Pixels that touch at a corner are connected. A detection is right if more than `overlap` of its
+    pixels are annotated; otherwise it is a false alarm. A lesion is found if it shares a pixel with a right detection.
+    One detection can find several lesions; several right detections on one lesion find it once.
 
-    The fraction is that of Zhang et al. 2014, from the makers of E-ophtha, for lesions annotated as areas; they count
-    pixels by it (their text was not at hand), here lesions are counted. The ROC challenge (Niemeijer et al. 2010) asks
-    for a point within a lesion's radius, and masks have neither. A mere touch (`overlap=0`) would reward a map that is
-    one single blob: it touches every lesion, and raises no alarm.
+    The rule is adapted from Zhang et al. 2014, the makers of E-ophtha, who apply the fraction to pixels (their text
+    was not available to us). The ROC challenge (Niemeijer et al. 2010) requires a point within a lesion's radius, but
+    masks have neither. With `overlap=0`, one single blob over the whole image would find every lesion without an alarm.
 
     Args:
         probability: of the lesion, in [0, 1].
-        truth: True where the lesion is.
-        mask: pixels that count (the field of view), lesions and detections alike; None counts all.
+        truth: True where the lesion is annotated.
+        mask: the pixels that count (the field of view); None counts all.
         thresholds: ascending, above 0, the same for all images.
         overlap: sigma, in [0, 1).
 
     Returns:
-        The counts of one image, two numbers per threshold.
+        The counts of this image.
 
     Raises:
         ValueError: if a probability that counts is nan or outside [0, 1], or the thresholds are not ascending.
@@ -114,8 +114,8 @@ def count_froc(
     if p.size and not (p.min() >= 0 and p.max() <= 1):  # nan fails it too
         raise ValueError(f"probabilities from {p.min()} to {p.max()}, expected numbers in [0, 1]")
     if not (np.diff(thresholds, prepend=0) > 0).all():
-        raise ValueError(f"thresholds {thresholds}, expected ascending ones above 0")
-    lesion, number = _components(truth & counts)
+        raise ValueError(f"thresholds {thresholds}, expected ascending numbers above 0")
+    lesion, number = label_components(truth & counts)
     inside = np.where(counts, probability, 0)
     found = np.array([_hits_and_alarms(inside >= t, lesion, overlap) for t in thresholds], dtype=np.int64)
     hits, alarms = found.reshape(-1, 2).T
@@ -123,20 +123,21 @@ def count_froc(
 
 
 def _hits_and_alarms(detected: Bool[np.ndarray, "h w"], lesion: Int[np.ndarray, "h w"], overlap: float) -> list[int]:
-    """Lesions found and false alarms at one threshold; `lesion` numbers the true ones."""
-    detection, number = _components(detected)
+    """Lesions found and false alarms at one threshold; `lesion` has the numbers of the annotated lesions."""
+    detection, number = label_components(detected)
     annotated = lesion > 0
     size = np.bincount(detection[detected], minlength=number + 1)
     shared = np.bincount(detection[annotated], minlength=number + 1)
     right = shared > overlap * size
-    right[0] = False  # the background is no detection
+    right[0] = False  # 0 is the background, not a detection
     return [np.unique(lesion[annotated][right[detection[annotated]]]).size, number - int(right.sum())]
 
 
-def _components(pixels: Bool[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, "h w"], int]:
-    """Pixels numbered from 1 by the connected component they are in, 0 for none, and how many components there are.
+def label_components(pixels: Bool[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, "h w"], int]:
+    """Number the connected components of a mask; pixels that touch at a corner are connected.
 
-    Pixels that touch at a corner belong together.
+    Returns:
+        For each pixel the number of its component, from 1, or 0 outside the mask; and the number of components.
     """
     numbers = np.zeros(pixels.shape, dtype=np.int32)
     return numbers, int(label(pixels, np.ones((3, 3)), output=numbers))  # pyright: ignore[reportArgumentType]

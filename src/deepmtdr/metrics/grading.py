@@ -1,4 +1,7 @@
-"""How often the grade is right, and how far off it is: accuracy to weighted kappa (Sec. V-B, reading R14)."""
+"""Scores of predicted grades: confusion matrix, accuracy, precision, recall, F1, kappas (Sec. V-B, interpretation R14).
+
+Classes are whole numbers from 0. The number of classes is an argument only where the arrays do not determine it.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,23 @@ import numpy as np
 from jaxtyping import Float, Int
 
 Labels = Int[np.ndarray, " n"]
-NUM_GRADES = 5
-"""Grades 0 to 4; every function takes another number of classes, 2 for negative and positive."""
 
 
-def confusion_matrix(predicted: Labels, truth: Labels, classes: int = NUM_GRADES) -> Int[np.ndarray, "k k"]:
-    """Photographs counted by true class (row) and predicted class (column).
+def confusion_matrix(predicted: Labels, truth: Labels, classes: int | None = None) -> Int[np.ndarray, "k k"]:
+    """Number of photographs by true class (row) and predicted class (column).
+
+    Args:
+        predicted: predicted classes.
+        truth: true classes.
+        classes: number of classes; None takes one more than the highest class in the two arrays.
 
     Raises:
-        ValueError: if there are not as many predictions as truths, or a label lies outside 0 ... classes - 1.
+        ValueError: if the arrays have different lengths, or a class is outside 0 ... classes - 1.
     """
     if predicted.shape != truth.shape:
-        raise ValueError(f"{predicted.size} predicted classes for {truth.size} true ones, expected as many")
+        raise ValueError(f"{predicted.size} predicted classes for {truth.size} true ones, expected equal numbers")
+    if classes is None:
+        classes = max((int(labels.max()) for labels in (predicted, truth) if labels.size), default=0) + 1
     for name, labels in (("predicted", predicted), ("true", truth)):
         if labels.size and not (labels.min() >= 0 and labels.max() < classes):
             raise ValueError(f"{name} classes {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
@@ -28,12 +36,12 @@ def confusion_matrix(predicted: Labels, truth: Labels, classes: int = NUM_GRADES
 
 
 def accuracy(predicted: Labels, truth: Labels) -> float:
-    """Fraction of photographs whose class is right; nan without photographs."""
+    """Fraction of photographs whose predicted class is right; nan without photographs."""
     return float((predicted == truth).mean()) if truth.size else float("nan")
 
 
 class PrecisionRecallF1(NamedTuple):
-    """Three scores of one averaging."""
+    """Precision, recall and F1, averaged over the classes."""
 
     precision: float
     recall: float
@@ -41,18 +49,19 @@ class PrecisionRecallF1(NamedTuple):
 
 
 def precision_recall_f1(
-    predicted: Labels, truth: Labels, average: Literal["weighted", "macro"] = "weighted", classes: int = NUM_GRADES
+    predicted: Labels, truth: Labels, average: Literal["weighted", "macro"] = "weighted", classes: int | None = None
 ) -> PrecisionRecallF1:
     """Precision, recall and F1 averaged over the classes that occur in the truth.
 
-    A class that is never predicted enters the average with precision 0, as in scikit-learn: nothing of it was found,
-    and its F1 is truly 0. A class that never occurs in the truth has no recall and stays out of the average.
+    A class that is never predicted has precision 0 and F1 0, as in scikit-learn. A class that never occurs in the truth
+    has no recall and is left out.
 
     Args:
-        predicted: classes predicted.
+        predicted: predicted classes.
         truth: true classes.
-        average: "weighted" by the photographs of each class (the paper's tables), or "macro", each class alike.
-        classes: number of classes.
+        average: "weighted" by the number of photographs of each class (the paper's tables), or "macro", with equal
+            weights.
+        classes: as in `confusion_matrix`.
 
     Returns:
         In [0, 1]; all nan without photographs.
@@ -69,23 +78,23 @@ def precision_recall_f1(
 
 
 class SensitivitySpecificity(NamedTuple):
-    """Two scores of each class, taken against all others."""
+    """Sensitivity and specificity of each class against all others."""
 
     sensitivity: Float[np.ndarray, " k"]
     specificity: Float[np.ndarray, " k"]
 
 
-def sensitivity_specificity(predicted: Labels, truth: Labels, classes: int = NUM_GRADES) -> SensitivitySpecificity:
-    """How many photographs of each class are given it, and how many of the others are not.
+def sensitivity_specificity(predicted: Labels, truth: Labels, classes: int | None = None) -> SensitivitySpecificity:
+    """For each class, the fraction of its photographs that are predicted as it, and of the others that are not.
 
     Args:
-        predicted: classes predicted.
+        predicted: predicted classes.
         truth: true classes.
-        classes: number of classes.
+        classes: as in `confusion_matrix`.
 
     Returns:
-        In [0, 1], one entry per class. Sensitivity is nan for a class that never occurs in the truth, specificity for
-        one that is all of the truth; both are nan throughout without photographs.
+        In [0, 1], one entry per class. Sensitivity is nan for a class without photographs, specificity if all
+        photographs belong to the class.
 
     Raises:
         ValueError: where `confusion_matrix` does.
@@ -97,35 +106,41 @@ def sensitivity_specificity(predicted: Labels, truth: Labels, classes: int = NUM
 
 
 def _share(part: Int[np.ndarray, " k"], whole: Int[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
-    """Part / whole; nan where there is no whole."""
+    """Part / whole; nan where the whole is 0."""
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
-def kappa(predicted: Labels, truth: Labels, classes: int = NUM_GRADES) -> float:
-    """Cohen's kappa, unweighted: any two grades differ alike; nan where `kappa_quadratic` is."""
+def kappa(predicted: Labels, truth: Labels, classes: int | None = None) -> float:
+    """Cohen's kappa, unweighted: every error counts the same; nan where `kappa_quadratic` is nan."""
     return _kappa(predicted, truth, classes, power=0)
 
 
-def kappa_linear(predicted: Labels, truth: Labels, classes: int = NUM_GRADES) -> float:
-    """Cohen's kappa, disagreement weighted by |i - j|; nan where `kappa_quadratic` is."""
+def kappa_linear(predicted: Labels, truth: Labels, classes: int | None = None) -> float:
+    """Cohen's kappa with errors weighted by |i - j|; nan where `kappa_quadratic` is nan."""
     return _kappa(predicted, truth, classes, power=1)
 
 
-def kappa_quadratic(predicted: Labels, truth: Labels, classes: int = NUM_GRADES) -> float:
-    """Cohen's kappa, disagreement weighted by (i - j)^2: the kappa of Table I (reading R14).
+def kappa_quadratic(predicted: Labels, truth: Labels, classes: int | None = None) -> float:
+    """Cohen's kappa with errors weighted by (i - j)^2: the kappa of Table I (interpretation R14).
+
+    Args:
+        predicted: predicted classes.
+        truth: true classes.
+        classes: as in `confusion_matrix`; it has no influence on the value.
 
     Returns:
-        1 - observed / chance disagreement: 1 if all is right, 0 at chance. Nan without photographs, or if truth and
-        predictions are one single class: chance cannot disagree then.
+        1 - observed / chance disagreement: 1 if all predictions are right, 0 at chance. Nan without photographs, and if
+        all classes, true and predicted, are the same, because then there is no chance disagreement.
     """
     return _kappa(predicted, truth, classes, power=2)
 
 
-def _kappa(predicted: Labels, truth: Labels, classes: int, power: int) -> float:
-    """Cohen's kappa with disagreement |i - j|^power; power 0 counts any difference as 1."""
+def _kappa(predicted: Labels, truth: Labels, classes: int | None, power: int) -> float:
+    """Cohen's kappa with errors weighted by |i - j|^power; power 0 weights every error by 1."""
     observed = confusion_matrix(predicted, truth, classes)
     chance = np.outer(observed.sum(axis=1), observed.sum(axis=0)) / max(truth.size, 1)
-    distance = np.abs(np.subtract.outer(np.arange(classes), np.arange(classes)))
+    grades = np.arange(len(observed))
+    distance = np.abs(np.subtract.outer(grades, grades))
     weights = (distance > 0) * distance**power
     disagreement = float((weights * chance).sum())
     return 1 - float((weights * observed).sum()) / disagreement if disagreement > 0 else float("nan")

@@ -1,4 +1,4 @@
-"""How near a super-resolved image is to the truth: PSNR and SSIM (Sec. V-B, reading R16), multi-scale SSIM."""
+"""Similarity of a super-resolved image to the original: PSNR, SSIM, multi-scale SSIM (Sec. V-B, R16)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def psnr(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
     """Peak signal-to-noise ratio, 10 log10(1 / MSE) over RGB.
 
     Args:
-        sr: the image judged, RGB in [0, 1].
-        hr: the truth, RGB in [0, 1].
-        mask: pixels that count (the field of view); None counts all, black border included, as the paper does.
+        sr: the super-resolved image, RGB in [0, 1].
+        hr: the original, RGB in [0, 1].
+        mask: the pixels that count (the field of view); None counts all with the black border, as in the paper.
 
     Returns:
-        Decibel; infinite for equal images; nan if the mask is empty.
+        In decibels; infinite for equal images, nan if the mask is empty.
     """
     error = np.square(sr.astype(np.float64) - hr)
     chosen = error if mask is None else error[mask]
@@ -33,9 +33,9 @@ def ssim(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
     """Structural similarity (Wang et al. 2004), the mean of `ssim_map`.
 
     Args:
-        sr: the image judged, RGB in [0, 1].
-        hr: the truth, RGB in [0, 1].
-        mask: pixels whose window counts; None counts all. Windows that reach over the image border never count.
+        sr: the super-resolved image, RGB in [0, 1].
+        hr: the original, RGB in [0, 1].
+        mask: the pixels whose window counts; None counts all. Windows that cross the image border never count.
 
     Returns:
         At most 1; nan if no window counts.
@@ -44,7 +44,7 @@ def ssim(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
 
 
 def mean_ssim(windows: Float[np.ndarray, "h w"], mask: Mask | None = None) -> float:
-    """`ssim` from a map that was made before: one map serves several masks."""
+    """`ssim` from a `ssim_map`, which can be used with several masks."""
     counted = np.zeros(windows.shape, dtype=bool)
     counted[WINDOW_RADIUS:-WINDOW_RADIUS, WINDOW_RADIUS:-WINDOW_RADIUS] = (
         True if mask is None else mask[WINDOW_RADIUS:-WINDOW_RADIUS, WINDOW_RADIUS:-WINDOW_RADIUS]
@@ -61,36 +61,36 @@ WINDOW_RADIUS = 5
 """An 11x11 window."""
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Exponents of `ms_ssim` from the finest scale to the coarsest, as Wang et al. 2003 found them on observers."""
+"""Exponents of `ms_ssim` from the finest scale to the coarsest, which Wang et al. 2003 measured on observers."""
 
 MS_SSIM_MIN_SIDE = (2 * WINDOW_RADIUS + 1) * 2 ** (len(SCALE_WEIGHTS) - 1)
-"""The shortest side of an image whose coarsest scale still holds a window, px."""
+"""Shortest side of an image for `ms_ssim`, px: one window fits at the coarsest scale."""
 
 
 def ms_ssim(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
     """Multi-scale structural similarity (Wang et al. 2003): five scales, each half of the one before.
 
-    Contrast and structure are averaged over the windows of each of the first four scales, all of SSIM over those of the
-    last; the score is their product, each to the power of `SCALE_WEIGHTS`. It is computed on R, G and B and averaged.
-    The window is that of `ssim_map`; an image is halved by the mean of 2x2 pixels, an odd last row or column dropped.
+    At the first four scales, contrast and structure are averaged over the windows; at the last scale, the whole SSIM.
+    The score is the product of these means to the powers `SCALE_WEIGHTS`, averaged over R, G and B. The windows are
+    those of `ssim_map`. Images are halved by the mean of 2x2 pixels; an odd last row or column is dropped.
 
     Args:
-        sr: the image judged, RGB in [0, 1].
-        hr: the truth, RGB in [0, 1].
-        mask: pixels whose window counts; at a coarser scale those whose four finer ones do. None counts all. Windows
-            that reach over the image border never count.
+        sr: the super-resolved image, RGB in [0, 1].
+        hr: the original, RGB in [0, 1].
+        mask: the pixels whose window counts; at a coarser scale, pixels made of four that count. None counts all.
+            Windows that cross the image border never count.
 
     Returns:
-        In [0, 1], 1 for equal images: a negative mean, which has no such power, counts as 0. Nan if no window counts at
-        one of the scales.
+        In [0, 1]; 1 for equal images. A negative mean counts as 0, because it has no real power. Nan if no window
+        counts at one of the scales.
 
     Raises:
-        ValueError: if a side is shorter than 176 pixels: the coarsest scale would hold no window.
+        ValueError: if a side is shorter than 176 pixels, so that no window fits at the coarsest scale.
     """
     height, width = hr.shape[:2]
     if min(height, width) < MS_SSIM_MIN_SIDE:
         raise ValueError(
-            f"image of {height} x {width} pixels, expected at least {MS_SSIM_MIN_SIDE} x {MS_SSIM_MIN_SIDE} for five scales"
+            f"image of {height} x {width} px, expected at least {MS_SSIM_MIN_SIDE} x {MS_SSIM_MIN_SIDE} for five scales"
         )
     counts = np.ones((height, width), dtype=bool) if mask is None else mask
     return float(np.mean([_channel_ms_ssim(sr[..., c], hr[..., c], counts) for c in range(3)]))
@@ -112,7 +112,7 @@ def _channel_ms_ssim(x: Float[np.ndarray, "h w"], y: Float[np.ndarray, "h w"], c
 
 
 def _quads(z: np.ndarray) -> np.ndarray:
-    """Pixels by fours: axes 1 and 3 are those of a 2x2 square."""
+    """Group the pixels in 2x2 squares: axes 1 and 3 are within a square."""
     height, width = z.shape[0] // 2, z.shape[1] // 2
     return z[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
 
@@ -127,7 +127,10 @@ def _channel_parts(
     x: Float[np.ndarray, "h w"], y: Float[np.ndarray, "h w"]
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
     """Luminance, and contrast with structure, of the window around each pixel; the data range is 1."""
-    x, y = x.astype(np.float64), y.astype(np.float64)  # the variances below are differences of near-equal numbers
+    x, y = (
+        x.astype(np.float64),
+        y.astype(np.float64),
+    )  # float64: the variances below are differences of almost equal numbers
 
     def local(z: np.ndarray) -> np.ndarray:
         return gaussian_filter(z, sigma=1.5, radius=WINDOW_RADIUS)

@@ -1,7 +1,7 @@
-"""Bootstrap confidence intervals by patient, and mean and standard deviation over seeds.
+"""Bootstrap confidence intervals over patients, and means of arrays in which values may be missing.
 
-Two photographs of one patient are not two observations: whatever is resampled here is a patient, with all photographs.
-The field's practice, beyond Sec. V-B.
+The two eyes of one person are not independent. Patients are therefore resampled as a whole, with all their
+photographs. This is common practice; the paper has no intervals.
 """
 
 from __future__ import annotations
@@ -10,25 +10,21 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 ScoreFunction = Callable[..., float]
 
 
 class Interval(NamedTuple):
-    """A score with the bounds of its bootstrap interval; bounds are nan where the score has no spread to be read."""
+    """A score with the bounds of its bootstrap interval; the bounds are nan where there is no interval."""
 
     value: float
     low: float
     high: float
 
-    def __str__(self) -> str:
-        """`0.62 [0.51, 0.72]`."""
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
-
 
 class Difference(NamedTuple):
-    """First minus second, with its interval, and the two-sided p-value of no difference."""
+    """The difference of two scores with its interval, and the two-sided p-value of no difference."""
 
     value: float
     low: float
@@ -37,7 +33,7 @@ class Difference(NamedTuple):
 
 
 MIN_DEFINED_SHARE = 0.9
-"""A bound needs the score to be defined in this fraction of the resamples (a rare grade is absent from some)."""
+"""An interval requires that the score is defined in this fraction of the resamples; some miss a rare grade."""
 
 
 def bootstrap_interval(
@@ -48,22 +44,22 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap of a score, whole patients drawn with replacement.
+    """Percentile bootstrap interval of a score; patients are drawn with replacement.
 
     Args:
-        score: takes `arrays`, gives a float; nan where it is undefined.
+        score: function of `arrays`; returns nan where the score is undefined.
         clusters: the patient of each row.
-        *arrays: what the score is computed from, one row per photograph.
-        resamples: how many times the patients are drawn.
-        seed: of the draws; the same seed gives the same interval.
-        level: of the interval, 0.95 for 2.5 % on either side.
+        *arrays: arguments of the score, one row per photograph.
+        resamples: number of resamples.
+        seed: of the random numbers; the same seed gives the same interval.
+        level: of the interval; 0.95 leaves 2.5 % on either side.
 
     Returns:
-        The score of all rows and the bounds; bounds are nan for fewer than two patients, and where the score is
+        The score of all rows, and the bounds. The bounds are nan with fewer than two patients, and where the score is
         undefined in more than a tenth of the resamples.
 
     Raises:
-        ValueError: if an array has not one row per cluster.
+        ValueError: if an array does not have one row for each entry of `clusters`.
     """
     value, drawn = _resampled(lambda rows: score(*(array[rows] for array in arrays)), clusters, arrays, resamples, seed)
     return Interval(value, *_bounds(drawn, level))
@@ -79,23 +75,23 @@ def bootstrap_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Difference:
-    """Paired bootstrap: the same patients are drawn for both, so that what they share cancels.
+    """Paired bootstrap of the difference of two scores: the same patients are drawn for both.
 
     Args:
-        score: takes the arrays of `first` or `second`, gives a float; nan where it is undefined.
+        score: function of the arrays of `first` or of `second`; returns nan where the score is undefined.
         clusters: the patient of each row.
-        first: arrays of the one system, one row per photograph.
-        second: arrays of the other, in the same order of photographs.
-        resamples: how many times the patients are drawn.
-        seed: of the draws.
+        first: arrays of one system, one row per photograph.
+        second: arrays of the other system, for the same photographs in the same order.
+        resamples: number of resamples.
+        seed: of the random numbers.
         level: of the interval.
 
     Returns:
-        score(*first) - score(*second); interval and p-value are nan where `bootstrap_interval`'s bounds are. The
-        p-value is never below 1 / (resamples + 1).
+        score(*first) - score(*second). Interval and p-value are nan where the bounds of `bootstrap_interval` are nan.
+        The p-value is at least 1 / (resamples + 1).
 
     Raises:
-        ValueError: if an array has not one row per cluster.
+        ValueError: if an array does not have one row for each entry of `clusters`.
     """
 
     def difference(rows: Int[np.ndarray, " n"]) -> float:
@@ -117,7 +113,7 @@ def _resampled(
     resamples: int,
     seed: int,
 ) -> tuple[float, Float[np.ndarray, " r"]]:
-    """The score of all rows, and of the rows of patients drawn with replacement."""
+    """The score of all rows, and the scores of the resamples."""
     for place, array in enumerate(arrays):
         if len(array) != len(clusters):
             raise ValueError(f"array {place} has {len(array)} rows, expected one for each of {len(clusters)} clusters")
@@ -136,7 +132,7 @@ def _resampled(
 
 
 def _grouped(clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows sorted by cluster, and where in that order each cluster starts and how many rows it has."""
+    """The rows sorted by cluster; the place in that order where each cluster starts; its number of rows."""
     numbers: dict[Hashable, int] = {}
     label = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
     size = np.bincount(label, minlength=len(numbers))
@@ -148,7 +144,7 @@ def _bounds(drawn: Float[np.ndarray, " r"], level: float) -> tuple[float, float]
     if defined.size < MIN_DEFINED_SHARE * drawn.size:
         return float("nan"), float("nan")
     ends = [(1 - level) / 2, (1 + level) / 2]
-    if not np.isfinite(defined).all():  # between a number and infinity nothing can be interpolated
+    if not np.isfinite(defined).all():  # no interpolation between a number and infinity
         low, high = np.sort(defined)[[round(end * (defined.size - 1)) for end in ends]]
     else:
         low, high = np.quantile(defined, ends)
@@ -156,30 +152,36 @@ def _bounds(drawn: Float[np.ndarray, " r"], level: float) -> tuple[float, float]
 
 
 class MeanAndSd(NamedTuple):
-    """A score over the seeds of one recipe."""
+    """Mean and standard deviation of a score over several seeds."""
 
     mean: float
     sd: float
 
-    def __str__(self) -> str:
-        """`0.62 (0.03)`, as in the paper's tables."""
-        return f"{self.mean:.3g} ({self.sd:.2g})"
-
 
 def mean_and_sd(values: Sequence[float]) -> MeanAndSd:
-    """Mean and standard deviation of what was run several times.
+    """Mean and standard deviation of a score over several training runs.
 
-    It is the spread of single runs from their own number (n - 1), not the error of the mean; how sure a score is on
-    these photographs, `bootstrap_interval` says.
+    The standard deviation is that of single runs (with n - 1), not the error of the mean. It describes the runs; for
+    the uncertainty that comes from the photographs use `bootstrap_interval`.
 
     Args:
         values: one score per seed.
 
     Returns:
-        The mean is nan without values and if a value is nan; the deviation also for one value, which has no
-        spread, and if a value is infinite.
+        The mean is nan without values and if a value is nan. The standard deviation is nan then too, and with a single
+        value, and if a value is infinite.
     """
     runs = np.asarray(values, dtype=np.float64)
     mean = float(runs.mean()) if runs.size else float("nan")
     has_spread = runs.size > 1 and bool(np.isfinite(runs).all())
     return MeanAndSd(mean, float(runs.std(ddof=1)) if has_spread else float("nan"))
+
+
+def mean_or_nan(values: Shaped[np.ndarray, " n"]) -> float:
+    """Mean of the values; nan without values."""
+    return float(values.mean()) if values.size else float("nan")
+
+
+def nan_mean(values: Float[np.ndarray, " n"]) -> float:
+    """Mean of the values that are not nan; nan without such values."""
+    return mean_or_nan(values[~np.isnan(values)])

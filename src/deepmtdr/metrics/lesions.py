@@ -1,4 +1,4 @@
-"""How well lesions are found, pixel by pixel: pooled curves, Dice, IoU (Sec. V-B, reading R15)."""
+"""Scores of lesion maps, pixel by pixel: pooled curves, Dice, IoU (Sec. V-B, interpretation R15)."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from deepmtdr.metrics.ranking import auc_from_counts, average_precision_from_cou
 
 
 def dice(predicted: Bool[np.ndarray, "*shape"], truth: Bool[np.ndarray, "*shape"]) -> float:
-    """2 |P and T| / (|P| + |T|); nan if both are empty."""
+    """Dice coefficient, 2 |P and T| / (|P| + |T|); nan if both are empty."""
     total = int(predicted.sum()) + int(truth.sum())
     return 2 * int((predicted & truth).sum()) / total if total else float("nan")
 
 
 def iou(predicted: Bool[np.ndarray, "*shape"], truth: Bool[np.ndarray, "*shape"]) -> float:
-    """|P and T| / |P or T|; nan if both are empty."""
+    """Intersection over union, |P and T| / |P or T|; nan if both are empty."""
     union = int((predicted | truth).sum())
     return int((predicted & truth).sum()) / union if union else float("nan")
 
 
 class PooledCurve:
-    """Precision-recall and ROC over all pixels of a test set at bounded memory: the IDRiD rule (reading R15).
+    """Precision-recall and ROC curve over all pixels of a data set, in bounded memory: the rule of IDRiD (R15).
 
-    Positive and negative pixels are counted for each distinct probability. Once there are too many of these, neighbours
-    are taken together, never more at a time than `tolerance` of all positive pixels or of the pixels that rank above
-    them: wherever the probabilities crowd, AUPR and AUC move by less than `tolerance`. At 1e-4 about 200,000 values
-    are kept (5 MB), whatever the number of photographs.
+    Positive and negative pixels are counted for each distinct probability. If there are too many distinct values,
+    neighbours are merged: at most the fraction `tolerance` of the positive pixels, or of the pixels with a higher
+    probability, is merged into one value. AUPR and AUC therefore change by less than `tolerance`. At 1e-4 about
+    200,000 values are kept (5 MB) for any number of photographs.
     """
 
     def __init__(self, tolerance: float = 1e-4) -> None:
         self.tolerance = tolerance
         self.values: Float[np.ndarray, " values"] = np.empty(0, np.float32)
-        """The probabilities, ascending; the highest of those that were taken together."""
+        """Distinct probabilities, ascending; of merged ones the highest."""
         self.positives: Int[np.ndarray, " values"] = np.empty(0, np.int64)
         self.negatives: Int[np.ndarray, " values"] = np.empty(0, np.int64)
 
@@ -42,12 +42,12 @@ class PooledCurve:
         truth: Bool[np.ndarray, "*shape"],
         mask: Bool[np.ndarray, "*shape"] | None = None,
     ) -> None:
-        """Count the pixels of one photograph.
+        """Add the pixels of one photograph.
 
         Args:
             probability: in [0, 1].
-            truth: True where the lesion is.
-            mask: pixels that count (the field of view); None counts all.
+            truth: True where the lesion is annotated.
+            mask: the pixels that count (the field of view); None counts all.
 
         Raises:
             ValueError: if a probability that counts is nan or outside [0, 1].
@@ -61,7 +61,7 @@ class PooledCurve:
         self._add(at_lesions, positives, elsewhere, negatives)
 
     def merge(self, other: PooledCurve) -> None:
-        """Add what another accumulator counted."""
+        """Add the counts of another curve."""
         self._add(other.values, other.positives, other.values, other.negatives)
 
     def _add(self, at: np.ndarray, positives: np.ndarray, elsewhere: np.ndarray, negatives: np.ndarray) -> None:
@@ -73,13 +73,13 @@ class PooledCurve:
         self.values, (self.positives, self.negatives) = values, counts
         pixels = int(counts.sum())
         if values.size > (np.log(max(pixels, 1)) + 1) / self.tolerance:
-            self._take_together()
+            self._merge_neighbours()
 
-    def _take_together(self) -> None:
-        """Merge neighbours, as many as the tolerance lets; one half stays a border, so that Dice is exact."""
+    def _merge_neighbours(self) -> None:
+        """Merge as many neighbouring values as the tolerance allows, but none across one half: Dice stays exact."""
         rank = np.cumsum((self.positives + self.negatives)[::-1])[::-1]
         found = np.cumsum(self.positives[::-1])[::-1] / max(int(self.positives.sum()), 1)
-        # A group spans one unit: its pixels are `tolerance` of the rank (a logarithm), its positives of all positives.
+        # A group is one unit wide: `tolerance` of the rank, on a logarithmic scale, or of all positive pixels.
         group = np.floor((np.log(rank) / np.log1p(self.tolerance)) + found / self.tolerance)
         last = np.append((np.diff(group) != 0) | (np.diff(self.values > 0.5)), True)
         first = np.append(0, np.flatnonzero(last)[:-1] + 1)
@@ -88,26 +88,26 @@ class PooledCurve:
 
     @property
     def prevalence(self) -> float:
-        """Fraction of positive pixels, the AUPR of a score that knows nothing; nan if nothing was counted."""
+        """Fraction of positive pixels, which is the AUPR of a random score; nan without pixels."""
         total = int(self.positives.sum() + self.negatives.sum())
         return int(self.positives.sum()) / total if total else float("nan")
 
     def average_precision(self) -> float:
-        """Pooled AUPR; nan if no pixel is positive."""
+        """Area under the precision-recall curve of all pixels; nan if no pixel is positive."""
         return average_precision_from_counts(self.positives, self.negatives)
 
     def auc(self) -> float:
-        """Pooled area under the ROC curve; nan if no pixel is positive, or all are."""
+        """Area under the ROC curve of all pixels; nan if no pixel is positive, or all are."""
         return auc_from_counts(self.positives, self.negatives)
 
     def dice(self) -> float:
-        """Pooled Dice of the pixels with p above one half; nan if there is neither such a pixel nor a positive one."""
+        """Dice of all pixels, with p > 0.5 as lesion; nan if no pixel is predicted or annotated as lesion."""
         predicted = self.values > 0.5
         hits, alarms = int(self.positives[predicted].sum()), int(self.negatives[predicted].sum())
         total = hits + alarms + int(self.positives.sum())
         return 2 * hits / total if total else float("nan")
 
     def iou(self) -> float:
-        """Pooled IoU of the pixels with p above one half; nan where `dice` is."""
+        """Intersection over union of all pixels, with p > 0.5 as lesion; nan where `dice` is nan."""
         dice = self.dice()
         return dice / (2 - dice)

@@ -1,6 +1,7 @@
-"""Whether one system is better than another on the same photographs: the tests that papers are asked for.
+"""Paired tests of two systems on the same photographs: DeLong's test and McNemar's test.
 
-Both take the photographs as independent. Where a patient has two of them, `statistics.bootstrap_difference` does not.
+Both assume that the photographs are independent. For patients with several photographs use
+`intervals.bootstrap_difference`, which does not assume it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Truth = Bool[np.ndarray, " n"]
 
 
 class AucDifference(NamedTuple):
-    """Two areas under the ROC curve, the first minus the second, and the two-sided p-value of no difference."""
+    """Two areas under the ROC curve, their difference a - b with its interval, and the two-sided p-value."""
 
     auc_a: float
     auc_b: float
@@ -30,22 +31,24 @@ def delong(scores_a: Scores, scores_b: Scores, positive: Truth, level: float = 0
     """The test of DeLong et al. 1988 for two AUCs on the same photographs, by the midranks of Sun and Xu 2014.
 
     Args:
-        scores_a: of the one system; higher means more likely positive, and only the order counts.
-        scores_b: of the other, the same photographs in the same order.
+        scores_a: of one system; higher means more likely positive. Only the order matters.
+        scores_b: of the other system, for the same photographs in the same order.
         positive: the truth.
-        level: of the interval, 0.95 for 2.5 % on either side.
+        level: of the interval; 0.95 leaves 2.5 % on either side.
 
     Returns:
-        AUCs as in `metrics.auc`; nan without a positive or without a negative case. Interval and p-value are nan for
-        fewer than two of either, and where the areas differ although neither order has any spread (one system all
-        right, the other all wrong). Equal orders give a difference of 0 and p = 1.
+        AUCs as in `metrics.auc`; nan without a positive or without a negative case. Interval and p-value are nan with
+        fewer than two positive or two negative cases, and where the estimated variance is 0 although the AUCs differ
+        (one system ranks all pairs right, the other all wrong). Equal orders give a difference of 0 and p = 1.
 
     Raises:
         ValueError: if the arrays are not of one length, or a score is nan.
     """
     for name, scores in (("a", scores_a), ("b", scores_b)):
         if scores.shape != positive.shape:
-            raise ValueError(f"{scores.size} scores of system {name} for {positive.size} photographs, expected as many")
+            raise ValueError(
+                f"{scores.size} scores of system {name} for {positive.size} photographs, expected one for each"
+            )
         if np.isnan(scores).any():
             raise ValueError(f"{int(np.isnan(scores).sum())} of {scores.size} scores of system {name} are nan")
     if positive.all() or not positive.any():
@@ -62,9 +65,9 @@ def delong(scores_a: Scores, scores_b: Scores, positive: Truth, level: float = 0
 
 
 def _placements(scores: Scores, positive: Truth) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " q"]]:
-    """For each positive case the fraction of negatives below it, for each negative that of positives above it.
+    """For each positive case the fraction of negatives below it; for each negative case that of positives above it.
 
-    These are the structural components V10 and V01 of DeLong et al.; ties count half, and both have the AUC as mean.
+    These are V10 and V01 of DeLong et al. Ties count one half. The mean of each is the AUC.
     """
     ranks = _midranks(scores)
     below = (ranks[positive] - _midranks(scores[positive])) / np.count_nonzero(~positive)
@@ -73,7 +76,7 @@ def _placements(scores: Scores, positive: Truth) -> tuple[Float[np.ndarray, " p"
 
 
 def _midranks(scores: Scores) -> Float[np.ndarray, " n"]:
-    """Ranks from 1; equal scores share the mean of theirs."""
+    """Ranks from 1; equal scores have the mean of their ranks."""
     _, place, times = np.unique(scores, return_inverse=True, return_counts=True)
     return (np.cumsum(times) - (times - 1) / 2)[place]
 
@@ -83,7 +86,7 @@ def _variance_of_mean(values: Float[np.ndarray, " n"]) -> float:
 
 
 class McNemar(NamedTuple):
-    """Photographs that only one of two systems got right, and the two-sided p-value of no difference."""
+    """Numbers of photographs that only one of the systems has right, and the two-sided p-value."""
 
     only_a: int
     only_b: int
@@ -93,21 +96,21 @@ class McNemar(NamedTuple):
 def mcnemar(correct_a: Truth, correct_b: Truth) -> McNemar:
     """The exact test of McNemar 1947 for two accuracies on the same photographs.
 
-    Where both are right, or both wrong, a photograph tells nothing of the difference. Each of the others is a coin.
+    It uses the photographs on which exactly one of the systems is right. Without a difference, each of these is like
+    the toss of a coin.
 
     Args:
-        correct_a: True where the one system is right.
-        correct_b: True where the other is, the same photographs in the same order.
+        correct_a: True where one system is right.
+        correct_b: True where the other system is right, for the same photographs in the same order.
 
     Returns:
-        p in (0, 1], by the binomial law and without approximation; 1 if the systems never disagree, and without
-        photographs.
+        p in (0, 1], from the exact binomial distribution; 1 if there is no such photograph.
 
     Raises:
-        ValueError: if there are not as many photographs of both.
+        ValueError: if the numbers of photographs differ.
     """
     if correct_a.shape != correct_b.shape:
-        raise ValueError(f"{correct_a.size} photographs of system a, {correct_b.size} of b, expected as many")
+        raise ValueError(f"{correct_a.size} photographs of system a and {correct_b.size} of b, expected equal numbers")
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     tail = float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))
     return McNemar(only_a, only_b, min(1.0, 2 * tail))

@@ -1,4 +1,4 @@
-"""A score against yes or no: areas under the ROC and the precision-recall curve, operating points (Sec. V-B)."""
+"""Scores of yes-or-no predictions: areas under the ROC and precision-recall curves, operating points (Sec. V-B)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Counts = Int[np.ndarray, " values"] | Num[np.ndarray, " values"]
 
 
 def auc(scores: Scores, positive: Truth) -> float:
-    """Area under the ROC curve: the chance that a positive case scores above a negative one, ties counted half.
+    """Area under the ROC curve: the probability that a positive case scores above a negative one; ties count one half.
 
     Returns:
         In [0, 1]; nan if there is no positive or no negative case.
@@ -25,10 +25,10 @@ def auc(scores: Scores, positive: Truth) -> float:
 
 
 def average_precision(scores: Scores, positive: Truth) -> float:
-    """Area under the precision-recall curve (AUPR, AP) as sum of (R_k - R_{k-1}) P_k, without interpolation.
+    """Area under the precision-recall curve (AUPR, AP): the sum of (R_k - R_{k-1}) P_k, without interpolation.
 
     Returns:
-        In [0, 1], about the prevalence for a score that knows nothing; nan if there is no positive case.
+        In [0, 1], about the prevalence for a random score; nan if there is no positive case.
 
     Raises:
         ValueError: if a score is nan.
@@ -37,7 +37,7 @@ def average_precision(scores: Scores, positive: Truth) -> float:
 
 
 class OperatingPoint(NamedTuple):
-    """A threshold (positive is `score >= threshold`) and what it brings on the cases it was read from."""
+    """A threshold (`score >= threshold` is positive) with its sensitivity and specificity on the same cases."""
 
     threshold: float
     sensitivity: float
@@ -45,16 +45,16 @@ class OperatingPoint(NamedTuple):
 
 
 def sensitivity_at_specificity(scores: Scores, positive: Truth, specificity: float) -> OperatingPoint:
-    """The most sensitive threshold whose specificity is at least the one asked for.
+    """The threshold with the highest sensitivity among those with at least the given specificity.
 
     Args:
         scores: higher means more likely positive.
         positive: the truth.
-        specificity: wanted, in [0, 1].
+        specificity: the lowest that is accepted, in [0, 1].
 
     Returns:
-        The operating point; its threshold is infinite (nobody is positive) where no score is specific enough, and all
-        is nan if there is no positive or no negative case.
+        The operating point. Its threshold is infinite, so that no case is positive, if no score is specific enough.
+        All three are nan if there is no positive or no negative case.
 
     Raises:
         ValueError: if a score is nan.
@@ -64,23 +64,24 @@ def sensitivity_at_specificity(scores: Scores, positive: Truth, specificity: flo
         return OperatingPoint(float("nan"), float("nan"), float("nan"))
     thresholds = np.append(np.inf, np.unique(scores)[::-1].astype(np.float64))
     specificities = 1 - alarms / alarms[-1]
-    # Sensitivity grows while specificity falls: the last that is specific enough is the best. 1e-12: rounding.
+    # Sensitivity increases while specificity decreases, so the last threshold that is specific enough is the best.
+    # 1e-12 allows for rounding.
     last = int(np.flatnonzero(specificities >= specificity - 1e-12)[-1])
     return OperatingPoint(float(thresholds[last]), float(hits[last] / hits[-1]), float(specificities[last]))
 
 
 def average_precision_from_counts(positives: Counts, negatives: Counts) -> float:
-    """`average_precision` of cases counted per distinct score, ascending."""
+    """`average_precision` from the number of cases at each distinct score, ascending."""
     total = positives.sum()
     if total == 0:
         return float("nan")
     hits, alarms = np.cumsum(positives[::-1]), np.cumsum(negatives[::-1])
-    precision = hits / np.maximum(hits + alarms, 1)  # 0 / 0 only above the first case, where no positive weighs it
+    precision = hits / np.maximum(hits + alarms, 1)  # 0 / 0 only above the first case, which has no weight
     return float(precision @ positives[::-1] / total)
 
 
 def auc_from_counts(positives: Counts, negatives: Counts) -> float:
-    """`auc` of cases counted per distinct score, ascending."""
+    """`auc` from the number of cases at each distinct score, ascending."""
     pairs = float(positives.sum()) * float(negatives.sum())
     if pairs == 0:
         return float("nan")
@@ -89,28 +90,30 @@ def auc_from_counts(positives: Counts, negatives: Counts) -> float:
 
 
 def _counts(scores: Scores, positive: Truth) -> tuple[Counts, Counts]:
-    """Positive and negative cases at each distinct score, ascending."""
+    """Number of positive and negative cases at each distinct score, ascending."""
     if np.isnan(scores).any():
         raise ValueError(f"{int(np.isnan(scores).sum())} of {scores.size} scores are nan, expected numbers")
     values, place = np.unique(scores, return_inverse=True)
     return np.bincount(place[positive], minlength=values.size), np.bincount(place[~positive], minlength=values.size)
 
 
-def threshold_for_sensitivity(scores: Num[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], wanted: float) -> float:
-    """The highest threshold at which `score >= threshold` finds the wanted fraction of the positive cases.
+def threshold_for_sensitivity(
+    scores: Num[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], sensitivity: float
+) -> float:
+    """The highest threshold at which at least the given fraction of the positive cases has `score >= threshold`.
 
     Args:
         scores: higher means more likely positive.
         positive: the truth.
-        wanted: sensitivity, in (0, 1].
+        sensitivity: the lowest that is accepted, in (0, 1].
 
     Returns:
         The threshold; nan if there is no positive case.
 
     Raises:
-        ValueError: if `wanted` lies outside (0, 1].
+        ValueError: if `sensitivity` is outside (0, 1].
     """
-    if not 0 < wanted <= 1:
-        raise ValueError(f"sensitivity {wanted}, expected above 0 and at most 1")
+    if not 0 < sensitivity <= 1:
+        raise ValueError(f"sensitivity {sensitivity}, expected above 0 and at most 1")
     found = np.sort(scores[positive])[::-1]
-    return float(found[int(np.ceil(wanted * found.size - 1e-9)) - 1]) if found.size else float("nan")
+    return float(found[int(np.ceil(sensitivity * found.size - 1e-9)) - 1]) if found.size else float("nan")

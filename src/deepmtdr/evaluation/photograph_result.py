@@ -1,0 +1,125 @@
+"""The result of one photograph: its labels, the network's predictions and how they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import NamedTuple
+
+from deepmtdr.evaluation.evidence import EvidenceScores
+from deepmtdr.metrics import FrocCounts, PooledCurve
+
+
+class InputImage(StrEnum):
+    """The images on which predictions are scored."""
+
+    SR = "sr"
+    """The super-resolved image: the network's normal way."""
+    BICUBIC = "bicubic"
+    """The LR image enlarged by bicubic interpolation, in place of SR."""
+    HR = "hr"
+    """The HR frame, in place of SR."""
+    ORIGINAL = "original"
+    """The pixels of the photograph, onto which the lesion maps of SR are transformed back."""
+
+
+class LesionResult(NamedTuple):
+    """Scores of one lesion type on one photograph, inside the field of view."""
+
+    average_precision: float
+    """Nan if the photograph has no such lesion."""
+    auc: float
+    """Nan where `average_precision` is nan."""
+    prevalence: float
+    dice: float
+    """With pixels above one half as lesion; nan if no pixel is predicted or annotated as lesion."""
+    iou: float
+    counts: PooledCurve
+    """Coarse pixel counts, small enough to be kept for each photograph and resampled by the bootstrap."""
+    froc: FrocCounts | None = None
+    """Counts of single lesions; None if this type is not counted."""
+
+
+class InputResult(NamedTuple):
+    """The predictions for one photograph on another image than SR."""
+
+    probs: tuple[float, ...]
+    """Probability of each grade; empty for `ORIGINAL`, which has lesion scores only."""
+    lesions: Mapping[str, LesionResult]
+    """Code of a lesion type -> its scores; only annotated types."""
+
+    @property
+    def predicted_grade(self) -> int | None:
+        """The most probable grade; the lowest of equally probable ones. None without probabilities."""
+        return most_probable_grade(self.probs)
+
+
+class Agreement(NamedTuple):
+    """How far the lesions detected on an image agree with those detected on the HR frame."""
+
+    detected: int
+    """Lesions on the image."""
+    hallucinated: int
+    """Those of `detected` without a lesion near them on the HR frame."""
+    detected_on_hr: int
+    missed: int
+    """Those of `detected_on_hr` without a lesion near them on the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotographResult:
+    """Labels, predictions and scores of one photograph; what is not known has its default value."""
+
+    dataset: str
+    name: str
+    patient: str
+    failure: str = ""
+    """Why there is no prediction; empty if there is one."""
+    fov_side: int | None = None
+    """Diameter of the field of view in pixels of the photograph."""
+    lr_size: int | None = None
+    scale: int | None = None
+    """From the LR image to the frame; 1 if the ISR subnet was skipped."""
+    grade: int | None = None
+    """The true grade; None if the photograph was not graded."""
+    probs: tuple[float, ...] = ()
+    """Predicted probability of each grade."""
+    grade_only: bool = False
+    """A predicted grade is known, but no probabilities: `probs` is 1 for that grade and 0 for the others."""
+    positive: bool | None = None
+    """True label in a data set that only distinguishes negative and positive, such as Real-LR; None elsewhere."""
+    p_positive: float | None = None
+    """Predicted probability of `positive`."""
+    image: Mapping[str, float] = field(default_factory=dict)
+    """PSNR and SSIM against the HR frame; empty without an HR frame, and if the ISR subnet was skipped."""
+    lesions: Mapping[str, LesionResult] = field(default_factory=dict)
+    """Code of a lesion type -> its scores; only annotated types."""
+    other_inputs: Mapping[InputImage, InputResult] = field(default_factory=dict)
+    """Results on `BICUBIC`, `HR` and `ORIGINAL`."""
+    agreement: Mapping[InputImage, Mapping[str, Agreement]] = field(default_factory=dict)
+    """Agreement of the lesions on `SR` and on `BICUBIC` with those on HR, by code."""
+    evidence: EvidenceScores | None = None
+    """Scores of the evidence; None if they were not computed, or nothing is annotated."""
+
+    @property
+    def predicted_grade(self) -> int | None:
+        """The most probable grade; the lowest of equally probable ones. None without probabilities."""
+        return most_probable_grade(self.probs)
+
+    @property
+    def psnr_gain(self) -> float | None:
+        """PSNR of SR minus that of bicubic interpolation, in the field of view, dB; None where `image` is empty."""
+        return self.image["psnr_fov_sr"] - self.image["psnr_fov_bicubic"] if self.image else None
+
+    def for_input(self, image: InputImage) -> PhotographResult:
+        """The same photograph with grade and lesions predicted on another image; without them if there are none."""
+        if image is InputImage.SR:
+            return self
+        probs, lesions = self.other_inputs.get(image, ((), {}))
+        return replace(self, probs=probs, lesions=lesions, other_inputs={})
+
+
+def most_probable_grade(probs: Sequence[float]) -> int | None:
+    """The grade of the highest probability; the lowest of several. None without probabilities."""
+    return max(range(len(probs)), key=probs.__getitem__, default=None)

@@ -1,0 +1,125 @@
+"""Parse the rows of a table of predictions or labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from deepmtdr.datasets.layout import parse_grade
+from deepmtdr.errors import DataError
+from deepmtdr.evaluation.photograph_result import PhotographResult
+from deepmtdr.evaluation.prediction_table import probability_columns
+from deepmtdr.labels import LabelSet
+
+FAILURE_STATUSES = ("error", "ungradable")
+"""Values of `status` in a row without prediction."""
+SUM_TOLERANCE = 1e-3
+"""Largest accepted distance of the sum of the probabilities from 1."""
+
+
+class TableRow(NamedTuple):
+    """One row of a table."""
+
+    where: str
+    """File and number of the row, for error messages."""
+    cells: dict[str, str]
+
+
+class RowParser:
+    """Adds the labels and predictions of a row to the result of its photograph."""
+
+    def __init__(self, labels: LabelSet, *, binary: bool) -> None:
+        """Fix the columns.
+
+        Args:
+            labels: the grades.
+            binary: read negative and positive instead of grades.
+        """
+        self.labels = labels
+        self.binary = binary
+        self.columns = probability_columns(labels)
+        self.listed = f"{self.columns[0]} ... {self.columns[-1]}"
+
+    def add_truth(self, result: PhotographResult, row: TableRow) -> PhotographResult:
+        """The result with the true label of a row, if it has one.
+
+        Raises:
+            DataError: if the cell is not a grade.
+        """
+        cell = row.cells["grade"]
+        if not cell:
+            return result
+        if self.binary:
+            return replace(result, positive=self._is_positive(cell, row.where))
+        return replace(result, grade=parse_grade(cell, row.where, self.labels))
+
+    def add_prediction(self, result: PhotographResult, row: TableRow) -> PhotographResult:
+        """The result with the prediction of a row, or with its failure.
+
+        Raises:
+            DataError: if there is no prediction, or a grade or probability is out of range.
+        """
+        where, cells = row
+        if (status := cells.get("status", "").lower()) in FAILURE_STATUSES:
+            return replace(result, failure=cells.get("message") or f"{where}: status {status}, without a message")
+        return self._add_positive(result, row) if self.binary else self._add_grade(result, row)
+
+    def _add_grade(self, result: PhotographResult, row: TableRow) -> PhotographResult:
+        """Probabilities if there are any, otherwise the grade; they must agree."""
+        where, cells = row
+        cell = cells.get("predicted_grade", "")
+        grade = parse_grade(cell, where, self.labels) if cell else None
+        if self._has_probabilities(cells):
+            probs = self._probabilities(row)
+            if grade is not None and probs[grade] < max(probs) - SUM_TOLERANCE:
+                highest = self.columns[probs.index(max(probs))]
+                raise DataError(
+                    f"{where}: predicted_grade {cell}, but {highest} is the highest probability; expected agreement"
+                )
+            return replace(result, probs=probs)
+        if grade is None:
+            raise DataError(f"{where}: no prediction, expected {self.listed} or predicted_grade")
+        probs = tuple(float(grade == other) for other in range(len(self.columns)))
+        return replace(result, probs=probs, grade_only=True)
+
+    def _add_positive(self, result: PhotographResult, row: TableRow) -> PhotographResult:
+        """The probability of grade >= 1, or whether that was predicted."""
+        where, cells = row
+        if cells.get("p_positive"):
+            return replace(result, p_positive=_probability(row, "p_positive"))
+        if self._has_probabilities(cells):
+            if not cells.get(self.columns[0]):  # the rest of the others
+                others = sum(_probability(row, column) for column in self.columns[1:])
+                row = row._replace(cells=cells | {self.columns[0]: repr(max(0.0, 1 - others))})
+            return replace(result, p_positive=min(1.0, sum(self._probabilities(row)[1:])))
+        if not cells.get("predicted_grade"):
+            expected = f"p_positive, {self.columns[1]} ... {self.columns[-1]} or predicted_grade"
+            raise DataError(f"{where}: no prediction, expected {expected}")
+        positive = self._is_positive(cells["predicted_grade"], where)
+        return replace(result, p_positive=float(positive), grade_only=True)
+
+    def _has_probabilities(self, cells: dict[str, str]) -> bool:
+        return any(cells.get(column) for column in self.columns)
+
+    def _probabilities(self, row: TableRow) -> tuple[float, ...]:
+        probs = tuple(_probability(row, column) for column in self.columns)
+        if abs(sum(probs) - 1) > SUM_TOLERANCE:
+            raise DataError(f"{row.where}: the sum of {self.listed} is {sum(probs):.6g}, expected 1")
+        return probs
+
+    def _is_positive(self, text: str, where: str) -> bool:
+        grades = [str(grade) for grade in range(len(self.columns))]
+        if text not in {"negative", "positive", *grades}:
+            raise DataError(f"{where}: grade {text!r}, expected negative, positive or a grade 0-{grades[-1]}")
+        return text not in {"negative", "0"}
+
+
+def _probability(row: TableRow, column: str) -> float:
+    text = row.cells.get(column, "")
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 1:  # also for nan
+        raise DataError(f"{row.where}: {column} is {text!r}, expected a probability in [0, 1]")
+    return value
