@@ -1,4 +1,4 @@
-"""Data sets, and drawings in their place."""
+"""Commands for data sets: `prepare`, and `draw` for synthetic photographs."""
 
 from __future__ import annotations
 
@@ -9,41 +9,55 @@ import typer
 from rich.console import Console
 
 from deepmtdr.cli.app import EXIT_SOME_FAILED, app, exit_on_error
+from deepmtdr.terms import FRAME, Grade
 
 
-def _shares(text: str) -> dict[str, float]:
+def _parse_shares(text: str) -> dict[str, float]:
     try:
-        return {side.strip(): float(share) for side, _, share in (part.partition("=") for part in text.split(","))}
+        return {split.strip(): float(share) for split, _, share in (part.partition("=") for part in text.split(","))}
     except ValueError:
         raise typer.BadParameter(f"{text!r}, expected shares such as train=0.7,validation=0.1,test=0.2") from None
 
 
 @app.command()
 def prepare(
-    name: Annotated[str, typer.Argument(help="Data set by name: ddr, idrid, eyepacs, ...; folder for one's own.")],
-    root: Annotated[Path, typer.Argument(help="Folder in which it lies, as its makers give it.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the data set: ddr, idrid, eyepacs, ...; `folder` for your own photographs.")
+    ],
+    root: Annotated[Path, typer.Argument(help="Folder of the data set, as its makers give it.")],
     out: Annotated[Path, typer.Argument(help="Folder for the prepared set.")],
-    size: Annotated[int, typer.Option(help="Side of the HR frame, px.")] = 1024,
-    scale: Annotated[int, typer.Option(help="From the LR files to the frame: 2, 4 or 8.")] = 4,
+    size: Annotated[int, typer.Option(help="Side of the HR frame, px.")] = FRAME,
+    scale: Annotated[int, typer.Option(help="From the LR images to the HR frame: 2, 4 or 8.")] = 4,
     split: Annotated[
-        str, typer.Option(help="Shares of the patients, where the set's makers made no such side.")
+        str, typer.Option(help="Shares of the patients in each split, for photographs without an official split.")
     ] = "train=0.7,validation=0.1,test=0.2",
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, another split.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one for each core if not given.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if there is any finding.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Lesion types and grades of the data set `folder`; without it those of diabetic retinopathy.",
+        ),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core if not given.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there is any finding.")] = False,
 ) -> None:
-    """Prepare a data set once: HR and LR files, masks, a manifest with a split, and a report of every doubt.
+    """Prepare a data set for training: HR and LR images, masks, a manifest with a split, a report of possible problems.
 
-    A run that was stopped goes on where it stood.
+    A run that was interrupted continues where it stopped.
 
     Example: deepmtdr prepare idrid data/idrid out/prepared/idrid
     """
     from deepmtdr.cli.tables import build_table
+    from deepmtdr.labels import DIABETIC_RETINOPATHY, load_label_set
     from deepmtdr.preparation.report import prepare_and_report
 
+    shares = _parse_shares(split)
     with exit_on_error():
-        settings = {"size": size, "scale": scale, "shares": _shares(split), "seed": seed, "workers": workers}
-        done = prepare_and_report(name, root, out, **settings)
+        chosen = DIABETIC_RETINOPATHY if labels is None else load_label_set(labels)
+        done = prepare_and_report(
+            name, root, out, size=size, scale=scale, labels=chosen, shares=shares, seed=seed, workers=workers
+        )
     for table in done.tables:
         Console().print(build_table(*table))
     typer.echo(f"report: {done.page}")
@@ -52,18 +66,24 @@ def prepare(
 
 @app.command()
 def draw(
-    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Gets photographs/, masks/ and photographs.csv.")],
-    count: Annotated[int, typer.Option(min=1, help="How many drawings.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first one; 2p and 2p + 1 are one patient's eyes.")] = 0,
-    grade: Annotated[int | None, typer.Option(min=0, max=4, help="Of all of them; else as grades are met.")] = None,
-    size: Annotated[int, typer.Option(min=64, help="Diameter of the field of view, px.")] = 1024,
+    out: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder for photographs/, masks/ and the table photographs.csv.")
+    ],
+    count: Annotated[int, typer.Option(min=1, help="Number of drawings.")] = 10,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the first drawing; 2p and 2p + 1 are the eyes of one patient.")
+    ] = 0,
+    grade: Annotated[
+        int | None,
+        typer.Option(min=min(Grade), max=max(Grade), help="Grade of all drawings; all grades occur if not given."),
+    ] = None,
+    size: Annotated[int, typer.Option(min=64, help="Diameter of the field of view, px.")] = FRAME,
 ) -> None:
-    """Draw fundus photographs of no patient, with lesion masks and grades: always the same from the same seed.
+    """Draw synthetic fundus photographs with lesion masks and grades, the same for the same seed.
 
     Example: deepmtdr draw out/data/drawings --count 12
     """
     from deepmtdr.synthetic.drawings import write_drawings
-    from deepmtdr.terms import Grade
 
     with exit_on_error():
         chosen = None if grade is None else Grade(grade)

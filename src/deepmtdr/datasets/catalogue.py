@@ -20,7 +20,7 @@ from deepmtdr.datasets import (
     messidor2,
     real_lr,
 )
-from deepmtdr.datasets.layout import DatasetPart, LabelCounts, count_labels
+from deepmtdr.datasets.layout import DatasetPart, LabelCounts, check_labels, count_labels
 from deepmtdr.datasets.prepared import is_prepared, read_prepared
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
@@ -78,20 +78,6 @@ def _read(name: str, root: Path, labels: LabelSet) -> list[Sample]:
         return folder.read_folder(root, labels)
     check_labels(f"data set {name}", DIABETIC_RETINOPATHY, labels)
     return _find(name).read(root)
-
-
-def check_labels(what: str, found: LabelSet, expected: LabelSet) -> None:
-    """Check that a data set has the lesion types and grades that are expected.
-
-    Raises:
-        DataError: naming both label sets, if they differ.
-    """
-    if (found.codes, found.grade_names) != (expected.codes, expected.grade_names):
-        both = (
-            f"{labels.name!r} (lesions {', '.join(labels.codes)}; {len(labels.grades)} grades)"
-            for labels in (found, expected)
-        )
-        raise DataError(f"{what} with the label set {next(both)}, expected {next(both)}")
 
 
 def count_parts(name: str, root: Path) -> list[tuple[DatasetPart, LabelCounts | None]]:

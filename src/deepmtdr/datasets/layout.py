@@ -183,6 +183,22 @@ def parse_eye(text: str, where: str) -> Laterality | None:
     return _EYE_WORDS.get(text.lower())
 
 
+def check_labels(what: str, found: LabelSet, expected: LabelSet) -> None:
+    """Check that a data set has the lesion types and grades that are expected.
+
+    Raises:
+        DataError: naming both label sets, if they differ.
+    """
+    if (found.codes, found.grade_names) != (expected.codes, expected.grade_names):
+        both = (
+            f"{labels.name!r} (lesions {', '.join(labels.codes)}; {len(labels.grades)} grades)"
+            for labels in (found, expected)
+        )
+        raise DataError(
+            f"{what} with the label set {next(both)}, expected {next(both)}; choose the label set or another folder"
+        )
+
+
 def read_grades(path: Path, name_column: str, grade_column: str) -> dict[str, int]:
     """Grade by photograph from a label table.
 

@@ -23,6 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from deepmtdr.datasets.frames import read_lesion_masks, write_tiff
+from deepmtdr.datasets.layout import check_labels
 from deepmtdr.datasets.prepared import (
     COVERAGE_THRESHOLD,
     MANIFEST,
@@ -175,10 +176,8 @@ def _open_folder(out: Path, settings: PreparedSettings) -> dict[str, ManifestRow
 
 
 def _check_settings(out: Path, found: PreparedSettings, expected: PreparedSettings) -> None:
-    if found.labels != expected.labels:
-        names = f"{found.labels.name!r}, not with {expected.labels.name!r}"
-        raise DataError(f"{out}: prepared with the label set {names}; choose another folder")
-    if found != expected:
+    check_labels(f"{out}: prepared", found.labels, expected.labels)
+    if (found.size, found.scale) != (expected.size, expected.scale):
         sizes = (f"size {settings.size} and scale {settings.scale}" for settings in (found, expected))
         raise DataError(f"{out}: prepared at {next(sizes)}, not at {next(sizes)}; choose another folder")
 

@@ -131,7 +131,7 @@ def _trunks(rng: Generator) -> list[_Sprout]:
 
 
 def _grow(rng: Generator, eye: Eye, sprout: _Sprout) -> tuple[Vessel, list[_Sprout]]:
-    """Grow a vessel until it is too thin, too long, outside the view or at the fovea; with the starts of its branches."""
+    """Grow a vessel until it is too thin, too long, out of view or at the fovea; with the starts of its branches."""
     u, v, half_width = sprout.u, sprout.v, sprout.half_width
     longest = 9.0 if sprout.depth == 0 else 110 * half_width * rng.uniform(0.6, 1.2)
     sway, ripple, side, near_fovea = 0.0, 0.0, int(rng.choice((-1, 1))), False
