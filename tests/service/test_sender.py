@@ -16,7 +16,16 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, OphthalmicPhotography8BitImageStorage
 from pynetdicom import AE, evt
 
-from deepmtdr.service.destinations import CStoreDestination, FhirDestination, StowDestination, create_destinations
+from deepmtdr.dicom import results
+from deepmtdr.dicom.objects import ObjectKind
+from deepmtdr.service.destinations import (
+    DICOM_SUFFIX,
+    FHIR_FILE,
+    CStoreDestination,
+    FhirDestination,
+    StowDestination,
+    create_destinations,
+)
 from deepmtdr.service.pynetdicom_adapter import StoreEvent, configure_dicom_libraries
 from deepmtdr.service.queue import Queue
 from deepmtdr.service.sender import DeliveryResult, Destination, DestinationUnreachable, Sender, retry_delay
@@ -346,6 +355,7 @@ def test_dicom_objects_go_to_dicom_destinations_and_the_bundle_to_fhir(tmp_path:
         for name, one in found.items()
     }
     assert taken == {"pacs": ["a.dcm"], "archive": ["a.dcm"], "records": ["fhir.json"]}
+    assert FHIR_FILE == results.FHIR_FILE and all(kind.file_name.endswith(DICOM_SUFFIX) for kind in ObjectKind)
 
 
 def test_a_missing_secret_is_waited_for(queue: Queue, web: FakeWebServer) -> None:

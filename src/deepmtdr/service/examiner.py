@@ -27,7 +27,7 @@ def load_examiner(
         DeepMTDRError: if the checkpoint or the codes cannot be used.
     """
     engine = ScreeningEngine.load(weights)
-    all_codes = load_codes(codes)
+    all_codes = load_codes(codes, engine.labels)
 
     def examine(photograph: Path, folder: Path) -> None:
         write_results(engine, photograph, folder, all_codes, namespaces=namespaces)
