@@ -1,4 +1,4 @@
-"""FHIR: what is said of a graded, an ungradable and a one-sided photograph, and what is never said."""
+"""FHIR: the resources of a graded and of an ungradable photograph, and what they never contain."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from fhir.resources.R4B.observation import Observation
 from deepmtdr.dicom.codes import Namespaces, load_codes
 from deepmtdr.dicom.examination import Examination
 from deepmtdr.dicom.fhir import to_bundle, to_json
-from deepmtdr.errors import ClinicError
+from deepmtdr.errors import DicomError
 from deepmtdr.screening.report import ScreeningReport
-from deepmtdr.terms import Lesion
 from dicom_objects import make_report
-from dicom_reports import graded_report, make_examination, ungradable_report
+from dicom_reports import glaucoma_report, graded_report, make_examination, ungradable_report
 
 
 def sent(
     report: ScreeningReport, about: Examination | None = None, namespaces: Namespaces | None = None
 ) -> dict[str, Any]:
-    """The bundle as the server gets it."""
-    return json.loads(to_json(to_bundle(report, about or make_examination(), load_codes(), namespaces)))
+    """The bundle as a server receives it."""
+    codes = load_codes(labels=report.labels)
+    return json.loads(to_json(to_bundle(report, about or make_examination(), codes, namespaces)))
 
 
 def resources(bundle: dict[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def inside(node: Any, key: str) -> Iterator[Any]:
         yield from inside(value, key)
 
 
-def test_the_grade_is_loincs_answer_for_the_eye_with_all_probabilities() -> None:
+def test_the_grade_is_a_loinc_answer_with_all_probabilities() -> None:
     observation = by_code(sent(graded_report()))["71491-5"]
     assert code_of(observation["valueCodeableConcept"]) == "LA18645-4"
     assert "dataAbsentReason" not in observation
@@ -64,24 +64,24 @@ def test_the_grade_is_loincs_answer_for_the_eye_with_all_probabilities() -> None
     assert [one["code"] for one in observation["bodySite"]["coding"]] == ["5665001", "5665001:272741003=24028007"]
 
 
-def test_without_an_operating_point_nothing_is_called_referable() -> None:
+def test_without_an_operating_point_there_is_no_referable_component() -> None:
     observation = by_code(sent(graded_report(operating_point=None)))["71491-5"]
     assert [code_of(one["code"]) for one in observation["component"]] == ["p0", "p1", "p2", "p3", "p4", "p_referable"]
     assert "referenceRange" not in observation["component"][-1]
 
 
 @pytest.mark.parametrize(("side", "question"), [("L", "71490-7"), ("R", "71491-5"), (None, "severity")])
-def test_each_side_has_its_question_and_an_unknown_one_its_own(side: str | None, question: str) -> None:
+def test_each_side_and_an_unknown_side_have_their_own_question(side: str | None, question: str) -> None:
     observation = by_code(sent(graded_report(), make_examination(laterality=side)))[question]
     assert len(observation["bodySite"]["coding"]) == (1 if side is None else 2)
 
 
 def test_each_lesion_type_has_its_count_and_area() -> None:
-    codes, observations = load_codes(), by_code(sent(graded_report()))
-    found = {lesion: observations[codes[f"lesion.{lesion.name}"].value]["component"] for lesion in Lesion}
-    assert [found[lesion][0]["valueInteger"] for lesion in Lesion] == [3, 1, 2, 0]
-    assert [found[lesion][1]["valueQuantity"]["value"] for lesion in Lesion] == [0.02, 1.5, 0.25, 0]
-    assert {part[1]["valueQuantity"]["code"] for part in found.values()} == {"%"}
+    observations = by_code(sent(graded_report()))
+    found = [observations[code]["component"] for code in ("25412000", "28998008", "EX", "SE")]
+    assert [count["valueInteger"] for count, _ in found] == [3, 1, 2, 0]
+    assert [area["valueQuantity"]["value"] for _, area in found] == [0.02, 1.5, 0.25, 0]
+    assert {area["valueQuantity"]["code"] for _, area in found} == {"%"}
     assert [one["code"] for one in observations["SE"]["code"]["coding"]] == ["SE", "HP:0031606"]
 
 
@@ -96,18 +96,15 @@ def test_an_ungradable_photograph_has_a_reason_and_no_grade() -> None:
     assert "conclusionCode" not in report
 
 
-def test_quality_and_the_reader_flag_are_said_when_the_report_has_them() -> None:
+def test_quality_and_review_reasons_are_sent_if_the_report_has_them() -> None:
     assert not {"quality", "reader"} & set(by_code(sent(graded_report())))
-    report = graded_report()
-    object.__setattr__(report, "quality", 0.75)
-    object.__setattr__(report, "review_reasons", ("low confidence", "poor quality"))
-    bundle = sent(report)
+    bundle = sent(graded_report(quality=0.75, review_reasons=("low confidence", "poor quality")))
     assert by_code(bundle)["quality"]["valueQuantity"]["value"] == 0.75
     assert by_code(bundle)["reader"]["valueString"] == "low confidence; poor quality"
     assert "To be read by a person: low confidence" in resources(bundle, "DiagnosticReport")[0]["conclusion"]
 
 
-def test_the_report_says_that_it_is_a_machines_and_unverified() -> None:
+def test_the_report_is_marked_as_unverified_and_names_the_weights() -> None:
     bundle = sent(graded_report())
     (report,) = resources(bundle, "DiagnosticReport")
     assert {one["status"] for one in [report, *resources(bundle, "Observation")]} == {"preliminary"}
@@ -119,7 +116,7 @@ def test_the_report_says_that_it_is_a_machines_and_unverified() -> None:
 
 
 @pytest.mark.parametrize("report", [graded_report(), ungradable_report()], ids=["graded", "ungradable"])
-def test_every_reference_resolves_inside_or_names_an_identifier(report: ScreeningReport) -> None:
+def test_every_reference_is_in_the_bundle_or_an_identifier(report: ScreeningReport) -> None:
     bundle = sent(report)
     urls = {entry["fullUrl"]: entry["resource"]["resourceType"] for entry in bundle["entry"]}
     assert len(urls) == len(bundle["entry"])
@@ -134,12 +131,12 @@ def test_every_reference_resolves_inside_or_names_an_identifier(report: Screenin
     assert len(resources(bundle, "DiagnosticReport")[0]["result"]) == len(resources(bundle, "Observation"))
 
 
-def test_what_is_read_back_is_what_was_written() -> None:
+def test_a_bundle_can_be_read_back() -> None:
     bundle = to_bundle(graded_report(), make_examination(), load_codes())
     assert to_json(Bundle.model_validate_json(to_json(bundle))) == to_json(bundle)
 
 
-def test_a_repeat_is_the_same_bytes_and_is_created_only_once() -> None:
+def test_a_repeat_gives_the_same_bytes_and_creates_nothing() -> None:
     first, again = (to_json(to_bundle(graded_report(), make_examination(), load_codes())) for _ in range(2))
     assert first == again
     for entry in json.loads(first)["entry"]:
@@ -160,14 +157,14 @@ def test_other_weights_or_another_photograph_are_other_resources() -> None:
 @pytest.mark.parametrize(
     "report", [graded_report(), ungradable_report("Müller^Hans 1950.dcm is poor")], ids=["graded", "ungradable"]
 )
-def test_nothing_of_the_patient_but_the_identifier_leaks(report: ScreeningReport) -> None:
+def test_the_only_patient_data_is_the_identifier(report: ScreeningReport) -> None:
     text = to_json(to_bundle(report, make_examination(), load_codes())).decode()
     assert "Müller" not in text and "1950" not in text and "M\\u00fc" not in text
     for subject in inside(json.loads(text), "subject"):
         assert subject == {"type": "Patient", "identifier": {"system": "urn:oid:1.2.276.0.76", "value": "4711"}}
 
 
-def test_identifiers_stand_under_the_sites_namespace_or_name_their_issuer() -> None:
+def test_identifiers_have_the_uri_of_the_site_or_the_name_of_the_issuer() -> None:
     spaces = Namespaces(patient="urn:site:patients", accession="urn:site:orders")
     (report,) = resources(sent(graded_report(), None, spaces), "DiagnosticReport")
     assert report["subject"]["identifier"] == {"system": "urn:site:patients", "value": "4711"}
@@ -178,7 +175,7 @@ def test_identifiers_stand_under_the_sites_namespace_or_name_their_issuer() -> N
     assert "subject" not in resources(sent(graded_report(), make_examination(patient_id="")), "DiagnosticReport")[0]
 
 
-def test_a_time_without_a_zone_is_sent_as_its_day() -> None:
+def test_a_time_without_a_zone_is_sent_as_a_date() -> None:
     def time_of(acquired: datetime | None) -> str | None:
         return resources(sent(graded_report(), make_examination(acquired=acquired)), "DiagnosticReport")[0].get(
             "effectiveDateTime"
@@ -190,11 +187,11 @@ def test_a_time_without_a_zone_is_sent_as_its_day() -> None:
 
 
 def test_a_file_that_was_not_decoded_is_refused() -> None:
-    with pytest.raises(ClinicError, match="status error, expected ok or ungradable"):
+    with pytest.raises(DicomError, match="status error, expected ok or ungradable"):
         sent(make_report("error"))
 
 
-def test_the_example_of_the_docs_has_the_form_of_what_is_sent(root: Path) -> None:
+def test_the_example_in_the_docs_has_the_form_of_a_sent_resource(root: Path) -> None:
     (block,) = re.findall(r"```json\n(.*?)```", (root / "docs" / "fhir.md").read_text("utf-8"), re.DOTALL)
     shown, made = json.loads(block), by_code(sent(graded_report()))["71491-5"]
     Observation.model_validate(shown)
@@ -202,3 +199,32 @@ def test_the_example_of_the_docs_has_the_form_of_what_is_sent(root: Path) -> Non
     for name in ("status", "category", "code", "subject", "effectiveDateTime", "bodySite", "method", "derivedFrom"):
         assert shown[name] == made[name]
     assert set(shown["component"][0]["valueQuantity"]) == set(made["component"][0]["valueQuantity"])
+
+
+def test_resources_follow_the_label_set() -> None:
+    bundle = sent(glaucoma_report())
+    (report,) = resources(bundle, "DiagnosticReport")
+    assert report["code"]["text"] == "Fundus photograph, read by a machine for glaucoma"
+    assert "Right eye: Manifest, grade 2 of 0 to 2 (probability 0.70); P(referable) 0.90" in report["conclusion"]
+    assert report["conclusionCode"][0]["coding"][0]["display"] == "Glaucoma"
+    displays = [one["code"]["coding"][0]["display"] for one in resources(bundle, "Observation")]
+    assert displays == ["Severity of glaucoma: right eye", "Disc haemorrhages", "A defect"]
+    assert len(resources(bundle, "Observation")[0]["component"]) == 3 + 2
+    assert "etinopathy" not in json.dumps(bundle)
+
+
+def test_a_lesion_type_named_like_another_part_has_its_own_identifier() -> None:
+    bundle = sent(glaucoma_report())  # it has a lesion type "report"
+    assert len({entry["fullUrl"] for entry in bundle["entry"]}) == len(bundle["entry"]) == 5
+
+
+def test_codes_of_another_label_set_are_refused() -> None:
+    with pytest.raises(DicomError, match="report of label set 'glaucoma'"):
+        to_bundle(glaucoma_report(), make_examination(), load_codes())
+
+
+def test_a_uri_of_the_site_does_not_change_the_identifiers() -> None:
+    def urls(namespaces: Namespaces | None) -> list[str]:
+        return [entry["fullUrl"] for entry in sent(graded_report(), None, namespaces)["entry"]]
+
+    assert urls(None) == urls(Namespaces(patient="urn:site:patients"))

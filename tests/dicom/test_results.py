@@ -1,4 +1,4 @@
-"""From a DICOM file to a folder with everything that answers it."""
+"""From a DICOM file to a folder of results, and from many files to `results.csv`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +19,12 @@ from typer.testing import CliRunner
 
 from deepmtdr.cli import app
 from deepmtdr.dicom import results
+from deepmtdr.dicom.examination import ungradable_reason
 from deepmtdr.dicom.results import write_results
-from deepmtdr.errors import ClinicError
+from deepmtdr.errors import DicomError
 from deepmtdr.screening.engine import ScreeningEngine
-from dicom_objects import make_photograph, save_dicom
+from dicom_objects import make_photograph, make_report, save_dicom
+from dicom_reports import ungradable_report
 from tiny_model import save_tiny_weights
 
 GRADED = {"sr", "lesions", "probabilities", "report", "overlay", "document"}
@@ -41,9 +46,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_example_is_answered_in_full_and_a_repeat_is_the_same_bytes(
-    engine: ScreeningEngine, tmp_path: Path
-) -> None:
+def test_the_example_gives_all_files_and_a_repeat_gives_the_same_bytes(engine: ScreeningEngine, tmp_path: Path) -> None:
     report = write_results(engine, EXAMPLE, tmp_path / "once")
     assert report.status == "ok"
     assert {path.stem for path in (tmp_path / "once").glob("*.dcm")} == GRADED
@@ -53,7 +56,7 @@ def test_the_example_is_answered_in_full_and_a_repeat_is_the_same_bytes(
     assert files(tmp_path / "once") == files(tmp_path / "again")
 
 
-def test_an_ungradable_photograph_is_answered_without_a_grade(engine: ScreeningEngine, tmp_path: Path) -> None:
+def test_an_ungradable_photograph_gives_report_overlay_and_document(engine: ScreeningEngine, tmp_path: Path) -> None:
     black = save_dicom(tmp_path / "a.dcm", make_photograph(pixels=np.zeros((300, 320, 3), np.uint8)))
     report = write_results(engine, black, tmp_path / "out")
     assert report.status == "ungradable"
@@ -61,16 +64,16 @@ def test_an_ungradable_photograph_is_answered_without_a_grade(engine: ScreeningE
     assert "no field of view" in json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["message"]
 
 
-def test_damaged_pixels_are_an_error_and_no_answer(engine: ScreeningEngine, tmp_path: Path) -> None:
+def test_damaged_pixels_are_an_error_without_results(engine: ScreeningEngine, tmp_path: Path) -> None:
     path = save_dicom(tmp_path / "a.dcm", make_photograph())
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ClinicError, match=r"^\S+a\.dcm: DICOM, damaged") as caught:
+    with pytest.raises(DicomError, match=r"^\S+a\.dcm: DICOM, damaged") as caught:
         write_results(engine, path, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
     assert "Yamada" not in str(caught.value) and "P-17" not in str(caught.value)
 
 
-def test_no_file_and_no_text_but_the_objects_names_the_patient(engine: ScreeningEngine, tmp_path: Path) -> None:
+def test_only_the_dicom_objects_contain_the_patients_name(engine: ScreeningEngine, tmp_path: Path) -> None:
     path = save_dicom(tmp_path / "Yamada_P-17.dcm", make_photograph())
     write_results(engine, path, tmp_path / "out")
     for name, content in files(tmp_path / "out").items():
@@ -80,7 +83,7 @@ def test_no_file_and_no_text_but_the_objects_names_the_patient(engine: Screening
     assert b"Yamada_P-17" not in b"".join(files(tmp_path / "out").values())
 
 
-def test_without_the_patient_nothing_of_him_is_in_any_file(engine: ScreeningEngine, tmp_path: Path) -> None:
+def test_deidentified_results_contain_no_patient_data(engine: ScreeningEngine, tmp_path: Path) -> None:
     path = save_dicom(
         tmp_path / "Yamada.dcm", make_photograph(PatientComments="tell nobody", AccessionNumber="ACC-778123")
     )
@@ -105,7 +108,7 @@ def dicom(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_a_folder_is_answered_file_by_file_and_a_bad_one_has_its_row(weights: Path, tmp_path: Path) -> None:
+def test_a_folder_gives_a_row_for_each_file_also_for_an_unreadable_one(weights: Path, tmp_path: Path) -> None:
     given = tmp_path / "in"
     given.mkdir()
     save_dicom(given / "good.dcm", make_photograph())
@@ -116,14 +119,17 @@ def test_a_folder_is_answered_file_by_file_and_a_bad_one_has_its_row(weights: Pa
     with (tmp_path / "out" / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
     assert {name: row["status"] for name, row in rows.items()} == {
-        **{"good.dcm": "ok", "both.dcm": "error", "text.dcm": "error", "gone.dcm": "error"}
+        "good.dcm": "ok",
+        "both.dcm": "error",
+        "text.dcm": "error",
+        "gone.dcm": "error",
     }
-    assert "found eyes L, R" in rows["both.dcm"]["message"]
+    assert "found the sides L, R" in rows["both.dcm"]["message"]
     for path in (tmp_path / "out").rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_an_export_without_patients_has_numbers_for_names(weights: Path, tmp_path: Path) -> None:
+def test_a_deidentified_batch_has_numbers_for_names(weights: Path, tmp_path: Path) -> None:
     save_dicom(tmp_path / "Yamada.dcm", make_photograph())
     (tmp_path / "Tarou.dcm").write_text("no DICOM")
     key = ("--deidentify", tmp_path / "key")
@@ -135,14 +141,20 @@ def test_an_export_without_patients_has_numbers_for_names(weights: Path, tmp_pat
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
 
 
-def test_codes_that_are_none_are_refused_in_one_line(weights: Path, tmp_path: Path) -> None:
+def test_invalid_codes_are_refused_in_one_line(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "codes.toml").write_text("[lesion]\nXX = 1\n", encoding="utf-8")
     code, said = dicom(EXAMPLE, "--out", tmp_path / "out", "--weights", weights, "--codes", tmp_path / "codes.toml")
-    assert code == 2 and "there is no code [lesion] XX" in said
+    assert code == 2 and "unknown code lesion.XX" in said
 
 
-ONE_BIT = {"SamplesPerPixel": 1, "PlanarConfiguration": None, "PhotometricInterpretation": "MONOCHROME2"} | {
-    **{"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0, "PixelData": bytes(300 * 320 // 8)}
+ONE_BIT = {
+    "SamplesPerPixel": 1,
+    "PlanarConfiguration": None,
+    "PhotometricInterpretation": "MONOCHROME2",
+    "BitsAllocated": 1,
+    "BitsStored": 1,
+    "HighBit": 0,
+    "PixelData": bytes(300 * 320 // 8),
 }
 
 
@@ -157,22 +169,22 @@ ONE_BIT = {"SamplesPerPixel": 1, "PlanarConfiguration": None, "PhotometricInterp
         ({"PixelData": b""}, "damaged or of an unsupported kind"),
     ],
 )
-def test_an_object_that_is_no_one_photograph_is_refused_with_its_reason(
+def test_the_error_for_an_object_that_is_not_one_photograph_gives_the_reason(
     engine: ScreeningEngine, tmp_path: Path, tags: dict[str, object], said: str
 ) -> None:
     path = save_dicom(tmp_path / "a.dcm", make_photograph(**tags))
-    with pytest.raises(ClinicError, match=said):
+    with pytest.raises(DicomError, match=said):
         write_results(engine, path, tmp_path / "out")
 
 
-def test_a_picture_of_one_bit_is_read_and_ungradable(engine: ScreeningEngine, tmp_path: Path) -> None:
+def test_a_picture_of_one_bit_per_pixel_is_ungradable(engine: ScreeningEngine, tmp_path: Path) -> None:
     assert (
         write_results(engine, save_dicom(tmp_path / "a.dcm", make_photograph(**ONE_BIT)), tmp_path / "out").grade
         is None
     )
 
 
-def test_an_earlier_answer_never_stands_beside_the_next_one(engine: ScreeningEngine, tmp_path: Path) -> None:
+def test_results_of_an_earlier_photograph_are_removed(engine: ScreeningEngine, tmp_path: Path) -> None:
     path = save_dicom(tmp_path / "eye.dcm", make_photograph())
     write_results(engine, path, tmp_path / "out")
     black = make_photograph("2.25.77", pixels=np.zeros((300, 320, 3), np.uint8), PatientName="Other", PatientID="P-18")
@@ -180,12 +192,12 @@ def test_an_earlier_answer_never_stands_beside_the_next_one(engine: ScreeningEng
     assert not (tmp_path / "out" / "lesions.dcm").exists()
     assert {dcmread(one).PatientID for one in (tmp_path / "out").glob("*.dcm")} == {"P-18"}
     path.write_bytes(b"nothing")
-    with pytest.raises(ClinicError):
+    with pytest.raises(DicomError):
         write_results(engine, path, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_what_nobody_foresaw_ends_no_batch_and_quotes_nothing(
+def test_an_unexpected_error_does_not_end_the_batch_and_is_not_quoted(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def surprise(*_: object) -> None:
@@ -196,11 +208,11 @@ def test_what_nobody_foresaw_ends_no_batch_and_quotes_nothing(
     monkeypatch.setattr(results, "create_structured_report", surprise)
     code, said = dicom(tmp_path, "--out", tmp_path / "out", "--weights", weights)
     rows = (tmp_path / "out" / "results.csv").read_text(encoding="utf-8")
-    assert code == 1 and rows.count("cannot be answered (ValueError at test_results.py:") == 2
+    assert code == 1 and rows.count("no results could be written (ValueError at test_results.py:") == 2
     assert "Yamada" not in rows + said
 
 
-def test_a_file_that_cannot_be_read_is_not_named_in_an_export(
+def test_an_unreadable_file_is_not_named_in_a_deidentified_batch(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(path: Path) -> None:
@@ -213,3 +225,26 @@ def test_a_file_that_cannot_be_read_is_not_named_in_an_export(
     rows = (tmp_path / "out" / "results.csv").read_text(encoding="utf-8")
     assert code == 1 and "Permission denied" in rows
     assert "Yamada" not in rows + said and "Suzuki" not in said
+
+
+@pytest.mark.parametrize("name", ["3", "dark", "8"])
+def test_a_short_file_name_does_not_garble_the_reason(name: str) -> None:
+    report = ungradable_report()
+    report = replace(report, path=Path("/media/DICOM", name), message=f"/media/DICOM/{name}: {report.reason}")
+    assert ungradable_reason(report) == "too dark: median brightness 3 of 255, expected at least 8"
+
+
+def test_the_path_and_the_file_name_are_removed_from_the_reason() -> None:
+    report = make_report("ungradable", path=Path("/media/Yamada.dcm"), message="cannot decode /media/Yamada.dcm: bad")
+    assert ungradable_reason(report) == "cannot decode the photograph: bad"
+    assert ungradable_reason(replace(report, message="Yamada.dcm is bad")) == "the photograph is bad"
+    assert ungradable_reason(replace(report, message="not Yamada.dcm2")) == "not Yamada.dcm2"
+
+
+def test_the_room_does_not_import_pytorch_or_training() -> None:
+    program = (
+        "import sys, deepmtdr.dicom.batch\n"
+        "print(sorted({'torch', 'deepmtdr.checkpoint', 'deepmtdr.baselines', 'deepmtdr.training'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"

@@ -7,7 +7,7 @@ codes of another label set come from the label set (`label_codes.py`). A site ca
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +22,7 @@ CODE_FIELDS = ("scheme", "value", "meaning")
 MAX_LENGTHS = {"scheme": 16, "value": 16, "meaning": 64}
 """Characters that DICOM allows for each part (value representations SH and LO)."""
 
-CodeTable = dict[str, Sequence[str]]
+CodeTable = dict[str, Any]
 """Name of a code, such as `lesion.MA`, -> its scheme, value and meaning, not checked yet."""
 
 
@@ -113,7 +113,7 @@ def _shipped_codes(labels: LabelSet) -> tuple[dict[str, str], CodeTable]:
     return systems, {**_named(tables), **_named(tomllib.loads(text))}
 
 
-def _named(tables: Mapping[str, Mapping[str, Sequence[str]]]) -> CodeTable:
+def _named(tables: Mapping[str, Mapping[str, Any]]) -> CodeTable:
     """One table with the names `TABLE.KEY`."""
     return {f"{table}.{name}": value for table, values in tables.items() for name, value in values.items()}
 
