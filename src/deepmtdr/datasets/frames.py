@@ -15,9 +15,10 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from deepmtdr.datasets.sample import Sample
-from deepmtdr.errors import DataError
+from deepmtdr.errors import DataError, PhotographError
 from deepmtdr.files import write_atomically
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.photographs.decode import Photograph, read_photograph
 from deepmtdr.terms import SCALES
 
 
@@ -53,6 +54,17 @@ class Frame:
     def without_masks(self) -> Frame:
         """The photograph without its masks (Sec. V-D: less pixel-wise supervision)."""
         return replace(self, sample=replace(self.sample, lesion_masks={}))
+
+
+def read_sample(sample: Sample) -> Photograph:
+    """Decode the photograph of a sample.
+
+    Raises:
+        PhotographError: if the file cannot be decoded, or with the reason why a prepared set has no file of it.
+    """
+    if sample.problem:
+        raise PhotographError(sample.problem)
+    return read_photograph(sample.photograph)
 
 
 def read_lesion_masks(sample: Sample, shape: tuple[int, ...]) -> dict[str, Bool[np.ndarray, "h w"]]:

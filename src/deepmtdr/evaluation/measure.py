@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from deepmtdr.datasets.frames import read_lesion_masks
+from deepmtdr.datasets.frames import read_lesion_masks, read_sample
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import CheckpointError, DeepMTDRError
 from deepmtdr.evaluation.config import DEFAULT_CONFIG, EvaluationConfig
@@ -21,7 +21,6 @@ from deepmtdr.metrics import MS_SSIM_MIN_SIDE, FrocCounts, PooledCurve, count_fr
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
 from deepmtdr.model.isr import bicubic
 from deepmtdr.model.preprocessing import image_to_tensor
-from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 from deepmtdr.photographs.geometry import FieldOfView, crop_mask, fov_mask
 from deepmtdr.photographs.resize import resize
@@ -121,15 +120,18 @@ def load_into_frame(sample: Sample, config: EvaluationConfig, frame: int) -> Fra
     Raises:
         DeepMTDRError: if the photograph or one of its masks cannot be read, or it has no field of view.
     """
-    pixels = read_photograph(sample.photograph).pixels
+    pixels = read_sample(sample).pixels
     fov = find_fov(pixels)
     lr_size, scale = config.input_scale(fov.side, frame)
     in_frame = crop_to_frame(pixels, fov, frame)
     hr = in_frame if fov.side >= frame else None
     lr = crop_to_frame(pixels, fov, lr_size) if hr is None else resize(hr, lr_size)
     masks = read_lesion_masks(sample, pixels.shape[:2]) if sample.lesion_masks else {}
-    in_masks = {code: crop_mask(mask, fov, frame) >= MIN_COVERAGE for code, mask in masks.items()}
-    original = OriginalPhotograph(fov, pixels.shape[:2], masks)
+    # The masks of a prepared low-resolution photograph are larger than the photograph.
+    height, width = next((mask.shape for mask in masks.values()), pixels.shape[:2])
+    mask_fov = fov.scaled(height // pixels.shape[0])
+    in_masks = {code: crop_mask(mask, mask_fov, frame) >= MIN_COVERAGE for code, mask in masks.items()}
+    original = OriginalPhotograph(mask_fov, (height, width), masks)
     return FramedPhotograph(lr, hr, fov_mask(in_frame), scale, in_masks, fov.side, original)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
+from deepmtdr.datasets.frames import read_sample
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DeepMTDRError
 from deepmtdr.evaluation.photograph_result import PhotographResult
-from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 
 MAX_CASES = 10
@@ -51,7 +51,7 @@ def make_thumbnails(samples: Sequence[Sample], cases: Iterable[PhotographResult]
 
 
 def _thumbnail(sample: Sample) -> bytes:
-    pixels = read_photograph(sample.photograph).pixels
+    pixels = read_sample(sample).pixels
     file = io.BytesIO()
     Image.fromarray(crop_to_frame(pixels, find_fov(pixels), THUMBNAIL_SIDE)).save(file, "JPEG", quality=80)
     return file.getvalue()
