@@ -44,16 +44,18 @@ COLUMNS = (
     "Detail of LR",
     "Detail of SR",
     "Detail of HR",
-    "Lesions, truth",
-    "Lesions, found",
+    "Lesions, annotated",
+    "Lesions, predicted",
     "Evidence",
     "Grade",
 )
 WIDTH = 2 * MARGIN + len(COLUMNS) * TILE + (len(COLUMNS) - 1) * GAP
 DETAIL = 4
 """The side of a detail is the frame's divided by this: in a frame of 1024 px each pixel is one pixel of the tile."""
-GRADE_TOP, GRADE_LINE, BAR_HEIGHT = 58, 42, 7
-"""Place of the first grade in its tile, distance of the grades if they fit, and height of a bar, px."""
+GRADE_TOP, GRADE_LINE = 58, 42
+"""Baseline of the first grade in its tile, and largest distance between the baselines of two grades, px."""
+BAR_TOP, BAR_BOTTOM = 8, 15
+"""A grade's bar below its baseline, px; the frame of the true grade is 2 px larger."""
 
 
 class Square(NamedTuple):
@@ -228,7 +230,7 @@ def _draw_grades(page: Image.Image, x: int, y: int, example: ValidationExample, 
     draw_text(page, (x, y + 20), truth, 20, MUTED_COLOUR if true is None else TEXT_COLOUR, bold=true is not None)
     colour = HIGHLIGHT_COLOUR if is_wrong else TEXT_COLOUR
     draw_text(page, (x + TILE, y + 20), f"predicted {predicted}", 20, colour, "rs", bold=True)
-    spacing = min(GRADE_LINE, (TILE - GRADE_TOP) // len(probs))
+    spacing = min(GRADE_LINE, (TILE - GRADE_TOP - BAR_BOTTOM - 2) // (len(probs) - 1))
     for grade, name in enumerate(labels.grade_names):
         line = y + GRADE_TOP + spacing * grade
         text = f"{grade}  {name if grade else 'none'}"
@@ -238,13 +240,13 @@ def _draw_grades(page: Image.Image, x: int, y: int, example: ValidationExample, 
 def _draw_grade(
     page: Image.Image, x: int, line: int, name: str, prob: float, is_predicted: bool, is_true: bool, spacing: int
 ) -> None:
-    draw, size = ImageDraw.Draw(page), min(16, spacing - BAR_HEIGHT - 4)
+    draw, size = ImageDraw.Draw(page), min(16, spacing - BAR_BOTTOM + BAR_TOP - 7)
     ink = TEXT_COLOUR if is_predicted or is_true else MUTED_COLOUR
     if size > 6:  # with more grades than fit, only the bars are drawn
         text = shorten_middle(f"{name}{'  (true)' if is_true else ''}", size, TILE - 60)
         draw_text(page, (x, line), text, size, ink, bold=is_true)
         draw_text(page, (x + TILE, line), f"{100 * prob:.0f} %", size, ink, "rs", bold=is_predicted)
-    top, bottom = line + 8, line + 8 + BAR_HEIGHT
+    top, bottom = line + BAR_TOP, line + BAR_BOTTOM
     draw.rectangle((x, top, x + TILE, bottom), BAR_BACKGROUND)
     if prob > 0:
         width = max(1, round(prob * TILE))
