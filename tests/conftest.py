@@ -1,11 +1,11 @@
-"""What the tests share: real photographs when they are at hand, fixed randomness, few threads."""
+"""Fixtures of all tests: the folder of real photographs, fixed random seeds, few threads."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported: parallel test runs share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported; parallel test processes share the cores
 
 import numpy as np
 import pytest
@@ -16,25 +16,25 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The repository."""
+    """The root folder of the repository."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real photographs: $DEEPMTDR_DATA, else ../shared/data beside the repository; skips when absent."""
+    """The folder of real photographs: $DEEPMTDR_DATA, else ../shared/data. The test is skipped if it does not exist."""
     named = os.environ.get("DEEPMTDR_DATA")
     if named is not None and not Path(named).is_dir():
-        pytest.fail(f"DEEPMTDR_DATA names {named}, which is no folder")
+        pytest.fail(f"DEEPMTDR_DATA = {named}: not a folder")
     folder = Path(named) if named is not None else ROOT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"no real photographs: {folder} is absent and DEEPMTDR_DATA is not set")
+        pytest.skip(f"no real photographs: {folder} does not exist and DEEPMTDR_DATA is not set")
     return folder
 
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
-    """Every test starts from the same random state, whichever ran before it."""
+    """Every test starts from the same random state."""
     torch.manual_seed(0)
 
 

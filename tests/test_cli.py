@@ -1,3 +1,5 @@
+"""The command line: output, exit codes and one-line errors."""
+
 from __future__ import annotations
 
 import csv
@@ -15,6 +17,7 @@ from deepmtdr import checkpoint
 from deepmtdr.cli import app
 from deepmtdr.datasets.drawings import read_drawings
 from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.progress import Progress
 from tiny_model import save_bad_inputs, save_photograph, save_tiny_weights, tiny_recipe
 
 
@@ -23,12 +26,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
 
 
-def deepmtdr_(*arguments: object) -> Result:
+def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
 
 
-def refused(result: Result, *words: str) -> bool:
-    """One line on stderr with these words, exit code 2, no traceback."""
+def is_refused(result: Result, *words: str) -> bool:
+    """Whether there is one line on stderr with these words, exit code 2, and no traceback."""
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
     lines = result.stderr.splitlines()
@@ -39,16 +42,16 @@ def refused(result: Result, *words: str) -> bool:
 def test_good_photographs_are_graded_with_exit_code_0(weights: Path, tmp_path: Path) -> None:
     for name in ("left.png", "right.jpg"):
         save_photograph(tmp_path / "eyes" / name)
-    result = deepmtdr_("grade", tmp_path / "eyes", "--out", tmp_path / "out", "--weights", weights)
+    result = run("grade", tmp_path / "eyes", "--out", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 0, result.output
     assert "left.png" in result.stdout and "right.jpg" in result.stdout and "referable" in result.stdout
     assert (tmp_path / "out" / "left" / "summary.png").stat().st_size > 10_000
     assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 3
 
 
-def test_bad_ones_each_have_a_row_and_a_line_and_the_exit_code_is_1(weights: Path, tmp_path: Path) -> None:
+def test_each_bad_photograph_has_a_row_and_a_line_and_the_exit_code_is_1(weights: Path, tmp_path: Path) -> None:
     expected = save_bad_inputs(tmp_path / "in" / "bad")
-    result = deepmtdr_("grade", tmp_path / "in", tmp_path / "gone.jpg", "--out", tmp_path / "out", "--weights", weights)
+    result = run("grade", tmp_path / "in", tmp_path / "gone.jpg", "--out", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 1, result.output
     with (tmp_path / "out" / "results.csv").open(newline="") as file:
         status = {Path(row["path"]).name: row["status"] for row in csv.DictReader(file)}
@@ -62,31 +65,31 @@ def test_bad_ones_each_have_a_row_and_a_line_and_the_exit_code_is_1(weights: Pat
 @pytest.mark.parametrize("name", ["black.png", "sky.png"])
 def test_an_ungradable_photograph_fails_the_run(weights: Path, tmp_path: Path, name: str) -> None:
     save_bad_inputs(tmp_path / "bad")
-    assert deepmtdr_("grade", tmp_path / "bad" / name, "--weights", weights).exit_code == 1
+    assert run("grade", tmp_path / "bad" / name, "--weights", weights).exit_code == 1
 
 
-def test_json_is_the_reports_and_nothing_else_on_stdout(weights: Path, tmp_path: Path) -> None:
+def test_json_on_stdout_is_the_content_of_report_json(weights: Path, tmp_path: Path) -> None:
     good, bad = save_photograph(tmp_path / "eye.png"), tmp_path / "gone.png"
-    result = deepmtdr_("grade", good, bad, "--json", "--as-lr", "256", "--out", tmp_path / "out", "--weights", weights)
+    result = run("grade", good, bad, "--json", "--as-lr", "32", "--out", tmp_path / "out", "--weights", weights)
     first, second = json.loads(result.stdout)
     assert first == json.loads((tmp_path / "out" / "eye" / "report.json").read_text())
-    assert first["way"].startswith("x4 from") and first["geometry"]["side"] > 0
+    assert first["way"] == "x4 from 32 px" and first["geometry"]["side"] > 0
     assert (second["path"], second["status"], second["grade"]) == (str(bad), "error", None)
     assert result.exit_code == 1
 
 
-def test_what_is_left_out_of_a_folder_is_said(weights: Path, tmp_path: Path) -> None:
+def test_skipped_files_are_named_on_stderr(weights: Path, tmp_path: Path) -> None:
     save_photograph(tmp_path / "eye.png")
     (tmp_path / "labels.csv").touch()
-    result = deepmtdr_("grade", tmp_path, "--weights", weights)
+    result = run("grade", tmp_path, "--weights", weights)
     assert result.exit_code == 0
     assert "labels.csv" in result.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(weights: Path, tmp_path: Path) -> None:
     photograph = save_photograph(tmp_path / "eye.png")
-    result = deepmtdr_("grade", photograph, "--out", photograph / "out", "--weights", weights)
-    assert refused(result, str(photograph), "Not a directory")
+    result = run("grade", photograph, "--out", photograph / "out", "--weights", weights)
+    assert is_refused(result, str(photograph), "Not a directory")
 
 
 def test_a_changed_byte_anywhere_in_the_weights_is_one_line(weights: Path, tmp_path: Path) -> None:
@@ -95,53 +98,69 @@ def test_a_changed_byte_anywhere_in_the_weights_is_one_line(weights: Path, tmp_p
     for place in (4, 200, len(content) // 2, len(content) - 1):
         changed = content[place] ^ 1
         damaged.write_bytes(content[:place] + bytes([changed]) + content[place + 1 :])
-        assert refused(deepmtdr_("grade", photograph, "--weights", damaged), str(damaged))
+        assert is_refused(run("grade", photograph, "--weights", damaged), str(damaged))
 
 
 def test_weights_of_another_architecture_are_one_line(tmp_path: Path) -> None:
     other, path = DeepMTDR(tiny_recipe(width=8).model), tmp_path / "other.safetensors"
     checkpoint.save(path, other, tiny_recipe(width=4))
-    assert refused(deepmtdr_("grade", "x.png", "--weights", path), str(path), "architecture")
+    assert is_refused(run("grade", "x.png", "--weights", path), str(path), "architecture")
 
 
 def test_weights_of_another_program_are_one_line(weights: Path, tmp_path: Path) -> None:
     save_file(load_file(weights), tmp_path / "plain.safetensors")
-    assert refused(deepmtdr_("grade", "x.png", "--weights", tmp_path / "plain.safetensors"), "card")
+    assert is_refused(run("grade", "x.png", "--weights", tmp_path / "plain.safetensors"), "card")
     (tmp_path / "pickled.pt").write_bytes(b"\x80\x02cos\nsystem\nq\x00X\x04\x00\x00\x00trueq\x01\x85q\x02Rq\x03.")
-    assert refused(deepmtdr_("grade", "x.png", "--weights", tmp_path / "pickled.pt"), "pickled.pt")
-    assert refused(deepmtdr_("grade", "x.png", "--weights", tmp_path / "gone.safetensors"), "gone.safetensors")
+    assert is_refused(run("grade", "x.png", "--weights", tmp_path / "pickled.pt"), "pickled.pt")
+    assert is_refused(run("grade", "x.png", "--weights", tmp_path / "gone.safetensors"), "gone.safetensors")
 
 
-def test_a_wrong_low_resolution_size_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    result = deepmtdr_("grade", tmp_path, "--as-lr", "300")
-    assert result.exit_code == 2 and "128, 256 or 512" in result.stderr
+def test_an_input_size_that_does_not_fit_the_frame_is_one_line(weights: Path, tmp_path: Path) -> None:
+    photograph = save_photograph(tmp_path / "eye.png")
+    for verb in (["grade", photograph], ["info"]):
+        result = run(*verb, "--as-lr", "256", "--weights", weights)
+        assert is_refused(result, "size 256 px, expected one of 16, 32, 64 for a frame of 128 px")
 
 
-def test_version_is_said() -> None:
-    result = deepmtdr_("--version")
+def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
+    result = run("grade", tmp_path, "--precision", "half")
+    assert result.exit_code == 2 and "expected auto, fp32 or bf16" in result.stderr
+
+
+def test_precision_is_that_of_the_option(weights: Path, tmp_path: Path) -> None:
+    photograph = save_photograph(tmp_path / "eye.png")
+    for precision in ("fp32", "bf16"):
+        result = run("grade", photograph, "--json", "--precision", precision, "--threads", 1, "--weights", weights)
+        assert json.loads(result.stdout)[0]["precision"] == precision
+
+
+def test_version_is_printed() -> None:
+    result = run("--version")
     assert (result.exit_code, result.stdout) == (0, f"deepmtdr {deepmtdr.__version__}\n")
 
 
 def test_info_shows_the_card_and_the_cost_of_each_subnet(weights: Path) -> None:
-    result = deepmtdr_("info", "--weights", weights)
+    result = run("info", "--weights", weights)
     assert result.exit_code == 0, result.output
     assert checkpoint.load(weights).digest in result.stdout and "tiny" in result.stdout
     for subnet in ("isr", "segmentation", "grading", "gmsv", "total"):
         assert subnet in result.stdout
+    assert "32 px into 128 px" in " ".join(result.stdout.split())
+    assert "64 px into 128 px" in " ".join(run("info", "--as-lr", 64, "--weights", weights).stdout.split())
 
 
 def test_an_unknown_recipe_or_key_is_one_line(tmp_path: Path) -> None:
-    assert refused(deepmtdr_("train", "no-such-recipe", "--out", tmp_path), "no-such-recipe", "smoke")
-    assert refused(deepmtdr_("train", "smoke", "--set", "speed=1", "--out", tmp_path), "speed")
+    assert is_refused(run("train", "no-such-recipe", "--out", tmp_path), "no-such-recipe", "smoke")
+    assert is_refused(run("train", "smoke", "--set", "speed=1", "--out", tmp_path), "speed")
 
 
 def test_evaluation_without_data_is_one_line(weights: Path, tmp_path: Path) -> None:
-    assert refused(deepmtdr_("evaluate", "--data", tmp_path, "--weights", weights), str(tmp_path), "split")
+    assert is_refused(run("evaluate", "--data", tmp_path, "--weights", weights), str(tmp_path), "split")
 
 
-def test_drawings_are_the_same_from_the_same_seed_and_can_be_read_back(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_drawings(tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        drawn = deepmtdr_("draw", tmp_path / folder, "--count", 2, "--seed", 4, "--grade", 3, "--size", 96)
+        drawn = run("draw", tmp_path / folder, "--count", 2, "--seed", 4, "--grade", 3, "--size", 96)
         assert drawn.exit_code == 0, drawn.output
     samples = read_drawings(tmp_path / "one")
     assert [(sample.name, sample.grade) for sample in samples] == [("drawing_00004", 3), ("drawing_00005", 3)]
@@ -152,14 +171,20 @@ def test_drawings_are_the_same_from_the_same_seed_and_can_be_read_back(tmp_path:
 
 def test_a_folder_for_drawings_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert refused(deepmtdr_("draw", tmp_path / "file" / "x", "--count", 1, "--size", 64), "file", "Not a directory")
+    assert is_refused(run("draw", tmp_path / "file" / "x", "--count", 1, "--size", 64), "file", "Not a directory")
 
 
-def test_a_verb_whose_libraries_are_missing_says_how_to_get_them(
+def test_a_verb_without_its_libraries_names_the_extra_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in [name for name in sys.modules if name.startswith(("deepmtdr.dicom", "highdicom"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    result = deepmtdr_("dicom", "examples/dicom", "--out", tmp_path / "out")
-    assert refused(result, "highdicom is not installed; pip install 'deepmtdr[clinic]'")
+    result = run("dicom", "examples/dicom", "--out", tmp_path / "out")
+    assert is_refused(result, "highdicom is not installed; pip install 'deepmtdr[clinic]'")
+
+
+def test_progress_bars_are_not_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("grading", 2) as progress:
+        progress.advance({"loss": 0.5})
+    assert capsys.readouterr().out == ""

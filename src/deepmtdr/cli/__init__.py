@@ -3,7 +3,15 @@
 Importing this package loads neither PyTorch nor pandas: commands import what they need when they run.
 """
 
-from deepmtdr.cli import data, dicom, evaluation, screening, service, training
+# The order of these imports is the order of the commands in the help text.
+# isort: off
+from deepmtdr.cli import screening
+from deepmtdr.cli import dicom
+from deepmtdr.cli import service
+from deepmtdr.cli import data
+from deepmtdr.cli import training
+from deepmtdr.cli import evaluation
 from deepmtdr.cli.app import app
+# isort: on
 
 __all__ = ["app", "data", "dicom", "evaluation", "screening", "service", "training"]

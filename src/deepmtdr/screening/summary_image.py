@@ -40,7 +40,7 @@ GRADE_ROWS_HEIGHT = 310
 """Height in px of the rows of all grades in the grade panel."""
 
 
-class Square(NamedTuple):
+class PageSquare(NamedTuple):
     """A square on the page; its caption is above it."""
 
     x: int
@@ -66,24 +66,26 @@ def draw_summary(report: ScreeningReport) -> Image.Image:
     top, left = HEAD + CAPTION, MARGIN + LARGE_SIDE + GAP
     right, below = left + SMALL_SIDE + GAP, top + SMALL_SIDE + GAP + CAPTION
     _draw_header(page, report)
-    _draw_lesions(page, Square(MARGIN, top, LARGE_SIDE), report, report.pictures)
+    _draw_lesions(page, PageSquare(MARGIN, top, LARGE_SIDE), report, report.pictures)
     quality = "" if report.quality is None else f" · quality {report.quality:.2f}"
     size = f"{report.width} x {report.height} px{quality}"
-    _draw_panel(page, Square(left, top, SMALL_SIDE), "Photograph", size, report.pictures.photograph)
-    _draw_panel(page, Square(right, top, SMALL_SIDE), *_sr_caption(report), report.pictures.sr)
-    _draw_evidence(page, Square(left, below, SMALL_SIDE), report.labels, report.pictures)
-    _draw_grades(page, Square(right, below, SMALL_SIDE), report.labels, report.probabilities)
+    _draw_panel(page, PageSquare(left, top, SMALL_SIDE), "Photograph", size, report.pictures.photograph)
+    _draw_panel(page, PageSquare(right, top, SMALL_SIDE), *_sr_caption(report), report.pictures.sr)
+    _draw_evidence(page, PageSquare(left, below, SMALL_SIDE), report.labels, report.pictures)
+    _draw_grades(page, PageSquare(right, below, SMALL_SIDE), report.labels, report.probabilities)
     _draw_footer(page, report)
     return page
 
 
-def _draw_panel(page: Image.Image, square: Square, title: str, detail: str, pixels: UInt8[np.ndarray, "s s 3"]) -> None:
+def _draw_panel(
+    page: Image.Image, square: PageSquare, title: str, detail: str, pixels: UInt8[np.ndarray, "s s 3"]
+) -> None:
     picture = Image.fromarray(pixels).resize((square.side, square.side), Image.Resampling.LANCZOS)
     page.paste(picture, (square.x, square.y))
     _draw_caption(page, square, title, detail)
 
 
-def _draw_caption(page: Image.Image, square: Square, title: str, detail: str) -> None:
+def _draw_caption(page: Image.Image, square: PageSquare, title: str, detail: str) -> None:
     draw_text(page, (square.x, square.y - 13), title, 22, bold=True)
     space = square.side - text_width(title, 22) - GAP
     draw_text(page, (square.x + square.side, square.y - 13), shorten_middle(detail, 18, space), 18, MUTED_COLOUR, "rs")
@@ -115,7 +117,7 @@ def _draw_file_name(page: Image.Image, report: ScreeningReport) -> None:
     draw_text(page, (PAGE_SIZE[0] - MARGIN, 74), name, 26, anchor="rs")
 
 
-def _draw_lesions(page: Image.Image, square: Square, report: ScreeningReport, pictures: Pictures) -> None:
+def _draw_lesions(page: Image.Image, square: PageSquare, report: ScreeningReport, pictures: Pictures) -> None:
     detail = f"count · share of the field of view, from probability {LESION_THRESHOLD} on"
     overlay = draw_lesion_overlay(pictures.sr, pictures.lesions, report.labels, square.side)
     _draw_panel(page, square, "Lesions", detail, overlay)
@@ -123,7 +125,7 @@ def _draw_lesions(page: Image.Image, square: Square, report: ScreeningReport, pi
         _draw_legend_entry(page, square, report, number)
 
 
-def _draw_legend_entry(page: Image.Image, square: Square, report: ScreeningReport, number: int) -> None:
+def _draw_legend_entry(page: Image.Image, square: PageSquare, report: ScreeningReport, number: int) -> None:
     """Name, count and area of a lesion type in a corner, which the round field of view leaves empty.
 
     Entry 0 is at the top left, then top right, bottom left, bottom right; entry 4 is below entry 0, and so on.
@@ -141,7 +143,7 @@ def _draw_legend_entry(page: Image.Image, square: Square, report: ScreeningRepor
     draw_text(page, (text_x, y + 46), f"{count} · {share}" if count else "none found", 19, MUTED_COLOUR, anchor)
 
 
-def _draw_evidence(page: Image.Image, square: Square, labels: LabelSet, pictures: Pictures) -> None:
+def _draw_evidence(page: Image.Image, square: PageSquare, labels: LabelSet, pictures: Pictures) -> None:
     disease = labels.short_disease or labels.disease
     detail = f"for {disease}" if pictures.evidence.any() else f"none for {disease}"
     overlay = draw_evidence_overlay(pictures.sr, pictures.evidence, square.side)
@@ -153,14 +155,14 @@ def _draw_evidence(page: Image.Image, square: Square, labels: LabelSet, pictures
     draw_text(page, (square.x + 102, y + 10), "1", 16, MUTED_COLOUR)
 
 
-def _draw_grades(page: Image.Image, square: Square, labels: LabelSet, probabilities: tuple[float, ...]) -> None:
+def _draw_grades(page: Image.Image, square: PageSquare, labels: LabelSet, probabilities: tuple[float, ...]) -> None:
     """A bar for the probability of each grade, the highest in colour, and the probability of referable disease."""
     draw = ImageDraw.Draw(page)
     _draw_caption(page, square, "Grade", "probability")
     draw.rectangle((square.x, square.y, square.x + square.side - 1, square.y + square.side - 1), outline=BORDER_COLOUR)
     height = min(62, GRADE_ROWS_HEIGHT // len(probabilities))
     for grade in range(len(probabilities)):
-        row = Square(square.x + 24, square.y + 44 + height * grade, square.side - 48)
+        row = PageSquare(square.x + 24, square.y + 44 + height * grade, square.side - 48)
         _draw_grade(page, row, labels, probabilities, grade, height)
     left, right, y = square.x + 24, square.x + square.side - 24, square.y + square.side - 70
     draw.line((left, y, right, y), BORDER_COLOUR)
@@ -170,7 +172,7 @@ def _draw_grades(page: Image.Image, square: Square, labels: LabelSet, probabilit
 
 
 def _draw_grade(
-    page: Image.Image, row: Square, labels: LabelSet, probabilities: tuple[float, ...], grade: int, height: int
+    page: Image.Image, row: PageSquare, labels: LabelSet, probabilities: tuple[float, ...], grade: int, height: int
 ) -> None:
     """Name, probability and, if the row is high enough, bar of one grade; `row.y` is the base line of its text."""
     p, highest = probabilities[grade], grade == int(np.argmax(probabilities))
