@@ -1,9 +1,9 @@
-"""Scores at the size of a test set: pooled AUPR beside scikit-learn's, FROC, resamples of patients, and their coverage.
+"""Speed and memory of scores on a test set of realistic size: pooled AUPR, FROC, bootstrap; coverage of intervals.
 
-The test set is DDR's: 225 photographs in the frame, four lesion types. Nobody ships it, so its pixels are drawn as a
-network sees them: smooth, nearly all close to 0, some lesions plain, some missed. One photograph is drawn at a time,
-and whoever pools has a process of its own, so that its peak memory is its own. Its "MiB to score" are what it allocates
-beyond the photograph at hand; seconds are those of the processor, and drawing is not among them.
+The size is that of DDR's test set: 225 photographs and four lesion types. The probabilities are synthetic: smooth and
+mostly close to 0, with clear, faint and missed lesions. They are made photograph by photograph. Each library pools them
+in a separate process, so that its peak memory can be measured. "MiB to score" is what it allocates in addition to the
+current photograph. Seconds are processor time without the time for making the photographs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from sklearn.metrics import average_precision_score
 from deepmtdr.metrics import PooledCurve, auc, count_froc, kappa_quadratic
 from deepmtdr.metrics.intervals import bootstrap_interval
 from deepmtdr.metrics.paired_tests import delong
-from deepmtdr.terms import Lesion
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 
+CODES = DIABETIC_RETINOPATHY.codes
 SIDE = 1024
 PHOTOGRAPHS, SUBSET = 225, 8
 GRADED = 4000
@@ -34,7 +35,7 @@ REPETITIONS, QUICK_REPETITIONS = 1000, 100
 
 
 def measure(quick: bool = False) -> dict[str, object]:
-    """All of it; quick leaves out the 225 photographs and simulates a tenth of the studies."""
+    """Run all measurements; `quick` leaves out the 225 photographs and simulates a tenth of the studies."""
     figures: dict[str, object] = {f"pooled AUPR, {SUBSET} photographs x 4 types": _beside_scikit_learn()}
     if not quick:
         figures[f"pooled AUPR, {PHOTOGRAPHS} photographs x 4 types"] = _in_a_process("project", PHOTOGRAPHS)
@@ -49,7 +50,7 @@ def measure(quick: bool = False) -> dict[str, object]:
 
 
 def _beside_scikit_learn() -> dict[str, Any]:
-    ours, theirs = (_in_a_process(who, SUBSET) for who in WHO)
+    ours, theirs = (_in_a_process(library, SUBSET) for library in LIBRARIES)
     pairs = zip(ours["AUPR"].values(), theirs["AUPR"].values(), strict=True)
     return {
         "project": ours,
@@ -61,86 +62,87 @@ def _beside_scikit_learn() -> dict[str, Any]:
     }
 
 
-def _in_a_process(who: str, photographs: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", __name__, who, str(photographs)]
+def _in_a_process(library: str, photographs: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", __name__, library, str(photographs)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def _answer(who: str, photographs: int) -> dict[str, object]:
-    scored = WHO[who](photographs)
+def _measured(library: str, photographs: int) -> dict[str, object]:
+    scored = LIBRARIES[library](photographs)
     return {
         "seconds": round(scored.seconds, 2),
         "MiB to score": round(scored.peak / 2**20, 1),
         "MiB of the process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,  # KiB on Linux
-        "AUPR": {lesion.name: score for lesion, score in scored.aupr.items()},
+        "AUPR": scored.aupr,
     }
 
 
 class Scored(NamedTuple):
-    """Processor seconds, bytes at the peak, and the scores."""
+    """Processor seconds, peak memory in bytes, and the scores by code."""
 
     seconds: float
     peak: int
-    aupr: dict[Lesion, float]
+    aupr: dict[str, float]
 
 
 def _by_the_project(photographs: int) -> Scored:
-    curves, seconds, peak = {lesion: PooledCurve() for lesion in Lesion}, 0.0, 0
+    curves, seconds, peak = {code: PooledCurve() for code in CODES}, 0.0, 0
     tracemalloc.start()
-    for lesion, probability, truth in _drawn(photographs):
+    for code, probability, truth in _photographs(photographs):
         tracemalloc.reset_peak()
         begun = time.process_time()
-        curves[lesion].update(probability, truth)
+        curves[code].update(probability, truth)
         seconds += time.process_time() - begun
         peak = max(peak, tracemalloc.get_traced_memory()[1] - probability.nbytes - truth.nbytes)
     begun = time.process_time()
-    aupr = {lesion: curve.average_precision() for lesion, curve in curves.items()}
+    aupr = {code: curve.average_precision() for code, curve in curves.items()}
     return Scored(seconds + time.process_time() - begun, peak, aupr)
 
 
 def _by_scikit_learn(photographs: int) -> Scored:
-    """It needs all pixels at once; they are kept as small as they can be, and one type at a time."""
+    """scikit-learn needs all pixels at once; they are stored in small types, one lesion type at a time."""
     aupr, seconds, peak = {}, 0.0, 0
     tracemalloc.start()
-    for lesion in Lesion:
+    for code in CODES:
         probabilities, truths = np.empty((photographs, SIDE**2), np.float32), np.empty((photographs, SIDE**2), bool)
-        _fill(probabilities, truths, lesion)
+        _fill(probabilities, truths, code)
         tracemalloc.reset_peak()
         begun = time.process_time()
-        aupr[lesion] = float(average_precision_score(truths.ravel(), probabilities.ravel()))
+        aupr[code] = float(average_precision_score(truths.ravel(), probabilities.ravel()))
         seconds += time.process_time() - begun
         peak = max(peak, tracemalloc.get_traced_memory()[1])
         del probabilities, truths
     return Scored(seconds, peak, aupr)
 
 
-def _fill(probabilities: np.ndarray, truths: np.ndarray, lesion: Lesion) -> None:
-    for n, (_, probability, truth) in enumerate(_drawn(len(truths), (lesion,))):
+def _fill(probabilities: np.ndarray, truths: np.ndarray, code: str) -> None:
+    for n, (_, probability, truth) in enumerate(_photographs(len(truths), (code,))):
         probabilities[n], truths[n] = probability.ravel(), truth.ravel()
 
 
-WHO: dict[str, Callable[[int], Scored]] = {"project": _by_the_project, "scikit-learn": _by_scikit_learn}
+LIBRARIES: dict[str, Callable[[int], Scored]] = {"project": _by_the_project, "scikit-learn": _by_scikit_learn}
 
-SPOTS = {Lesion.MA: (30, 2), Lesion.HE: (12, 7), Lesion.EX: (40, 4), Lesion.SE: (3, 14)}
-"""How many there are on an eye that has them, and their radius in pixels."""
+SPOTS = {"MA": (30, 2), "HE": (12, 7), "EX": (40, 4), "SE": (3, 14)}
+"""Number of lesions on an eye that has this type, and their radius, px."""
 
 
-def _drawn(photographs: int, lesions: Sequence[Lesion] = tuple(Lesion)) -> Iterator[tuple[Lesion, Any, Any]]:
-    """Probability and truth of each photograph and type; every third eye has no lesion of a type."""
+def _photographs(photographs: int, codes: Sequence[str] = CODES) -> Iterator[tuple[str, Any, Any]]:
+    """Probability and truth of each photograph and lesion type; a third of the eyes has no lesion of a type."""
     for n in range(photographs):
-        for lesion in lesions:
-            rng = np.random.default_rng((n, lesion))
+        for code in codes:
+            channel = CODES.index(code)
+            rng = np.random.default_rng((n, channel))
             logits = rng.normal(0, 0.3, (SIDE, SIDE)).astype(np.float32)
             texture = gaussian_filter(rng.standard_normal((SIDE // 4, SIDE // 4), np.float32), 1.5)
             logits += np.kron(texture / texture.std() - 7, np.ones((4, 4), np.float32))
             truth = np.zeros((SIDE, SIDE), dtype=bool)
-            if (n + lesion) % 3:
-                _add_spots(rng, *SPOTS[lesion], logits, truth)
-            yield lesion, expit(logits), truth
+            if (n + channel) % 3:
+                _add_spots(rng, *SPOTS[code], logits, truth)
+            yield code, expit(logits), truth
 
 
 def _add_spots(rng: np.random.Generator, number: int, radius: int, logits: np.ndarray, truth: np.ndarray) -> None:
-    """Discs that are lesion, seen more or less clearly and a little aside, and half as many that only look like one."""
+    """Add lesions, detected more or less clearly and slightly displaced, and half as many false detections."""
     reach = 2 * radius + 2
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     for spot, (row, column) in enumerate(rng.integers(reach + 1, SIDE - reach - 2, (number + number // 2, 2)).tolist()):
@@ -158,7 +160,7 @@ def _add_spots(rng: np.random.Generator, number: int, radius: int, logits: np.nd
 
 
 def _froc() -> dict[str, float]:
-    """One photograph, 100 lesions of nine pixels and as many spots that only look like one."""
+    """One photograph with 100 lesions of nine pixels and 100 spots that look like lesions."""
     rng = np.random.default_rng(0)
     truth, spots = np.zeros((2, SIDE, SIDE), dtype=bool)
     for drawn in (truth, spots):
@@ -187,36 +189,36 @@ def _bootstrap() -> dict[str, float]:
         seconds[f"seconds of {name}"] = round(time.process_time() - begun, 2)
     begun = time.process_time()
     delong(predicted + rng.random(GRADED), predicted + rng.random(GRADED), truth >= 2)
-    return seconds | {"seconds of DeLong, which draws nothing": round(time.process_time() - begun, 4)}
+    return seconds | {"seconds of DeLong, without resampling": round(time.process_time() - begun, 4)}
 
 
 TWO_EYES = np.repeat(np.arange(200), 2)
-"""The patient of each photograph of a simulated study."""
+"""The patient of each photograph of a simulated study: two eyes each."""
 
 CUTS = np.array([0.0, 0.3, 1.2, 1.6])
-"""Between the five grades, in standard deviations of how ill an eye is."""
+"""Borders between the five grades, in standard deviations of the severity."""
 
 
 def _shared(rng: np.random.Generator, patients: np.ndarray, share: float) -> np.ndarray:
-    """A standard normal number per photograph, of whose variance the eyes of one patient have a share in common."""
+    """A standard normal number per photograph; the eyes of one patient share this fraction of the variance."""
     of_patient, of_eye = rng.normal(size=patients.max() + 1)[patients], rng.normal(size=patients.size)
     return np.sqrt(share) * of_patient + np.sqrt(1 - share) * of_eye
 
 
 def _grades(rng: np.random.Generator, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and true: both eyes are about as ill, and are mistaken alike."""
-    illness = _shared(rng, patients, 0.8)
-    return np.searchsorted(CUTS, illness + 0.5 * _shared(rng, patients, 0.5)), np.searchsorted(CUTS, illness)
+    """Predicted and true grades: both eyes have similar severity and similar errors."""
+    severity = _shared(rng, patients, 0.8)
+    return np.searchsorted(CUTS, severity + 0.5 * _shared(rng, patients, 0.5)), np.searchsorted(CUTS, severity)
 
 
 def _scores(rng: np.random.Generator, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ill eyes, both or none, score higher by one standard deviation."""
+    """Both eyes of a patient are diseased or none; diseased ones score higher by one standard deviation."""
     positive = (rng.random(patients.max() + 1) < 0.4)[patients]
     return positive + _shared(rng, patients, 0.5), positive
 
 
 def _coverage(repetitions: int) -> dict[str, object]:
-    """How often the interval holds the true score: patients drawn, and, beside it, photographs drawn one by one."""
+    """How often the interval contains the true score, with patients and with single photographs resampled."""
     many = np.repeat(np.arange(1_000_000), 2)
     true = {
         "kappa_quadratic": kappa_quadratic(*_grades(np.random.default_rng(0), many)),  # known to 0.001
@@ -237,4 +239,4 @@ def _coverage(repetitions: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_answer(sys.argv[1], int(sys.argv[2]))))
+    print(json.dumps(_measured(sys.argv[1], int(sys.argv[2]))))

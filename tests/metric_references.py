@@ -1,8 +1,8 @@
-"""The project's scores beside those of scikit-learn, torchmetrics and scikit-image: who says what of the same case.
+"""Each score of the project next to the same score of scikit-learn, torchmetrics and scikit-image.
 
-Each entry of a table is one score: ours, and what each judge that has it says, all of the same NumPy arrays. Where a
-judge answers another question than ours (a border counted, a class that nobody has), its answer is made from its own
-parts here, and `metrics/test_judges.py` holds how its ready-made number differs, and why.
+All functions take the same NumPy arrays. Where a reference defines its score differently, for example with windows that
+cross the image border, the score is built from its parts here. `metrics/test_against_references.py` shows how the
+ready-made number differs.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from deepmtdr.metrics.image import SCALE_WEIGHTS, WINDOW_RADIUS
 
 GRADES = 5
 INSIDE = slice(WINDOW_RADIUS, -WINDOW_RADIUS)
-"""Where no window reaches over the border."""
+"""The pixels whose window does not cross the border."""
 
 
 class ReferenceCheck(NamedTuple):
-    """One score, by us and by others; each gives a number, or one per class."""
+    """One score of the project and of the references: a number, or one number per class."""
 
     ours: Callable[..., Any]
     theirs: Mapping[str, Callable[..., Any]]
     tolerance: float = 1e-6
-    """torchmetrics computes in float32, most of the time."""
+    """torchmetrics mostly computes in float32."""
 
     def differences(self, *case: np.ndarray) -> dict[str, float]:
-        """How far each judge is from us, at most; nan counts as equal to nan alone."""
+        """The largest difference to each reference; nan equals only nan."""
         mine = np.asarray(self.ours(*case), dtype=np.float64)
-        return {judge: _distance(mine, np.asarray(say(*case), dtype=np.float64)) for judge, say in self.theirs.items()}
+        theirs = {name: np.asarray(score(*case), dtype=np.float64) for name, score in self.theirs.items()}
+        return {name: _distance(mine, value) for name, value in theirs.items()}
 
 
 def _distance(mine: np.ndarray, theirs: np.ndarray) -> float:
@@ -58,17 +59,17 @@ def t(array: np.ndarray) -> Tensor:
 
 
 def _sklearn_averages(average: str) -> Callable[..., Any]:
-    def say(predicted: np.ndarray, truth: np.ndarray) -> Any:
-        labels = np.unique(truth)  # as ours: a class that never occurs has no recall
+    def score(predicted: np.ndarray, truth: np.ndarray) -> Any:
+        labels = np.unique(truth)  # a class that never occurs has no recall
         return sklearn.precision_recall_fscore_support(
             truth, predicted, labels=labels, average=average, zero_division=0
         )[:3]
 
-    return say
+    return score
 
 
 def _torchmetrics_averages(average: str) -> Callable[..., Any]:
-    def say(predicted: np.ndarray, truth: np.ndarray) -> Any:
+    def averages(predicted: np.ndarray, truth: np.ndarray) -> Any:
         counts = np.bincount(truth, minlength=GRADES)
         weights = counts if average == "weighted" else counts > 0
         scores = (
@@ -79,18 +80,18 @@ def _torchmetrics_averages(average: str) -> Callable[..., Any]:
         per_class = [score(t(predicted), t(truth), GRADES, average="none").numpy() for score in scores]
         return [np.average(values, weights=weights) for values in per_class]
 
-    return say
+    return averages
 
 
 def _recall_of_each(predicted: np.ndarray, truth: np.ndarray, *, others: bool = False) -> list[float]:
-    """Of each class by scikit-learn; of all other classes together, it is the specificity."""
+    """Recall of each class by scikit-learn; with `others` that of all other classes together, the specificity."""
     sides = [((truth == k) ^ others, (predicted == k) ^ others) for k in range(GRADES)]
     return [sklearn.recall_score(*side, zero_division=np.nan) for side in sides]
 
 
 def _sensitivity_by_torchmetrics(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     theirs = classification.multiclass_recall(t(predicted), t(truth), GRADES, average="none").numpy()
-    return np.where(np.bincount(truth, minlength=GRADES) > 0, theirs, np.nan)  # theirs is 0 there
+    return np.where(np.bincount(truth, minlength=GRADES) > 0, theirs, np.nan)  # 0 there in torchmetrics
 
 
 def _specificity_by_torchmetrics(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -100,7 +101,7 @@ def _specificity_by_torchmetrics(predicted: np.ndarray, truth: np.ndarray) -> np
 
 def _kappa(weights: Literal["linear", "quadratic"] | None) -> dict[str, Callable[..., Any]]:
     return {
-        # Told all grades: left to itself, it closes the gap of a grade that nobody has.
+        # With `labels`: without them scikit-learn leaves out grades that do not occur.
         "scikit-learn": lambda predicted, truth: sklearn.cohen_kappa_score(
             truth, predicted, labels=range(GRADES), weights=weights
         ),
@@ -112,7 +113,7 @@ def _kappa(weights: Literal["linear", "quadratic"] | None) -> dict[str, Callable
 
 GRADE_CHECKS = {
     "confusion matrix": ReferenceCheck(
-        ours.confusion_matrix,
+        lambda p, y: ours.confusion_matrix(p, y, GRADES),
         {
             "scikit-learn": lambda p, y: sklearn.confusion_matrix(y, p, labels=range(GRADES)),
             "torchmetrics": lambda p, y: classification.multiclass_confusion_matrix(t(p), t(y), GRADES),
@@ -138,11 +139,11 @@ GRADE_CHECKS = {
         {"scikit-learn": _sklearn_averages("macro"), "torchmetrics": _torchmetrics_averages("macro")},
     ),
     "sensitivity": ReferenceCheck(
-        lambda p, y: ours.sensitivity_specificity(p, y).sensitivity,
+        lambda p, y: ours.sensitivity_specificity(p, y, GRADES).sensitivity,
         {"scikit-learn": _recall_of_each, "torchmetrics": _sensitivity_by_torchmetrics},
     ),
     "specificity": ReferenceCheck(
-        lambda p, y: ours.sensitivity_specificity(p, y).specificity,
+        lambda p, y: ours.sensitivity_specificity(p, y, GRADES).specificity,
         {
             "scikit-learn": lambda p, y: _recall_of_each(p, y, others=True),
             "torchmetrics": _specificity_by_torchmetrics,
@@ -157,7 +158,7 @@ PROBABILITY_CHECKS = {
         calibration.expected_calibration_error,
         {
             "torchmetrics": lambda probs, y: classification.multiclass_calibration_error(
-                t(probs), t(y), probs.shape[1], n_bins=15
+                t(probs), t(y), probs.shape[1], n_bins=calibration.CALIBRATION_BINS
             )
         },
     ),
@@ -167,7 +168,7 @@ PROBABILITY_CHECKS = {
             "scikit-learn": lambda probs, y: sklearn.brier_score_loss(
                 y, probs, labels=range(probs.shape[1]), scale_by_half=False
             ),
-            # No Brier score there, but the mean over photographs and classes that it is made of.
+            # torchmetrics has no Brier score, but the mean squared error that it consists of.
             "torchmetrics": lambda probs, y: (
                 probs.shape[1] * tm.mean_squared_error(t(probs), functional.one_hot(t(y), probs.shape[1]).double())
             ),
@@ -177,7 +178,7 @@ PROBABILITY_CHECKS = {
         calibration.negative_log_likelihood,
         {
             "scikit-learn": lambda probs, y: sklearn.log_loss(y, probs, labels=range(probs.shape[1])),
-            # No likelihood there, but the perplexity exp(NLL) of a text, whose logits may be log p.
+            # torchmetrics has the perplexity exp(NLL) of a text, whose logits may be log p.
             "torchmetrics": lambda probs, y: text.perplexity(t(np.log(probs))[None], t(y)[None]).log(),
         },
     ),
@@ -228,16 +229,16 @@ SCORE_CHECKS = {
 
 
 def _pooled(score: Callable[[ours.PooledCurve], float]) -> Callable[..., float]:
-    def say(probability: np.ndarray, truth: np.ndarray) -> float:
+    def of_photographs(probability: np.ndarray, truth: np.ndarray) -> float:
         curve = ours.PooledCurve()
-        for part, annotated in zip(probability, truth, strict=True):  # a row here, a photograph there
+        for part, annotated in zip(probability, truth, strict=True):  # each row is a photograph
             curve.update(part, annotated)
         return score(curve)
 
-    return say
+    return of_photographs
 
 
-def _of_halves(score: Callable[..., Any]) -> Callable[..., Any]:
+def _above_one_half(score: Callable[..., Any]) -> Callable[..., Any]:
     return lambda p, y: score(p > 0.5, y)
 
 
@@ -253,13 +254,13 @@ IOU = {
 }
 
 
-def _flat(judges: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-    return {judge: lambda p, y, say=say: say(p.ravel(), y.ravel()) for judge, say in judges.items()}
+def _flat(scores: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    return {name: lambda p, y, score=score: score(p.ravel(), y.ravel()) for name, score in scores.items()}
 
 
 PIXEL_CHECKS = {
-    "Dice": ReferenceCheck(_of_halves(ours.dice), DICE),
-    "IoU": ReferenceCheck(_of_halves(ours.iou), IOU),
+    "Dice": ReferenceCheck(_above_one_half(ours.dice), DICE),
+    "IoU": ReferenceCheck(_above_one_half(ours.iou), IOU),
     "pooled Dice": ReferenceCheck(_pooled(ours.PooledCurve.dice), DICE),
     "pooled IoU": ReferenceCheck(_pooled(ours.PooledCurve.iou), IOU),
     "pooled AP": ReferenceCheck(
@@ -271,11 +272,11 @@ PIXEL_CHECKS = {
 # SR and HR image.
 
 WANG = {"data_range": 1, "channel_axis": 2, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-"""How scikit-image is asked for the SSIM of Wang et al. 2004."""
+"""Arguments of scikit-image for the SSIM of Wang et al. 2004."""
 
 
 def nchw(picture: np.ndarray) -> Tensor:
-    """As torchmetrics takes it, and in the precision it comes in."""
+    """An image as torchmetrics takes it, in its own precision."""
     return t(picture.transpose(2, 0, 1))[None]
 
 
@@ -289,7 +290,7 @@ def _ssim_by_torchmetrics(sr: np.ndarray, hr: np.ndarray) -> Tensor:
 
 
 def _ms_ssim_by_torchmetrics(sr: np.ndarray, hr: np.ndarray) -> float:
-    """Its contrast and its SSIM of each scale, without windows over the border, R, G and B apart."""
+    """MS-SSIM from the contrast and SSIM of torchmetrics, without windows across the border, for R, G and B."""
     x, y = (nchw(picture).transpose(0, 1) for picture in (sr, hr))
     score = torch.ones(3)
     for scale, weight in enumerate(SCALE_WEIGHTS, start=1):

@@ -1,4 +1,4 @@
-"""Evidence scored by hand, against scikit-learn and plain loops, and where there is nothing to score."""
+"""Scores of evidence maps: worked by hand, against scikit-learn and plain loops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepmtdr.metrics import area_under_curve, evidence_auc, pointing_chance, po
 EVIDENCE = np.array([[0.9, 0.2, 0.0], [0.5, 0.2, 1.0]])
 REGION = np.array([[1, 1, 0], [0, 0, 0]], dtype=bool)
 INSIDE = np.array([[1, 1, 1], [1, 1, 0]], dtype=bool)
-"""All but the pixel of the highest evidence."""
+"""All pixels but the one with the highest evidence."""
 NOTHING = np.zeros((2, 3), bool)
 
 
@@ -29,30 +29,30 @@ def turned(*arrays: np.ndarray) -> list[np.ndarray]:
     return [np.rot90(array).copy() for array in arrays]
 
 
-def test_auc_of_the_example_is_the_one_worked_by_hand() -> None:
-    # .9 beats .0, .5 and .2; .2 beats .0, ties with .2, loses to .5: (3 + 1.5) of 6 pairs. 1.0 lies outside.
+def test_evidence_auc_worked_by_hand() -> None:
+    # .9 is above .0, .5 and .2; .2 is above .0, equal to .2, below .5: (3 + 1.5) of 6 pairs. 1.0 is outside.
     assert evidence_auc(EVIDENCE, REGION, INSIDE) == pytest.approx(0.75)
 
 
-def test_auc_agrees_with_scikit_learn(rng: np.random.Generator) -> None:
+def test_evidence_auc_agrees_with_scikit_learn(rng: np.random.Generator) -> None:
     evidence, region, inside = a_region(rng)
     theirs = judge.roc_auc_score(region[inside], evidence[inside])
     assert evidence_auc(evidence, region, inside) == pytest.approx(theirs)
     assert evidence_auc(evidence.astype(np.float32), region, inside) == pytest.approx(theirs)
 
 
-def test_background_and_all_lesions_together_add_to_1(rng: np.random.Generator) -> None:
+def test_auc_of_background_and_of_all_lesions_add_to_1(rng: np.random.Generator) -> None:
     evidence, region, inside = a_region(rng)
     lesions, background = (evidence_auc(evidence, part, inside) for part in (region, inside & ~region))
     assert lesions + background == pytest.approx(1)
 
 
-def test_the_annotation_itself_has_an_auc_of_1_and_constant_evidence_one_half() -> None:
+def test_auc_of_the_annotation_itself_is_1_and_of_constant_evidence_one_half() -> None:
     assert evidence_auc(REGION.astype(float), REGION, INSIDE) == 1
     assert evidence_auc(np.ones((2, 3)), REGION, INSIDE) == 0.5
 
 
-def test_what_lies_outside_the_field_of_view_changes_nothing(rng: np.random.Generator) -> None:
+def test_pixels_outside_the_field_of_view_do_not_count(rng: np.random.Generator) -> None:
     evidence, region, inside = a_region(rng)
     elsewhere, more = np.where(inside, evidence, np.nan), np.where(inside, region, True)
     assert evidence_auc(elsewhere, more, inside) == evidence_auc(evidence, region, inside)
@@ -60,7 +60,7 @@ def test_what_lies_outside_the_field_of_view_changes_nothing(rng: np.random.Gene
     assert pointing_chance(more, inside, 2.0) == pointing_chance(region, inside, 2.0)
 
 
-def test_the_pointing_game_hits_up_to_the_tolerance_and_not_beyond() -> None:
+def test_pointing_game_hits_up_to_the_tolerance() -> None:
     evidence, region = np.zeros((9, 9)), np.zeros((9, 9), bool)
     evidence[4, 4], region[0, 1] = 0.3, True  # 4 up and 3 to the left: 5 pixels away
     inside = np.ones((9, 9), bool)
@@ -69,7 +69,7 @@ def test_the_pointing_game_hits_up_to_the_tolerance_and_not_beyond() -> None:
     assert pointing_game(evidence, evidence > 0, inside, 0.0) == 1
 
 
-def test_a_maximum_outside_the_field_of_view_does_not_count() -> None:
+def test_maximum_outside_the_field_of_view_does_not_count() -> None:
     assert pointing_game(EVIDENCE, REGION, INSIDE, 0.0) == 1
     assert pointing_game(EVIDENCE, REGION, np.ones((2, 3), bool), 0.0) == 0
 
@@ -78,15 +78,17 @@ def test_all_pixels_that_share_the_maximum_must_hit() -> None:
     both, one = np.array([[0.9, 0.9, 0.0], [0.0, 0.0, 0.0]]), np.array([[0.9, 0.0, 0.9], [0.0, 0.0, 0.0]])
     assert pointing_game(both, REGION, INSIDE, 0.0) == 1
     assert pointing_game(one, REGION, INSIDE, 0.0) == 0
-    assert pointing_game(one[:, ::-1], REGION[:, ::-1], np.ones((2, 3), bool), 0.0) == 0  # whichever comes first
+    assert (
+        pointing_game(one[:, ::-1], REGION[:, ::-1], np.ones((2, 3), bool), 0.0) == 0
+    )  # the order of the pixels does not matter
     assert pointing_game(np.ones((2, 3)), REGION, INSIDE, 0.0) == 0
 
 
-def test_no_evidence_at_all_is_a_miss() -> None:
+def test_zero_evidence_is_a_miss() -> None:
     assert pointing_game(np.zeros((2, 3)), np.ones((2, 3), bool), INSIDE) == 0
 
 
-def test_the_chance_to_hit_is_the_share_of_pixels_that_would(rng: np.random.Generator) -> None:
+def test_pointing_chance_is_the_fraction_of_pixels_that_hit(rng: np.random.Generator) -> None:
     evidence, region, inside = a_region(rng)
     hits = []
     for y, x in np.argwhere(inside):
@@ -99,34 +101,34 @@ def test_the_chance_to_hit_is_the_share_of_pixels_that_would(rng: np.random.Gene
     assert pointing_chance(region, inside, 99.0) == 1
 
 
-def test_no_score_cares_how_an_image_is_turned(rng: np.random.Generator) -> None:
+def test_scores_do_not_change_if_the_image_is_rotated(rng: np.random.Generator) -> None:
     evidence, region, inside = a_region(rng)
     assert evidence_auc(*turned(evidence, region, inside)) == pytest.approx(evidence_auc(evidence, region, inside))
     assert pointing_game(*turned(evidence, region, inside)) == pointing_game(evidence, region, inside)
     assert pointing_chance(*turned(region, inside), 2.0) == pointing_chance(region, inside, 2.0)
 
 
-def test_without_a_region_or_a_field_of_view_there_is_no_score() -> None:
+def test_scores_without_region_or_field_of_view_are_undefined() -> None:
     outside = np.array([[0, 0, 0], [0, 0, 1]], dtype=bool)
     for region, inside in ((NOTHING, INSIDE), (outside, INSIDE), (REGION, NOTHING)):
         assert math.isnan(evidence_auc(EVIDENCE, region, inside))
         assert math.isnan(pointing_game(EVIDENCE, region, inside))
         assert math.isnan(pointing_chance(region, inside))
-    assert math.isnan(evidence_auc(EVIDENCE, INSIDE, INSIDE))  # nothing else to be told from
+    assert math.isnan(evidence_auc(EVIDENCE, INSIDE, INSIDE))  # no pixel outside the region
 
 
-def test_area_under_a_curve_is_the_one_worked_by_hand() -> None:
+def test_area_under_a_curve_worked_by_hand() -> None:
     assert area_under_curve(np.array([1.0, 0.5, 0.0])) == 0.5
     assert area_under_curve(np.array([0.8, 0.2, 0.0, 0.0])) == pytest.approx((0.5 + 0.1 + 0.0) / 3)
     assert area_under_curve(np.full(11, 0.7)) == pytest.approx(0.7)
     assert area_under_curve(np.array([1.0, 0.0])) == 0.5
 
 
-def test_deletion_that_falls_earlier_has_less_area() -> None:
+def test_deletion_curve_that_falls_earlier_has_a_smaller_area() -> None:
     assert area_under_curve(np.array([1.0, 0.1, 0.1, 0.1])) < area_under_curve(np.array([1.0, 0.9, 0.2, 0.1]))
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_nan_evidence_and_short_curves_are_errors() -> None:
     for score in (evidence_auc, pointing_game):
         with pytest.raises(ValueError, match="nan, expected numbers"):
             score(np.full((2, 3), np.nan), REGION, INSIDE)
@@ -136,8 +138,10 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 
 @pytest.mark.parametrize("score", [evidence_auc, pointing_game])
-def test_shapes_that_differ_are_refused_by_name(score: Callable[..., float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # outside the tests nobody checks the types
+def test_different_shapes_are_an_error_that_names_the_array(
+    score: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # types are checked in tests only
     with pytest.raises(ValueError, match=r"region has the shape \(3, 2\), expected \(2, 3\)"):
         score(EVIDENCE, REGION.T, INSIDE)
     with pytest.raises(ValueError, match=r"inside has the shape \(3, 2\), expected \(2, 3\)"):

@@ -1,4 +1,4 @@
-"""Scores of predicted grades, by hand and against scikit-learn; the argument of reading R14."""
+"""Scores of predicted grades: worked by hand and against scikit-learn; the argument of interpretation R14."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from deepmtdr.metrics import (
 )
 
 BY_HAND = np.array([[2, 1, 0], [0, 1, 1], [0, 0, 1]])
-"""Six photographs, truth down, prediction across; chance expects 1 1 1, 2/3 2/3 2/3, 1/3 1/3 1/3."""
+"""Six photographs by true class (row) and predicted class (column); chance: 1 1 1, 2/3 2/3 2/3, 1/3 1/3 1/3."""
 
 DDR_TEST = np.array([1880, 189, 1344, 71, 275])
 
 
 def labels(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and truth that have this confusion matrix."""
+    """Predicted and true classes with this confusion matrix."""
     truth, predicted = (np.repeat(side.ravel(), matrix.ravel()) for side in np.indices(matrix.shape))
     return predicted, truth
 
@@ -37,19 +37,19 @@ def random_grades(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return np.where(rng.random(300) < 0.6, truth, rng.integers(0, 5, 300)), truth
 
 
-def test_confusion_matrix_has_truth_down_and_prediction_across() -> None:
+def test_confusion_matrix_has_true_classes_in_rows() -> None:
     assert (confusion_matrix(*labels(BY_HAND), classes=3) == BY_HAND).all()
 
 
-def test_kappas_of_the_example_are_those_worked_by_hand() -> None:
+def test_kappas_worked_by_hand() -> None:
     predicted, truth = labels(BY_HAND)
     assert kappa(predicted, truth, 3) == pytest.approx((4 / 6 - 2 / 6) / (1 - 2 / 6))
     assert kappa_linear(predicted, truth, 3) == pytest.approx(1 - 2 / (3 + 4 / 3 + 1))
     assert kappa_quadratic(predicted, truth, 3) == pytest.approx(1 - 2 / (5 + 4 / 3 + 5 / 3))
 
 
-def test_kappas_of_errors_by_two_grades_are_those_worked_by_hand() -> None:
-    """Ten photographs, of which two are wrong from end to end: the farther an error weighs, the lower is kappa."""
+def test_kappas_of_errors_by_two_grades_worked_by_hand() -> None:
+    """Ten photographs, two of them wrong by two grades: the more such errors weigh, the lower is kappa."""
     predicted, truth = labels(np.array([[4, 1, 1], [0, 2, 0], [1, 0, 1]]))
     # Rows hold 6, 2, 2 and columns 5, 3, 2; chance, row x column / 10, expects
     #     3  1.8 1.2      one grade apart:  1.8 + 1 + 0.4 + 0.6 = 3.8, observed 1
@@ -72,7 +72,7 @@ def test_grading_scores_agree_with_scikit_learn(seed: int) -> None:
         assert precision_recall_f1(predicted, truth, average) == pytest.approx(theirs)
 
 
-def test_sensitivity_and_specificity_of_the_example_are_those_worked_by_hand() -> None:
+def test_sensitivity_and_specificity_worked_by_hand() -> None:
     sensitivity, specificity = sensitivity_specificity(*labels(BY_HAND), classes=3)
     assert sensitivity == pytest.approx([2 / 3, 1 / 2, 1])
     assert specificity == pytest.approx([1, 3 / 4, 4 / 5])
@@ -86,20 +86,20 @@ def test_sensitivity_and_specificity_agree_with_scikit_learn(seed: int) -> None:
         assert specificity == pytest.approx(judge.recall_score(truth != grade, predicted != grade))
 
 
-def test_with_two_classes_the_one_s_sensitivity_is_the_other_s_specificity() -> None:
+def test_with_two_classes_sensitivity_of_one_is_specificity_of_the_other() -> None:
     predicted, truth = np.array([0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 1])
     sensitivity, specificity = sensitivity_specificity(predicted, truth, classes=2)
     assert sensitivity.tolist() == specificity[::-1].tolist()
 
 
-def test_a_grade_that_never_occurs_has_no_sensitivity_and_one_that_is_all_no_specificity() -> None:
+def test_sensitivity_needs_photographs_of_the_grade_and_specificity_needs_others() -> None:
     sensitivity, specificity = sensitivity_specificity(np.array([0, 1, 0, 0]), np.zeros(4, int), classes=3)
     assert sensitivity == pytest.approx([3 / 4, math.nan, math.nan], nan_ok=True)
     assert specificity == pytest.approx([math.nan, 3 / 4, 1], nan_ok=True)
     assert np.isnan(sensitivity_specificity(np.zeros(0, int), np.zeros(0, int))).all()
 
 
-def test_a_grade_never_predicted_has_precision_0_and_one_that_never_occurs_stays_out() -> None:
+def test_grade_never_predicted_has_precision_0_and_absent_grade_is_left_out() -> None:
     truth, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 0, 3])
     for average in ("weighted", "macro"):
         theirs = judge.precision_recall_fscore_support(
@@ -115,21 +115,29 @@ def test_undefined_grading_scores_are_nan() -> None:
     for score in (kappa, kappa_linear, kappa_quadratic):
         assert math.isnan(score(nobody, nobody))
         assert math.isnan(score(same, same))
-        assert score(np.arange(4), same) == 0  # truth of one grade, predictions of several: no better than chance
+        assert score(np.arange(4), same) == 0  # one true grade, several predicted: no better than chance
 
 
-def test_labels_that_make_no_sense_are_refused() -> None:
+def test_class_out_of_range_is_an_error() -> None:
     with pytest.raises(ValueError, match="true classes 0 to 5, expected 0 to 4"):
-        kappa(np.array([0, 1]), np.array([0, 5]))
-    with pytest.raises(ValueError, match="predicted classes -1 to 1, expected 0 to 4"):
-        kappa(np.array([-1, 1]), np.array([0, 1]))
+        kappa(np.array([0, 1]), np.array([0, 5]), classes=5)
+    with pytest.raises(ValueError, match="predicted classes -1 to 1, expected 0 to 5"):
+        kappa(np.array([-1, 1]), np.array([0, 5]))
 
 
-def test_r14_the_kappa_of_table_1_is_no_unweighted_kappa() -> None:
-    """Accuracy .836 on the DDR test set: even predictions that make chance agreement least give no kappa of .802."""
+def test_without_a_number_of_classes_it_is_taken_from_the_arrays() -> None:
+    predicted, truth = np.array([0, 1, 3]), np.array([0, 2, 1])
+    assert confusion_matrix(predicted, truth).shape == (4, 4)
+    assert (confusion_matrix(predicted, truth, 6)[:4, :4] == confusion_matrix(predicted, truth)).all()
+    assert kappa_quadratic(predicted, truth) == pytest.approx(kappa_quadratic(predicted, truth, 6))
+    assert sensitivity_specificity(predicted, truth).sensitivity.shape == (4,)
+
+
+def test_r14_kappa_of_table_1_cannot_be_unweighted() -> None:
+    """Accuracy .836 on the DDR test set: the predictions with the lowest chance agreement do not reach kappa .802."""
     share = DDR_TEST / DDR_TEST.sum()
     chance_needed = (0.836 - 0.802) / (1 - 0.802)
-    # Cells x[i, j] >= 0 with the true row sums and the accuracy; chance agreement sum_j share_j * sum_i x[i, j].
+    # Cells x[i, j] >= 0 with the true row sums and this accuracy; chance agreement sum_j share_j * sum_i x[i, j].
     rows = [np.eye(5)[i][:, None].repeat(5, 1).ravel() for i in range(5)]
     constraints, values = np.array([*rows, np.eye(5).ravel()]), np.append(share, 0.836)
     least = linprog(np.tile(share, 5), A_eq=constraints, b_eq=values)
@@ -141,9 +149,9 @@ def test_r14_the_kappa_of_table_1_is_no_unweighted_kappa() -> None:
     assert kappa(predicted, truth) < 0.77
 
 
-def test_r14_errors_between_neighbours_reach_the_kappa_of_table_1_quadratically() -> None:
+def test_r14_errors_by_one_grade_reach_the_kappa_of_table_1_with_quadratic_weights() -> None:
     matrix = np.diag(DDR_TEST)
-    for grade, wrong in enumerate([160, 160, 200, 35]):  # grade -> the next one, 16.4 % of all with the last line
+    for grade, wrong in enumerate([160, 160, 200, 35]):  # errors by one grade: 16.4 % of all, with the last two lines
         matrix[grade, grade] -= wrong
         matrix[grade, grade + 1] += wrong
     matrix[4, 4] -= 61
@@ -160,12 +168,12 @@ def test_r14_errors_between_neighbours_reach_the_kappa_of_table_1_quadratically(
         (kappa_quadratic, {(0, 2): 289, (0, 1): 19}),
     ],
 )
-def test_r14_either_weighted_kappa_can_be_that_of_table_1(
+def test_r14_linear_and_quadratic_kappa_can_both_be_that_of_table_1(
     weighted: Callable[..., float], swaps: dict[tuple[int, int], int]
 ) -> None:
-    """What R14 refutes is the unweighted one. Between the weights the numbers do not choose; the field does."""
+    """R14 excludes the unweighted kappa only; the numbers do not decide between linear and quadratic weights."""
     matrix = np.diag(DDR_TEST)
-    for (one, other), photographs in swaps.items():  # as many of the one taken for the other as the other way round
+    for (one, other), photographs in swaps.items():  # equal numbers of errors in both directions
         matrix[[one, other], [one, other]] -= photographs
         matrix[[one, other], [other, one]] += photographs
     predicted, truth = labels(matrix)

@@ -1,4 +1,4 @@
-"""PSNR and SSIM, by hand and against scikit-image."""
+"""PSNR and SSIM: worked by hand, against scikit-image and written-out convolutions."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def disc(height: int, width: int) -> np.ndarray:
     return (y - height / 2) ** 2 + (x - width / 2) ** 2 < (width / 3) ** 2
 
 
-def test_psnr_of_an_error_of_a_tenth_is_20_db() -> None:
+def test_psnr_of_an_error_of_0_1_is_20_db() -> None:
     hr = np.full((4, 4, 3), 0.5)
     assert psnr(hr + 0.1, hr) == pytest.approx(20)
 
 
-def test_a_black_border_inflates_psnr_and_the_mask_takes_it_out() -> None:
+def test_black_border_raises_psnr_and_the_mask_excludes_it() -> None:
     hr = np.zeros((10, 10, 3))
     inside = np.zeros((10, 10), bool)
     inside[:5] = True
@@ -63,7 +63,7 @@ def test_ssim_agrees_with_scikit_image_whole_and_masked(pair: tuple[np.ndarray, 
     assert ssim(sr, hr, inside) == pytest.approx(windows[inside].mean(), abs=1e-6)
 
 
-def test_windows_over_the_border_never_count(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_windows_across_the_border_do_not_count(pair: tuple[np.ndarray, np.ndarray]) -> None:
     sr, hr = pair
     spoilt = sr.copy()
     spoilt[0] = 1 - spoilt[0]
@@ -71,7 +71,7 @@ def test_windows_over_the_border_never_count(pair: tuple[np.ndarray, np.ndarray]
     assert math.isnan(ssim(sr, hr, np.pad(np.zeros((38, 30), bool), 5, constant_values=True)))
 
 
-def test_an_empty_mask_has_no_score(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_scores_of_an_empty_mask_are_undefined(pair: tuple[np.ndarray, np.ndarray]) -> None:
     sr, hr = pair
     nothing = np.zeros((48, 40), bool)
     assert math.isnan(psnr(sr, hr, nothing))
@@ -80,14 +80,14 @@ def test_an_empty_mask_has_no_score(pair: tuple[np.ndarray, np.ndarray]) -> None
 
 @pytest.fixture(scope="module")
 def large() -> tuple[np.ndarray, np.ndarray]:
-    """The smallest that has five scales, and one side of it odd."""
+    """Images slightly larger than the smallest with five scales; one side is odd."""
     rng = np.random.default_rng(0)
     hr = np.clip(gaussian_filter(rng.normal(0.5, 1.5, (181, 200, 3)), (3, 3, 0)), 0, 1)
     return np.clip(hr + rng.normal(0, 0.1, hr.shape), 0, 1).astype(np.float32), hr.astype(np.float32)
 
 
 def ms_ssim_by_convolution(x: np.ndarray, y: np.ndarray) -> float:
-    """One channel after Wang et al. 2003: a written-out window over the valid part, halves by four shifted grids."""
+    """One channel after Wang et al. 2003: convolution with a written-out window, halving by four shifted grids."""
     offsets = np.arange(11) - 5
     window = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
     window /= window.sum()
@@ -106,21 +106,21 @@ def ms_ssim_by_convolution(x: np.ndarray, y: np.ndarray) -> float:
     return score
 
 
-def test_ms_ssim_agrees_with_convolutions_written_out(large: tuple[np.ndarray, np.ndarray]) -> None:
+def test_ms_ssim_agrees_with_written_out_convolutions(large: tuple[np.ndarray, np.ndarray]) -> None:
     sr, hr = large
     theirs = np.mean([ms_ssim_by_convolution(sr[..., c].astype(float), hr[..., c].astype(float)) for c in range(3)])
     assert 0.5 < ms_ssim(sr, hr) < 0.99
     assert ms_ssim(sr, hr) == pytest.approx(theirs, abs=1e-9)
 
 
-def test_ms_ssim_is_1_for_equal_images_and_falls_with_blur(large: tuple[np.ndarray, np.ndarray]) -> None:
+def test_ms_ssim_is_1_for_equal_images_and_decreases_with_blur(large: tuple[np.ndarray, np.ndarray]) -> None:
     _, hr = large
     scores = [ms_ssim(gaussian_filter(hr, (sigma, sigma, 0)) if sigma else hr, hr) for sigma in (0, 1, 2, 4, 8)]
     assert scores[0] == pytest.approx(1, abs=1e-12)
     assert (np.diff(scores) < 0).all()
 
 
-def test_ms_ssim_does_not_care_which_image_is_the_truth_nor_how_both_are_turned(
+def test_ms_ssim_is_symmetric_and_does_not_change_with_rotation(
     large: tuple[np.ndarray, np.ndarray],
 ) -> None:
     sr, hr = (image[:176, :176] for image in large)
@@ -128,25 +128,25 @@ def test_ms_ssim_does_not_care_which_image_is_the_truth_nor_how_both_are_turned(
     assert ms_ssim(np.rot90(sr), np.rot90(hr)) == pytest.approx(ms_ssim(sr, hr), abs=1e-12)
 
 
-def test_ms_ssim_of_a_negative_is_0(large: tuple[np.ndarray, np.ndarray]) -> None:
+def test_ms_ssim_of_the_inverted_image_is_0(large: tuple[np.ndarray, np.ndarray]) -> None:
     _, hr = large
     assert ms_ssim(1 - hr, hr) == 0
 
 
-def test_ms_ssim_counts_what_the_mask_says(large: tuple[np.ndarray, np.ndarray]) -> None:
+def test_ms_ssim_counts_only_windows_of_the_mask(large: tuple[np.ndarray, np.ndarray]) -> None:
     sr, hr = large
     height, width = hr.shape[:2]
     assert ms_ssim(sr, hr, np.ones((height, width), bool)) == ms_ssim(sr, hr)
     spoilt, inside = sr.copy(), np.ones((height, width), bool)
-    spoilt[:, :8] = 0  # no window that counts reaches it: those of the coarsest scale begin at pixel 16
+    spoilt[:, :8] = 0  # outside every window that counts: those of the coarsest scale begin at pixel 16
     inside[:, :96] = False
     assert ms_ssim(spoilt, hr) < ms_ssim(sr, hr)
     assert ms_ssim(spoilt, hr, inside) == pytest.approx(ms_ssim(sr, hr, inside))
-    inside[::16] = False  # every square of 16 pixels has a row that does not count
+    inside[::16] = False  # every square of 16 px has a row that does not count
     assert math.isnan(ms_ssim(sr, hr, inside))
 
 
-def test_ms_ssim_refuses_an_image_without_five_scales() -> None:
+def test_ms_ssim_of_an_image_without_five_scales_is_an_error() -> None:
     small = np.zeros((176, 175, 3))
-    with pytest.raises(ValueError, match="image of 176 x 175 pixels, expected at least 176 x 176 for five scales"):
+    with pytest.raises(ValueError, match="image of 176 x 175 px, expected at least 176 x 176 for five scales"):
         ms_ssim(small, small)

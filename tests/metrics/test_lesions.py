@@ -1,4 +1,4 @@
-"""Pooled curves against scikit-learn, for probabilities of every shape that networks give."""
+"""Pooled curves against scikit-learn, for many distributions of probabilities; Dice and IoU."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from sklearn import metrics as judge
 
-from deepmtdr.evaluation.scores import nan_mean
 from deepmtdr.metrics import PooledCurve, dice, iou
+from deepmtdr.metrics.intervals import nan_mean
 
 PIXELS = 150_000
 
@@ -50,9 +50,11 @@ def test_pooled_curve_agrees_with_scikit_learn_to_1e_4(shape: str, prevalence: f
 
 
 @pytest.mark.parametrize("tolerance", [0.01, 0.001])
-def test_memory_is_bounded_and_the_error_stays_below_the_tolerance(tolerance: float, rng: np.random.Generator) -> None:
+def test_memory_is_bounded_and_error_is_below_the_tolerance(tolerance: float, rng: np.random.Generator) -> None:
     curve, everything = PooledCurve(tolerance), []
-    for n in range(40):  # photographs whose lesions grow ever clearer: later values fall between earlier ones
+    for n in range(
+        40
+    ):  # lesions become clearer from photograph to photograph, so later values fall between earlier ones
         truth = rng.random(10_000) < 0.01
         probability = sigmoid(rng.normal((1 + n / 10) * truth - 5, 1 + n / 40))
         curve.update(probability, truth)
@@ -64,10 +66,10 @@ def test_memory_is_bounded_and_the_error_stays_below_the_tolerance(tolerance: fl
     assert curve.dice() == pytest.approx(judge.f1_score(truth, probability > 0.5))
 
 
-def test_r15_ap_per_image_and_pooled_are_those_worked_by_hand() -> None:
-    # Image 1: 0.9 and 0.7 are lesion, precision 1 and 2/3: AP 5/6. Image 2: 0.5 is, second of its image: AP 1/2.
-    # The healthy image has no AP, and stays out as with the authors: mean (5/6 + 1/2) / 2.
-    # Pooled, the healthy image's 0.95 comes first: 0.9 is then 1 of 2, 0.7 is 2 of 4, 0.5 is 3 of 6.
+def test_r15_ap_per_image_and_pooled_worked_by_hand() -> None:
+    # Image 1: 0.9 and 0.7 are lesion, with precision 1 and 2/3: AP 5/6. Image 2: only 0.5, the second: AP 1/2.
+    # The healthy image has no AP and is left out, as in the authors' code: mean (5/6 + 1/2) / 2.
+    # Pooled, 0.95 of the healthy image is first: precision 1/2 at 0.9, 2/4 at 0.7, 3/6 at 0.5.
     images = [
         ([0.9, 0.8, 0.7, 0.1], [True, False, True, False]),
         ([0.6, 0.5, 0.4, 0.2], [False, True, False, False]),
@@ -84,7 +86,7 @@ def test_r15_ap_per_image_and_pooled_are_those_worked_by_hand() -> None:
     assert pooled.average_precision() == pytest.approx((1 / 2 + 2 / 4 + 3 / 6) / 3)
 
 
-def test_minus_zero_is_zero() -> None:
+def test_minus_zero_equals_zero() -> None:
     curve = PooledCurve()
     curve.update(np.array([-0.0, 0.0], np.float32), np.array([True, False]))
     assert curve.auc() == 0.5
@@ -97,7 +99,7 @@ def test_pixels_outside_the_mask_do_not_count() -> None:
     assert (curve.prevalence, curve.average_precision(), curve.auc()) == (0.5, 1, 1)
 
 
-def test_merging_is_counting_together(rng: np.random.Generator) -> None:
+def test_merged_curves_equal_one_curve_of_all_pixels(rng: np.random.Generator) -> None:
     p, truth = rng.random(100, np.float32), rng.random(100) < 0.3
     together, first, second = PooledCurve(), PooledCurve(), PooledCurve()
     together.update(p, truth)
@@ -112,22 +114,22 @@ def test_undefined_pooled_scores_are_nan() -> None:
     curve = PooledCurve()
     assert all(math.isnan(s) for s in (curve.prevalence, curve.average_precision(), curve.auc(), curve.dice()))
     curve.update(np.array([0.2, 0.7], np.float32), np.array([False, False]))
-    assert (curve.prevalence, curve.dice()) == (0, 0)  # nothing to find, one pixel invented
+    assert (curve.prevalence, curve.dice()) == (0, 0)  # no lesion, one false pixel
     assert math.isnan(curve.average_precision())
     assert math.isnan(curve.auc())
 
 
 @pytest.mark.parametrize("wrong", [np.nan, 1.1, -0.1])
-def test_what_is_no_probability_is_refused(wrong: float) -> None:
+def test_value_outside_0_to_1_is_an_error(wrong: float) -> None:
     with pytest.raises(ValueError, match=r"expected numbers in \[0, 1\]"):
         PooledCurve().update(np.array([0.5, wrong], np.float32), np.array([True, False]))
 
 
-def test_dice_and_iou_by_hand() -> None:
+def test_dice_and_iou_worked_by_hand() -> None:
     predicted, truth = np.array([[True, True], [False, False]]), np.array([[True, False], [True, True]])
     assert dice(predicted, truth) == 2 * 1 / (2 + 3)
     assert iou(predicted, truth) == 1 / 4
     nothing = np.zeros((2, 2), bool)
-    assert (dice(nothing, truth), iou(nothing, truth)) == (0, 0)  # something was there, nothing was found
+    assert (dice(nothing, truth), iou(nothing, truth)) == (0, 0)  # a lesion that was not found
     assert math.isnan(dice(nothing, nothing))
     assert math.isnan(iou(nothing, nothing))

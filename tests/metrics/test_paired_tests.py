@@ -1,4 +1,4 @@
-"""DeLong against its definition and a bootstrap, McNemar against the binomial law."""
+"""DeLong's test against its definition and a bootstrap; McNemar's test against the binomial distribution."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deepmtdr.metrics.paired_tests import delong, mcnemar
 
 
 def systems(seed: int, levels: int | None = None, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores of two systems that see the same cases, the first a little better."""
+    """Scores of two systems for the same cases; the first is slightly better."""
     rng = np.random.default_rng(seed)
     positive = rng.random(n) < 0.3
     shared = rng.normal(positive, 1)
@@ -26,7 +26,7 @@ def systems(seed: int, levels: int | None = None, n: int = 120) -> tuple[np.ndar
 
 
 def delong_by_definition(a: np.ndarray, b: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
-    """Difference and p-value as in DeLong et al. 1988: psi of all pairs, components, 2x2 covariances, contrast."""
+    """Difference and p-value as in DeLong et al. 1988, from all pairs and 2x2 covariances."""
     v10, v01 = [], []
     for scores in (a, b):
         psi = [[(x > y) + (x == y) / 2 for y in scores[~positive]] for x in scores[positive]]
@@ -50,7 +50,7 @@ def test_delong_agrees_with_its_definition_over_all_pairs(seed: int, levels: int
     assert 2 * norm.sf(abs(test.difference) / error) == pytest.approx(test.p_value)
 
 
-def test_delong_and_the_bootstrap_say_nearly_the_same() -> None:
+def test_delong_and_bootstrap_give_nearly_the_same_interval() -> None:
     a, b, positive = systems(1, n=400)
     test = delong(a, b, positive)
     drawn = bootstrap_difference(auc, range(400), (a, positive), (b, positive), resamples=2000)
@@ -58,7 +58,7 @@ def test_delong_and_the_bootstrap_say_nearly_the_same() -> None:
     assert (test.low, test.high) == pytest.approx((drawn.low, drawn.high), abs=0.005)
 
 
-def test_delong_only_sees_the_order_and_turns_with_the_systems() -> None:
+def test_delong_depends_on_the_order_only_and_is_antisymmetric() -> None:
     a, b, positive = systems(0)
     test, swapped = delong(a, b, positive), delong(b, a, positive)
     assert delong(np.exp(a), 3 * b - 7, positive) == test
@@ -69,12 +69,12 @@ def test_delong_only_sees_the_order_and_turns_with_the_systems() -> None:
     assert wider.low < test.low < test.high < wider.high
 
 
-def test_delong_finds_no_difference_between_a_system_and_itself() -> None:
+def test_delong_of_a_system_with_itself_has_p_1() -> None:
     a, _, positive = systems(0)
     assert delong(a, a, positive)[2:] == (0, 0, 0, 1)
 
 
-def test_p_values_of_no_difference_are_spread_evenly() -> None:
+def test_delong_p_values_without_a_difference_are_uniform() -> None:
     p_values = []
     for seed in range(400):
         rng = np.random.default_rng(seed)
@@ -85,7 +85,7 @@ def test_p_values_of_no_difference_are_spread_evenly() -> None:
         assert abs(np.mean(np.array(p_values) < level) - level) < 3 * math.sqrt(level * (1 - level) / 400)
 
 
-def test_delong_is_undefined_where_there_is_no_spread_to_be_read() -> None:
+def test_delong_is_undefined_without_variance() -> None:
     scores = np.array([0.1, 0.4, 0.3, 0.8])
     assert np.isnan(delong(scores, scores, np.ones(4, bool))).all()
     lonely = delong(scores, -scores, np.array([False, False, False, True]))
@@ -96,7 +96,7 @@ def test_delong_is_undefined_where_there_is_no_spread_to_be_read() -> None:
     assert np.isnan(opposite[3:]).all()
 
 
-def test_delong_refuses_what_is_not_paired() -> None:
+def test_delong_of_unpaired_scores_is_an_error() -> None:
     positive = np.array([True, False, True])
     with pytest.raises(ValueError, match="2 scores of system b for 3 photographs"):
         inspect.unwrap(delong)(np.zeros(3), np.zeros(2), positive)
@@ -104,8 +104,8 @@ def test_delong_refuses_what_is_not_paired() -> None:
         delong(np.array([0.1, np.nan, 0.2]), np.zeros(3), positive)
 
 
-def test_mcnemar_by_hand() -> None:
-    # One photograph for a alone, five for b alone: 2 (1 + 6) / 2^6.
+def test_mcnemar_worked_by_hand() -> None:
+    # Only a is right on one photograph, only b on five: 2 (1 + 6) / 2^6.
     a, b = np.array([True] * 5 + [False] * 7), np.array([True] * 4 + [False] + [True] * 5 + [False] * 2)
     assert mcnemar(a, b) == (1, 5, pytest.approx(14 / 64))
 
@@ -120,12 +120,12 @@ def test_mcnemar_agrees_with_scipys_binomial_test(only_a: int, only_b: int) -> N
     assert mcnemar(b, a) == (only_b, only_a, test.p_value)
 
 
-def test_mcnemar_of_systems_that_agree_finds_no_difference() -> None:
+def test_mcnemar_of_systems_that_agree_has_p_1() -> None:
     right = np.array([True, False, True])
     assert mcnemar(right, right) == (0, 0, 1)
     assert mcnemar(np.zeros(0, bool), np.zeros(0, bool)) == (0, 0, 1)
 
 
-def test_mcnemar_refuses_what_is_not_paired() -> None:
-    with pytest.raises(ValueError, match="3 photographs of system a, 2 of b"):
-        inspect.unwrap(mcnemar)(np.zeros(3, bool), np.zeros(2, bool))  # the signature, checked here, speaks first
+def test_mcnemar_of_unpaired_predictions_is_an_error() -> None:
+    with pytest.raises(ValueError, match="3 photographs of system a and 2 of b"):
+        inspect.unwrap(mcnemar)(np.zeros(3, bool), np.zeros(2, bool))  # without the type check of the tests
