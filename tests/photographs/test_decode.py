@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from deepmtdr.errors import PhotographError
-from deepmtdr.photographs.decode import MAX_BYTES, MAX_PIXELS, read_photograph
+from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.limits import MAX_BYTES, MAX_PIXELS
 from fundus import draw_fundus
 
 PIXELS = draw_fundus(60, 80, (40, 30), 28)

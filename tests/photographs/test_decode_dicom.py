@@ -31,7 +31,7 @@ from pydicom.uid import (
 )
 
 from deepmtdr.errors import PhotographError
-from deepmtdr.photographs import decode as photograph
+from deepmtdr.photographs import decode_dicom
 from deepmtdr.photographs.decode import read_photograph
 from external_programs import requires_programs
 from fundus import draw_fundus
@@ -219,13 +219,13 @@ def test_bomb_behind_a_small_header_is_refused(tmp_path: Path, syntax: UID) -> N
     dataset = dicom(PIXELS, "RGB")
     dataset.compress(syntax, generate_instance_uid=False)
     dataset.Rows = 50
-    assert "header says 80x50 px, its pixel data 80x60 px" in fails(write(tmp_path / "a.dcm", dataset))
+    assert "header of 80x50 px, but pixel data of 80x60 px" in fails(write(tmp_path / "a.dcm", dataset))
 
 
 def test_bomb_in_jpeg_behind_a_small_header_is_refused(tmp_path: Path) -> None:
     stream = jpeg(np.zeros((64, 3000, 3), np.uint8))
     message = fails(write(tmp_path / "a.dcm", encapsulated(stream, JPEGBaseline8Bit, "YBR_FULL_422")))
-    assert "header says 80x60 px, its pixel data 3000x64 px" in message
+    assert "header of 80x60 px, but pixel data of 3000x64 px" in message
 
 
 def test_deflated_file_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
@@ -277,6 +277,6 @@ def test_lossless_jpeg_gives_the_very_pixels(tmp_path: Path) -> None:
 def test_a_decoder_that_aborts_or_hangs_ends_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: str, said: str
 ) -> None:
-    monkeypatch.setattr(photograph, "_APART", decoder)
-    monkeypatch.setattr(photograph, "DECODE_TIMEOUT", 1.0)
+    monkeypatch.setattr(decode_dicom, "_GDCM_PROGRAM", decoder)
+    monkeypatch.setattr(decode_dicom, "DECODE_TIMEOUT", 1.0)
     assert said in fails(write(tmp_path / "a.dcm", encapsulated(jpeg(), JPEGLosslessSV1, "RGB")))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deepmtdr.datasets.prepared import ManifestRow
+from deepmtdr.datasets.manifest import ManifestRow
 from deepmtdr.preparation.audit import FINDING_KINDS, Finding, audit
 from deepmtdr.terms import Grade
 

@@ -25,7 +25,7 @@ from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
 from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.photographs.decode import read_photograph
-from deepmtdr.preparation import prepare as preparing
+from deepmtdr.preparation import photograph as preparing
 from deepmtdr.preparation.prepare import JOURNAL_NAME, prepare
 from deepmtdr.terms import Grade, Lesion
 from drawings import draw_idrid

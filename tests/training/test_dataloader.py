@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from deepmtdr.datasets.frames import write_tiff
-from deepmtdr.datasets.prepared import ManifestRow, PreparedSet
+from deepmtdr.datasets.manifest import ManifestRow
+from deepmtdr.datasets.prepared import PreparedSet
 from deepmtdr.errors import DataError
 from deepmtdr.recipe import ImageStage, Recipe
 from deepmtdr.terms import Grade, Lesion

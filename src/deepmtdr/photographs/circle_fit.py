@@ -1,8 +1,8 @@
-"""The rim of the field of view: a circle fitted to the step from the lit retina to the dark ground (Sec. V-A).
+"""Fit a circle to the rim of the field of view, where the lit retina meets the dark ground (Sec. V-A).
 
-Candidates come from thresholds and a vote among random triples of rim points, so a notch or tab on the rim, text in a
-corner, a shadow or a cut above and below is outvoted; the best is refined on the steepest fall along each ray.
-Where a circle was cut and dark bars stand in place of what is missing, the photograph ends for the fit at the bars.
+Candidates come from several thresholds and a vote among random triples of rim points, so that a notch or tab on the
+rim, text in a corner, a shadow, or a cut above and below do not matter. The best candidate is refined on the steepest
+decrease of brightness along each ray. Dark bars, where the circle was cut, are left out of the fit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Circle(NamedTuple):
 
 
 def fit_circle(light: NDArray, dark: float, lit: float) -> Circle | None:
-    """Fit the circle whose rim is the clearest among those found at several thresholds.
+    """Fit the circle with the clearest rim among those found at several thresholds.
 
     Args:
         light: brightness of the reduced photograph, 0 to 255.
@@ -32,8 +32,8 @@ def fit_circle(light: NDArray, dark: float, lit: float) -> Circle | None:
         lit: brightness of the retina.
 
     Returns:
-        The circle in the reduced copy's pixels (centres at whole numbers), or None where most of the rim that should be
-        seen does not fall into the dark.
+        The circle in pixels of the reduced copy (centres at whole numbers). None, if along most of the visible rim the
+        brightness does not decrease.
     """
     rows, columns = (_without_bars(part, dark, lit) for part in (light, light.T))
     light = light[rows, columns]
@@ -47,7 +47,7 @@ def fit_circle(light: NDArray, dark: float, lit: float) -> Circle | None:
             break
     if best is None:
         return None
-    # A threshold may have followed a halo around the rim: the first refinement looks further and votes again.
+    # A threshold may have followed a halo around the rim, so the first refinement has a wider range and votes again.
     best = _most_common_circle(_steepest_points(light, best, 0.05), light.shape) or best
     for _ in range(2):
         best = _fit_to(_steepest_points(light, best, 0.03), best, 0.015)
@@ -57,7 +57,7 @@ def fit_circle(light: NDArray, dark: float, lit: float) -> Circle | None:
 
 
 def _without_bars(light: NDArray, dark: float, lit: float) -> slice:
-    """The rows between dark bars: where a circle ends by itself, its first rows are short; where it was cut, long."""
+    """The rows between dark bars. At the end of a circle the first lit rows are short; at a cut they are long."""
     lengths = (light > dark + 0.12 * (lit - dark)).sum(1)
     bare = lengths < 0.02 * light.shape[1]
     long = lengths > 0.4 * lengths.max()
@@ -68,7 +68,7 @@ def _without_bars(light: NDArray, dark: float, lit: float) -> slice:
 
 
 def _rim_points(mask: NDArray) -> NDArray:
-    """First and last pixel of each row and column of the largest lit part, but for those on the photograph's edge."""
+    """First and last pixel of each row and column of the largest lit part, without those at the photograph's edge."""
     if not mask.any():
         return np.empty((0, 2))
     labels = np.empty(mask.shape, np.int32)
@@ -77,7 +77,7 @@ def _rim_points(mask: NDArray) -> NDArray:
     height, width = mask.shape
     rows, columns = np.flatnonzero(largest.any(1)), np.flatnonzero(largest.any(0))
     by_row, by_column = largest[rows], largest[:, columns]
-    # Half a pixel outwards: the rim lies between the last lit and the first dark pixel.
+    # Half a pixel outwards, because the rim is between the last lit and the first dark pixel.
     points = np.concatenate(
         [
             np.stack([by_row.argmax(1) - 0.5, rows], 1),
@@ -91,13 +91,13 @@ def _rim_points(mask: NDArray) -> NDArray:
 
 
 def _most_common_circle(points: NDArray, shape: tuple[int, ...]) -> Circle | None:
-    """The circle through three of the points that passes most others within 1 % of the longer side."""
+    """The circle through three of the points that has most other points within 1 % of the longer side."""
     height, width = shape[:2]
     if len(points) < 12:
         return None
     points = points[:: 1 + len(points) // 400]
     centres, radii = _through(points[np.random.default_rng(0).integers(0, len(points), (256, 3))])
-    # At least a fifth of the photograph across; at most the circle through its corners, and a little.
+    # Diameter of at least a fifth of the photograph; at most a little more than the circle through its corners.
     possible = (radii > 0.1 * min(height, width)) & (radii < 0.55 * hypot(height, width))
     possible &= (abs(centres - [width / 2, height / 2]) < [0.5 * width, 0.5 * height]).all(1)
     centres, radii = centres[possible], radii[possible]
@@ -110,7 +110,7 @@ def _most_common_circle(points: NDArray, shape: tuple[int, ...]) -> Circle | Non
 
 
 def _fit_to(points: NDArray, circle: Circle, share: float) -> Circle:
-    """Least squares over the points within this share of the radius from the circle, then within half of it."""
+    """Least squares over the points within this share of the radius from the circle, then within half that share."""
     for tolerance in (share, share / 2):
         distance = np.hypot(points[:, 0] - circle.x, points[:, 1] - circle.y) - circle.radius
         near = abs(distance) < max(0.75, tolerance * circle.radius)
@@ -148,29 +148,31 @@ def _profiles(light: NDArray, circle: Circle, radii: NDArray) -> NDArray:
 
 
 def _steepest_points(light: NDArray, circle: Circle, share: float) -> NDArray:
-    """Where each ray falls steepest within this share of the radius from the rim, to a fraction of a pixel."""
+    """The steepest decrease along each ray within this share of the radius from the rim, to a fraction of a pixel."""
     reach = max(3.0, share * circle.radius)
     radii = circle.radius + np.arange(-reach, reach + 0.125, 0.25)
     profiles = _profiles(light, circle, radii)
-    seen = ~np.isnan(profiles).any(1)
-    fall = profiles[seen, :-8] - profiles[seen, 8:]  # over two pixels
+    visible = ~np.isnan(profiles).any(1)
+    fall = profiles[visible, :-8] - profiles[visible, 8:]  # over two pixels
     steepest = fall.argmax(1)
     clear = fall.max(1) > 3
-    # The centre of gravity of the fall around its peak.
+    # The centre of gravity of the decrease around its maximum.
     index = steepest[:, None] + np.arange(-4, 5)[None]
     inside = (index >= 0) & (index < fall.shape[1])
     mass = np.where(inside, np.take_along_axis(fall, index.clip(0, fall.shape[1] - 1), 1), 0).clip(0)
     at = radii[0] + 0.25 * ((mass * index).sum(1) / mass.sum(1).clip(1e-6) + 4)
-    at, angles = at[clear], _ANGLES[seen][clear]
+    at, angles = at[clear], _ANGLES[visible][clear]
     return np.stack([circle.x + at * np.cos(angles), circle.y + at * np.sin(angles)], 1)
 
 
 def _rim_support(light: NDArray, circle: Circle, contrast: float) -> float:
-    """Share of the visible rim that falls into the dark; 0 where it falls over less than a quarter of the circle."""
+    """Share of the visible rim along which brightness decreases; 0 if that is less than a quarter of the circle."""
     step = max(1.5, 0.02 * circle.radius)
     profiles = _profiles(light, circle, circle.radius + np.array([-2 * step, -step, step]))
-    seen = ~np.isnan(profiles).any(1)
-    falls = seen & (profiles[:, :2].max(1) - profiles[:, 2] > max(3.0, 0.1 * contrast))
+    visible = ~np.isnan(profiles).any(1)
+    falls = visible & (profiles[:, :2].max(1) - profiles[:, 2] > max(3.0, 0.1 * contrast))
     corners = sum(falls[first : first + 90].sum() >= 5 for first in (0, 90, 180, 270))
-    enough = falls.sum() >= 90 or (falls.sum() >= 40 and corners >= 3)  # a tight crop shows the rim in its corners only
-    return float(falls.sum() / seen.sum()) if enough else 0.0
+    enough = falls.sum() >= 90 or (
+        falls.sum() >= 40 and corners >= 3
+    )  # in a tight crop the rim is visible in the corners only
+    return float(falls.sum() / visible.sum()) if enough else 0.0

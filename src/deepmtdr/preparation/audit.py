@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from deepmtdr.datasets.layout import LabelCounts, PartCounts
-from deepmtdr.datasets.prepared import ManifestRow
+from deepmtdr.datasets.manifest import ManifestRow
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.preparation.near_duplicates import find_near_duplicates, pack_hashes
 

@@ -12,7 +12,8 @@ import numpy as np
 from deepmtdr.csv_tables import write_table
 from deepmtdr.datasets.catalogue import count_parts, read_datasets
 from deepmtdr.datasets.layout import LabelCounts, PartCounts
-from deepmtdr.datasets.prepared import ManifestRow, PreparedSet
+from deepmtdr.datasets.manifest import ManifestRow
+from deepmtdr.datasets.prepared import PreparedSet
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.datasets.split import split_by_patient
 from deepmtdr.files import write_atomically

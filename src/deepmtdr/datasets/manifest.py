@@ -1,0 +1,182 @@
+"""The manifest of a prepared data set: one row per photograph, also for those that could not be prepared (Sec. V-A)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from deepmtdr.csv_tables import format_table, read_table
+from deepmtdr.datasets.layout import parse_grade
+from deepmtdr.datasets.sample import SplitName
+from deepmtdr.errors import DataError
+from deepmtdr.files import printable_path
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.photographs.geometry import FieldOfView
+from deepmtdr.terms import Laterality
+
+Status = Literal["ok", "unreadable", "no_fov", "bad_mask"]
+
+_COLUMNS_BEFORE_AREAS = (
+    "name",
+    "dataset",
+    "status",
+    "problem",
+    "source",
+    "sha256",
+    "masks_sha256",
+    "patient",
+    "laterality",
+    "grade",
+    "dr_present",
+    "ungradable",
+    "side",
+    "split",
+)
+_COLUMNS_AFTER_AREAS = (
+    "overlap",
+    "width",
+    "height",
+    "fov_x",
+    "fov_y",
+    "fov_side",
+    "scale",
+    "file",
+    "perceptual_hash",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestRow:
+    """One photograph of a prepared set; the fields are the columns of the manifest."""
+
+    name: str
+    dataset: str
+    status: Status
+    """If it is not "ok", there are no files, and `problem` tells why."""
+    problem: str = ""
+    source: str
+    """Path of the photograph; relative to the data set's root, if it lies inside."""
+    sha256: str = ""
+    """Of the photograph's bytes."""
+    masks_sha256: str = ""
+    """Of the bytes of all its masks, in channel order; empty without a mask file."""
+    patient: str
+    laterality: Laterality | None = None
+    grade: int | None = None
+    dr_present: bool | None = None
+    ungradable: bool = False
+    side: SplitName | None = None
+    """The split in which the makers of the data set put the photograph."""
+    split: str = ""
+    """The split of the photograph: the makers', or one drawn by the seed."""
+    areas: Mapping[str, float] = field(default_factory=dict)
+    """Code of each annotated lesion type -> its area in px of the HR frame, 0 if there is none. One column per type."""
+    overlap: float | None = None
+    """Share of the lesion pixels that belong to two or more types; None without lesions."""
+    width: int | None = None
+    height: int | None = None
+    """Of the upright photograph, px."""
+    fov_x: int | None = None
+    fov_y: int | None = None
+    fov_side: int | None = None
+    """The square around the field of view in the photograph's pixels; it may reach outside the photograph."""
+    scale: int | None = None
+    """From the photograph's size to the HR frame: 1 has an `hr` file; 2, 4, 8 are low-resolution photographs (R19)."""
+    file: str = ""
+    """Name of its files, without suffix."""
+    perceptual_hash: str = ""
+
+    @property
+    def fov(self) -> FieldOfView | None:
+        """The square by which the photograph and its masks were cropped."""
+        if self.fov_x is None or self.fov_y is None or self.fov_side is None:
+            return None
+        return FieldOfView(self.fov_x, self.fov_y, self.fov_side)
+
+
+def manifest_columns(labels: LabelSet) -> tuple[str, ...]:
+    """Columns of a manifest: one for each lesion type, its code in lower case, and others.
+
+    Raises:
+        DataError: if a lesion code is the name of another column, or of a folder of a prepared set.
+    """
+    for code in labels.codes:
+        if code.lower() in (*_COLUMNS_BEFORE_AREAS, *_COLUMNS_AFTER_AREAS, "hr", "lr"):
+            raise DataError(
+                f"label set {labels.name!r}: lesion code {code} is the name of a column or folder of a prepared set; "
+                "choose another code"
+            )
+    return (*_COLUMNS_BEFORE_AREAS, *(code.lower() for code in labels.codes), *_COLUMNS_AFTER_AREAS)
+
+
+def read_manifest(path: Path, labels: LabelSet = DIABETIC_RETINOPATHY) -> Iterator[ManifestRow]:
+    """Read the rows of a manifest.
+
+    Raises:
+        DataError: naming file and row.
+    """
+    for where, cells in read_table(path, manifest_columns(labels)):
+        yield _parse_row(cells, where, labels)
+
+
+def format_manifest(
+    rows: Iterable[ManifestRow], labels: LabelSet = DIABETIC_RETINOPATHY, *, header: bool = True
+) -> str:
+    """Rows of a manifest as CSV text."""
+    columns = manifest_columns(labels)
+    return format_table([*([columns] if header else []), *(_cells(row, labels) for row in rows)])
+
+
+def _cells(row: ManifestRow, labels: LabelSet) -> list[str]:
+    before = (getattr(row, column) for column in _COLUMNS_BEFORE_AREAS)
+    after = (getattr(row, column) for column in _COLUMNS_AFTER_AREAS)
+    return [_cell(value) for value in (*before, *(row.areas.get(code) for code in labels.codes), *after)]
+
+
+def _cell(value: bool | int | float | str | None) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else printable_path(str(int(value)) if isinstance(value, int) else value)
+
+
+def _parse_row(cells: Mapping[str, str], where: str, labels: LabelSet) -> ManifestRow:
+    if cells["status"] not in get_args(Status) or not (cells["name"] and cells["patient"]):
+        expected = f"name, patient and a status of {', '.join(get_args(Status))}"
+        raise DataError(f"{where}: expected {expected}; found status {cells['status']!r}")
+    try:
+        return ManifestRow(
+            name=cells["name"],
+            dataset=cells["dataset"],
+            status=cast("Status", cells["status"]),
+            problem=cells["problem"],
+            source=cells["source"],
+            sha256=cells["sha256"],
+            masks_sha256=cells["masks_sha256"],
+            patient=cells["patient"],
+            laterality=cast("Laterality", cells["laterality"]) if cells["laterality"] else None,
+            grade=parse_grade(cells["grade"], where, labels) if cells["grade"] else None,
+            dr_present=bool(int(cells["dr_present"])) if cells["dr_present"] else None,
+            ungradable=bool(int(cells["ungradable"] or 0)),
+            side=cast("SplitName", cells["side"]) if cells["side"] else None,
+            split=cells["split"],
+            areas={code: float(cells[code.lower()]) for code in labels.codes if cells[code.lower()]},
+            overlap=float(cells["overlap"]) if cells["overlap"] else None,
+            width=_parse_int(cells["width"]),
+            height=_parse_int(cells["height"]),
+            fov_x=_parse_int(cells["fov_x"]),
+            fov_y=_parse_int(cells["fov_y"]),
+            fov_side=_parse_int(cells["fov_side"]),
+            scale=_parse_int(cells["scale"]),
+            file=cells["file"],
+            perceptual_hash=cells["perceptual_hash"],
+        )
+    except ValueError as error:
+        raise DataError(f"{where}: not a row of a manifest ({error})") from error
+
+
+def _parse_int(cell: str) -> int | None:
+    return int(cell) if cell else None
