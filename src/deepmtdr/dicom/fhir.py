@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Sequence
-from datetime import date, datetime
 from decimal import Decimal
+from typing import Any
 
 from fhir.resources.R4B.annotation import Annotation
 from fhir.resources.R4B.bundle import Bundle, BundleEntry, BundleEntryRequest
@@ -253,7 +253,10 @@ def _hl7(system: str, code: str, display: str, text: str | None = None) -> Codea
     return CodeableConcept(coding=[Coding(system=f"{HL7}/{system}", code=code, display=display)], text=text)
 
 
-def _fhir_time(examination: Examination) -> date | datetime | None:
-    """The time of the photograph; only its day if the time zone is unknown, since a FHIR time must have one."""
+def _fhir_time(examination: Examination) -> Any:
+    """The time of the photograph; only its day if the time zone is unknown, since a FHIR time must have one.
+
+    The library takes a day too, although it declares the parameter as a datetime.
+    """
     acquired = examination.acquired
     return acquired.date() if acquired is not None and acquired.tzinfo is None else acquired

@@ -120,17 +120,16 @@ def _highdicom_source(image: Dataset) -> Dataset:
 
 
 def _description(result: DicomResult, kind: ObjectKind, number: int, segment: Segment) -> hd.seg.SegmentDescription:
-    codes, label = result.codes, short_text(segment.label)
+    label = short_text(segment.label)
     created = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=label,
-        segmented_property_category=coded_concept(codes["document.category"]),
+        segmented_property_category=coded_concept(result.codes["document.category"]),
         segmented_property_type=coded_concept(segment.code),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=segment_algorithm(result),
         tracking_uid=result.uid(kind, str(number)),
         tracking_id=f"{label}, image {result.instance_number}",
-        anatomic_regions=[coded_concept(codes["place.retina"])],
     )
-    created.AnatomicRegionSequence = [anatomic_region(result)]
+    created.add_new("AnatomicRegionSequence", "SQ", [anatomic_region(result)])
     return created

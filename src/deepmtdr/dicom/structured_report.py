@@ -24,7 +24,7 @@ NOT_GRADED_NOTE = "The photograph was not graded."
 MeasurementGroup = hd.sr.MeasurementsAndQualitativeEvaluations | hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations
 
 
-class Evaluation(NamedTuple):
+class CodedAnswer(NamedTuple):
     """A question and its answer, both names in `codes.toml`."""
 
     question: str
@@ -98,7 +98,7 @@ def _eye_group(result: DicomResult) -> hd.sr.MeasurementsAndQualitativeEvaluatio
         measurements=[_measurement(result, name, value, "one") for name, value in measured if value is not None],
         qualitative_evaluations=[
             hd.sr.QualitativeEvaluation(name=coded_concept(codes[one.question]), value=coded_concept(codes[one.answer]))
-            for one in _evaluations(result)
+            for one in _answers(result)
         ],
         source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(without_patient(result.source.dataset))],
     )
@@ -112,17 +112,17 @@ def _eye_group(result: DicomResult) -> hd.sr.MeasurementsAndQualitativeEvaluatio
     return group
 
 
-def _evaluations(result: DicomResult) -> list[Evaluation]:
+def _answers(result: DicomResult) -> list[CodedAnswer]:
     """Gradable or not, the grade, the diagnosis if there is one, and referable or not."""
     report = result.report
-    evaluations = [Evaluation("said.gradable", _yes_or_no(report.grade is not None))]
+    answers = [CodedAnswer("said.gradable", _yes_or_no(report.grade is not None))]
     if report.grade is not None:
-        evaluations.append(Evaluation(f"question.{result.source.laterality or 'unknown'}", f"grade.{report.grade:d}"))
+        answers.append(CodedAnswer(f"question.{result.source.laterality or 'unknown'}", f"grade.{report.grade:d}"))
         if (condition := f"condition.{report.grade:d}") in result.codes.by_name:
-            evaluations.append(Evaluation("document.disease", condition))
+            answers.append(CodedAnswer("document.disease", condition))
     if report.referable is not None:
-        evaluations.append(Evaluation("said.referable", _yes_or_no(report.referable)))
-    return evaluations
+        answers.append(CodedAnswer("said.referable", _yes_or_no(report.referable)))
+    return answers
 
 
 def _lesion_group(result: DicomResult, code: str, lesions: Dataset) -> MeasurementGroup:
