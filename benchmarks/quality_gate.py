@@ -1,11 +1,14 @@
-"""Fit the quality gate's two models and judge them on patients, cameras and pictures that a fit did not see.
+"""Fit the two models of the quality gate, and evaluate them by cross-validation over patients and over cameras.
 
-Photographs are read from $DEEPMTDR_DATA, else ../shared/data: IDRiD, EyePACS, DIARETDB0 and DRIVE, untouched, with
-ordinary differences between cameras and files ("ordinary"), and spoilt in each way of `deepmtdr.synthetic.degradations`.
-Pictures of anything else are read from the folders in $DEEPMTDR_PICTURES, a kind each; those of a folder named
-`judge-...` are in no fit. Each is taken as it is, as a disc on black, and as such a disc in a retina's colours and
-contrast. out/bench/quality_score.csv is the table of a fit on all: copied over `screening/quality_score.csv` it is what
-the gate uses. Photographs that readers refused (label 5 of DDR) were not at hand; they belong beside the spoilt ones.
+Photographs come from $DEEPMTDR_DATA, else ../shared/data: IDRiD, EyePACS, DIARETDB0 and DRIVE. Each is used untouched,
+with ordinary differences between cameras and files ("ordinary"), and with each degradation of
+`deepmtdr.synthetic.degradations`. Other pictures come from the folders in $DEEPMTDR_PICTURES, one kind in each folder;
+pictures in a folder named `judge-...` are used for evaluation only. Each picture is used as it is, as a disc on black,
+and as a disc in the colours and contrast of a retina.
+
+out/bench/quality_model.csv has the models fitted on all data. Copy it over `screening/quality_model.csv` to use it in
+the gate. Photographs that human readers refused (label 5 of DDR) were not available; they would belong to the degraded
+photographs.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ SETS = {
     "diaretdb0": ("diaretdb0/images/**/*.jpg", 6),
     "drive": ("drive/training/images/*.tif", len(DEGRADATIONS)),
 }
-"""Where the photographs lie, and in how many ways each is spoilt."""
+"""Data set -> glob pattern of its photographs, and number of degradations of each."""
 FAULT_OF = {
     **dict.fromkeys(("defocus", "motion"), Fault.BLURRED),
     **dict.fromkeys(("over-exposed", "flare"), Fault.BRIGHT),
@@ -54,40 +57,49 @@ FAULT_OF = {
     **dict.fromkeys(("noise", "compressed"), Fault.NOISY),
     "under-exposed": Fault.DARK,
 }
-TWINS = {"IDRiD_391": "IDRiD_021", "IDRiD_327": "IDRiD_028", "IDRiD_333": "IDRiD_045"} | {
+DUPLICATES = {
+    "IDRiD_391": "IDRiD_021",
+    "IDRiD_327": "IDRiD_028",
+    "IDRiD_333": "IDRiD_045",
     "IDRiD_375": "IDRiD_073",
     "IDRiD_279": "IDRiD_079",
 }
-"""The same photograph twice."""
-SIDE, FOLDS, STRENGTH = 512, 5, 2.0
-"""Side at which frames are spoilt, px; folds; inverse strength of the penalty."""
-TEXTURES, DRAWINGS = 250, 150
-"""Random textures among the pictures; the project's own drawings among what is fit to be graded, judged nowhere."""
+"""Name of a photograph -> name of the same photograph in another part of the set."""
+SIDE = 512
+"""Side in px of the frames that are degraded."""
+FOLDS = 5
+STRENGTH = 2.0
+"""Inverse strength of the L2 penalty."""
+TEXTURES = 250
+"""Number of random textures among the other pictures."""
+DRAWINGS = 150
+"""Number of synthetic drawings among the gradable photographs. They are used for fitting only."""
 
 
-class Looks(NamedTuple):
-    """One row each: what was measured, and what it was measured on."""
+class Dataset(NamedTuple):
+    """Features of many images; each column has one entry for each image."""
 
     features: NDArray[np.float64]
-    """NaN where no field of view was found."""
+    """NaN if no field of view was found."""
     source: NDArray[np.str_]
+    """Name of the data set or of the folder of pictures."""
     group: NDArray[np.str_]
-    """Patient, or picture."""
+    """Patient, or file name of the picture."""
     kind: NDArray[np.str_]
-    """`untouched`, `ordinary`, one of `DEGRADATIONS`; of pictures `as it is`, `disc`, `tinted disc`."""
+    """`untouched`, `ordinary`, or one of `DEGRADATIONS`; for pictures `as it is`, `disc` or `tinted disc`."""
 
-    def of(self, chosen: NDArray[np.bool_]) -> Looks:
-        """The chosen rows."""
-        return Looks(*(column[chosen] for column in self))
+    def where(self, mask: NDArray[np.bool_]) -> Dataset:
+        """The images for which the mask is true."""
+        return Dataset(*(column[mask] for column in self))
 
     @property
-    def seen(self) -> NDArray[np.bool_]:
-        """Rows with a field of view."""
+    def has_fov(self) -> NDArray[np.bool_]:
+        """Whether a field of view was found, for each image."""
         return np.isfinite(self.features[:, 0])
 
     @property
     def fault(self) -> NDArray[np.intp]:
-        """0 is good, then the place in `POOR_QUALITY_FAULTS`."""
+        """Class of each image: 0 is good, n + 1 is entry n of `POOR_QUALITY_FAULTS`."""
         return np.array(
             [1 + POOR_QUALITY_FAULTS.index(FAULT_OF[kind]) if kind in DEGRADATIONS else 0 for kind in self.kind]
         )
@@ -97,55 +109,57 @@ Row = tuple[NDArray, str, str, str]
 
 
 def measure(quick: bool = False) -> dict[str, object]:
-    """Fit and judge; quick takes every tenth photograph and picture."""
+    """Fit and evaluate the models. `quick` uses every tenth photograph and picture."""
     root = Path(os.environ.get("DEEPMTDR_DATA", "../shared/data"))
     photographs = [(name, path) for name, (pattern, _) in SETS.items() for path in sorted(root.glob(pattern))]
     if not photographs:
-        return {"left out": "no photographs at hand: DEEPMTDR_DATA names their folder"}
+        return {"left out": "no photographs: set DEEPMTDR_DATA to their folder"}
     folders = [Path(folder) for folder in os.environ.get("DEEPMTDR_PICTURES", "").split(os.pathsep) if folder]
     pictures = [(folder.name, path) for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     step = 10 if quick else 1
     textures = [("texture", Path(str(number))) for number in range(TEXTURES)]
     drawings = [("drawing", Path(str(number))) for number in range(DRAWINGS)]
-    real = _look(_photograph, (photographs + drawings)[::step])
-    other = _look(_picture, (pictures + textures)[::step])
-    figures = {"photographs": _by(real.source[real.kind == "untouched"]), "pictures": _by(other.source)}
-    _write(Path("out/bench/quality_score.csv"), _fit(real, _fitted(other)))
+    real = _collect(_photograph_rows, (photographs + drawings)[::step])
+    other = _collect(_picture_rows, (pictures + textures)[::step])
+    figures = {"photographs": _count(real.source[real.kind == "untouched"]), "pictures": _count(other.source)}
+    _write(Path("out/bench/quality_model.csv"), _fit(real, _for_fitting(other)))
     figures |= {f"{FOLDS} folds of patients": _in_folds(real, other), "cameras": _across_cameras(real, other)}
     return figures | {"ms for each frame": _milliseconds()}
 
 
-def _look(look: Callable[[tuple[str, Path]], list[Row]], items: list[tuple[str, Path]]) -> Looks:
+def _collect(make_rows: Callable[[tuple[str, Path]], list[Row]], items: list[tuple[str, Path]]) -> Dataset:
+    """The rows of all items, made in parallel."""
     with Pool(os.cpu_count()) as pool:
-        rows = [row for rows in pool.imap(look, items, chunksize=4) for row in rows]
-    return Looks(*(np.array(column) for column in zip(*rows, strict=True)))
+        rows = [row for rows in pool.imap(make_rows, items, chunksize=4) for row in rows]
+    return Dataset(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def _photograph(item: tuple[str, Path]) -> list[Row]:
+def _photograph_rows(item: tuple[str, Path]) -> list[Row]:
+    """The photograph untouched, three ordinary variants, and some degradations."""
     source, path = item
     rng = np.random.default_rng(zlib.crc32(path.name.encode()))
     if source == "drawing":
         return [(_drawing(int(path.name), rng), source, f"drawing/{path}", "drawn")]
-    patient = f"{source}/{path.stem.split('_')[0] if source == 'eyepacs' else TWINS.get(path.stem, path.stem)}"
+    patient = f"{source}/{path.stem.split('_')[0] if source == 'eyepacs' else DUPLICATES.get(path.stem, path.stem)}"
     try:
         pixels = read_photograph(path).pixels
         frame = crop_to_frame(pixels, find_fov(pixels), SIDE)
     except PhotographError:
         return [(np.full(len(FEATURE_NAMES), np.nan), source, patient, "untouched")]
     ways = rng.permutation(list(DEGRADATIONS))[: SETS[source][1]]
-    rows = [("untouched", _seen(pixels)), *(("ordinary", _ordinary(frame, rng)) for _ in range(3))]
+    rows = [("untouched", _features(pixels)), *(("ordinary", _ordinary(frame, rng)) for _ in range(3))]
     varied = np.rint((frame * rng.uniform(0.75, 1.25, 3)).clip(0, 255)).astype(np.uint8)
-    rows += [(way, _seen(_on_canvas(degrade(varied, way, rng)))) for way in ways]
+    rows += [(way, _features(_on_canvas(degrade(varied, way, rng)))) for way in ways]
     return [(features, source, patient, kind) for kind, features in rows]
 
 
 def _drawing(number: int, rng: np.random.Generator) -> NDArray:
-    """So that `deepmtdr draw`, the demo and the tests pass, and since they hold lesions of every number and size."""
-    return _seen(draw_photograph(number, Grade(number % len(Grade)), int(2 ** rng.uniform(7, 9.5))).photograph)
+    """Features of a drawing. The gate must accept drawings: the demo and the tests use them."""
+    return _features(draw_photograph(number, Grade(number % len(Grade)), int(2 ** rng.uniform(7, 9.5))).photograph)
 
 
 def _ordinary(frame: NDArray, rng: np.random.Generator) -> NDArray:
-    """Another camera's colours and exposure, a little blur and noise, mirrored, small, compressed, grey or rimless."""
+    """Features after ordinary differences: colours, exposure, noise, mirroring, size, compression, grey, no rim."""
     pixels = frame * rng.uniform(0.75, 1.25) * rng.uniform(0.85, 1.15, 3)
     if rng.random() < 0.5:
         pixels = 255 * (pixels.clip(0, 255) / 255) ** rng.uniform(0.8, 1.25)
@@ -155,21 +169,21 @@ def _ordinary(frame: NDArray, rng: np.random.Generator) -> NDArray:
         pixels = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2)
     pixels = np.rint((pixels * inscribed_disc(SIDE)[..., None]).clip(0, 255)).astype(np.uint8)
     pixels = pixels[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
-    if rng.random() < 0.1:  # retina alone: the square inside the circle
+    if rng.random() < 0.1:  # only retina: the square inside the circle
         return _measured(np.ascontiguousarray(pixels[SIDE // 5 : -SIDE // 5, SIDE // 5 : -SIDE // 5]))
     if rng.random() < 0.5:
-        pixels = _filed(resize(np.ascontiguousarray(pixels), int(2 ** rng.uniform(6.6, 9))), int(rng.integers(80, 96)))
-    return _seen(_on_canvas(pixels))
+        pixels = _jpeg(resize(np.ascontiguousarray(pixels), int(2 ** rng.uniform(6.6, 9))), int(rng.integers(80, 96)))
+    return _features(_on_canvas(pixels))
 
 
-def _picture(item: tuple[str, Path]) -> list[Row]:
-    """As it is, and three squares of it as discs."""
+def _picture_rows(item: tuple[str, Path]) -> list[Row]:
+    """The picture as it is, and three squares of it as discs."""
     source, path = item
     rng = np.random.default_rng(zlib.crc32(path.name.encode()))
     picture = _texture(rng) if source == "texture" else _opened(path)
     if picture is None:
         return []
-    rows = [("as it is", _seen(picture))] if source != "texture" else []
+    rows = [("as it is", _features(picture))] if source != "texture" else []
     least = min(picture.shape[:2])
     for number in range(3):
         side = least if number == 0 else int(least * rng.uniform(0.35, 0.9))
@@ -179,7 +193,7 @@ def _picture(item: tuple[str, Path]) -> list[Row]:
             continue
         for kind, cut in (("disc", square), ("tinted disc", _tinted(square, rng))):
             lit = np.rint((cut * inscribed_disc(SIDE)[..., None]).clip(0, 255)).astype(np.uint8)
-            rows.append((kind, _seen(_on_canvas(lit))))
+            rows.append((kind, _features(_on_canvas(lit))))
     return [(features, source, path.name, kind) for kind, features in rows]
 
 
@@ -194,7 +208,7 @@ def _opened(path: Path) -> NDArray | None:
 
 
 def _texture(rng: np.random.Generator) -> NDArray:
-    """Noise whose strength falls with frequency, as that of most pictures does, and nothing else."""
+    """Noise whose amplitude falls with frequency, as in most pictures."""
     frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.fftfreq(SIDE)[None])
     frequency[0, 0] = 1
     values = np.fft.ifft2(np.fft.fft2(rng.normal(size=(SIDE, SIDE))) / frequency ** rng.uniform(0.7, 2)).real
@@ -203,7 +217,7 @@ def _texture(rng: np.random.Generator) -> NDArray:
 
 
 def _tinted(square: NDArray, rng: np.random.Generator) -> NDArray:
-    """In a retina's colours, contrast and fall of light."""
+    """A picture in the colours, contrast and vignetting of a retina."""
     light = square.mean(axis=2)
     low, high = np.percentile(light, (2, 98))
     light, kept = ((light - low) / max(high - low, 20)).clip(0, 1.1), rng.uniform(0.25, 1)
@@ -221,13 +235,14 @@ def _on_canvas(frame: NDArray) -> NDArray:
     return canvas
 
 
-def _filed(pixels: NDArray, quality: int) -> NDArray:
+def _jpeg(pixels: NDArray, quality: int) -> NDArray:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 
-def _seen(pixels: NDArray) -> NDArray:
+def _features(pixels: NDArray) -> NDArray:
+    """Features of the field of view; NaN if there is none."""
     try:
         return _measured(crop_to_frame(pixels, find_fov(pixels), QUALITY_FRAME_SIDE))
     except PhotographError:
@@ -240,35 +255,37 @@ def _measured(frame: NDArray) -> NDArray:
 
 
 class Fit(NamedTuple):
-    """Both models."""
+    """Both models, fitted."""
 
     mean: NDArray
     deviation: NDArray
     quality: LogisticRegression
     other: LogisticRegression
 
-    def judge(self, looks: Looks) -> tuple[NDArray, NDArray]:
+    def predict(self, images: Dataset) -> tuple[NDArray, NDArray]:
         """Quality and probability of being no fundus photograph; 0 and 1 without a field of view."""
-        rows = design_matrix(np.nan_to_num(looks.features), self.mean, self.deviation)
+        rows = design_matrix(np.nan_to_num(images.features), self.mean, self.deviation)
         quality, other = self.quality.predict_proba(rows)[:, 0], self.other.predict_proba(rows)[:, 1]
-        return np.where(looks.seen, quality, 0), np.where(looks.seen, other, 1)
+        return np.where(images.has_fov, quality, 0), np.where(images.has_fov, other, 1)
 
 
-def _fit(real: Looks, other: Looks) -> Fit:
-    real, other = real.of(real.seen), other.of(other.seen)
+def _fit(real: Dataset, other: Dataset) -> Fit:
+    """Fit the quality model on photographs, and the second model on photographs and other pictures."""
+    real, other = real.where(real.has_fov), other.where(other.has_fov)
     mean, deviation = real.features.mean(axis=0), real.features.std(axis=0)
-    rows, others = (design_matrix(looks.features, mean, deviation) for looks in (real, other))
+    rows, others = (design_matrix(images.features, mean, deviation) for images in (real, other))
     model = partial(LogisticRegression, C=STRENGTH, max_iter=3000)
     quality = model(class_weight="balanced").fit(rows, real.fault)
-    # A real photograph called none is the worse mistake: those fit to be graded count twice. Even odds beforehand.
+    # Gradable photographs have twice the weight, since refusing one is the worse mistake. Prior odds are 1:1.
     counts = np.where(real.fault == 0, 2.0, 1.0)
     counts = np.r_[counts / counts.sum(), np.full(len(others), 1 / len(others))] * (len(rows) + len(others)) / 2
     classes = np.r_[np.zeros(len(rows)), np.ones(len(others))]
     return Fit(mean, deviation, quality, model().fit(np.r_[rows, others], classes, sample_weight=counts))
 
 
-def _fitted(other: Looks) -> Looks:
-    return other.of(~np.char.startswith(other.source, "judge-"))
+def _for_fitting(other: Dataset) -> Dataset:
+    """The pictures without those that are for evaluation only."""
+    return other.where(~np.char.startswith(other.source, "judge-"))
 
 
 def _write(path: Path, fit: Fit) -> None:
@@ -286,59 +303,60 @@ def _write(path: Path, fit: Fit) -> None:
             table.writerow((name, *cells, *(f"{value:.4g}" for value in weights[number])))
 
 
-def _in_folds(real: Looks, other: Looks) -> dict[str, object]:
-    quality, none, o_quality, o_none = (np.zeros(len(looks.kind)) for looks in (real, real, other, other))
+def _in_folds(real: Dataset, other: Dataset) -> dict[str, object]:
+    quality, none, o_quality, o_none = (np.zeros(len(images.kind)) for images in (real, real, other, other))
     folds = np.array([zlib.crc32(name.encode()) % FOLDS for name in other.group])
     splits = GroupKFold(FOLDS).split(real.features, groups=real.group)
     for fold, (train, test) in enumerate(splits):
-        fit = _fit(real.of(np.isin(np.arange(len(quality)), train)), _fitted(other.of(folds != fold)))
-        quality[test], none[test] = fit.judge(real.of(np.isin(np.arange(len(quality)), test)))
-        o_quality[folds == fold], o_none[folds == fold] = fit.judge(other.of(folds == fold))
+        fit = _fit(real.where(np.isin(np.arange(len(quality)), train)), _for_fitting(other.where(folds != fold)))
+        quality[test], none[test] = fit.predict(real.where(np.isin(np.arange(len(quality)), test)))
+        o_quality[folds == fold], o_none[folds == fold] = fit.predict(other.where(folds == fold))
     figures: dict[str, object] = {"all": _figures(real, quality, none)}
     figures |= {
-        name: _figures(real.of(at), quality[at], none[at]) for name in SETS if (at := real.source == name).any()
+        name: _figures(real.where(at), quality[at], none[at]) for name in SETS if (at := real.source == name).any()
     }
-    return figures | {"pictures": dict(_caught(other, o_quality, o_none))}
+    return figures | {"pictures": dict(_refused_pictures(other, o_quality, o_none))}
 
 
-def _across_cameras(real: Looks, other: Looks) -> dict[str, object]:
+def _across_cameras(real: Dataset, other: Dataset) -> dict[str, object]:
     figures = {}
     for fitted in (("idrid", "eyepacs"), ("diaretdb0", "drive"), ("eyepacs", "diaretdb0"), ("idrid", "diaretdb0")):
-        fit = _fit(real.of(np.isin(real.source, fitted)), _fitted(other))
+        fit = _fit(real.where(np.isin(real.source, fitted)), _for_fitting(other))
         for name in set(SETS) - set(fitted):
-            part = real.of(real.source == name)
-            figures[f"fitted on {' and '.join(fitted)}, judged on {name}"] = _figures(part, *fit.judge(part))
+            part = real.where(real.source == name)
+            figures[f"fitted on {' and '.join(fitted)}, evaluated on {name}"] = _figures(part, *fit.predict(part))
     return figures
 
 
-def _figures(looks: Looks, quality: NDArray, none: NDArray) -> dict[str, Any]:
-    """ROC AUC of untouched against spoilt, and what the gate's limits refuse."""
+def _figures(images: Dataset, quality: NDArray, none: NDArray) -> dict[str, Any]:
+    """ROC AUC of untouched against degraded photographs, and the shares that the gate refuses."""
     limits = QualityLimits()
-    untouched, spoilt = looks.kind == "untouched", looks.fault > 0
+    untouched, degraded = images.kind == "untouched", images.fault > 0
     at_99 = np.quantile(quality[untouched], 0.01)
     refused = (quality < limits.quality) | (none > limits.not_fundus)
     aucs = {
-        way: _auc(quality[untouched], quality[looks.kind == way]) for way in DEGRADATIONS if (looks.kind == way).any()
+        way: _auc(quality[untouched], quality[images.kind == way]) for way in DEGRADATIONS if (images.kind == way).any()
     }
     return {
         "untouched": int(untouched.sum()),
-        "AUC": _auc(quality[untouched], quality[spoilt]),
-        "spoilt below the score that 99 % reach": _share(quality[spoilt] < at_99),
+        "AUC": _auc(quality[untouched], quality[degraded]),
+        "degraded below the score that 99 % reach": _share(quality[degraded] < at_99),
         "untouched refused": _share(refused[untouched]),
-        "untouched called no fundus photograph": _share((none > limits.not_fundus)[untouched & looks.seen]),
-        "ordinary refused": _share(refused[looks.kind == "ordinary"]),
-        "spoilt refused": _share(refused[spoilt]),
-        "spoilt called no fundus photograph": _share((none > limits.not_fundus)[spoilt & looks.seen]),
-        "AUC and share refused by way": {w: (a, _share(refused[looks.kind == w])) for w, a in aucs.items()},
+        "untouched called no fundus photograph": _share((none > limits.not_fundus)[untouched & images.has_fov]),
+        "ordinary refused": _share(refused[images.kind == "ordinary"]),
+        "degraded refused": _share(refused[degraded]),
+        "degraded called no fundus photograph": _share((none > limits.not_fundus)[degraded & images.has_fov]),
+        "AUC and share refused by degradation": {w: (a, _share(refused[images.kind == w])) for w, a in aucs.items()},
     }
 
 
-def _caught(other: Looks, quality: NDArray, none: NDArray) -> Iterator[tuple[str, dict[str, float]]]:
+def _refused_pictures(other: Dataset, quality: NDArray, none: NDArray) -> Iterator[tuple[str, dict[str, float]]]:
+    """By source and kind of picture: how many, and the shares recognised as no fundus photograph and refused."""
     limits = QualityLimits()
     for source, kind in sorted(set(zip(other.source.tolist(), other.kind.tolist(), strict=True))):
         at = (other.source == source) & (other.kind == kind)
         named, refused = none[at] > limits.not_fundus, (none[at] > limits.not_fundus) | (quality[at] < limits.quality)
-        yield f"{source}, {kind}", {"of": int(at.sum()), "named": _share(named), "refused": _share(refused)}
+        yield f"{source}, {kind}", {"of": int(at.sum()), "recognised": _share(named), "refused": _share(refused)}
 
 
 def _auc(good: NDArray, poor: NDArray) -> float:
@@ -349,11 +367,12 @@ def _share(chosen: NDArray) -> float:
     return round(float(chosen.mean()), 4) if len(chosen) else float("nan")
 
 
-def _by(names: NDArray) -> dict[str, int]:
+def _count(names: NDArray) -> dict[str, int]:
     return {str(name): int(count) for name, count in zip(*np.unique(names, return_counts=True), strict=True)}
 
 
 def _milliseconds() -> float:
+    """CPU time of the features of one frame."""
     frame = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
     started = time.process_time()
     for _ in range(20):
