@@ -134,17 +134,17 @@ class ServiceProcess:
 
     def start(self) -> None:
         """Run the program and wait until it listens."""
-        path = self.folder / "serve.toml"
-        path.write_text(BASE_SETTINGS.format(port=self.port) + self.settings)
-        self.run(path)
+        self.launch()
         while not (listens := re.search(r"listens on \S+ port (\d+).*?health and metrics", self.log.read_text(), re.S)):
             if self.process is None or self.process.poll() is not None:
                 raise RuntimeError(f"the service did not start: {self.log.read_text()[-500:]}")
             time.sleep(0.02)
         self.port = int(listens[1])
 
-    def run(self, settings: Path) -> None:
-        """Run the program without waiting; its output goes to a new log."""
+    def launch(self) -> None:
+        """Write the settings and run the program without waiting; its output goes to a new log."""
+        settings = self.folder / "serve.toml"
+        settings.write_text(BASE_SETTINGS.format(port=self.port) + self.settings)
         with self.log.open("w") as log:
             self.process = subprocess.Popen([*self.program, str(settings)], stderr=log, stdout=log)
 

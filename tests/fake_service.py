@@ -1,6 +1,6 @@
 """A service without a network for the tests: a fast examination that can fail on request, photographs, a sender.
 
-`python fake_service.py SETTINGS` is `deepmtdr serve SETTINGS` with this examination.
+`python fake_service.py [--slow-load] SETTINGS` is `deepmtdr serve SETTINGS` with this examination.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ PATIENT_NAME, PATIENT_ID = "Ångström^Żaneta", "PATIENT-4711"
 SOURCES = str(Path(deepmtdr.__file__ or "").parents[1])
 """PYTHONPATH of a process that runs this file."""
 EATEN_BYTES = 1 << 28
+SLOW_LOAD = "--slow-load"
+"""Argument with which loading the network takes an hour."""
 
 
 class Trouble(StrEnum):
@@ -121,7 +123,7 @@ def _cause(trouble: Trouble, data: Dataset, service_folder: Path) -> None:
             time.sleep(3600)
         case Trouble.WAITS:
             (service_folder / "waiting").touch()
-            wait_until((service_folder / "release").exists, seconds=60)
+            wait_until((service_folder / "release").exists)
 
 
 def make_examiner() -> Callable[[Path, Path], None]:
@@ -183,7 +185,7 @@ def free_port() -> int:
         return bound.getsockname()[1]
 
 
-def wait_until(condition: Callable[[], T], what: str = "the condition", seconds: float = 15.0) -> T:
+def wait_until(condition: Callable[[], T], what: str = "the condition", seconds: float = 60.0) -> T:
     """Wait until a condition is true, and return its value.
 
     Raises:
@@ -200,4 +202,4 @@ if __name__ == "__main__":
     from deepmtdr.service.serve import serve
     from deepmtdr.service.settings_file import load_settings
 
-    serve(load_settings(Path(sys.argv[1])), make_examiner)
+    serve(load_settings(Path(sys.argv[-1])), make_slow if SLOW_LOAD in sys.argv else make_examiner)

@@ -23,6 +23,7 @@ from deepmtdr.service.states import JobState
 from fake_service import (
     PATIENT_ID,
     PATIENT_NAME,
+    SLOW_LOAD,
     SOURCES,
     Trouble,
     make_examiner,
@@ -112,7 +113,7 @@ def test_a_network_that_cannot_be_loaded_is_an_error_before_the_service_listens(
 
 def test_a_stop_while_the_network_loads_ends_the_service_at_once(tmp_path: Path) -> None:
     stop = threading.Event()
-    service = Service(make_settings(tmp_path / "service", stop_seconds=60.0), make_slow, stop)
+    service = Service(make_settings(tmp_path / "service", stop_seconds=60.0), make_slow, stop.is_set)
     threading.Timer(0.1, stop.set).start()
     begun = time.monotonic()
     with service:
@@ -165,10 +166,13 @@ def test_health_is_503_with_the_problems_if_a_part_does_not_work(tmp_path: Path,
 
 
 @pytest.fixture
-def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceProcess]:
-    """The fake service as its own process."""
+def process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[ServiceProcess]:
+    """The fake service as its own process; the parameter is an option of its program."""
     monkeypatch.setenv("PYTHONPATH", SOURCES)
-    one = ServiceProcess(tmp_path, (sys.executable, fake_service.__file__))
+    options = [request.param] if hasattr(request, "param") else []
+    one = ServiceProcess(tmp_path, (sys.executable, fake_service.__file__, *options))
     yield one
     if one.process is not None and one.process.poll() is None:
         one.end(signal.SIGKILL)
@@ -211,6 +215,15 @@ def test_sigterm_lets_the_running_examination_finish_and_the_log_holds_no_patien
     text = process.log.read_text()
     assert "stopped" in text and "job 3: done" in text
     assert [word for word in (PATIENT_NAME, PATIENT_ID, data.SOPInstanceUID, "Traceback") if word in text] == []
+
+
+@pytest.mark.parametrize("process", [SLOW_LOAD], indirect=True)
+def test_sigterm_ends_a_service_that_is_loading_its_network(process: ServiceProcess) -> None:
+    process.launch()
+    wait_until((process.service_folder / "serve.lock").exists)
+    assert process.end(signal.SIGTERM) == 0
+    text = process.log.read_text()
+    assert "stopped" in text and "listens" not in text
 
 
 def test_workers_end_with_a_service_that_is_killed(process: ServiceProcess) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from deepmtdr.errors import ServiceError
 from deepmtdr.service.destinations import create_destinations
@@ -36,23 +36,23 @@ class Service:
         self,
         settings: ServiceSettings,
         make_examiner: ExaminerFactory,
-        stop_requested: threading.Event | None = None,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         """Create the service. Nothing is started, and nothing is written to the disk.
 
         Args:
             settings: checked settings.
             make_examiner: loads the network; called in each worker process, so it must be picklable.
-            stop_requested: ends the start when it is set while the network loads.
+            stop_requested: ends the start when it returns True while the network loads.
         """
         self.settings, self.make_examiner = settings, make_examiner
-        self.stop_requested = stop_requested or threading.Event()
+        self.stop_requested = stop_requested
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Service:
         """Start: continue what an earlier service left, load the network, then listen.
 
-        If `stop_requested` is set while the network loads, the context begins without a running receiver.
+        If `stop_requested` returns True while the network loads, the context begins without a running receiver.
 
         Raises:
             ServiceError: if another service runs in the folder, or a port, certificate or checkpoint cannot be used.
@@ -100,7 +100,7 @@ class Service:
             worker.start()
         for worker in self.workers:
             while not worker.loaded.wait(SIGNAL_POLL_SECONDS):
-                if self.stop_requested.is_set():
+                if self.stop_requested():
                     return
             if worker.load_error:
                 raise ServiceError(f"cannot load the network: {worker.load_error}")
@@ -153,16 +153,18 @@ def serve(settings: ServiceSettings, make_examiner: ExaminerFactory) -> None:
     warnings.simplefilter("ignore")  # warnings of pydicom quote values of the object
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     threading.excepthook = _log_thread_failure
-    stop_requested = threading.Event()
+    signals: list[
+        int
+    ] = []  # not an Event: its `set` can wait for ever in the handler of a signal that interrupts `wait`
     for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, lambda *_: stop_requested.set())
-    with Service(settings, make_examiner, stop_requested) as service:
-        if not stop_requested.is_set():
+        signal.signal(stop, lambda number, _: signals.append(number))
+    with Service(settings, make_examiner, lambda: bool(signals)) as service:
+        if not signals:
             receiver, health = settings.receiver, settings.health
             log.info("%s listens on %s port %d", receiver.ae_title, receiver.address, service.receiver.port)
             log.info("health and metrics on %s port %d", health.address, service.health.port)
-        while not stop_requested.wait(SIGNAL_POLL_SECONDS):
-            pass
+        while not signals:
+            time.sleep(SIGNAL_POLL_SECONDS)
         log.info("stopping")
     log.info("stopped")
 
