@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +75,24 @@ def test_the_field_of_view_is_found_where_it_was_drawn(engine: ScreeningEngine, 
     fov = engine.predict(photograph).fov
     assert fov is not None
     assert (fov.x, fov.y, fov.side) == pytest.approx((20, 10, 280), abs=3)
+
+
+def test_without_a_torch_predictor_torch_is_not_loaded_and_results_are_the_same(
+    engine: ScreeningEngine, photograph: Path, root: Path
+) -> None:
+    program = (
+        "import json, sys\n"
+        "from fake_predictor import FakePredictor\n"
+        "from deepmtdr.screening.engine import ScreeningEngine\n"
+        f"report = ScreeningEngine(FakePredictor()).predict({str(photograph)!r}, 64)\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+        "print(json.dumps(report.to_json()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root / "tests", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == engine.predict(photograph, 64).to_json()
 
 
 def test_the_predictor_gets_the_field_of_view_at_the_input_size(
