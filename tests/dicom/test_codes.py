@@ -98,7 +98,7 @@ def test_a_concept_without_a_coding_gets_a_private_code_that_is_always_the_same(
     codes = load_codes(labels=GLAUCOMA_LABELS)
     assert codes["lesion.DH"] == Code("99DEEPMTDR", "DH-c2b5a7", "Disc haemorrhages")
     assert codes["grade.0"].scheme == "99DEEPMTDR" and codes["grade.0"].meaning == "No glaucoma"
-    assert codes["question.L"].meaning == "Severity of glaucoma: left eye"
+    assert codes["question.L"].meaning == "Left eye: severity of glaucoma"
     private = [code.value for code in codes.by_name.values() if code.scheme == "99DEEPMTDR"]
     assert len(set(private)) == len(private)
 

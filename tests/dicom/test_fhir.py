@@ -208,7 +208,7 @@ def test_resources_follow_the_label_set() -> None:
     assert "Right eye: Manifest, grade 2 of 0 to 2 (probability 0.70); P(referable) 0.90" in report["conclusion"]
     assert report["conclusionCode"][0]["coding"][0]["display"] == "Glaucoma"
     displays = [one["code"]["coding"][0]["display"] for one in resources(bundle, "Observation")]
-    assert displays == ["Severity of glaucoma: right eye", "Disc haemorrhages", "A defect"]
+    assert displays == ["Right eye: severity of glaucoma", "Disc haemorrhages", "A defect"]
     assert len(resources(bundle, "Observation")[0]["component"]) == 3 + 2
     assert "etinopathy" not in json.dumps(bundle)
 

@@ -370,7 +370,7 @@ def test_the_structured_report_follows_the_label_set() -> None:
     measured = {one.name.meaning: one.value for one in eye.get_measurements()}
     assert measured["Probability of grade 1: suspected"] == 0.2 and len(measured) == 4
     answers = {one.name.meaning: one.value.meaning for one in eye.get_qualitative_evaluations()}
-    assert answers["Severity of glaucoma: right eye"] == "Manifest" and answers["Glaucoma"] == "Glaucoma"
+    assert answers["Right eye: severity of glaucoma"] == "Manifest" and answers["Glaucoma"] == "Glaucoma"
     regions = content.get_planar_roi_measurement_groups()
     assert [one.finding_type.meaning for one in regions] == ["Disc haemorrhages", "A defect"]
     assert [one.referenced_segmentation_frame.referenced_segment_numbers for one in regions] == [[1], [2]]

@@ -27,8 +27,8 @@ def codes_from_labels(labels: LabelSet) -> dict[str, Coding]:
 def _codes(labels: LabelSet) -> Iterator[tuple[str, Coding]]:
     disease = labels.disease
     yield "document.disease", labels.coding or _private(labels, "disease", capitalise(disease))
-    for side, eye in (("R", "right eye"), ("L", "left eye"), ("unknown", "eye of unknown side")):
-        yield f"question.{side}", _private(labels, "severity", f"Severity of {disease}: {eye}")
+    for side, eye in (("R", "Right eye"), ("L", "Left eye"), ("unknown", "Eye of unknown side")):
+        yield f"question.{side}", _private(labels, "severity", f"{eye}: severity of {disease}")
     yield "map.evidence", _private(labels, "evidence", f"Evidence for {disease}")
     yield "measured.p_referable", _private(labels, "referable", f"Probability of referable {disease}")
     for number, grade in enumerate(labels.grades):
