@@ -54,7 +54,7 @@ class GradeLabel:
     coding: Coding | None = None
     """The answer's code in DICOM and FHIR; None: a private code of this project is used."""
     condition: Coding | None = None
-    """The code of the diagnosis, in FHIR only; None where there is none, as for "no disease"."""
+    """Code of the diagnosis, in the DICOM structured report and FHIR; None if there is none, as for "no disease"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,5 +211,5 @@ DIABETIC_RETINOPATHY = LabelSet(
 )
 """The default: MA, HE, EX, SE and the international grades 0-4. Colours: Okabe and Ito (2008).
 
-Its terminology codes are in `dicom/codes.toml`, where a site can replace them.
+Its terminology codes are in `dicom/codes_diabetic_retinopathy.toml`, where a site can replace them.
 """
