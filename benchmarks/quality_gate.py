@@ -3,7 +3,7 @@
 Photographs come from $DEEPMTDR_DATA, else ../shared/data: IDRiD, EyePACS, DIARETDB0 and DRIVE. Each is used untouched,
 with ordinary differences between cameras and files ("ordinary"), and with each degradation of
 `deepmtdr.synthetic.degradations`. Other pictures come from the folders in $DEEPMTDR_PICTURES, one kind in each folder;
-pictures in a folder named `judge-...` are used for evaluation only. Each picture is used as it is, as a disc on black,
+pictures in a folder named `test-...` are used for evaluation only. Each picture is used as it is, as a disc on black,
 and as a disc in the colours and contrast of a retina.
 
 out/bench/quality_model.csv has the models fitted on all data. Copy it over `screening/quality_model.csv` to use it in
@@ -285,7 +285,7 @@ def _fit(real: Dataset, other: Dataset) -> Fit:
 
 def _for_fitting(other: Dataset) -> Dataset:
     """The pictures without those that are for evaluation only."""
-    return other.where(~np.char.startswith(other.source, "judge-"))
+    return other.where(~np.char.startswith(other.source, "test-"))
 
 
 def _write(path: Path, fit: Fit) -> None:

@@ -1,4 +1,4 @@
-"""A network that reads a photograph in a moment, and every kind of bad input, for the tests of screening."""
+"""A tiny network with its checkpoint, and bad input files of many kinds, for the tests of screening."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def save_photograph(path: Path, side: int = 280) -> Path:
 
 
 def save_bad_inputs(folder: Path) -> dict[str, str]:
-    """Every bad file of the issue. Returns its name and the status that its row must have."""
+    """Write bad input files. Returns the status that each file must get in results.csv, by file name."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = save_photograph(folder.parent / "whole.jpg").read_bytes()
     (folder / "text.jpg").write_text("this is no photograph\n")

@@ -96,8 +96,8 @@ def test_the_row_has_the_values_of_the_report() -> None:
 
 
 def test_a_row_without_a_grade_is_empty_where_nothing_is_known() -> None:
-    said = {column for column, value in failed().row().items() if value is not None}
-    assert said == {"path", "status", "message", "weights", "version"}
+    filled = {column for column, value in failed().row().items() if value is not None}
+    assert filled == {"path", "status", "message", "weights", "version"}
 
 
 def test_quality_fault_and_review_reasons_are_in_row_and_json() -> None:

@@ -111,7 +111,7 @@ def _walk(folder: Path, out: Path | None) -> Iterator[InputFile]:
                 yield from _files_of(path, out)
             else:
                 yield InputFile(path, NOT_A_PHOTOGRAPH)
-    for problem in problems:  # an unreadable folder may hold photographs: it gets a row of its own
+    for problem in problems:  # an unreadable folder may contain photographs: it gets a row, too
         yield InputFile(Path(problem.filename), problem.strerror or "cannot be searched")
 
 
