@@ -1,29 +1,29 @@
-"""DDR: the paper's main data set, with grades, an ungradable class, and lesion masks of a part (Sec. V-A).
+"""DDR: the paper's main data set, with grades, an ungradable class, and lesion masks for some photographs (Sec. V-A).
 
 Who made it: T. Li et al., Nankai University, Tianjin, with 147 hospitals in 23 provinces of China; 42 kinds of cameras,
     JPEG of many sizes.
-Licence: none is stated beside it; taken as research only. Weights that saw it are for research and say so.
+Licence: none is stated; taken as research only. Weights trained on it are for research, as their card states.
 Citation: T. Li et al., "Diagnostic assessment of deep learning algorithms for diabetic retinopathy screening",
     Information Sciences 501:511-522, 2019, doi:10.1016/j.ins.2019.06.011.
 How to get it: https://github.com/nkicsl/DDR-dataset (Google Drive or Baidu); unpack DDR-dataset.zip.* so that
-    DR_grading and lesion_segmentation lie in ROOT. Either of the two is enough; lesion_detection is not read.
+    DR_grading and lesion_segmentation are in ROOT. Either of the two is enough; lesion_detection is not read.
 Counts: grading 6835 + 2733 + 4105 photographs, of which 575, 230 and 346 are ungradable; segmentation 383 + 149 + 225.
-    Grades 0-4 by part: `EXPECTED_GRADING`. Some who use it count one photograph of grade 0 less (4385 for train and
+    Grades 0-4 by part: `EXPECTED_GRADING`. Some publications count one photograph of grade 0 less (4385 for train and
     valid together); the makers' table has 4386.
 
 Known dirt:
-    * Label 5 is no grade (reading R17): the sample is `ungradable`, and its grade None.
-    * HE is haemorrhages here and EX hard exudates, other than in the paper (reading R20).
-    * The masks of the valid part lie in "segmentation label", those of the others in "label"; either name is taken.
-    * Each photograph has four masks, black where the makers saw no such lesion; some are black although one is there.
-      A mask file that is missing is read as none there, as in IDRiD; `datasets.count_parts` shows it.
-    * The annotated photographs were chosen from the others: a name that is in both parts is one sample here. Nobody
-      says that both parts were divided alike, so it may be on two sides: it goes to the stricter one, test before
-      validation before train. So no photograph of either official test is ever trained on, and the side "test" may hold
-      some graded or annotated photographs more than that part's own test, which `read_ddr_grading` and
-      `read_ddr_segmentation` give exactly. How many these are could not be seen.
+    * Label 5 is not a grade (interpretation R17): the sample is `ungradable`, and its grade is None.
+    * HE means haemorrhages and EX hard exudates, unlike in the paper (interpretation R20).
+    * The masks of the valid part are in "segmentation label", those of the others in "label"; both names are accepted.
+    * Each photograph has four masks, black if the makers saw no such lesion; some are black although there is one. A
+      missing mask file means no such lesion, as in IDRiD; `catalogue.count_parts` shows how many there are.
+    * The annotated photographs were chosen from the others: a name that is in both parts is one sample here. It is not
+      known whether both parts were split alike. A photograph in two splits goes to the stricter one: test before
+      validation before train. So no photograph of either official test split is used for training, and the split "test"
+      may have more graded or annotated photographs than that part's own test split, which `read_ddr_grading` and
+      `read_ddr_segmentation` give exactly. We could not check how many there are.
     * No patient numbers: 13,673 photographs are of 9,598 patients, but names such as 007-0004-000 and
-      20170413102628830 do not say whose. The photograph is the patient; keep to the official sides.
+      20170413102628830 do not tell the patient. Each photograph counts as a patient; use the official splits.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from deepmtdr.terms import Grade, Lesion
 
 Folder = Literal["train", "valid", "test"]
 
-SIDES: dict[Folder, SplitName] = {"train": "train", "valid": "validation", "test": "test"}
-"""Folder of either part -> the side it means, in the order of strictness."""
+SPLITS: dict[Folder, SplitName] = {"train": "train", "valid": "validation", "test": "test"}
+"""Folder of either part -> split, in the order of strictness."""
 
 EXPECTED_GRADING: dict[Folder, LabelCounts] = {
     "train": LabelCounts(6835, (3133, 315, 2238, 118, 456), ungradable=575),
@@ -64,16 +64,16 @@ EXPECTED_SEGMENTATION: dict[Folder, LabelCounts] = {
     "test": LabelCounts(225, None, (225, 225, 225, 225)),
 }
 
-_STRICTNESS: list[SplitName | None] = [*SIDES.values()]
+_STRICTNESS: list[SplitName | None] = [*SPLITS.values()]
 _UNGRADABLE = "5"
 _LABELS = frozenset({*(str(grade.value) for grade in Grade), _UNGRADABLE})
 
 
 def read_ddr(root: Path) -> list[Sample]:
-    """Every photograph once: the annotated ones with masks and, where given, the grade; then those only graded.
+    """Read every photograph once: the annotated ones with masks and, if known, the grade; then those only graded.
 
     Raises:
-        DataError: if neither part is there, or as `read_ddr_grading` and `read_ddr_segmentation`.
+        DataError: if neither part is present, or as `read_ddr_grading` and `read_ddr_segmentation`.
     """
     graded = _all(root / "DR_grading", partial(read_ddr_grading, root))
     annotated = _all(root / "lesion_segmentation", partial(read_ddr_segmentation, root))
@@ -85,10 +85,10 @@ def read_ddr(root: Path) -> list[Sample]:
 
 
 def read_ddr_grading(root: Path, folder: Folder) -> list[Sample]:
-    """One official part of the grading: ROOT/DR_grading/train/*.jpg with train.txt, a name and a label to the line.
+    """Read one official part of the grading: ROOT/DR_grading/train/*.jpg with train.txt, one name and label per line.
 
     Raises:
-        DataError: if folder or list is missing, a label is none of 0-5, or photographs and lines do not match.
+        DataError: if folder or list is missing, a label is not 0-5, or photographs and lines do not match.
     """
     photographs, table = find_files(root / "DR_grading" / folder), root / "DR_grading" / f"{folder}.txt"
     labels: dict[str, str] = {}
@@ -106,14 +106,14 @@ def read_ddr_grading(root: Path, folder: Folder) -> list[Sample]:
             dataset="ddr",
             grade=None if labels[name] == _UNGRADABLE else Grade(int(labels[name])),
             ungradable=labels[name] == _UNGRADABLE,
-            official_split=SIDES[folder],
+            official_split=SPLITS[folder],
         )
         for name, path in photographs.items()
     ]
 
 
 def read_ddr_segmentation(root: Path, folder: Folder) -> list[Sample]:
-    """One official part of the segmentation: ROOT/lesion_segmentation/train/image/*.jpg and label/MA/*.tif and so on.
+    """Read one official part of the segmentation: ROOT/lesion_segmentation/train/image/*.jpg, label/MA/*.tif and so on.
 
     Raises:
         DataError: if a folder is missing or a mask has no photograph.
@@ -129,7 +129,7 @@ def read_ddr_segmentation(root: Path, folder: Folder) -> list[Sample]:
             name=name,
             patient=f"ddr/{name}",
             dataset="ddr",
-            official_split=SIDES[folder],
+            official_split=SPLITS[folder],
             lesion_masks={lesion: masks[lesion].get(name) for lesion in Lesion},
         )
         for name, path in photographs.items()
@@ -151,19 +151,19 @@ PARTS = (
         for folder, counts in EXPECTED_SEGMENTATION.items()
     ),
 )
-"""The official parts, each of its own side."""
+"""The official parts; each is one split."""
 
 
 def _all(base: Path, read: partial[list[Sample]]) -> list[Sample]:
-    """The three sides of one part, none where the part is absent; a photograph stands on one of them."""
-    samples = [sample for folder in SIDES for sample in read(folder)] if base.exists() else []
+    """The three splits of one part, each photograph once; nothing if the part is absent."""
+    samples = [sample for folder in SPLITS for sample in read(folder)] if base.exists() else []
     check_unique_names(samples)
     return samples
 
 
 def _join(annotated: Sample, graded: Sample | None) -> Sample:
-    """One sample of a photograph that is in both parts, on the stricter of its two sides."""
+    """One sample for a photograph that is in both parts, in the stricter of its two splits."""
     if graded is None:
         return annotated
-    side = max((annotated.official_split, graded.official_split), key=_STRICTNESS.index)
-    return replace(annotated, grade=graded.grade, ungradable=graded.ungradable, official_split=side)
+    split = max((annotated.official_split, graded.official_split), key=_STRICTNESS.index)
+    return replace(annotated, grade=graded.grade, ungradable=graded.ungradable, official_split=split)

@@ -1,18 +1,18 @@
-"""DIARETDB0: photographs of which is known which lesions they show, but neither where nor the grade.
+"""DIARETDB0: photographs with the types of lesions that they show, without masks and without grades.
 
 Who made it: T. Kauppi et al., Lappeenranta and Kuopio, Finland (ImageRet); 50 degrees, settings of the camera unknown.
 Licence: free for research; no redistribution.
 Citation: T. Kauppi et al., "DIARETDB0: Evaluation Database and Methodology for Diabetic Retinopathy Algorithms",
     technical report, Lappeenranta University of Technology, 2006.
-How to get it: https://www.it.lut.fi/project/imageret/diaretdb0/. The original layout could not be seen: this reader
-    takes a plain form of it, the photographs in ROOT/images and their lesions in ROOT/labels.csv with the columns
-    image, redsmalldots, hemorrhages, hardexudates, softexudates, neovascularisation, each 0 or 1.
+How to get it: https://www.it.lut.fi/project/imageret/diaretdb0/. We could not see the original layout. This reader
+    takes the photographs in ROOT/images and their lesions in ROOT/labels.csv with the columns image, redsmalldots,
+    hemorrhages, hardexudates, softexudates, neovascularisation, each 0 or 1.
 Counts: 130 photographs, 20 of them without any sign of diabetic retinopathy.
 
 Known dirt:
-    * No patient numbers and no eye: the photograph is the patient.
-    * image028 and image072 are the same photograph, byte for byte, with different lesions: one `patient`.
-    * Presence is no annotation of pixels: `lesion_masks` stays empty, and the photographs are unannotated material.
+    * No patient numbers, and not known which eye: each photograph counts as a patient.
+    * image028 and image072 are the same photograph, byte for byte, with different lesions: they have one `patient`.
+    * The labels do not tell where the lesions are: `lesion_masks` is empty, and the photographs count as not annotated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from deepmtdr.terms import Lesion
 EXPECTED = LabelCounts(130)
 
 SAME_PHOTOGRAPH = {"image072": "image028"}
-"""The later name of a photograph that stands here twice -> the earlier one."""
+"""Photograph that is there twice: the later name -> the earlier one."""
 
 _COLUMNS = {
     "redsmalldots": Lesion.MA,
@@ -40,17 +40,17 @@ _COLUMNS = {
 
 
 class Presence(NamedTuple):
-    """What one photograph shows, wherever it may be."""
+    """The lesions that one photograph shows."""
 
     lesions: frozenset[Lesion]
     neovascularisation: bool
 
 
 def read_diaretdb0(root: Path) -> list[Sample]:
-    """The photographs, without grade and without masks.
+    """Read the photographs, without grades and masks.
 
     Raises:
-        DataError: if folder or table is missing, a cell is neither 0 nor 1, or photographs and rows do not match.
+        DataError: if folder or table is missing, a cell is not 0 or 1, or photographs and rows do not match.
     """
     folder = root / "images"
     photographs = find_files(folder)
@@ -66,10 +66,10 @@ PARTS = (DatasetPart("all", read_diaretdb0, EXPECTED, "images"),)
 
 
 def read_presence(root: Path) -> dict[str, Presence]:
-    """Which lesions each photograph shows, by the photograph's name.
+    """The lesions that each photograph shows, by name of the photograph.
 
     Raises:
-        DataError: if the table is missing, names a photograph twice, or has a cell that is neither 0 nor 1.
+        DataError: if the table is missing, has a photograph twice, or a cell that is not 0 or 1.
     """
     presence: dict[str, Presence] = {}
     for where, row in read_table(root / "labels.csv", ("image", *_COLUMNS, "neovascularisation")):

@@ -1,22 +1,22 @@
 """DIARETDB1: photographs in which four experts marked the four lesion types, each with a confidence.
 
 Who made it: T. Kauppi et al., Lappeenranta and Kuopio, Finland (ImageRet); one camera, 50 degrees, 1500 x 1152 PNG.
-Licence: free for research; no redistribution. Weights that saw it are for research and say so.
+Licence: free for research; no redistribution. Weights trained on it are for research, as their card states.
 Citation: T. Kauppi et al., "The DIARETDB1 diabetic retinopathy database and evaluation protocol", BMVC 2007.
 How to get it: https://www.it.lut.fi/project/imageret/diaretdb1/, version 1.1; unpack diaretdb1_v_1_1.zip so that its
     folder `resources` lies in ROOT. Version 2.1 has the same photographs, but the experts' outlines as XML instead of
     masks: it is not read.
-Counts: 28 training and 61 testing photographs, each with four masks. Positive at a confidence of 0.75 are by the paper
-    MA 19 + 20, HE 21 + 18, EX 18 + 20, SE 6 + 9.
+Counts: 28 training and 61 testing photographs, each with four masks. At a confidence of 0.75 the paper counts as
+    positive MA 19 + 20, HE 21 + 18, EX 18 + 20, SE 6 + 9.
 
 Known dirt:
     * Masks are grey levels of the experts' mean confidence, 252 for certainty. The makers' own evaluation takes a pixel
-      with 0.75 or more for lesion; so does `mask_threshold`. A mask without such a pixel is black here too.
+      with 0.75 or more as lesion; so does `mask_threshold`. A mask without such a pixel has no lesion here.
     * Outlines are coarse: circles, ellipses and polygons around lesions or groups of them.
-    * "Red small dots" are taken for microaneurysms; small haemorrhages are among them.
-    * No grades. Five photographs show no retinopathy, but which is said nowhere but by their black masks.
-    * No patient numbers and no eye: the photograph is the patient. Whether one is in DIARETDB0 too could not
-      be seen.
+    * "Red small dots" are taken as microaneurysms; small haemorrhages are among them.
+    * No grades. Five photographs show no retinopathy; only their black masks tell which.
+    * No patient numbers, and not known which eye: each photograph counts as a patient. We could not check whether one
+      is in DIARETDB0 too.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _MASK_FOLDERS = {
 
 
 def read_diaretdb1(root: Path, split: SplitName | None = None) -> list[Sample]:
-    """ROOT/resources/images/ddb1_fundusimages with masks beside it, divided as trainset.txt and testset.txt say.
+    """Read ROOT/resources/images/ddb1_fundusimages with its masks, split as in trainset.txt and testset.txt.
 
     Args:
         root: folder with `resources`.

@@ -9,10 +9,10 @@ How to get it: https://drive.grand-challenge.org (account); unpack training.zip 
 Counts: 20 + 20 photographs, each with a mask of the field of view.
 
 Known dirt:
-    * No grades. The makers' notes say: background diabetic retinopathy in 26 and 32 of the training half and in 03, 14
-      and 17 of the test half (`SHOWS_DR`); pigment changes without it in 25 and 08; no sign of it in the others.
-      "Background" is no grade of the five: these five have the grade None and `dr_present`, the others the grade 0.
-    * No patient numbers: the photograph is the patient. Vessels are annotated, lesions are not.
+    * No grades. By the makers' notes, 26 and 32 of the training part and 03, 14 and 17 of the test part show background
+      diabetic retinopathy (`SHOWS_DR`), 25 and 08 show pigment changes without it, and the others show no sign of it.
+      "Background" is not one of the five grades: these five have no grade but `dr_present`, the others have grade 0.
+    * No patient numbers: each photograph counts as a patient. Vessels are annotated, lesions are not.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ EXPECTED = LabelCounts(20, (18, 0, 0, 0, 0))
 EXPECTED_TEST = LabelCounts(20, (17, 0, 0, 0, 0))
 
 SHOWS_DR = frozenset({"26_training", "32_training", "03_test", "14_test", "17_test"})
-"""Photographs with background diabetic retinopathy, of no stated grade."""
+"""Photographs with background diabetic retinopathy, without a grade."""
 
 DrivePart = Literal["training", "test"]
 
-_SIDES: dict[DrivePart, SplitName] = {"training": "train", "test": "test"}
+_SPLITS: dict[DrivePart, SplitName] = {"training": "train", "test": "test"}
 
 
 def read_drive(root: Path, part: DrivePart | None = None) -> list[Sample]:
-    """ROOT/training/images/21_training.tif and so on, ROOT/test/images/01_test.tif and so on.
+    """Read ROOT/training/images/21_training.tif and so on, ROOT/test/images/01_test.tif and so on.
 
     Args:
         root: folder with `training` and perhaps `test`.
-        part: only this half. None: the training half, and the test half where it is there.
+        part: only this part. None: the training part and, if present, the test part.
 
     Raises:
-        DataError: if the folder is missing, or holds a photograph of another name.
+        DataError: if the folder is missing, or has a photograph of another name.
     """
     if part is None:
         test = read_drive(root, "test") if (root / "test").exists() else []
@@ -63,7 +63,7 @@ def read_drive(root: Path, part: DrivePart | None = None) -> list[Sample]:
                 dataset="drive",
                 grade=None if name in SHOWS_DR else Grade.NEGATIVE,
                 dr_present=True if name in SHOWS_DR else None,
-                official_split=_SIDES[part],
+                official_split=_SPLITS[part],
             )
         )
     return samples
@@ -73,11 +73,11 @@ PARTS = (
     DatasetPart("training", partial(read_drive, part="training"), EXPECTED, "training/images"),
     DatasetPart("test", partial(read_drive, part="test"), EXPECTED_TEST, "test/images"),
 )
-"""The two official halves."""
+"""The two official parts."""
 
 
 def fov_mask_path(sample: Sample) -> Path:
-    """File of the data set's own mask of the field of view: 255 inside, 0 outside.
+    """File of the makers' mask of the field of view: 255 inside, 0 outside.
 
     Raises:
         DataError: if the file is missing.

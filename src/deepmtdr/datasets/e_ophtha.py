@@ -2,24 +2,24 @@
 
 Who made it: E. Decenciere et al., from the French screening network OPHDIAT (TeleOphta project); several cameras, JPEG
     of four sizes.
-Licence: research and education, no redistribution. Weights that saw it are for research and say so.
+Licence: research and education, no redistribution. Weights trained on it are for research, as their card states.
 Citation: E. Decenciere et al., "TeleOphta: machine learning and image processing methods for teleophthalmology", IRBM
     34(2):196-203, 2013, doi:10.1016/j.irbm.2013.01.010.
-How to get it: https://www.adcis.net/en/third-party/e-ophtha/ (form); unpack e_optha_EX.zip and e_optha_MA.zip (so they
-    are spelt) so that the folders e_optha_EX and e_optha_MA lie in ROOT. Either of the two is enough.
+How to get it: https://www.adcis.net/en/third-party/e-ophtha/ (form); unpack e_optha_EX.zip and e_optha_MA.zip (their
+    spelling) so that the folders e_optha_EX and e_optha_MA are in ROOT. Either of the two is enough.
 Counts: EX: 47 photographs with exudates, 35 healthy; MA: 148 with microaneurysms or small red lesions, 233 healthy.
 
-The sides: None; the makers made no split.
+Official split: none.
 
 Known dirt:
-    * Each part was drawn for its own type alone: of the other types nothing is known, they are no keys of
-      `lesion_masks`. A healthy photograph has None for the type of its part, and for no other.
-    * Some photographs are in both parts: each is one sample, with both types. "Healthy" in one part may have the lesion
-      of the other. `dr_present` is True where a lesion was drawn, and False only where every part that has the
-      photograph calls it healthy.
+    * In each part only one lesion type was annotated. The other types are not keys of `lesion_masks`. A healthy
+      photograph has None for the type of its part only.
+    * Some photographs are in both parts: each is one sample with both types. A photograph that is healthy in one part
+      may have the lesion of the other. `dr_present` is True if a lesion was annotated, and False only if the photograph
+      is healthy in every part that has it.
     * Masks of the EX part are called NAME_EX.png, those of the MA part NAME.png.
-    * No patient numbers: the folder of the case, such as E0000404, is the patient. Whether one person has several cases
-      could not be seen. One file name may stand in two cases, so a sample's name is CASE_NAME.
+    * No patient numbers: the folder of the case, such as E0000404, counts as the patient. We could not check whether
+      one person has several cases. Two cases may have the same file name, so a sample's name is CASE_NAME.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ EXPECTED = {
 
 
 def read_e_ophtha(root: Path) -> list[Sample]:
-    """The parts that are there, each photograph once.
+    """Read the parts that are present, each photograph once.
 
     Raises:
-        DataError: if neither part is there, or as `read_e_ophtha_part`.
+        DataError: if neither part is present, or as `read_e_ophtha_part`.
     """
     parts = [lesion for lesion in EXPECTED if (root / _folder(lesion)).exists()]
     if not parts:
@@ -58,15 +58,15 @@ def read_e_ophtha(root: Path) -> list[Sample]:
 
 
 def read_e_ophtha_part(root: Path, lesion: Lesion) -> list[Sample]:
-    """One part: ROOT/e_optha_EX/EX/CASE/NAME.jpg, Annotation_EX/CASE/NAME_EX.png and healthy/CASE/NAME.jpg.
+    """Read one part: ROOT/e_optha_EX/EX/CASE/NAME.jpg, Annotation_EX/CASE/NAME_EX.png and healthy/CASE/NAME.jpg.
 
     Args:
         root: folder with the part.
         lesion: EX or MA.
 
     Raises:
-        DataError: if a folder is missing, a photograph with lesions has no mask, a mask no photograph, or a photograph
-            is healthy and not.
+        DataError: if a folder is missing, a photograph with lesions has no mask, a mask has no photograph, or a
+            photograph is among the healthy ones and among those with lesions.
     """
     base = root / _folder(lesion)
     samples = []
@@ -93,7 +93,7 @@ PARTS = tuple(
     )
     for lesion, counts in EXPECTED.items()
 )
-"""The makers made two parts and no split."""
+"""The two parts, which are not splits."""
 
 
 def _sample(case: str, path: Path, lesion: Lesion, mask: Path | None) -> Sample:
@@ -103,13 +103,13 @@ def _sample(case: str, path: Path, lesion: Lesion, mask: Path | None) -> Sample:
 
 
 def _with_masks(sample: Sample, masks: Mapping[str, Path | None]) -> Sample:
-    """The sample with further masks, and with retinopathy if any of them is there."""
+    """The sample with further masks; retinopathy is present if any of its masks is."""
     masks = {**sample.lesion_masks, **masks}
     return replace(sample, lesion_masks=masks, dr_present=any(mask is not None for mask in masks.values()))
 
 
 def _find_cases(folder: Path) -> dict[str, dict[str, Path]]:
-    """Photographs by case; those that lie in no case's folder have the case ""."""
+    """Photographs by case; photographs outside the folders of cases have the case ""."""
     cases = {case: find_files(folder / case) for case in ["", *_subfolders(folder)]}
     return {case: files for case, files in cases.items() if files}
 

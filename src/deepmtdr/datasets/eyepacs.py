@@ -2,21 +2,23 @@
 
 Who made it: EyePACS LLC (free retinopathy screening, United States) for a competition of the California Healthcare
     Foundation; many cameras and clinics, two photographs per patient, graded by one clinician each.
-Licence: competition terms: research only, no redistribution. Weights that saw it are for research and say so.
+Licence: competition terms: research only, no redistribution. Weights trained on it are for research, as their card
+    states.
 Citation: J. Cuadros and G. Bresnick, "EyePACS: an adaptable telemedicine system for diabetic retinopathy screening",
     J. Diabetes Sci. Technol. 3(3):509-516, 2009; E. Dugas et al., "Diabetic Retinopathy Detection", Kaggle, 2015.
 How to get it: https://www.kaggle.com/c/diabetic-retinopathy-detection/data (account; accept the terms). Unpack
     train.zip.001-005 into ROOT/train and trainLabels.csv.zip into ROOT. The testing part, if wanted: test.zip.001-007
-    into ROOT/test and retinopathy_solution.csv, published in the competition's forum when it had ended, into ROOT.
+    into ROOT/test and retinopathy_solution.csv, published in the forum after the end of the competition, into ROOT.
 Counts: 35,126 training photographs: 25810, 2443, 5292, 873, 708 of grades 0-4; 53,576 for testing, of which 10,906
     "Public" (8130, 720, 1579, 237, 240) and 42,670 "Private" (31403, 3042, 6282, 977, 966).
 
-The sides: the paper takes "the default setting of training, validation and test sets" of all 88,702. Kaggle made two;
-the field, and this reader, take the public part of the testing set for validation and the private part for the test.
+Official split: the paper uses "the default setting of training, validation and test sets" of all 88,702. Kaggle made
+two parts. As is usual, this reader takes the public part of the testing set for validation, the private part for the
+test.
 
 Known dirt:
     * Noisy grades; dark, blurred and overexposed photographs; strong JPEG; some photographs are upside down.
-    * Copies made elsewhere are resized or contrast-equalised and hold only some of the photographs. Their patients are
+    * Copies from elsewhere are resized or contrast-equalised and have only some of the photographs. Their patients are
       the same people: `patient` is "eyepacs/NUMBER" in every copy, so that a split over several copies does not leak.
 """
 
@@ -45,19 +47,19 @@ EXPECTED_PRIVATE = LabelCounts(42670, (31403, 3042, 6282, 977, 966))
 
 Usage = Literal["Public", "Private"]
 
-_SIDES: dict[str, SplitName] = {"Public": "validation", "Private": "test"}
+_SPLITS: dict[str, SplitName] = {"Public": "validation", "Private": "test"}
 
 
 def read_eyepacs(root: Path, dataset: str = "eyepacs") -> list[Sample]:
-    """Kaggle's training part and, where it is there, the testing part.
+    """Read Kaggle's training part and, if present, the testing part.
 
     Args:
-        root: folder with `train` and `trainLabels.csv`; `test` and `retinopathy_solution.csv` may be there, or neither.
-        dataset: the name that the samples carry, so that a resized copy can be told from the original.
+        root: folder with `train` and `trainLabels.csv`, and perhaps with `test` and `retinopathy_solution.csv`.
+        dataset: name of the data set in the samples; another name for a resized copy.
 
     Raises:
-        DataError: if a folder or table is missing, a grade is none of 0-4, a name is not NUMBER_left or NUMBER_right,
-            or photographs and rows do not match.
+        DataError: if a folder or table is missing, a grade is not 0-4, a name is not NUMBER_left or NUMBER_right, or
+            photographs and rows do not match.
     """
     samples = read_eyepacs_training(root, dataset)
     if (root / "test").exists() or (root / "retinopathy_solution.csv").exists():
@@ -67,7 +69,7 @@ def read_eyepacs(root: Path, dataset: str = "eyepacs") -> list[Sample]:
 
 
 def read_eyepacs_training(root: Path, dataset: str = "eyepacs") -> list[Sample]:
-    """ROOT/train/NUMBER_left.jpeg with grades in ROOT/trainLabels.csv (image, level).
+    """Read ROOT/train/NUMBER_left.jpeg with grades in ROOT/trainLabels.csv (image, level).
 
     Raises:
         DataError: as `read_eyepacs`.
@@ -79,11 +81,11 @@ def read_eyepacs_training(root: Path, dataset: str = "eyepacs") -> list[Sample]:
 
 
 def read_eyepacs_testing(root: Path, dataset: str = "eyepacs", usage: Usage | None = None) -> list[Sample]:
-    """ROOT/test/NUMBER_left.jpeg with grades in ROOT/retinopathy_solution.csv (image, level, Usage).
+    """Read ROOT/test/NUMBER_left.jpeg with grades in ROOT/retinopathy_solution.csv (image, level, Usage).
 
     Args:
         root: folder with `test` and `retinopathy_solution.csv`.
-        dataset: the name that the samples carry.
+        dataset: name of the data set in the samples.
         usage: only the photographs of this usage; None: all.
 
     Raises:
@@ -94,18 +96,18 @@ def read_eyepacs_testing(root: Path, dataset: str = "eyepacs", usage: Usage | No
     check_labels_match(photographs, grades, folder, table)
     usages: dict[str, str] = {}
     for where, row in read_table(table, ("image", "Usage")):
-        if row["Usage"] not in _SIDES:
+        if row["Usage"] not in _SPLITS:
             raise DataError(f"{where}: expected Public or Private in Usage, found {row['Usage']!r}")
         usages[row["image"]] = row["Usage"]
     return [
-        _sample(name, path, grades[name], _SIDES[usages[name]], dataset)
+        _sample(name, path, grades[name], _SPLITS[usages[name]], dataset)
         for name, path in photographs.items()
         if usage in {None, usages[name]}
     ]
 
 
 def read_eyepacs256_equalised(root: Path) -> list[Sample]:
-    """A copy at 256 px with equalised contrast in Kaggle's layout: not raw photographs, but the same patients.
+    """Read a copy at 256 px with equalised contrast in Kaggle's layout: processed photographs of the same patients.
 
     Raises:
         DataError: as `read_eyepacs`.
@@ -118,10 +120,10 @@ PARTS = (
     DatasetPart("testing, public", lambda root: read_eyepacs_testing(root, usage="Public"), EXPECTED_PUBLIC, "test"),
     DatasetPart("testing, private", lambda root: read_eyepacs_testing(root, usage="Private"), EXPECTED_PRIVATE, "test"),
 )
-"""The official parts, each of its own side."""
+"""The official parts; each is one split."""
 
 
-def _sample(name: str, path: Path, grade: int, side: SplitName, dataset: str) -> Sample:
+def _sample(name: str, path: Path, grade: int, split: SplitName, dataset: str) -> Sample:
     found = re.fullmatch(r"(\d+)_(left|right)", name)
     if found is None:
         raise DataError(f"{path}: expected a name such as 1000_left, found {name!r}")
@@ -132,5 +134,5 @@ def _sample(name: str, path: Path, grade: int, side: SplitName, dataset: str) ->
         dataset=dataset,
         laterality=parse_eye(found[2], str(path)),
         grade=grade,
-        official_split=side,
+        official_split=split,
     )

@@ -10,17 +10,17 @@ Counts: segmentation 54 + 27 photographs (masks of MA 54 + 27, HE 53 + 27, EX 54
     (training: 134, 20, 136, 74, 49 of grades 0-4; testing: 34, 5, 32, 19, 13).
 
 Known dirt:
-    * No patient numbers: the eye is the patient, so two eyes of one person may stand on two sides of a split.
-    * A photograph may stand in A and in B under two names (`ALSO_GRADED`; ROOT/same_photograph.csv adds to it, with the
-      columns segmentation_image, grading_image, retinopathy_grade). It is one photograph here: it has one `patient`.
-    * At least ten eyes were photographed twice (`SAME_EYE`, `SAME_EYE_ACROSS`; found by laying the vessels of every two
-      training photographs over each other and then looked at). These are two photographs, but one `patient`.
+    * No patient numbers: each eye counts as a patient, so the two eyes of a person may be in two splits.
+    * A photograph may be in A and in B under two names (`ALSO_GRADED`; ROOT/same_photograph.csv adds to it, with the
+      columns segmentation_image, grading_image, retinopathy_grade). It is one sample here, with one `patient`.
+    * At least ten eyes were photographed twice (`SAME_EYE`, `SAME_EYE_ACROSS`; found by comparing the vessels of every
+      two training photographs, then checked by eye). These are two photographs with one `patient`.
     * B has photographs twice (`SAME_PHOTOGRAPH`): 021 = 391 and 028 = 327 with different grades, 045 = 333, 073 = 375
-      and 079 = 279 with equal ones. Each pair has one `patient`; the grades stay as they were given.
-    * The two parts of B use the same numbers: names of the testing part begin with "test_". A goes on counting from 55.
-      No photograph of the testing parts is known to be in A and in B; they could not be seen.
-    * The grading table has a trailing space in a header and empty columns. Its oedema risk is not read.
-    * A lesion type without a file is one that was looked for and not found: None in `lesion_masks`.
+      and 079 = 279 with the same grade. Each pair has one `patient`; the grades are not changed.
+    * The two parts of B use the same numbers: names of the testing part begin with "test_" here. A continues from 55.
+      No photograph of the testing parts is known to be in A and in B; we could not see them.
+    * The grading table has a trailing space in a header and empty columns. Its risk of oedema is not read.
+    * A lesion type without a file was annotated, and there is no such lesion: None in `lesion_masks`.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ ALSO_GRADED = {
 """Training photographs of A by number -> the same photograph's number in the training part of B."""
 
 SAME_PHOTOGRAPH = {391: 21, 327: 28, 333: 45, 375: 73, 279: 79}
-"""Training photographs that B holds twice: the later number -> the earlier one."""
+"""Training photographs that B has twice: the later number -> the earlier one."""
 
 SAME_EYE = {397: 13, 401: 43, 354: 339, 126: 38, 338: 319, 404: 46}
-"""Training photographs of B that show the eye of an earlier one once more: the one number -> the other."""
+"""Training photographs of B that show the same eye as another photograph of B: the one number -> the other."""
 
 SAME_EYE_ACROSS = {11: 83, 25: 347, 26: 299, 39: 271}
 """Training photographs of A -> a photograph of B that shows the same eye in another exposure."""
@@ -76,7 +76,7 @@ SAME_EYE_ACROSS = {11: 83, 25: 347, 26: 299, 39: 271}
 _A = "A. Segmentation/1. Original Images"
 _B = "B. Disease Grading/1. Original Images"
 _FOLDERS: dict[IdridPart, str] = {"training": "a. Training Set", "testing": "b. Testing Set"}
-_SIDES: dict[IdridPart, SplitName] = {"training": "train", "testing": "test"}
+_SPLITS: dict[IdridPart, SplitName] = {"training": "train", "testing": "test"}
 MASK_FOLDERS = {
     Lesion.MA: "1. Microaneurysms",
     Lesion.HE: "2. Haemorrhages",
@@ -86,13 +86,13 @@ MASK_FOLDERS = {
 
 
 def read_idrid(root: Path, part: IdridPart | None = None) -> list[Sample]:
-    """Every photograph of A and B once: A's with masks and, where known, the grade; then those of B that A lacks.
+    """Read every photograph of A and B once: A's with masks and, if known, the grade; then those of B that A lacks.
 
-    Of a photograph in both, A's copy is kept. It has the grade of its twin in B, or None if several grades conflict.
+    If a photograph is in both, A's copy is kept. Its grade is that of its twin in B, or None if there are several grades.
 
     Args:
         root: folder with "A. Segmentation" and "B. Disease Grading".
-        part: only this part. None: the training part, and what of A and B has a testing part.
+        part: only this part. None: the training part and, as far as present, the testing part.
 
     Raises:
         DataError: as `read_idrid_segmentation` and `read_idrid_grading`.
@@ -107,7 +107,7 @@ def read_idrid(root: Path, part: IdridPart | None = None) -> list[Sample]:
 
 
 def read_idrid_segmentation(root: Path, part: IdridPart = "training") -> list[Sample]:
-    """Layout "A. Segmentation": photographs with masks of the four lesion types; graded where same_photograph.csv says.
+    """Read "A. Segmentation": photographs with masks of the four lesion types; grades from same_photograph.csv only.
 
     Raises:
         DataError: if a folder is missing, a mask has no photograph, or same_photograph.csv has a wrong row.
@@ -125,7 +125,7 @@ def read_idrid_segmentation(root: Path, part: IdridPart = "training") -> list[Sa
             patient=_patient_in_a(_number(name, path), twins.get(name, (None, None))[0]),
             dataset="idrid",
             grade=twins.get(name, (None, None))[1],
-            official_split=_SIDES[part],
+            official_split=_SPLITS[part],
             lesion_masks={lesion: masks[lesion].get(name) for lesion in Lesion},
         )
         for name, path in photographs.items()
@@ -133,10 +133,10 @@ def read_idrid_segmentation(root: Path, part: IdridPart = "training") -> list[Sa
 
 
 def read_idrid_grading(root: Path, part: IdridPart = "training") -> list[Sample]:
-    """Layout "B. Disease Grading": photographs with grades; names of the testing part begin with "test_".
+    """Read "B. Disease Grading": photographs with grades; names of the testing part begin with "test_".
 
     Raises:
-        DataError: if folder or table is missing, a grade is none of 0-4, or photographs and rows do not match.
+        DataError: if folder or table is missing, a grade is not 0-4, or photographs and rows do not match.
     """
     letter, title = _FOLDERS[part].split()[0], part.capitalize()
     folder = root / _B / _FOLDERS[part]
@@ -153,7 +153,7 @@ def read_idrid_grading(root: Path, part: IdridPart = "training") -> list[Sample]
             else f"idrid/test_{_number(name, path):03d}",
             dataset="idrid",
             grade=grades[name],
-            official_split=_SIDES[part],
+            official_split=_SPLITS[part],
         )
         for name, path in photographs.items()
     ]
@@ -175,11 +175,11 @@ PARTS = (
         f"{_B}/b. Testing Set",
     ),
 )
-"""The official parts, each of its own side."""
+"""The official parts; each is one split."""
 
 
 def _join(root: Path, annotated: list[Sample], graded: list[Sample], part: IdridPart) -> list[Sample]:
-    """One part of A and B as one list, each photograph once."""
+    """Join one part of A and B, each photograph once."""
     twins = _twins(root, {sample.name for sample in annotated}, part)
     grades: dict[int | None, set[int]] = defaultdict(set)
     for number, grade in [*twins.values(), *((_number_in_b(sample), sample.grade) for sample in graded)]:
@@ -192,7 +192,7 @@ def _join(root: Path, annotated: list[Sample], graded: list[Sample], part: Idrid
 
 
 def _twins(root: Path, names: Collection[str], part: IdridPart) -> dict[str, tuple[int, int | None]]:
-    """A's name -> number in B and grade, as known and as same_photograph.csv says; both speak of the training parts."""
+    """A's name -> number in B and grade, from `ALSO_GRADED` and same_photograph.csv; for the training parts only."""
     if part == "testing":
         return {}
     numbers = {name: ALSO_GRADED.get(_number(name, root)) for name in names}
@@ -208,12 +208,12 @@ def _twins(root: Path, names: Collection[str], part: IdridPart) -> dict[str, tup
 
 
 def _once(number: int) -> int:
-    """One number for a photograph that B holds twice."""
+    """One number for a photograph that B has twice."""
     return SAME_PHOTOGRAPH.get(number, number)
 
 
 def _number_in_b(sample: Sample) -> int | None:
-    """B's number of a training photograph, of a testing one None: no photograph of A is known to be the same."""
+    """B's number of a training photograph; None for a testing one, which is not known to be in A."""
     return None if sample.name.startswith("test_") else _once(_number(sample.name, sample.photograph))
 
 

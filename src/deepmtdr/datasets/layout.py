@@ -111,9 +111,9 @@ def check_unique_names(samples: Iterable[Sample]) -> None:
     Raises:
         DataError: naming two photographs of one name.
     """
-    seen: dict[str, Sample] = {}
+    known: dict[str, Sample] = {}
     for sample in samples:
-        if (other := seen.setdefault(sample.name, sample)) is not sample:
+        if (other := known.setdefault(sample.name, sample)) is not sample:
             raise DataError(f"{other.photograph} and {sample.photograph}: two photographs named {sample.name}")
 
 

@@ -2,8 +2,8 @@
 
 Who made it: E. Decenciere et al. (Messidor programme) and Brest University Hospital (LaTIM), France; Topcon TRC NW6,
     45 degrees, two photographs per examination. The grades: J. Krause et al., Google, three retina specialists.
-Licence: photographs for research and education, no redistribution; the grades as their page says. Weights that saw it
-    are for research and say so.
+Licence: photographs for research and education, no redistribution; the grades as on their page. Weights trained on it
+    are for research, as their card states.
 Citation: M. D. Abramoff et al., "Automated analysis of retinal images for detection of referable diabetic retinopathy",
     JAMA Ophthalmol. 131(3):351-357, 2013; E. Decenciere et al., "Feedback on a publicly distributed image database: the
     Messidor database", Image Anal. Stereol. 33(3):231-234, 2014; J. Krause et al., "Grader variability and the
@@ -14,15 +14,15 @@ How to get it: https://www.adcis.net/en/third-party/messidor2/ (form): the photo
     into ROOT.
 Counts: 1,748 photographs of 874 patients; 1,744 gradable ones: 1017, 270, 347, 75, 35 of grades 0-4.
 
-The sides: None. The makers made no split; the field keeps the whole set for testing.
+Official split: none. It is usual to keep the whole set for testing.
 
 Known dirt:
-    * Photographs are called NAME.png and IMNUMBER.JPG, the table says IMNUMBER.jpg: names are matched without suffix
-      and without regard to capitals.
-    * Only the list of pairs says which two photographs are of one patient, and which eye each is; their names do not.
-      Without it each photograph is its own patient, and two eyes of one person may stand on two sides of a split.
-    * Four photographs were judged ungradable; their grade is empty. The table's macular oedema is not read.
-    * Messidor, the first, has 1,058 of these photographs: never train on that and test on this.
+    * Photographs are called NAME.png and IMNUMBER.JPG, but IMNUMBER.jpg in the table: names are compared without suffix
+      and without case.
+    * Only the list of pairs tells which two photographs are of one patient, and which eye each shows. Without it each
+      photograph counts as a patient, and the two eyes of a person may be in two splits.
+    * Four photographs were judged ungradable; their grade is empty. The column of macular oedema is not read.
+    * The first Messidor set has 1,058 of these photographs: never train on that and test on this.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class _Eye(NamedTuple):
 
 
 def read_messidor2(root: Path) -> list[Sample]:
-    """ROOT/IMAGES with grades in ROOT/messidor_data.csv and, where it is there, the pairs in ROOT/messidor-2.csv.
+    """Read ROOT/IMAGES with grades in ROOT/messidor_data.csv and, if present, the pairs in ROOT/messidor-2.csv.
 
     Raises:
-        DataError: if folder or table is missing, a grade is none of 0-4, gradable neither 0 nor 1, photographs and rows
-            do not match, or the list of pairs lacks a photograph or has one twice.
+        DataError: if folder or table is missing, a grade is not 0-4, gradable is not 0 or 1, photographs and rows do
+            not match, or the list of pairs lacks a photograph or has one twice.
     """
     folder, table, pairs = root / "IMAGES", root / "messidor_data.csv", root / "messidor-2.csv"
     photographs = _by_key(find_files(folder))
@@ -87,7 +87,7 @@ PARTS = (DatasetPart("all", read_messidor2, EXPECTED, "IMAGES"),)
 
 
 def _key(file: str) -> str:
-    """What photographs are matched by: the file's name without suffix and capitals."""
+    """Key of a photograph: its file name without suffix, in lower case."""
     return photograph_name(file).lower()
 
 
@@ -100,7 +100,7 @@ def _by_key(files: dict[str, Path]) -> dict[str, Path]:
 
 
 def _read_grades(table: Path) -> dict[str, int | None]:
-    """Grade by photograph, None for the ungradable ones."""
+    """Grade by photograph; None: ungradable."""
     grades: dict[str, int | None] = {}
     for where, row in read_table(table, _COLUMNS):
         file, grade, gradable = (row[column] for column in _COLUMNS)
@@ -113,7 +113,7 @@ def _read_grades(table: Path) -> dict[str, int | None]:
 
 
 def _read_eyes(table: Path) -> dict[str, _Eye]:
-    """Patient and eye by photograph; the left photograph's name is the patient's. Absent photographs may be listed."""
+    """Patient and eye by photograph; the patient is named after the left eye. Absent photographs may be listed."""
     eyes: dict[str, _Eye] = {}
     for where, row in read_table(table, tuple(_PAIR_COLUMNS)):
         for column, laterality in _PAIR_COLUMNS.items():

@@ -1,22 +1,22 @@
-"""Real-LR: the paper's photographs of real low-resolution cameras, told apart as negative and positive (Sec. V-A).
+"""Real-LR: the paper's photographs of real low-resolution cameras, labelled negative or positive (Sec. V-A).
 
 Who made it: X. Wang et al., the paper's authors: 40 photographs of DRIVE and 858 from Beijing Tongren Hospital, 470 x
     380, labelled by its doctors.
-Licence: DRIVE's terms for its part; none is stated of the hospital's. Taken as research only.
+Licence: DRIVE's terms for its part; none is stated for the hospital's. Taken as research only.
 Citation: the paper.
-How to get it: DRIVE as `drive.py` says, into ROOT/drive. The paper names a download of the whole set, which could not
-    be seen, nor its layout: this reader takes a plain form of the hospital's part, ROOT/hospital with the photographs
-    in `images`, and `labels.csv` with the columns image (the name, with or without suffix), label (negative or
-    positive) and, if known, patient and eye (L or R). Either of the two parts is enough.
+How to get it: DRIVE as in `drive.py`, into ROOT/drive. The paper names a download of the whole set, but we could not
+    get it and do not know its layout. This reader takes the hospital's part as ROOT/hospital with the photographs in
+    `images`, and `labels.csv` with the columns image (the name, with or without suffix), label (negative or positive)
+    and, if known, patient and eye (L or R). Either of the two parts is enough.
 Counts: 898 photographs, 611 of them negative and 287 positive.
 
-The side: test. The paper evaluates on it and trains on none of it. DRIVE's own halves do not count here; whoever trains
-on DRIVE's training half has seen a part of this set, and `patient` is the same in both, so that a split says so.
+Split: test. The paper evaluates on it and does not train on it. DRIVE's own parts are ignored here. Training on
+DRIVE's training part would use photographs of this test set; `patient` is the same in both, so that a split reports it.
 
 Known dirt:
-    * Negative is the grade 0; positive is no grade of the five: None, with `dr_present`.
-    * DRIVE's photographs are labelled here by DRIVE's own notes (5 of the 40 are positive). How the hospital's doctors
-      labelled them is not published, so the counts may differ by a few.
+    * Negative is grade 0. Positive is not one of the five grades: the grade is None, and `dr_present` is True.
+    * DRIVE's photographs are labelled here by DRIVE's own notes (5 of the 40 are positive). The labels of the hospital's
+      doctors for them are not published, so the counts may differ by a few.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class _Row(NamedTuple):
 
 
 def read_real_lr(root: Path) -> list[Sample]:
-    """DRIVE's photographs, then the hospital's.
+    """Read DRIVE's photographs, then the hospital's.
 
     Raises:
-        DataError: if neither part is there, a folder or table is missing, a label is neither negative nor positive, or
+        DataError: if neither part is present, a folder or table is missing, a label is not negative or positive, or
             photographs and rows do not match.
     """
     samples: list[Sample] = []
@@ -70,7 +70,7 @@ def read_real_lr(root: Path) -> list[Sample]:
 
 
 PARTS = (DatasetPart("all", read_real_lr, EXPECTED, "."),)
-"""The paper states counts of the whole only."""
+"""The paper gives counts of the whole set only."""
 
 
 def _read_hospital(root: Path) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""Whether two photographs are one: a perceptual hash of the field of view (near duplicates, Sec. V-A)."""
+"""Find near duplicates by a perceptual hash of the field of view (Sec. V-A)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ BITS = 256
 
 
 def perceptual_hash(frame: UInt8[np.ndarray, "s s 3"]) -> str:
-    """A hash that another size, tone or compression of the same photograph changes little.
+    """A hash that changes little with size, brightness or compression of the photograph.
 
-    The green channel is brought to 64 px and its local contrast is taken, so that vessels and lesions speak and neither
-    the illumination nor the circle does; the signs of its lowest frequencies are the bits.
+    The green channel is reduced to 64 px. Its local contrast depends on vessels and lesions, not on the illumination or
+    the circle. The bits tell which of its lowest frequencies are above their median.
 
     Args:
         frame: a photograph cropped to its field of view, RGB.
@@ -37,7 +37,7 @@ def perceptual_hash(frame: UInt8[np.ndarray, "s s 3"]) -> str:
 
 
 def find_near_duplicates(hashes: NDArray[np.uint64], within: int) -> list[tuple[int, int, int]]:
-    """Every two photographs whose hashes differ in at most `within` bits.
+    """Pairs of photographs whose hashes differ in at most `within` bits.
 
     Args:
         hashes: n x 4 words, see `pack_hashes`.
