@@ -1,4 +1,4 @@
-"""Tiny trees in the layouts of the public data sets: names and tables as published, photographs without content."""
+"""Tiny folders in the layouts of the public data sets: names and tables as published, empty photographs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_table(path: Path, *rows: str) -> None:
 
 
 def make_idrid(root: Path) -> Path:
-    """A: 04 (alone), 05 (twin 082), 53 (twin 012). B: 001, 012, 021 = 391 and 082; a table as dirty as the real one."""
+    """A: 04 (alone), 05 (twin 082), 53 (twin 012). B: 001, 012, 021 = 391 and 082; a table as flawed as the real one."""
     touch(root / "A. Segmentation/1. Original Images/a. Training Set", "IDRiD_04.jpg", "IDRiD_05.jpg", "IDRiD_53.jpg")
     touch(root / MASKS / "1. Microaneurysms", "IDRiD_04_MA.tif", "IDRiD_05_MA.tif", "IDRiD_53_MA.tif")
     touch(root / MASKS / "2. Haemorrhages", "IDRiD_04_HE.tif", "IDRiD_05_HE.tif")
@@ -38,7 +38,7 @@ def make_idrid(root: Path) -> Path:
 
 
 def make_idrid_testing_segmentation(root: Path) -> Path:
-    """A's testing part: 55 with all types but soft exudates."""
+    """A's testing part: 55 with all types except soft exudates."""
     touch(root / "A. Segmentation/1. Original Images/b. Testing Set", "IDRiD_55.jpg")
     masks = root / MASKS.replace("a. Training Set", "b. Testing Set")
     touch(masks / "1. Microaneurysms", "IDRiD_55_MA.tif")
@@ -49,7 +49,7 @@ def make_idrid_testing_segmentation(root: Path) -> Path:
 
 
 def make_idrid_testing_grading(root: Path) -> Path:
-    """B's testing part: 021 and 055, numbers that the other parts have too."""
+    """B's testing part: 021 and 055, numbers of the other parts too."""
     touch(root / GRADING_PHOTOGRAPHS.replace("a. Training Set", "b. Testing Set"), "IDRiD_021.jpg", "IDRiD_055.jpg")
     rows = ("IDRiD_021,4,0,", "IDRiD_055,0,0,")
     write_table(root / TESTING_TABLE, "Image name,Retinopathy grade,Risk of macular edema ,", *rows)
@@ -101,7 +101,7 @@ def make_ddr_grading(root: Path, **lists: Iterable[str]) -> Path:
 
 
 def make_ddr_segmentation(root: Path, **names: Iterable[str]) -> Path:
-    """Names such as train=["007-1782-100"], each with the four masks, in the folders as the makers call them."""
+    """Names such as train=["007-1782-100"], each with the four masks, in folders as published."""
     for folder in ("train", "valid", "test"):
         base = root / "lesion_segmentation" / folder
         labels = base / ("segmentation label" if folder == "valid" else "label")
@@ -112,7 +112,7 @@ def make_ddr_segmentation(root: Path, **names: Iterable[str]) -> Path:
 
 
 def make_ddr(root: Path) -> Path:
-    """Five graded photographs, one of them ungradable; three annotated ones, two of them graded on another side."""
+    """Five graded photographs, one of them ungradable; three annotated ones, two of them graded in another split."""
     make_ddr_grading(
         root,
         train=["007-0004-000.jpg 0", "007-0033-000.jpg 5", "20170413102628830.jpg 3"],
@@ -131,7 +131,7 @@ MESSIDOR2 = (
 
 
 def make_messidor2(root: Path, rows: Iterable[str] = MESSIDOR2) -> Path:
-    """Photographs whose suffix has other capitals than in the table, as in the real set."""
+    """Photographs whose suffix has another case than in the table, as in the real set."""
     rows = list(rows)
     touch(root / "IMAGES", *(row.split(",")[0].replace(".jpg", ".JPG") for row in rows))
     write_table(root / "messidor_data.csv", "image_id,adjudicated_dr_grade,adjudicated_dme,adjudicated_gradable", *rows)

@@ -1,4 +1,4 @@
-"""A tiny IDRiD of drawings: what training is run on in the tests."""
+"""A tiny IDRiD of drawings, for tests of training."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from deepmtdr.terms import Grade, Lesion
 PHOTOGRAPHS = "A. Segmentation/1. Original Images/a. Training Set"
 MASK_FOLDERS = ("1. Microaneurysms", "2. Haemorrhages", "3. Hard Exudates", "4. Soft Exudates")
 TWIN = "082"
-"""In B the same photograph as 05 in A."""
+"""In B, the same photograph as 05 in A."""
 BLACK, SMALL = "005", "006"
-"""In B: without a field of view; of less than half the size."""
+"""In B: one without a field of view, one of less than half the size."""
 GRADES = {"001": 0, "002": 2, "003": 0, "004": 4, BLACK: 1, SMALL: 3, TWIN: 2}
 
 

@@ -1,4 +1,4 @@
-"""A fundus drawn in a few lines: a lit retina with a disc and vessels on a dark ground, where and as large as asked."""
+"""Draw a simple fundus: a lit retina with disc and vessels on a dark ground, at any position and size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def draw_fundus(
     *,
     ground: int = 0,
 ) -> NDArray[np.uint8]:
-    """RGB of height x width px; `centre` is (x, y); whatever lies beyond the picture is cut."""
+    """RGB of height x width px; `centre` is (x, y); parts outside the picture are cut."""
     y, x = np.mgrid[:height, :width] + 0.5
     u, v = (x - centre[0]) / radius, (y - centre[1]) / radius
     pixels = np.full((height, width, 3), ground, float)

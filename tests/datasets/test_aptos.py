@@ -12,7 +12,7 @@ from deepmtdr.datasets.layout import LabelCounts, count_labels
 from deepmtdr.errors import DataError
 
 
-def test_photograph_is_its_own_patient(tmp_path: Path) -> None:
+def test_each_photograph_is_a_patient(tmp_path: Path) -> None:
     root = dataset_trees.make_aptos(tmp_path, {"0a61bddab956": 2, "000c1434d8d7": 0})
     first, second = read_aptos(root)
     assert (first.name, first.patient, first.grade) == ("000c1434d8d7", "aptos/000c1434d8d7", 0)
@@ -20,7 +20,7 @@ def test_photograph_is_its_own_patient(tmp_path: Path) -> None:
     assert (second.dataset, second.grade, second.laterality) == ("aptos", 2, None)
 
 
-def test_set_has_no_official_sides_and_its_unlabelled_testing_photographs_are_not_read(tmp_path: Path) -> None:
+def test_set_has_no_official_split_and_test_photographs_are_not_read(tmp_path: Path) -> None:
     root = dataset_trees.make_aptos(tmp_path, {"0a61bddab956": 2})
     dataset_trees.touch(root / "test_images", "000c1434d8d7.png")
     (sample,) = read_aptos(root)

@@ -1,4 +1,4 @@
-"""One dictionary makes a data set known."""
+"""Data sets by name: read, counted, unknown names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def roots(tmp_path: Path) -> dict[str, Path]:
     }
 
 
-def test_several_data_sets_are_read_together_and_carry_their_keys(roots: dict[str, Path]) -> None:
+def test_several_data_sets_are_read_together_with_their_names(roots: dict[str, Path]) -> None:
     samples = read_datasets(roots)
     assert list(dict.fromkeys(sample.dataset for sample in samples)) == list(roots)
     assert set(roots) == set(DATASETS)
@@ -47,7 +47,7 @@ def test_unknown_data_set_is_an_error_that_lists_the_known_ones(tmp_path: Path) 
             ask()
 
 
-def test_what_is_found_stands_beside_the_official_counts(roots: dict[str, Path]) -> None:
+def test_counts_are_given_with_the_official_ones(roots: dict[str, Path]) -> None:
     found = {part.title: (counts, part.expected) for part, counts in count_parts("idrid", roots["idrid"])}
     assert found["A. Segmentation, training"] == (
         LabelCounts(3, None, (3, 2, 3, 1)),
@@ -67,16 +67,14 @@ def test_what_is_found_stands_beside_the_official_counts(roots: dict[str, Path])
     assert ddr["train"][1] == LabelCounts(3, (1, 0, 0, 1, 0), ungradable=1)
 
 
-def test_part_that_is_half_there_is_an_error_and_not_absent(roots: dict[str, Path]) -> None:
+def test_part_without_its_table_is_an_error(roots: dict[str, Path]) -> None:
     (roots["aptos"] / "train.csv").unlink()
     with pytest.raises(DataError, match=r"train\.csv: cannot be read"):
         count_parts("aptos", roots["aptos"])
 
 
 @pytest.mark.parametrize("name", [name for name, dataset in DATASETS.items() if dataset.parts])
-def test_parts_have_titles_of_their_own_and_are_read_or_absent(
-    name: str, roots: dict[str, Path], tmp_path: Path
-) -> None:
+def test_parts_have_different_titles_and_are_read_or_absent(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
     parts = DATASETS[name].parts
     assert len({part.title for part in parts}) == len(parts)
     for part, counts in count_parts(name, roots[name]):
@@ -84,7 +82,7 @@ def test_parts_have_titles_of_their_own_and_are_read_or_absent(
     assert all(counts is None for _, counts in count_parts(name, tmp_path / "nowhere"))
 
 
-def test_a_new_data_set_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_data_set_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "mine", DataSet(lambda root: [], ()))
     assert read_datasets({"mine": tmp_path}) == []
     assert count_parts("mine", tmp_path) == []

@@ -1,4 +1,4 @@
-"""DDR in its official layout: grades, the ungradable class, masks, and a photograph on two official sides."""
+"""DDR in its official layout: grades, the ungradable class, masks, and a photograph in two official splits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _by_name(samples: list[Sample]) -> dict[str, Sample]:
     return {sample.name: sample for sample in samples}
 
 
-def test_every_label_is_read_and_label_5_is_no_grade(tmp_path: Path) -> None:
+def test_every_label_is_read_and_label_5_is_not_a_grade(tmp_path: Path) -> None:
     root = dataset_trees.make_ddr_grading(tmp_path, train=[f"007-000{label}-000.jpg {label}" for label in range(6)])
     samples = read_ddr_grading(root, "train")
     assert [sample.grade for sample in samples] == [0, 1, 2, 3, 4, None]
@@ -35,7 +35,7 @@ def test_every_label_is_read_and_label_5_is_no_grade(tmp_path: Path) -> None:
     assert count_labels(samples).ungradable == 1
 
 
-def test_folders_are_the_official_sides_and_the_photograph_is_the_patient(tmp_path: Path) -> None:
+def test_folders_are_the_official_splits_and_each_photograph_a_patient(tmp_path: Path) -> None:
     root = dataset_trees.make_ddr_grading(
         tmp_path, train=["a.jpg 0"], valid=["b.jpg 1"], test=["20170413102628830.jpg 2"]
     )
@@ -46,7 +46,7 @@ def test_folders_are_the_official_sides_and_the_photograph_is_the_patient(tmp_pa
     }
 
 
-def test_letters_of_the_mask_folders_are_the_data_sets_own(tmp_path: Path) -> None:
+def test_mask_folders_use_the_letters_of_the_data_set(tmp_path: Path) -> None:
     root = dataset_trees.make_ddr_segmentation(tmp_path, train=["a"], valid=["b"])
     (annotated,) = read_ddr_segmentation(root, "train")
     labels = root / "lesion_segmentation/train/label"
@@ -57,7 +57,7 @@ def test_letters_of_the_mask_folders_are_the_data_sets_own(tmp_path: Path) -> No
     assert valid.lesion_masks[Lesion.MA] == root / "lesion_segmentation/valid/segmentation label/MA/b.tif"
 
 
-def test_valid_part_may_call_its_masks_as_the_others_do(tmp_path: Path) -> None:
+def test_valid_part_may_have_the_same_mask_folder_as_the_others(tmp_path: Path) -> None:
     root = dataset_trees.make_ddr_segmentation(tmp_path, valid=["b"])
     valid = root / "lesion_segmentation/valid"
     (valid / "segmentation label").rename(valid / "label")
@@ -65,7 +65,7 @@ def test_valid_part_may_call_its_masks_as_the_others_do(tmp_path: Path) -> None:
     assert sample.lesion_masks[Lesion.MA] == valid / "label/MA/b.tif"
 
 
-def test_type_without_a_file_is_one_that_was_looked_for_and_not_found(tmp_path: Path) -> None:
+def test_missing_mask_file_means_no_such_lesion(tmp_path: Path) -> None:
     root = dataset_trees.make_ddr_segmentation(tmp_path, test=["a"])
     (root / "lesion_segmentation/test/label/SE/a.tif").unlink()
     (sample,) = read_ddr_segmentation(root, "test")
@@ -83,7 +83,7 @@ def test_photograph_of_both_parts_is_one_sample_with_masks_and_grade(tmp_path: P
     assert not _by_name(samples)["007-0004-000"].lesion_masks
 
 
-def test_photograph_on_two_official_sides_stands_on_the_stricter_one(tmp_path: Path) -> None:
+def test_photograph_in_two_official_splits_is_in_the_stricter_one(tmp_path: Path) -> None:
     samples = _by_name(read_ddr(dataset_trees.make_ddr(tmp_path)))
     assert samples["20170413102628830"].official_split == "test", "graded for training, annotated for testing"
     assert samples["007-1789-100"].official_split == "test", "graded for testing, annotated for training"
@@ -101,14 +101,14 @@ def test_either_part_is_enough_and_none_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["b.jpg 6", "b.jpg -1", "b.jpg 1.0", "b.jpg", "b.jpg,1"])
-def test_line_that_is_no_name_and_label_names_file_and_row(tmp_path: Path, line: str) -> None:
+def test_line_without_name_and_label_is_an_error_with_file_and_row(tmp_path: Path, line: str) -> None:
     root = dataset_trees.make_ddr_grading(tmp_path, valid=["a.jpg 0"])
     dataset_trees.write_table(root / "DR_grading/valid.txt", "a.jpg 0", line)
     with pytest.raises(DataError, match=rf"valid\.txt, row 2: expected a name and a label 0-5, found '{line}'"):
         read_ddr(root)
 
 
-def test_missing_list_and_missing_side_are_named(tmp_path: Path) -> None:
+def test_missing_list_and_missing_folder_are_named(tmp_path: Path) -> None:
     root = dataset_trees.make_ddr_grading(tmp_path)
     (root / "DR_grading/test.txt").unlink()
     with pytest.raises(DataError, match=r"test\.txt: cannot be read"):

@@ -1,4 +1,4 @@
-"""DIARETDB0: presence is known, place and grade are not."""
+"""DIARETDB0: lesion types without masks and grades."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_photographs_are_neither_graded_nor_annotated(tmp_path: Path) -> None:
     assert not any(s.lesion_masks for s in samples), "presence in the photograph is no annotation of pixels"
 
 
-def test_presence_is_read_in_the_lesions_own_order(tmp_path: Path) -> None:
+def test_presence_is_read_by_lesion_type(tmp_path: Path) -> None:
     root = dataset_trees.make_diaretdb0(tmp_path, ["image001,1,0,0,1,1", "image002,0,1,1,0,0"])
     assert read_presence(root) == {
         "image001": Presence(frozenset({Lesion.MA, Lesion.SE}), True),
@@ -42,7 +42,7 @@ def test_contradictions_are_errors_that_name_the_place(tmp_path: Path) -> None:
         read_diaretdb0(root)
 
 
-def test_photograph_that_stands_twice_has_one_patient(tmp_path: Path) -> None:
+def test_photograph_that_is_there_twice_has_one_patient(tmp_path: Path) -> None:
     first, second = read_diaretdb0(dataset_trees.make_diaretdb0(tmp_path, ["image028,1,1,1,0,0", "image072,1,1,1,1,0"]))
     assert first.patient == second.patient
 

@@ -1,4 +1,4 @@
-"""DIARETDB1: masks of confidence, the official sides."""
+"""DIARETDB1: masks of confidence, official splits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepmtdr.errors import DataError
 from deepmtdr.terms import Lesion
 
 
-def test_masks_and_official_sides_are_read(tmp_path: Path) -> None:
+def test_masks_and_official_splits_are_read(tmp_path: Path) -> None:
     samples = read_diaretdb1(dataset_trees.make_diaretdb1(tmp_path))
     assert [(s.name, s.patient, s.official_split, s.grade) for s in samples] == [
         ("image001", "diaretdb1/image001", "train", None),
@@ -33,7 +33,7 @@ def test_masks_and_official_sides_are_read(tmp_path: Path) -> None:
     assert [s.name for s in read_diaretdb1(tmp_path, "test")] == ["image003"]
 
 
-def test_confidence_of_three_quarters_is_lesion_and_less_is_not(tmp_path: Path) -> None:
+def test_pixel_is_lesion_from_a_confidence_of_three_quarters(tmp_path: Path) -> None:
     (sample,) = read_diaretdb1(dataset_trees.make_diaretdb1(tmp_path), "test")
     levels = np.array([[0, 63, 126, 188], [189, 190, FULL_CONFIDENCE, 255]], np.uint8)
     for path in sample.lesion_masks.values():

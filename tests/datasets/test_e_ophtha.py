@@ -1,4 +1,4 @@
-"""e-ophtha: each part speaks of its own type, a photograph of both is one."""
+"""e-ophtha: each part has one lesion type, a photograph of both parts is one sample."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def root(tmp_path: Path) -> Path:
     return dataset_trees.make_e_ophtha(tmp_path)
 
 
-def test_part_annotates_its_own_type_and_no_other(root: Path) -> None:
+def test_each_part_annotates_one_type(root: Path) -> None:
     samples = read_e_ophtha_part(root, Lesion.EX)
     mask = root / "e_optha_EX/Annotation_EX/E0000404/C1_EX.png"
     assert [(s.name, s.lesion_masks) for s in samples] == [
@@ -41,7 +41,7 @@ def test_photograph_of_both_parts_is_one_sample_with_both_types(root: Path) -> N
     assert samples["E0000405_C3"].annotated(DIABETIC_RETINOPATHY) == (True, False, False, False)
 
 
-def test_healthy_is_what_every_part_calls_healthy(root: Path) -> None:
+def test_photograph_is_healthy_only_if_every_part_has_it_as_healthy(root: Path) -> None:
     samples = {sample.name: sample for sample in read_e_ophtha(root)}
     assert {name: sample.has_dr for name, sample in samples.items()} == {
         "E0000404_C1": True,
@@ -52,13 +52,13 @@ def test_healthy_is_what_every_part_calls_healthy(root: Path) -> None:
     assert {(s.grade, s.official_split, s.dataset) for s in samples.values()} == {(None, None, "e_ophtha")}
 
 
-def test_case_is_the_patient(root: Path) -> None:
+def test_each_case_is_a_patient(root: Path) -> None:
     samples = {sample.name: sample for sample in read_e_ophtha(root)}
     assert samples["E0000405_C2"].patient == samples["E0000405_C3"].patient == "e_ophtha/E0000405"
     assert samples["E0000406_C3"].patient == "e_ophtha/E0000406"
 
 
-def test_photograph_outside_of_a_case_is_its_own_patient(root: Path) -> None:
+def test_photograph_outside_of_a_case_is_a_patient(root: Path) -> None:
     dataset_trees.touch(root / "e_optha_EX/healthy", "DS000U6I.jpg")
     (sample,) = (sample for sample in read_e_ophtha(root) if sample.name == "DS000U6I")
     assert (sample.patient, sample.lesion_masks) == ("e_ophtha/DS000U6I", {Lesion.EX: None})
@@ -86,7 +86,7 @@ def test_photograph_without_mask_and_mask_without_photograph_are_errors(root: Pa
         read_e_ophtha(root)
 
 
-def test_photograph_that_is_healthy_and_not_is_an_error(root: Path) -> None:
+def test_photograph_among_healthy_and_diseased_is_an_error(root: Path) -> None:
     dataset_trees.touch(root / "e_optha_MA/healthy/E0000405", "C2.jpg")
     with pytest.raises(DataError, match=r"MA/E0000405/C2\.jpg and .*healthy/E0000405/C2\.jpg: two photographs named"):
         read_e_ophtha(root)

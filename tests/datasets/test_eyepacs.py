@@ -32,7 +32,7 @@ def test_patient_eye_and_grade_are_read(tmp_path: Path) -> None:
     assert not any(s.lesion_masks for s in samples.values())
 
 
-def test_testing_part_is_validation_where_public_and_test_where_private(tmp_path: Path) -> None:
+def test_public_testing_part_is_validation_and_the_private_one_test(tmp_path: Path) -> None:
     root = dataset_trees.make_eyepacs(tmp_path, {"10_left": 0})
     dataset_trees.make_eyepacs_testing(root, ["1_left,0,Private", "1_right,2,Private", "2_left,4,Public"])
     assert [(s.name, s.patient, s.grade, s.official_split) for s in read_eyepacs(root)] == [
@@ -45,7 +45,7 @@ def test_testing_part_is_validation_where_public_and_test_where_private(tmp_path
     assert {s.dataset for s in read_eyepacs256_equalised(root)} == {"eyepacs256_equalised"}
 
 
-def test_one_half_of_the_testing_part_without_the_other_is_an_error(tmp_path: Path) -> None:
+def test_testing_photographs_without_table_or_the_reverse_are_an_error(tmp_path: Path) -> None:
     root = dataset_trees.make_eyepacs_testing(dataset_trees.make_eyepacs(tmp_path, {"10_left": 0}), ["1_left,0,Public"])
     (root / "retinopathy_solution.csv").unlink()
     with pytest.raises(DataError, match=r"retinopathy_solution\.csv: cannot be read"):
@@ -107,7 +107,7 @@ def test_missing_root_and_missing_table_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_real_copies_have_the_counts_they_were_described_with(real_data: Path) -> None:
+def test_real_copies_have_the_described_counts(real_data: Path) -> None:
     assert count_labels(read_eyepacs(real_data / "eyepacs")) == LabelCounts(732, (535, 42, 113, 20, 22))
     equalised = read_eyepacs256_equalised(real_data / "eyepacs256_equalised")
     assert count_labels(equalised) == LabelCounts(2160, (800, 355, 787, 131, 87))

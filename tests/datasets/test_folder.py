@@ -1,4 +1,4 @@
-"""A user's own folder: a table with whatever is known, or no table at all."""
+"""A folder of the user's own photographs, with and without a table of labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _one(root: Path, header: str, row: str) -> Sample:
     return sample
 
 
-def test_table_says_what_is_known(tmp_path: Path) -> None:
+def test_all_columns_of_the_table_are_read(tmp_path: Path) -> None:
     touch(tmp_path, "ma.png", "ex.png")
     header = "path,grade,patient,eye,side,MA,HE,EX,SE"
     sample = _one(tmp_path, header, "a.png,3,P7,OS,validation,ma.png,none,ex.png,")
@@ -38,7 +38,7 @@ def test_table_says_what_is_known(tmp_path: Path) -> None:
     assert sample.mask_threshold == 0
 
 
-def test_every_cell_but_the_path_may_be_empty_and_every_column_absent(tmp_path: Path) -> None:
+def test_only_the_path_is_required(tmp_path: Path) -> None:
     empty = _one(tmp_path, "path,grade,patient,eye,side,MA,HE,EX,SE", "a.png,,,,,,,,")
     assert empty == _one(tmp_path, "path", "a.png")
     assert (empty.grade, empty.patient, empty.laterality, empty.official_split) == (None, "folder/a", None, None)
@@ -65,7 +65,7 @@ def test_every_word_for_an_eye_is_read(tmp_path: Path, cell: str, laterality: st
 
 
 @pytest.mark.parametrize("side", ["train", "validation", "test"])
-def test_every_side_is_read(tmp_path: Path, side: str) -> None:
+def test_every_split_is_read(tmp_path: Path, side: str) -> None:
     assert _one(tmp_path, "path,side", f"a.png,{side}").official_split == side
 
 
@@ -92,14 +92,14 @@ def test_contradictions_name_file_and_row(tmp_path: Path, header: str, row: str,
         _one(tmp_path, header, row)
 
 
-def test_photograph_twice_is_an_error_however_it_is_spelt(tmp_path: Path) -> None:
+def test_photograph_twice_is_an_error_in_any_spelling(tmp_path: Path) -> None:
     touch(tmp_path / "sub", "a.png")
     for again in ("sub/a.png", "sub/../sub/./a.png", str(tmp_path / "sub/a.png")):
         with pytest.raises(DataError, match=r"row 3: found .*sub/a\.png for the second time.* the first is .*row 2"):
             read_folder(_table(tmp_path, "path", "sub/a.png", again))
 
 
-def test_path_may_be_absolute_and_outside(tmp_path: Path) -> None:
+def test_path_may_be_absolute_and_outside_the_folder(tmp_path: Path) -> None:
     touch(tmp_path / "elsewhere", "a.png")
     touch(tmp_path / "root", "a.png")
     root = _table(tmp_path / "root", "path", str(tmp_path / "elsewhere/a.png"), str(tmp_path / "root/a.png"))
@@ -131,7 +131,7 @@ def test_without_a_table_every_photograph_below_is_read_without_labels(tmp_path:
     assert [sample.patient for sample in samples] == ["folder/b", "folder/scan", "folder/sub__deep__a"]
 
 
-def test_links_that_lead_in_circles_do_not_hang(tmp_path: Path) -> None:
+def test_circular_links_do_not_hang(tmp_path: Path) -> None:
     touch(tmp_path / "a", "1.png")
     (tmp_path / "a/up").symlink_to(tmp_path)
     (tmp_path / "a/self").symlink_to(tmp_path / "a")
@@ -139,13 +139,13 @@ def test_links_that_lead_in_circles_do_not_hang(tmp_path: Path) -> None:
     assert [sample.name for sample in read_folder(tmp_path)] == ["a__1"]
 
 
-def test_photographs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+def test_photographs_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
     touch(tmp_path / "left", "a.png")
     touch(tmp_path / "right", "a.png")
     assert [sample.name for sample in read_folder(tmp_path)] == ["left__a", "right__a"]
 
 
-def test_names_that_would_clash_get_a_hash_and_the_others_do_not(tmp_path: Path) -> None:
+def test_only_names_that_clash_get_a_hash(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "a.jpg", "b.png", "sub__c.png")
     touch(tmp_path / "sub", "c.png")
     names = {str(sample.photograph.relative_to(tmp_path)): sample.name for sample in read_folder(tmp_path)}
@@ -165,7 +165,7 @@ def test_long_and_foreign_names_become_file_names(tmp_path: Path) -> None:
     assert all(len(sample.name.encode()) <= MAX_NAME_BYTES for sample in samples)
 
 
-def test_name_of_other_bytes_than_utf8_becomes_one_that_can_be_written(tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_becomes_one_that_can_be_written(tmp_path: Path) -> None:
     try:
         (tmp_path / os.fsdecode(b"l\xe9sion.png")).touch()
     except OSError as error:

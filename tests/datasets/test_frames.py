@@ -1,4 +1,4 @@
-"""Prepared files: written whole, mapped without being read, and a frame out of them."""
+"""Prepared files: written, mapped into memory, and frames of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from image_files import write_mask, write_photograph
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
-    """MA drawn, HE looked for and not found, EX and SE not annotated."""
+    """MA present, HE annotated but absent, EX and SE not annotated."""
     masks = {Lesion.MA: write_mask(tmp_path / "x_MA.png"), Lesion.HE: None}
     return Sample(
         photograph=write_photograph(tmp_path / "x.png"), name="x", patient="p", dataset="d", lesion_masks=masks
@@ -25,7 +25,7 @@ def sample(tmp_path: Path) -> Sample:
 
 
 @pytest.mark.parametrize("shape", [(7, 7, 3), (64, 64), (1024, 1024, 3), (300, 200, 3)], ids=str)
-def test_what_is_written_is_mapped_and_any_viewer_opens_it(
+def test_written_tiff_is_mapped_and_opened_by_pillow(
     tmp_path: Path, rng: np.random.Generator, shape: tuple[int, ...]
 ) -> None:
     pixels = rng.integers(0, 256, shape, np.uint8)
@@ -37,7 +37,7 @@ def test_what_is_written_is_mapped_and_any_viewer_opens_it(
     assert [path.name for path in tmp_path.iterdir()] == ["x.tif"]
 
 
-def test_what_is_no_prepared_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_other_files_are_errors_that_name_them(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     with pytest.raises(DataError, match=r"x\.tif: not a prepared file"):
         memmap_tiff(path)
@@ -50,7 +50,7 @@ def test_what_is_no_prepared_file_is_refused_by_name(tmp_path: Path) -> None:
         memmap_tiff(path)
 
 
-def test_a_frame_has_zeros_where_nothing_was_annotated_or_found(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_masks_of_a_frame_are_zero_without_lesion_or_annotation(tmp_path: Path, rng: np.random.Generator) -> None:
     coverage = rng.integers(0, 256, (32, 32), np.uint8)
     write_tiff(tmp_path / "hr.tif", rng.integers(0, 256, (32, 32, 3), np.uint8))
     write_tiff(tmp_path / "he.tif", coverage)
@@ -63,12 +63,12 @@ def test_a_frame_has_zeros_where_nothing_was_annotated_or_found(tmp_path: Path, 
     assert frame.without_masks().lesion_masks is None
 
 
-# Masks on the photograph's own pixels
+# Masks on the photograph's pixels
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA"])
 @pytest.mark.parametrize("value", [1, 76, 255])
-def test_every_kind_of_mask_file_is_read_as_non_zero(sample: Sample, tmp_path: Path, mode: str, value: int) -> None:
+def test_mask_files_of_every_mode_are_read(sample: Sample, tmp_path: Path, mode: str, value: int) -> None:
     pixels = np.zeros((100, 120), np.uint8)
     pixels[40:60, 50:70] = value
     image = Image.fromarray(pixels)

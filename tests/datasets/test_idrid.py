@@ -1,4 +1,4 @@
-"""IDRiD: both layouts, and one photograph under two names."""
+"""IDRiD: both parts, and photographs under two names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _by_name(samples: list[Sample]) -> dict[str, Sample]:
     return {sample.name: sample for sample in samples}
 
 
-def test_segmentation_layout_gives_masks_and_none_where_no_lesion_is(root: Path) -> None:
+def test_segmentation_part_gives_masks_and_none_without_lesion(root: Path) -> None:
     samples = _by_name(read_idrid_segmentation(root))
     assert list(samples) == ["IDRiD_04", "IDRiD_05", "IDRiD_53"]
     masks = samples["IDRiD_53"].lesion_masks
@@ -49,7 +49,7 @@ def test_segmentation_layout_gives_masks_and_none_where_no_lesion_is(root: Path)
     )
 
 
-def test_grading_layout_gives_grades_and_no_annotation(root: Path) -> None:
+def test_grading_part_gives_grades_and_no_masks(root: Path) -> None:
     samples = read_idrid_grading(root)
     grades = {"001": 3, "012": 3, "021": 1, "082": 2, "391": 2}
     assert {sample.name[-3:]: sample.grade for sample in samples} == grades
@@ -82,7 +82,7 @@ def test_row_of_an_unknown_photograph_in_the_table_of_twins_is_an_error(root: Pa
         read_idrid(root)
 
 
-def test_joined_reader_has_each_photograph_of_both_layouts_once(root: Path) -> None:
+def test_photograph_of_both_parts_is_read_once(root: Path) -> None:
     samples = _by_name(read_idrid(root))
     assert list(samples) == ["IDRiD_04", "IDRiD_05", "IDRiD_53", "IDRiD_001", "IDRiD_021", "IDRiD_391"]
     assert samples["IDRiD_05"].grade == Grade.MODERATE
@@ -90,7 +90,7 @@ def test_joined_reader_has_each_photograph_of_both_layouts_once(root: Path) -> N
     assert samples["IDRiD_04"].grade is None, "nobody graded it: absent, not 0"
 
 
-def test_same_photograph_table_is_read_when_it_lies_beside(root: Path) -> None:
+def test_table_of_same_photographs_is_read_if_present(root: Path) -> None:
     header = "segmentation_image,grading_image,retinopathy_grade"
     dataset_trees.write_table(root / "same_photograph.csv", header, "IDRiD_04,IDRiD_001,3")
     assert _by_name(read_idrid_segmentation(root))["IDRiD_04"].grade == Grade.SEVERE
@@ -99,7 +99,7 @@ def test_same_photograph_table_is_read_when_it_lies_beside(root: Path) -> None:
     assert samples["IDRiD_04"].patient == "idrid/001"
 
 
-def test_conflicting_grades_of_one_photograph_leave_it_ungraded(root: Path) -> None:
+def test_photograph_with_conflicting_grades_has_no_grade(root: Path) -> None:
     header = "segmentation_image,grading_image,retinopathy_grade"
     dataset_trees.write_table(root / "same_photograph.csv", header, "IDRiD_04,IDRiD_391,2")
     samples = _by_name(read_idrid(root))
@@ -108,7 +108,7 @@ def test_conflicting_grades_of_one_photograph_leave_it_ungraded(root: Path) -> N
     assert "IDRiD_391" not in samples
 
 
-def test_testing_part_does_not_mix_its_numbers_with_the_training_part(tmp_path: Path) -> None:
+def test_numbers_of_the_testing_part_are_not_those_of_the_training_part(tmp_path: Path) -> None:
     base = tmp_path / "B. Disease Grading"
     dataset_trees.touch(base / "1. Original Images/b. Testing Set", "IDRiD_021.jpg")
     table = base / "2. Groundtruths/b. IDRiD_Disease Grading_Testing Labels.csv"
@@ -117,7 +117,7 @@ def test_testing_part_does_not_mix_its_numbers_with_the_training_part(tmp_path: 
     assert (sample.name, sample.patient, sample.grade) == ("test_IDRiD_021", "idrid/test_021", 4)
 
 
-def test_testing_parts_are_joined_where_they_are(root: Path) -> None:
+def test_testing_parts_are_read_if_present(root: Path) -> None:
     alone = read_idrid(root)
     assert {sample.official_split for sample in alone} == {"train"}
     dataset_trees.make_idrid_testing_grading(dataset_trees.make_idrid_testing_segmentation(root))
@@ -135,7 +135,7 @@ def test_testing_parts_are_joined_where_they_are(root: Path) -> None:
     assert read_idrid(root, "testing") == samples[len(alone) :]
 
 
-def test_testing_part_of_one_layout_is_read_without_the_other(root: Path, tmp_path: Path) -> None:
+def test_testing_part_of_grading_is_read_without_that_of_segmentation(root: Path, tmp_path: Path) -> None:
     dataset_trees.make_idrid_testing_grading(root)
     assert [s.name for s in read_idrid(root) if s.official_split == "test"] == ["test_IDRiD_021", "test_IDRiD_055"]
     other = dataset_trees.make_idrid_testing_segmentation(dataset_trees.make_idrid(tmp_path / "other"))
@@ -168,7 +168,7 @@ def test_mask_of_another_lesion_type_is_an_error(root: Path) -> None:
         read_idrid(root)
 
 
-def test_missing_mask_folder_is_an_error_not_an_absence_of_lesions(root: Path) -> None:
+def test_missing_mask_folder_is_an_error(root: Path) -> None:
     folder = root / dataset_trees.MASKS / "4. Soft Exudates"
     (folder / "IDRiD_53_SE.tif").unlink()
     folder.rmdir()

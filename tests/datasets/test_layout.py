@@ -39,7 +39,7 @@ def test_two_photographs_of_one_name_are_an_error(tmp_path: Path) -> None:
         find_files(tmp_path)
 
 
-def test_name_loses_the_suffix_of_a_photograph_and_no_other() -> None:
+def test_only_suffixes_of_photographs_are_removed_from_a_name() -> None:
     assert [photograph_name(file) for file in ("a.JPG", " b.tif ", "c", "d.1", "e.1.png")] == [
         "a",
         "b",
@@ -58,7 +58,7 @@ def test_photographs_of_one_name_in_two_parts_are_an_error() -> None:
         check_unique_names([sample("train/a.png"), sample("test/b.png"), sample("test/a.png")])
 
 
-def test_masks_are_found_by_the_photographs_name_with_the_ending_they_may_have(tmp_path: Path) -> None:
+def test_masks_are_found_by_name_with_and_without_ending(tmp_path: Path) -> None:
     touch(tmp_path, "a_EX.png", "b.png")
     photographs = {"a": Path("a.jpg"), "b": Path("b.jpg")}
     found = find_masks(tmp_path, Lesion.EX, photographs, ("_EX", ""))
@@ -92,7 +92,7 @@ def test_photograph_without_label_and_label_without_photograph_are_errors(tmp_pa
         check_labels_match(photographs, {"a": 0, "c": 0, "b": 1}, tmp_path, table)
 
 
-def test_count_tells_absent_from_zero() -> None:
+def test_counts_are_none_if_nothing_was_graded_or_annotated() -> None:
     def sample(name: str, **labels: object) -> Sample:
         return Sample(photograph=Path(name), name=name, patient=name, dataset="d", **labels)  # type: ignore[arg-type]
 

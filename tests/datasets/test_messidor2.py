@@ -12,7 +12,7 @@ from deepmtdr.datasets.messidor2 import EXPECTED, read_messidor2
 from deepmtdr.errors import DataError
 
 
-def test_grades_are_read_whatever_the_capitals_of_the_suffix(tmp_path: Path) -> None:
+def test_grades_are_read_with_suffixes_in_any_case(tmp_path: Path) -> None:
     samples = read_messidor2(dataset_trees.make_messidor2(tmp_path))
     assert [(s.photograph.name, s.grade, s.ungradable) for s in samples] == [
         ("20051020_43808_0100_PP.png", 0, False),
@@ -34,12 +34,12 @@ def test_pairs_give_patients_and_eyes(tmp_path: Path) -> None:
     }
 
 
-def test_without_pairs_the_photograph_is_the_patient(tmp_path: Path) -> None:
+def test_without_pairs_each_photograph_is_a_patient(tmp_path: Path) -> None:
     samples = read_messidor2(dataset_trees.make_messidor2(tmp_path))
     assert {(s.patient, s.laterality) for s in samples} == {(f"messidor2/{s.name}", None) for s in samples}
 
 
-def test_pairs_may_name_photographs_that_a_copy_lacks_but_not_lack_one(tmp_path: Path) -> None:
+def test_pairs_may_list_absent_photographs_but_must_list_all_present(tmp_path: Path) -> None:
     root = dataset_trees.make_messidor2_pairs(dataset_trees.make_messidor2(tmp_path, dataset_trees.MESSIDOR2[:3]))
     assert len(read_messidor2(root)) == 3
     dataset_trees.write_table(root / "messidor-2.csv", "left;right", "IM000013.JPG;IM000012.JPG")

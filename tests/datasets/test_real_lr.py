@@ -12,7 +12,7 @@ from deepmtdr.datasets.real_lr import EXPECTED, read_real_lr
 from deepmtdr.errors import DataError
 
 
-def test_negative_is_grade_0_and_positive_is_no_grade(tmp_path: Path) -> None:
+def test_negative_is_grade_0_and_positive_has_no_grade(tmp_path: Path) -> None:
     samples = {sample.name: sample for sample in read_real_lr(dataset_trees.make_real_lr(tmp_path))}
     assert {name: (s.grade, s.has_dr) for name, s in samples.items()} == {
         "21_training": (0, False),
@@ -27,7 +27,7 @@ def test_negative_is_grade_0_and_positive_is_no_grade(tmp_path: Path) -> None:
     )
 
 
-def test_patient_and_eye_are_read_where_they_are_known(tmp_path: Path) -> None:
+def test_patient_and_eye_are_read_if_known(tmp_path: Path) -> None:
     samples = {sample.name: sample for sample in read_real_lr(dataset_trees.make_real_lr(tmp_path))}
     assert (samples["a"].patient, samples["a"].laterality) == ("real_lr/7", "L")
     assert (samples["b"].patient, samples["b"].laterality) == ("real_lr/b", None)
@@ -80,5 +80,5 @@ def test_photographs_and_rows_have_to_match(tmp_path: Path) -> None:
         read_real_lr(root)
 
 
-def test_official_counts_are_the_papers() -> None:
+def test_official_counts_are_those_of_the_paper() -> None:
     assert EXPECTED.photographs == 40 + 858 == 611 + 287

@@ -1,4 +1,4 @@
-"""Splits: no patient on two sides, strata in proportion, the same again by seed, and from the written table."""
+"""Splits: no patient in two splits, strata in proportion, reproducible by seed, stored as a table."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def _cohort(dataset: str, patients: range, people: str | None = None) -> list[Sa
     ]
 
 
-def _sides(parts: Mapping[str, list[Sample]]) -> dict[tuple[str, str], str]:
-    return {(s.dataset, s.name): side for side, samples in parts.items() for s in samples}
+def _splits(parts: Mapping[str, list[Sample]]) -> dict[tuple[str, str], str]:
+    return {(s.dataset, s.name): split for split, samples in parts.items() for s in samples}
 
 
 def _patients(samples: list[Sample]) -> set[str]:
     return {sample.patient for sample in samples}
 
 
-def test_every_photograph_stands_on_one_side_and_no_patient_on_two() -> None:
+def test_every_photograph_is_in_one_split_and_no_patient_in_two() -> None:
     samples = _cohort("a", range(100)) + _cohort("b", range(50, 150), people="a")
     parts = split_by_patient(samples, FRACTIONS, seed=0)
     assert list(parts) == list(FRACTIONS)
@@ -87,43 +87,43 @@ def test_seed_decides_and_the_order_of_the_photographs_does_not() -> None:
     assert split_by_patient(samples, FRACTIONS, seed=5) != split_by_patient(samples, FRACTIONS, seed=6)
 
 
-def test_split_of_a_seed_stays_what_it_is() -> None:
-    """Worked out once: a change of this means that every split made by a seed has changed."""
+def test_split_of_a_seed_is_that_of_earlier_versions() -> None:
+    """Computed once: if this fails, every split of a seed has changed."""
     parts = split_by_patient(_cohort("a", range(12)), {"train": 0.5, "test": 0.5}, seed=0)
     assert sorted(int(p.split("/")[1]) for p in _patients(parts["test"])) == [0, 2, 5, 6, 8, 9]
 
 
 def test_another_data_set_moves_no_photograph() -> None:
-    alone = _sides(split_by_patient(_cohort("b", range(80)), FRACTIONS, seed=0))
-    together = _sides(
+    alone = _splits(split_by_patient(_cohort("b", range(80)), FRACTIONS, seed=0))
+    together = _splits(
         split_by_patient(_cohort("b", range(80)) + _cohort("a", range(33)) + _cohort("c", range(7)), FRACTIONS, 0)
     )
     assert alone.items() <= together.items()
 
 
-def test_copy_of_the_same_patients_follows_them_and_moves_none() -> None:
+def test_copy_of_a_data_set_is_split_like_the_original() -> None:
     first, copy = _cohort("eyepacs", range(40)), _cohort("eyepacs256", range(20, 90), people="eyepacs")
     alone, together = (
-        _sides(split_by_patient(first, FRACTIONS, seed=0)),
-        _sides(split_by_patient(first + copy, FRACTIONS, seed=0)),
+        _splits(split_by_patient(first, FRACTIONS, seed=0)),
+        _splits(split_by_patient(first + copy, FRACTIONS, seed=0)),
     )
     assert alone.items() <= together.items()
     assert all(together["eyepacs", f"{p}_left"] == together["eyepacs256", f"{p}_right"] for p in range(20, 40))
 
 
-def test_photograph_under_two_names_in_idrid_stays_on_one_side(tmp_path: Path) -> None:
+def test_photograph_under_two_names_in_idrid_is_in_one_split(tmp_path: Path) -> None:
     samples = read_datasets({"idrid": dataset_trees.make_idrid(tmp_path)})
     for seed in range(20):
-        sides = _sides(split_by_patient(samples, {"train": 0.5, "test": 0.5}, seed))
+        sides = _splits(split_by_patient(samples, {"train": 0.5, "test": 0.5}, seed))
         assert sides["idrid", "IDRiD_021"] == sides["idrid", "IDRiD_391"]
 
 
-def test_kept_split_holds_its_patients_and_places_the_new_ones() -> None:
+def test_existing_split_keeps_its_patients_and_new_ones_are_added() -> None:
     before = split_by_patient(_cohort("a", range(30)), FRACTIONS, seed=0)
     keep = {(s.dataset, s.name): SplitRow(s.patient, s.grade, side) for side, part in before.items() for s in part}
     after = split_by_patient(_cohort("a", range(60)), FRACTIONS, seed=9, existing=keep)
-    assert _sides(before).items() <= _sides(after).items()
-    assert len(_sides(after)) == 120
+    assert _splits(before).items() <= _splits(after).items()
+    assert len(_splits(after)) == 120
 
 
 @pytest.mark.parametrize("fractions", [{"train": 0.5}, {"train": 1.5, "test": -0.5}, {}])
@@ -137,7 +137,7 @@ def test_photograph_given_twice_is_an_error() -> None:
         split_by_patient(_cohort("a", range(3)) + _cohort("a", range(1)), FRACTIONS, seed=0)
 
 
-def test_written_split_is_read_and_applied_as_it_was(tmp_path: Path) -> None:
+def test_written_split_is_read_and_applied_unchanged(tmp_path: Path) -> None:
     samples = [*_cohort("a", range(20)), _sample("drive", "21_training", "drive/21")]
     parts = split_by_patient(samples, FRACTIONS, seed=0)
     write_split(tmp_path / "split.csv", parts)
@@ -156,7 +156,7 @@ def test_written_split_is_sorted_and_plain(tmp_path: Path) -> None:
     assert (tmp_path / "split.csv").read_text() == "".join(f"{line}\n" for line in lines)
 
 
-def test_patient_moved_across_a_split_by_hand_is_an_error(tmp_path: Path) -> None:
+def test_patient_in_two_splits_of_a_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "split.csv"
     dataset_trees.write_table(path, "dataset,name,patient,grade,split", "a,1_left,a/1,0,train", "b,1_right,a/1,0,test")
     with pytest.raises(DataError, match="patient a/1 is in two splits, train and test"):
@@ -196,19 +196,24 @@ def test_damaged_split_names_the_row(tmp_path: Path, row: str, reason: str) -> N
         read_split(tmp_path / "split.csv")
 
 
+def test_name_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"split\.csv, row 2: .*cannot be written as UTF-8"):
+        write_split(tmp_path / "split.csv", {"train": [_sample("a", "\udcff", "a/1")]})
+
+
 def test_split_into_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"split\.csv: the split cannot be written"):
         write_split(tmp_path / "nowhere" / "split.csv", {"train": []})
 
 
-# What the makers divided
+# Official splits
 
 
 def _official(side: str | None, patients: range, dataset: str = "a") -> list[Sample]:
     return [replace(sample, official_split=side) for sample in _cohort(dataset, patients)]
 
 
-def test_official_sides_are_kept_and_the_others_cut_out_of_the_training_side() -> None:
+def test_official_splits_are_kept_and_the_others_drawn_from_the_training_split() -> None:
     training, testing = _official("train", range(80)), _official("test", range(80, 100))
     parts = split_by_patient([*testing, *training, *_cohort("b", range(40))], FRACTIONS, seed=0)
     assert {s.name for s in parts["test"] if s.dataset == "a"} == {s.name for s in testing}
@@ -219,32 +224,32 @@ def test_official_sides_are_kept_and_the_others_cut_out_of_the_training_side() -
     assert Counter(side for side, part in parts.items() for s in part if s.dataset == "b")["test"] == 12
 
 
-def test_a_set_with_three_official_sides_stays_as_it_is() -> None:
+def test_set_with_three_official_splits_is_not_changed() -> None:
     samples = [s for n, side in enumerate(FRACTIONS) for s in _official(side, range(10 * n, 10 * n + 10))]
     assert {s.name: side for side, part in split_by_patient(samples, FRACTIONS, 0).items() for s in part} == {
         s.name: s.official_split for s in samples
     }
 
 
-def test_a_copy_with_the_training_side_alone_counts_as_undivided() -> None:
+def test_copy_with_only_the_training_split_counts_as_not_split() -> None:
     training = _official("train", range(50))
     parts = split_by_patient(training, FRACTIONS, seed=0)
-    assert _sides(parts) == _sides(split_by_patient(_cohort("a", range(50)), FRACTIONS, seed=0))
+    assert _splits(parts) == _splits(split_by_patient(_cohort("a", range(50)), FRACTIONS, seed=0))
     assert len(parts["test"]) in (14, 16)
 
 
-def test_a_set_that_is_for_testing_alone_is_not_divided() -> None:
+def test_set_for_testing_only_is_not_split() -> None:
     parts = split_by_patient(_official("test", range(20)), FRACTIONS, seed=0)
     assert [len(part) for part in parts.values()] == [0, 0, 40]
 
 
-def test_an_official_split_that_leaks_is_an_error() -> None:
+def test_patient_in_two_official_splits_is_an_error() -> None:
     leaking = [*_official("train", range(5)), *(replace(s, name=f"t{s.name}") for s in _official("test", range(4, 9)))]
     with pytest.raises(DataError, match="patient a/4 is in two splits, train and test"):
         split_by_patient(leaking, FRACTIONS, seed=0)
 
 
-def test_an_official_test_photograph_that_a_written_split_does_not_name_stays_apart(tmp_path: Path) -> None:
+def test_official_test_photograph_that_is_not_in_the_file_stays_in_test(tmp_path: Path) -> None:
     training, testing = _official("train", range(20)), _official("test", range(20, 25))
     write_split(tmp_path / "split.csv", split_by_patient(training, {"train": 0.8, "test": 0.2}, seed=0))
     parts = apply_split([*training, *testing], read_split(tmp_path / "split.csv"))
@@ -269,19 +274,19 @@ def test_every_patient_is_tested_in_one_fold_and_trained_on_in_the_others() -> N
         assert grades[Grade.PROLIFERATIVE] in (2, 3) and len(_patients(fold["test"])) == pytest.approx(12, abs=1)
 
 
-def test_folds_leave_the_official_test_side_apart() -> None:
+def test_folds_leave_out_the_official_test_split() -> None:
     found = cross_validation_folds([*_official("train", range(30)), *_official("test", range(30, 40))], 3, seed=0)
     assert {s.official_split for fold in found for side in fold.values() for s in side} == {"train"}
 
 
-def test_folds_are_the_same_by_seed_whatever_the_order() -> None:
+def test_folds_depend_on_the_seed_and_not_on_the_order() -> None:
     samples = _cohort("a", range(40))
     shuffled = random.Random(0).sample(samples, len(samples))
-    assert [_sides(fold) for fold in cross_validation_folds(samples, 4, 7)] == [
-        _sides(fold) for fold in cross_validation_folds(shuffled, 4, 7)
+    assert [_splits(fold) for fold in cross_validation_folds(samples, 4, 7)] == [
+        _splits(fold) for fold in cross_validation_folds(shuffled, 4, 7)
     ]
-    assert [_sides(fold) for fold in cross_validation_folds(samples, 4, 7)] != [
-        _sides(fold) for fold in cross_validation_folds(samples, 4, 8)
+    assert [_splits(fold) for fold in cross_validation_folds(samples, 4, 7)] != [
+        _splits(fold) for fold in cross_validation_folds(samples, 4, 8)
     ]
     with pytest.raises(RecipeError, match="1 folds, expected at least 2"):
         cross_validation_folds(samples, 1, 0)
@@ -291,14 +296,14 @@ def test_folds_are_the_same_by_seed_whatever_the_order() -> None:
 
 
 def _annotated(patients: range) -> list[Sample]:
-    """Every second one shows soft exudates."""
+    """Every second patient has soft exudates."""
     masks = {Lesion.MA: Path("m.png"), Lesion.SE: None}
     samples = [replace(_sample("a", str(p), f"a/{p}", 2), lesion_masks=masks) for p in patients]
     return [replace(s, lesion_masks={**masks, Lesion.SE: Path("s.png")}) if int(s.name) % 2 else s for s in samples]
 
 
 @pytest.mark.parametrize("share", [1.0, 0.75, 0.5, 0.25, 0.0])
-def test_a_share_of_the_masks_is_kept_with_every_grade(share: float) -> None:
+def test_masks_of_a_share_of_the_patients_are_kept_and_all_grades(share: float) -> None:
     samples = _annotated(range(40)) + _cohort("b", range(5))
     left = reduce_supervision(samples, share, seed=3)
     kept = [s for s in left if s.dataset == "a" and s.lesion_masks]
@@ -307,7 +312,7 @@ def test_a_share_of_the_masks_is_kept_with_every_grade(share: float) -> None:
     assert sum(s.lesion_masks[Lesion.SE] is not None for s in kept) == pytest.approx(20 * share, abs=1)
 
 
-def test_less_supervision_is_a_part_of_more() -> None:
+def test_smaller_share_of_masks_is_part_of_a_larger_one() -> None:
     parts = (reduce_supervision(_annotated(range(40)), share, 3) for share in (0.25, 0.5, 1.0))
     kept = [{sample.name for sample in part if sample.lesion_masks} for part in parts]
     assert kept[0] < kept[1] < kept[2]
@@ -316,7 +321,7 @@ def test_less_supervision_is_a_part_of_more() -> None:
 
 
 @pytest.mark.data
-def test_real_data_sets_are_divided_without_a_leak(real_data: Path) -> None:
+def test_real_data_sets_are_split_without_shared_patients(real_data: Path) -> None:
     roots = {name: real_data / name for name in ("idrid", "eyepacs", "eyepacs256_equalised")}
     samples = read_datasets(roots)
     parts = split_by_patient(samples, FRACTIONS, seed=0)

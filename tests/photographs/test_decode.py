@@ -1,4 +1,4 @@
-"""Photographs out of files: every format upright in RGB, every bad file with one clear line."""
+"""Decoding of image files: upright RGB from every format, one clear line for every bad file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def save(path: Path, pixels: np.ndarray | Image.Image = PIXELS, **options: objec
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that declares a size and holds next to nothing."""
+    """A PNG that declares a size and has almost no data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -40,7 +40,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.ppm", "a.bmp"])
-def test_lossless_formats_give_the_very_pixels(tmp_path: Path, name: str) -> None:
+def test_lossless_formats_give_the_same_pixels(tmp_path: Path, name: str) -> None:
     photograph = read_photograph(save(tmp_path / name))
     assert (photograph.pixels == PIXELS).all()
     assert photograph.pixels.dtype == np.uint8
@@ -68,7 +68,7 @@ def test_format_is_recognised_by_content_not_by_name(tmp_path: Path) -> None:
 def test_exif_orientation_is_applied(tmp_path: Path, name: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    # What a viewer has to do for each value, from the standard's wording of where row 0 and column 0 lie.
+    # What a viewer must do for each value, from the positions of row 0 and column 0 in the standard.
     stored = {
         1: PIXELS,
         2: PIXELS[:, ::-1],
@@ -83,7 +83,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, name: str, orientation: int
     assert np.array_equal(read_photograph(path).pixels, PIXELS)
 
 
-def test_damaged_exif_does_not_cost_the_photograph(tmp_path: Path) -> None:
+def test_photograph_with_damaged_exif_is_read(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f garbage")
     assert (read_photograph(path).pixels == PIXELS).all()
 
@@ -185,7 +185,7 @@ def test_truncated_file(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / name, draw_fundus())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     message = fails(path)
-    assert "400x300 px" in message or name == "a.tif"  # a TIFF's directory may lie behind its pixels
+    assert "400x300 px" in message or name == "a.tif"  # a TIFF's directory may be after its pixels
 
 
 def test_empty_file(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_empty_file(tmp_path: Path) -> None:
 
 def test_file_too_large_to_be_read(tmp_path: Path) -> None:
     with (tmp_path / "a.jpg").open("wb") as file:
-        file.truncate(MAX_BYTES + 1)  # sparse: takes no room
+        file.truncate(MAX_BYTES + 1)  # sparse: needs no disk space
     assert f"found a file of {MAX_BYTES + 1} bytes" in fails(tmp_path / "a.jpg")
 
 
@@ -226,7 +226,7 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "cannot be read: Permission denied" in fails(path)
 
 
-@pytest.mark.parametrize("side", [9_200, 60_000])  # below and above where Pillow itself begins to refuse
+@pytest.mark.parametrize("side", [9_200, 60_000])  # below and above Pillow's own limit
 def test_decompression_bomb_is_refused_by_its_header(tmp_path: Path, side: int) -> None:
     (tmp_path / "a.png").write_bytes(png_header(side, side))
     message = fails(tmp_path / "a.png")
@@ -237,7 +237,7 @@ def test_decompression_bomb_is_refused_by_its_header(tmp_path: Path, side: int) 
 
 def test_largest_allowed_header_is_decoded(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_header(8_000, 10_000))
-    assert "8000x10000 px, damaged" in fails(tmp_path / "a.png")  # its pixels are missing: it came as far as them
+    assert "8000x10000 px, damaged" in fails(tmp_path / "a.png")  # the header was accepted; the pixels are missing
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.png"])
@@ -261,7 +261,7 @@ def test_32_bit_pixels_out_of_range(tmp_path: Path) -> None:
     assert "pixel values 0 to 9" in fails(save(tmp_path / "a.tif", np.int32(GREY > 50) * 9_000_000))
 
 
-def test_formats_beyond_the_list_are_refused(tmp_path: Path) -> None:
+def test_other_formats_are_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(PIXELS).save(buffer, "ICO")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())

@@ -1,4 +1,4 @@
-"""DICOM photographs: every pixel encoding that cameras use, written here and read back."""
+"""Decoding of DICOM photographs in every pixel encoding that cameras use."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def off_by(path: Path, truth: NDArray = PIXELS) -> float:
     return float(abs(read_photograph(path).pixels.astype(int) - truth).max())
 
 
-def test_rgb_is_read_whatever_the_files_name(tmp_path: Path) -> None:
+def test_rgb_is_read_with_any_file_name(tmp_path: Path) -> None:
     assert off_by(write(tmp_path / "photograph.jpg", dicom(PIXELS, "RGB"))) == 0
 
 
@@ -156,7 +156,7 @@ def test_16_bit_rgb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 @pytest.mark.parametrize("bits", [8, 16])
-def test_lossless_compression_gives_the_very_pixels(tmp_path: Path, syntax: UID, bits: int) -> None:
+def test_lossless_compression_gives_the_same_pixels(tmp_path: Path, syntax: UID, bits: int) -> None:
     values = PIXELS if bits == 8 else PIXELS.astype(np.uint16) * 257
     dataset = dicom(values, "RGB", bits=bits)
     dataset.compress(syntax, generate_instance_uid=False)
@@ -266,7 +266,7 @@ def lossless_jpeg(path: Path) -> Path:
 
 
 @requires_programs("dcmcjpeg")
-def test_lossless_jpeg_gives_the_very_pixels(tmp_path: Path) -> None:
+def test_lossless_jpeg_gives_the_same_pixels(tmp_path: Path) -> None:
     assert off_by(lossless_jpeg(tmp_path / "a.dcm")) == 0
 
 
@@ -274,7 +274,7 @@ def test_lossless_jpeg_gives_the_very_pixels(tmp_path: Path) -> None:
     ("decoder", "said"),
     [("import os; os.abort()", "exit code -6"), ("while True: pass", "JPEG decoder took longer than 1 s")],
 )
-def test_a_decoder_that_aborts_or_hangs_ends_nothing_else(
+def test_decoder_that_aborts_or_hangs_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: str, said: str
 ) -> None:
     monkeypatch.setattr(decode_dicom, "_GDCM_PROGRAM", decoder)

@@ -1,4 +1,4 @@
-"""The field of view: found where it is, cropped, and laid back."""
+"""The field of view: found, cropped, and mapped back to the photograph."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_ground_that_is_not_black_and_noise_do_not_matter(rng: np.random.Generat
     assert miss(find_fov(noisy.clip(0, 255).astype(np.uint8)), 60, 10, 280) < 1
 
 
-def test_tab_on_the_rim_notch_and_text_in_the_corner_are_outvoted() -> None:
+def test_tab_notch_and_text_do_not_move_the_circle() -> None:
     pixels = draw_fundus()
     pixels[60:80, 318:336] = (180, 90, 40)  # tab
     pixels[140:160, 60:72] = 0  # notch
@@ -88,7 +88,7 @@ def test_tab_on_the_rim_notch_and_text_in_the_corner_are_outvoted() -> None:
     assert miss(find_fov(pixels), 60, 10, 280) < 1
 
 
-def test_grey_photograph_has_a_field_of_view_too() -> None:
+def test_grey_photograph_has_a_field_of_view() -> None:
     grey = draw_fundus().mean(axis=2, keepdims=True).astype(np.uint8)
     assert miss(find_fov(grey.repeat(3, axis=2)), 60, 10, 280) < 1
 
@@ -164,7 +164,7 @@ def test_crop_mask_of_a_whole_photograph_is_one_inside_and_zero_outside() -> Non
 
 @pytest.mark.parametrize("fov", [FieldOfView(60, 10, 280), FieldOfView(-20, -70, 440), FieldOfView(350, 250, 100)])
 @pytest.mark.parametrize("size", [128, 1024])
-def test_a_point_comes_back_to_where_it_was(fov: FieldOfView, size: int) -> None:
+def test_point_is_mapped_back_to_its_position(fov: FieldOfView, size: int) -> None:
     mask = np.zeros((300, 400), bool)
     mask[268:273, 368:373] = True
     there_and_back = map_to_photograph(crop_mask(mask, fov, size), fov, 300, 400)
@@ -176,7 +176,7 @@ def test_a_point_comes_back_to_where_it_was(fov: FieldOfView, size: int) -> None
         assert abs(x - 370) < 0.51
 
 
-def test_lay_back_fills_the_square_inside_the_photograph_and_nothing_else() -> None:
+def test_map_to_photograph_fills_only_the_square_of_the_field_of_view() -> None:
     laid = map_to_photograph(np.full((64, 64), 0.25, np.float32), FieldOfView(10, -5, 40), 30, 70)
     assert laid.shape == (30, 70)
     assert laid.dtype == np.float32
@@ -185,7 +185,7 @@ def test_lay_back_fills_the_square_inside_the_photograph_and_nothing_else() -> N
     assert not map_to_photograph(np.ones((8, 8), np.float32), FieldOfView(100, 0, 20), 30, 70).any()
 
 
-def test_fov_mask_is_the_disc_without_what_is_cut() -> None:
+def test_fov_mask_is_the_disc_without_cut_rows_and_columns() -> None:
     pixels = draw_fundus(280, 400, (200, 140), 180)
     mask = fov_mask(crop_to_frame(pixels, FieldOfView(20, -40, 360), 180))
     truth = np.hypot(*(np.mgrid[:180, :180] - 89.5)) <= 90
@@ -217,23 +217,23 @@ def test_fov_mask_of_a_black_frame_is_empty() -> None:
         (3400, InputScale(1024, 1)),
     ],
 )
-def test_reading_r19_takes_the_nearest_size(side: int, way: InputScale) -> None:
+def test_interpretation_r19_takes_the_nearest_size(side: int, way: InputScale) -> None:
     assert choose_input_scale(side) == way
 
 
-def test_reading_r19_low_resolution_can_be_forced() -> None:
+def test_interpretation_r19_low_resolution_can_be_chosen() -> None:
     assert choose_input_scale(3400, as_lr=256) == InputScale(256, 4)
     assert all(choose_input_scale(1, as_lr=size) == InputScale(size, 1024 // size) for size in (128, 256, 512))
 
 
-def test_the_sizes_follow_the_frame() -> None:
+def test_sizes_depend_on_the_frame() -> None:
     assert choose_input_scale(500, frame=512) == InputScale(512, 1)
     assert choose_input_scale(500, as_lr=64, frame=512) == InputScale(64, 8)
     with pytest.raises(InputSizeError, match="expected one of 64, 128, 256 for a frame of 512 px"):
         choose_input_scale(500, as_lr=512, frame=512)
 
 
-def test_a_size_that_no_scale_leads_from_is_refused() -> None:
+def test_other_low_resolution_size_is_an_error() -> None:
     with pytest.raises(InputSizeError, match="size 300 px, expected one of 128, 256, 512 for a frame of 1024 px"):
         choose_input_scale(3400, as_lr=300)
     with pytest.raises(ValueError, match="field of view of 0 px"):

@@ -1,4 +1,4 @@
-"""Doubts about a prepared set: each kind of finding, by a set that has just that fault, and none without."""
+"""Possible problems of a prepared set: each kind of finding, and none in a set without problems."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOUND = [
 ]
 
 
-def test_a_sound_set_has_no_finding() -> None:
+def test_set_without_problems_has_no_finding() -> None:
     assert audit(SOUND) == []
     assert audit([]) == []
 
@@ -49,16 +49,16 @@ def test_each_fault_of_a_photograph_is_found(fault: dict[str, Any], expected: Fi
 
 
 @pytest.mark.parametrize("known", [{"grade": 1, "areas": {"MA": 0.0}}, {"areas": {"MA": 0.0}}, {"grade": 3}])
-def test_black_masks_are_no_fault_where_no_lesion_has_to_be(known: dict[str, Any]) -> None:
+def test_empty_masks_are_no_problem_without_a_referable_grade(known: dict[str, Any]) -> None:
     assert audit([row("x", **known)]) == []
 
 
-def test_a_patient_moved_across_the_split_by_hand_is_found() -> None:
+def test_patient_in_two_splits_is_found() -> None:
     moved = [*SOUND[:3], replace(SOUND[3], split="train")]
     assert audit(moved) == [Finding("patient_across", ("c", "d"), "pd: test, train")]
 
 
-def test_one_file_under_two_names_is_found_with_what_it_contradicts() -> None:
+def test_same_file_under_two_names_is_found_with_its_contradictions() -> None:
     twin = replace(SOUND[0], name="x", grade=3, split="test", patient="px")
     assert audit([*SOUND, twin]) == [
         Finding("duplicate", ("a", "x"), f"SHA-256 {SOUND[0].sha256[:12]}"),
@@ -67,7 +67,7 @@ def test_one_file_under_two_names_is_found_with_what_it_contradicts() -> None:
     ]
 
 
-def test_a_photograph_that_looks_like_another_is_found() -> None:
+def test_near_duplicate_is_found() -> None:
     bits = int(SOUND[1].perceptual_hash, 16) ^ 0b10110
     near = row("x", perceptual_hash=f"{bits:064x}", grade=Grade.NEGATIVE)
     assert audit([*SOUND, near]) == [Finding("near_duplicate", ("b", "x"), "3 of 256 bits differ")]

@@ -1,4 +1,4 @@
-"""The perceptual hash: the same photograph at another size, tone and compression; another photograph."""
+"""The perceptual hash of the same photograph at another size, brightness and compression, and of others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compressed(pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_same_photograph_is_near_whatever_was_done_to_the_file(seed: int) -> None:
+def test_hash_of_a_photograph_changes_little_with_size_brightness_and_compression(seed: int) -> None:
     photograph = frame(seed)
     darker = np.asarray(ImageEnhance.Brightness(Image.fromarray(photograph)).enhance(0.7))
     others = {"smaller": frame(seed, 160), "JPEG": compressed(photograph), "darker": darker}
@@ -41,7 +41,7 @@ def test_the_same_photograph_is_near_whatever_was_done_to_the_file(seed: int) ->
     } == {}
 
 
-def test_other_photographs_are_far() -> None:
+def test_hashes_of_other_photographs_differ_more() -> None:
     hashes = pack_hashes([perceptual_hash(frame(seed)) for seed in range(12)])
     assert find_near_duplicates(hashes, NEAR_DUPLICATE_BITS) == []
 

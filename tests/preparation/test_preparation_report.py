@@ -1,4 +1,4 @@
-"""The report on a prepared set: counts beside the official ones, every finding, a page that shows them."""
+"""The report on a prepared set: counts, findings, HTML page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kinds(done: PreparationResult) -> dict[str, int]:
 
 
 class Text(HTMLParser):
-    """The words of a page."""
+    """The text of a page."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Text(HTMLParser):
         self.words.append(data)
 
 
-def test_idrid_as_drawn_has_its_counts_beside_the_official_ones(tmp_path: Path) -> None:
+def test_counts_are_beside_the_official_ones(tmp_path: Path) -> None:
     done = report(draw_idrid(tmp_path / "idrid"), "idrid")
     counts = next(table for table in done.tables if table.title == "Counts")
     assert [row[:3] for row in counts.rows[:2]] == [("A. Segmentation, training", "official", "54"), ("", "here", "3")]
@@ -55,7 +55,7 @@ def test_idrid_as_drawn_has_its_counts_beside_the_official_ones(tmp_path: Path) 
     assert "9 of 9 photographs" not in " ".join(words) and any("8 of 9 photographs prepared" in word for word in words)
 
 
-def test_a_sound_folder_has_no_finding_and_says_so(tmp_path: Path) -> None:
+def test_page_of_a_folder_without_problems_has_no_finding(tmp_path: Path) -> None:
     write_mask(tmp_path / "m.png")
     root = own_folder(tmp_path / "mine", "a.png,2,P1,,../m.png,none", "b.png,0,P1,,,", "c.png,1,P2,,,")
     root.joinpath("d.png").unlink()
@@ -69,7 +69,7 @@ def test_a_sound_folder_has_no_finding_and_says_so(tmp_path: Path) -> None:
     assert any("no labels contradict" in word for word in Text(done.page).words)
 
 
-def test_every_doubt_about_a_folder_is_on_the_page_and_in_the_table(tmp_path: Path) -> None:
+def test_every_finding_is_on_the_page_and_in_the_table(tmp_path: Path) -> None:
     write_mask(tmp_path / "wrong.png", (50, 50))
     write_mask(tmp_path / "black.png", value=0)
     rows = ("a.png,2,P1,train,../black.png,none", "b.png,0,P1,test,,", "c.png,1,P2,train,../wrong.png,", "d.png,,,,,")
@@ -86,7 +86,7 @@ def test_every_doubt_about_a_folder_is_on_the_page_and_in_the_table(tmp_path: Pa
     assert "<b>no" not in done.page.read_text(encoding="utf-8")
 
 
-def test_the_split_of_the_manifest_keeps_patients_together(tmp_path: Path) -> None:
+def test_split_of_the_manifest_keeps_patients_together(tmp_path: Path) -> None:
     done = report(draw_idrid(tmp_path / "idrid"), "idrid")
     sides = {row.patient: row.split for row in done.prepared.rows}
     assert set(sides.values()) == {"train", "test"}
@@ -94,7 +94,7 @@ def test_the_split_of_the_manifest_keeps_patients_together(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_the_report_is_the_same_byte_for_byte(tmp_path: Path, again: bool) -> None:
+def test_report_is_the_same_byte_for_byte(tmp_path: Path, again: bool) -> None:
     root = draw_idrid(tmp_path / "idrid")
     done = report(root, "idrid")
     before = [path.read_bytes() for path in (done.page, done.page.parent / FINDINGS_NAME)]

@@ -1,4 +1,4 @@
-"""Preparation: pairs that are right, a row whatever happens, the same bytes again, nothing lost by a kill."""
+"""Preparation: images and masks, the manifest, errors, repeated and interrupted runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def plain(path: Path, name: str = "x", **known: Any) -> Sample:
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
-    """MA drawn, HE looked for and not found, EX and SE not annotated."""
+    """MA present, HE annotated but absent, EX and SE not annotated."""
     masks = {Lesion.MA: write_mask(tmp_path / "x_MA.png"), Lesion.HE: None}
     return plain(write_photograph(tmp_path / "x.png"), lesion_masks=masks, grade=Grade.MILD, laterality="L")
 
@@ -54,10 +54,10 @@ def bytes_of(folder: Path) -> Mapping[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-# Pairs
+# Images and masks
 
 
-def test_the_field_of_view_fills_the_frame(tmp_path: Path, sample: Sample) -> None:
+def test_field_of_view_fills_the_frame(tmp_path: Path, sample: Sample) -> None:
     (frame,) = prepared(tmp_path, sample).frames()
     assert frame.scale == 1 and frame.pixels.shape == (SIZE, SIZE, 3)
     lit = frame.pixels[..., 0] > 90
@@ -74,7 +74,7 @@ def test_lr_is_pillows_bicubic_of_hr(tmp_path: Path, sample: Sample, scale: int)
     assert abs(theirs - np.asarray(lr)).max() <= 1
 
 
-def test_masks_lie_where_the_lesion_lies_and_keep_its_area(tmp_path: Path, sample: Sample) -> None:
+def test_masks_have_the_position_and_area_of_the_lesion(tmp_path: Path, sample: Sample) -> None:
     done = prepared(tmp_path, sample)
     masks = done.frames()[0].lesion_masks
     assert masks is not None and masks.shape == (4, SIZE, SIZE)
@@ -88,21 +88,21 @@ def test_masks_lie_where_the_lesion_lies_and_keep_its_area(tmp_path: Path, sampl
 
 
 @pytest.mark.parametrize(("side", "scale"), [(160, 1), (80, 1), (50, 2), (40, 2)], ids=str)
-def test_a_low_resolution_photograph_has_no_hr_and_is_its_own_lr(tmp_path: Path, side: int, scale: int) -> None:
+def test_low_resolution_photograph_has_no_hr_file(tmp_path: Path, side: int, scale: int) -> None:
     done = prepared(tmp_path, plain(write_photograph(tmp_path / "x.png", side)))
     assert done.frames()[0].scale == done.rows[0].scale == scale
     assert done.frames()[0].pixels.shape[0] == SIZE // scale
     assert (done.folder / "hr/x.tif").exists() == (scale == 1)
 
 
-def test_masks_of_a_low_resolution_photograph_lie_in_the_hr_frame(tmp_path: Path) -> None:
+def test_masks_of_a_low_resolution_photograph_are_in_the_hr_frame(tmp_path: Path) -> None:
     known = {Lesion.SE: write_mask(tmp_path / "m.png", (48, 68), 9)}
     (frame,) = prepared(tmp_path, plain(write_photograph(tmp_path / "x.png", 48), lesion_masks=known)).frames()
     assert frame.scale == 2 and frame.lesion_masks is not None
     assert frame.lesion_masks.shape == (4, SIZE, SIZE) and frame.lesion_masks[3].any()
 
 
-def test_a_large_jpeg_decoded_in_part_gives_the_same_square_and_nearly_the_same_pixels(tmp_path: Path) -> None:
+def test_jpeg_decoded_at_reduced_size_gives_nearly_the_same_pixels(tmp_path: Path) -> None:
     root = draw_idrid(tmp_path / "idrid", 512)
     path = next(root.rglob("IDRiD_04.jpg"))
     done = prepared(tmp_path, plain(path), size=128)
@@ -121,7 +121,7 @@ def test_a_large_jpeg_decoded_in_part_gives_the_same_square_and_nearly_the_same_
 # The manifest
 
 
-def test_the_manifest_says_what_is_known_and_where_everything_lies(tmp_path: Path, sample: Sample) -> None:
+def test_manifest_has_labels_sources_and_measurements(tmp_path: Path, sample: Sample) -> None:
     done = prepared(tmp_path, sample, splits={"x": "test"})
     (row,) = done.rows
     assert (row.source, row.file, row.split, row.status) == ("x.png", "x", "test", "ok")
@@ -132,7 +132,7 @@ def test_the_manifest_says_what_is_known_and_where_everything_lies(tmp_path: Pat
     assert len(row.perceptual_hash) == 64
 
 
-def test_the_manifest_read_again_is_the_one_written(tmp_path: Path, sample: Sample) -> None:
+def test_manifest_is_read_as_written(tmp_path: Path, sample: Sample) -> None:
     known = {"dr_present": True, "official_split": "train", "lesion_masks": dict.fromkeys(Lesion)}
     (tmp_path / "broken.png").write_bytes(b'no\nphotograph, "quoted"')
     others = (
@@ -145,7 +145,7 @@ def test_the_manifest_read_again_is_the_one_written(tmp_path: Path, sample: Samp
     assert again.samples() == done.samples()
 
 
-def test_a_damaged_manifest_names_file_and_row(tmp_path: Path, sample: Sample) -> None:
+def test_damaged_manifest_is_an_error_with_file_and_row(tmp_path: Path, sample: Sample) -> None:
     path = prepared(tmp_path, sample).folder / MANIFEST
     text = path.read_text(encoding="utf-8")
     for old, new in ((",ok,", ",fine,"), (",120,100,", ",wide,100,")):
@@ -154,7 +154,7 @@ def test_a_damaged_manifest_names_file_and_row(tmp_path: Path, sample: Sample) -
             read_prepared(path.parent)
 
 
-def test_a_prepared_set_is_read_as_a_data_set_with_masks_that_fit(tmp_path: Path, sample: Sample) -> None:
+def test_prepared_set_is_read_as_a_data_set_with_masks(tmp_path: Path, sample: Sample) -> None:
     done = prepared(tmp_path, sample)
     (read,) = read_datasets({"folder": done.folder})
     assert read == done.samples()[0] and (read.grade, read.laterality) == (1, "L")
@@ -163,10 +163,10 @@ def test_a_prepared_set_is_read_as_a_data_set_with_masks_that_fit(tmp_path: Path
     assert not masks[Lesion.HE].any() and len(masks) == 2
 
 
-# What cannot be used
+# Errors
 
 
-def test_what_cannot_be_used_has_a_row_that_says_why_and_the_rest_is_done(tmp_path: Path, sample: Sample) -> None:
+def test_photograph_that_cannot_be_used_has_a_row_with_the_reason(tmp_path: Path, sample: Sample) -> None:
     Image.new("RGB", (100, 100)).save(tmp_path / "black.png")
     (tmp_path / "text.png").write_bytes(b"no picture")
     bad = {
@@ -197,18 +197,18 @@ def test_any_name_has_files(tmp_path: Path, name: str) -> None:
     assert done.frames()[0].pixels.shape == (SIZE, SIZE, 3)
 
 
-def test_names_that_need_another_file_name_do_not_meet(tmp_path: Path) -> None:
+def test_different_names_get_different_file_names(tmp_path: Path) -> None:
     names = ("a/b", "a:b", "a_b", "x" * 300, "x" * 301)
     done = prepared(tmp_path, *(plain(write_photograph(tmp_path / "p.png"), name) for name in names))
     assert len({row.file for row in done.rows}) == len(names)
 
 
-def test_two_photographs_of_one_name_are_refused(tmp_path: Path, sample: Sample) -> None:
+def test_two_photographs_of_one_name_are_an_error(tmp_path: Path, sample: Sample) -> None:
     with pytest.raises(DataError, match="x: two photographs of one name"):
         prepared(tmp_path, sample, sample)
 
 
-def test_other_settings_need_another_folder(tmp_path: Path, sample: Sample) -> None:
+def test_folder_prepared_with_other_settings_is_an_error(tmp_path: Path, sample: Sample) -> None:
     prepared(tmp_path, sample)
     with pytest.raises(DataError, match="prepared at size 64 and scale 4, not at size 64 and scale 2"):
         prepared(tmp_path, sample, scale=2)
@@ -216,7 +216,7 @@ def test_other_settings_need_another_folder(tmp_path: Path, sample: Sample) -> N
         prepared(tmp_path, sample, size=60)
 
 
-def test_a_full_disk_ends_the_run_with_a_clear_error_and_keeps_what_was_done(
+def test_full_disk_is_an_error_and_finished_photographs_are_kept(
     tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, other = preparing.write_tiff, plain(write_photograph(tmp_path / "y.png"), "y")
@@ -236,13 +236,13 @@ def test_a_full_disk_ends_the_run_with_a_clear_error_and_keeps_what_was_done(
     assert counted.calls == 1
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, sample: Sample) -> None:
+def test_folder_that_cannot_be_made_is_named(tmp_path: Path, sample: Sample) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(DataError, match=r"out.*cannot be written"):
         prepared(tmp_path, sample)
 
 
-# Again, and on
+# Repeated and interrupted runs
 
 
 class Counted:
@@ -256,7 +256,7 @@ class Counted:
         return self.function(*args, **settings)
 
 
-def test_another_run_decodes_nothing_and_changes_no_byte(
+def test_second_run_decodes_nothing_and_changes_no_byte(
     tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = prepared(tmp_path, sample).folder
@@ -273,7 +273,7 @@ def test_two_workers_write_the_same_bytes_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["photograph", "mask", "annotation", "lost file"])
-def test_what_has_changed_is_prepared_anew(
+def test_changed_photograph_is_prepared_again(
     tmp_path: Path, sample: Sample, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = plain(write_photograph(tmp_path / "y.png", tint=90), "y")
@@ -296,14 +296,14 @@ def test_what_has_changed_is_prepared_anew(
     assert shown == [change in ("photograph", "lost file"), False, False, change == "annotation"]
 
 
-def test_other_labels_need_no_pixels(tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_grade_needs_no_decoding(tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared(tmp_path, sample)
     monkeypatch.setattr(preparing, "read_photograph", lambda *_, **__: pytest.fail("decoded again"))
     (row,) = prepared(tmp_path, dataclasses.replace(sample, grade=Grade.SEVERE), splits={"x": "train"}).rows
     assert (row.grade, row.split) == (3, "train")
 
 
-def test_a_torn_last_line_of_the_journal_is_done_again(tmp_path: Path, sample: Sample) -> None:
+def test_incomplete_last_line_of_the_journal_is_prepared_again(tmp_path: Path, sample: Sample) -> None:
     other = plain(write_photograph(tmp_path / "y.png"), "y")
     folder = prepared(tmp_path, sample, other).folder
     whole = (folder / MANIFEST).read_bytes()
@@ -326,7 +326,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes_and_leaves_no_worker(tmp_path: Path) -> None:
+def test_killed_run_continues_to_the_same_bytes_and_leaves_no_worker(tmp_path: Path) -> None:
     root = draw_idrid(tmp_path / "idrid", 300)
     (tmp_path / "run.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "run.py"), str(root)]
@@ -351,8 +351,8 @@ def test_two_runs_that_share_a_folder_wait_for_each_other(tmp_path: Path) -> Non
     (tmp_path / "run.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "run.py"), str(root), str(tmp_path / "out")]
     runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [run.communicate()[1] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], said
+    errors = [run.communicate()[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], errors
     assert len(read_prepared(tmp_path / "out").rows) == 9
 
 

@@ -88,7 +88,7 @@ MASK_FOLDERS = {
 def read_idrid(root: Path, part: IdridPart | None = None) -> list[Sample]:
     """Read every photograph of A and B once: A's with masks and, if known, the grade; then those of B that A lacks.
 
-    If a photograph is in both, A's copy is kept. Its grade is that of its twin in B, or None if there are several grades.
+    If a photograph is in both, A's copy is kept, with the grade of its twin in B, or None if there are several grades.
 
     Args:
         root: folder with "A. Segmentation" and "B. Disease Grading".

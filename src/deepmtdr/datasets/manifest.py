@@ -83,7 +83,7 @@ class ManifestRow:
     fov_side: int | None = None
     """The square around the field of view in the photograph's pixels; it may reach outside the photograph."""
     scale: int | None = None
-    """From the input to the HR frame (interpretation R19): 1 has an `hr` file; 2, 4, 8 are low-resolution photographs."""
+    """From the input to the HR frame (interpretation R19); 1 has an `hr` file, 2, 4 and 8 are of low resolution."""
     file: str = ""
     """Name of its files, without suffix."""
     perceptual_hash: str = ""

@@ -15,8 +15,8 @@ DRIVE's training part would use photographs of this test set; `patient` is the s
 
 Known dirt:
     * Negative is grade 0. Positive is not one of the five grades: the grade is None, and `dr_present` is True.
-    * DRIVE's photographs are labelled here by DRIVE's own notes (5 of the 40 are positive). The labels of the hospital's
-      doctors for them are not published, so the counts may differ by a few.
+    * DRIVE's photographs are labelled here by DRIVE's own notes (5 of the 40 are positive). The labels of the
+      hospital's doctors for them are not published, so the counts may differ by a few.
 """
 
 from __future__ import annotations

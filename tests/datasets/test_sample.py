@@ -1,0 +1,40 @@
+"""One photograph of a data set with its labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deepmtdr.datasets.sample import Sample
+from deepmtdr.errors import DataError
+from deepmtdr.labels import DIABETIC_RETINOPATHY
+
+
+def sample(**labels: object) -> Sample:
+    return Sample(photograph=Path("a.png"), name="a", patient="p", dataset="d", **labels)  # type: ignore[arg-type]
+
+
+def test_ungradable_photograph_with_a_grade_is_an_error() -> None:
+    assert sample(ungradable=True).grade is None
+    with pytest.raises(DataError, match=r"a\.png: ungradable, with grade 2; expected no grade"):
+        sample(ungradable=True, grade=2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"grade": 0}, False),
+        ({"grade": 1}, True),
+        ({"dr_present": True}, True),
+        ({}, None),
+        ({"grade": 0, "dr_present": True}, False),
+    ],
+)
+def test_disease_is_present_by_grade_or_else_as_stated(labels: dict[str, object], expected: bool | None) -> None:
+    assert sample(**labels).has_dr is expected
+
+
+def test_annotated_types_are_in_channel_order() -> None:
+    annotated = sample(lesion_masks={"EX": None, "MA": Path("m.png")}).annotated(DIABETIC_RETINOPATHY)
+    assert annotated == (True, False, True, False)
