@@ -143,6 +143,11 @@ def _lesion_problems(lesion: LesionType) -> Iterator[str]:
         yield f"lesion {lesion.code} has the colour {lesion.colour}, expected three numbers from 0 to 255"
 
 
+def capitalise(name: str) -> str:
+    """A name of a label set with a capital first letter; the other letters stay: "RNFL defects"."""
+    return name[:1].upper() + name[1:]
+
+
 def load_label_set(path: Path) -> LabelSet:
     """Read a label set from a TOML file.
 

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from deepmtdr.files import printable_path
-from deepmtdr.labels import LabelSet
+from deepmtdr.labels import LabelSet, capitalise
 from deepmtdr.rendering.overlays import (
     BAR_BACKGROUND,
     BORDER_COLOUR,
@@ -99,7 +99,7 @@ def _sr_caption(report: ScreeningReport) -> tuple[str, str]:
 
 def _draw_header(page: Image.Image, report: ScreeningReport) -> None:
     labels, grade = report.labels, report.grade or 0
-    name = labels.grade_names[grade].capitalize()
+    name = capitalise(labels.grade_names[grade])
     title = name if grade == 0 else f"{name} {labels.disease}"
     draw_text(page, (MARGIN, 74), shorten_middle(title, 44, PAGE_SIZE[0] / 2 - 2 * MARGIN), 44, bold=True)
     scale = f"Grade {grade} on the scale of 0 to {len(labels.grades) - 1}, estimated by a machine"
@@ -136,7 +136,7 @@ def _draw_legend_entry(page: Image.Image, square: PageSquare, report: ScreeningR
     y = square.y + (square.side - 70 - 54 * row if at_bottom else 20 + 54 * row)
     left, text_x, anchor = (x - 14, x - 26, "rs") if at_right else (x, x + 26, "ls")
     ImageDraw.Draw(page).rectangle((left, y + 4, left + 14, y + 18), lesion.colour)
-    name = shorten_middle(lesion.name.capitalize(), 21, 0.4 * square.side)
+    name = shorten_middle(capitalise(lesion.name), 21, 0.4 * square.side)
     draw_text(page, (text_x, y + 19), name, 21, anchor=anchor, bold=True)
     count, area = (report.counts or {}).get(lesion.code, 0), (report.areas or {}).get(lesion.code, 0.0)
     share = f"{area:.2f} %" if area >= 0.005 else "below 0.01 %"
