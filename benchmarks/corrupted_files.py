@@ -1,9 +1,9 @@
-"""Ten thousand damaged photographs before the readers: does any of them crash, hang or fill the memory?
+"""Read ten thousand corrupted files: does the decoder crash, hang, or use too much memory?
 
-Drawn photographs in every format and DICOM transfer syntax that is read, each damaged at random: bytes changed, cut
-out, put in, doubled; lengths made absurd; the end torn off; two files joined. Each goes through `read_photograph` and
-`read_source`. Right is a photograph, or an error that deepmtdr raises on purpose. They are read in processes of a few
-hundred, so that a crash of a decoder's native code is counted, and the files that caused it are kept.
+The files are drawings in every format and DICOM transfer syntax that can be read, corrupted at random: bytes changed,
+removed, inserted or repeated; lengths made absurd; the end cut off; two files joined. `read_photograph` and
+`read_source` must either succeed or raise an error of deepmtdr. A few hundred files are read per process, so that a
+crash of native code is counted.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from deepmtdr.synthetic.drawings import draw_photograph
 
 FILES, A_PROCESS, SIDE = 10_000, 250, 96
 LIMIT = 300.0
-"""Seconds for the files of one process: a hang is what takes longer."""
+"""Most seconds for the files of one process; more counts as a hang."""
 
 
 def measure(quick: bool = False) -> dict[str, object]:
-    """Damage and read; figures over all files."""
-    said: Counter[str] = Counter()
+    """Corrupt and read the files; figures over all of them."""
+    outcomes: Counter[str] = Counter()
     slowest, peak, lost = 0.0, 0, []
     files = 500 if quick else FILES
     for first in range(0, files, A_PROCESS):
-        command = [sys.executable, "-m", "benchmarks.damaged", str(first), str(min(first + A_PROCESS, files))]
+        command = [sys.executable, "-m", "benchmarks.corrupted_files", str(first), str(min(first + A_PROCESS, files))]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
         except subprocess.TimeoutExpired:
@@ -68,25 +68,25 @@ def measure(quick: bool = False) -> dict[str, object]:
             elif kind == "peak":
                 peak = max(peak, int(value))
             else:
-                said[kind] += 1
+                outcomes[kind] += 1
                 if kind == "bug":
                     lost.append(value)
     return {
         "files": files,
-        "read, photograph and header": dict(sorted(said.items())),
-        "crashes, hangs and errors that were not meant": lost,
+        "read, photograph and header": dict(sorted(outcomes.items())),
+        "crashes, hangs and unexpected errors": lost,
         "slowest file, s": round(slowest, 2),
         "peak memory of a process, MiB": peak,
     }
 
 
 def run(first: int, last: int) -> None:
-    """Read the damaged files of these numbers, and say of each what became of it."""
+    """Read the corrupted files of these numbers and print the outcome of each."""
     whole, slowest = list(seeds()), 0.0
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "damaged"
+        path = Path(folder) / "corrupted"
         for number in range(first, last):
-            path.write_bytes(damaged(whole, random.Random(number)))
+            path.write_bytes(corrupted(whole, random.Random(number)))
             for read in (read_photograph, read_source):
                 begun = time.perf_counter()
                 try:
@@ -102,7 +102,7 @@ def run(first: int, last: int) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """A whole photograph in every form that can be written here."""
+    """A sound photograph in every format that can be written here."""
     pixels = np.asarray(draw_photograph(0, size=SIDE).photograph)
     for form, options in (("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("BMP", {}), ("PPM", {})):
         yield picture(pixels, form, **options)
@@ -114,7 +114,7 @@ def seeds() -> Iterator[bytes]:
         made = dataset(pixels, ExplicitVRLittleEndian)
         made.compress(syntax, generate_instance_uid=False)
         yield written(made, syntax)
-    if shutil.which("dcmcjpeg"):  # of DCMTK; nothing else at hand writes JPEG Lossless
+    if shutil.which("dcmcjpeg"):  # of DCMTK; no library here writes JPEG Lossless
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / name for name in ("raw.dcm", "lossless.dcm")]
             paths[0].write_bytes(dicom(pixels, ExplicitVRLittleEndian))
@@ -127,11 +127,11 @@ def seeds() -> Iterator[bytes]:
     yield dicom(np.asarray(pixels, np.uint16) * 257, ExplicitVRLittleEndian)
 
 
-def damaged(whole: list[bytes], chance: random.Random) -> bytes:
-    """One of the files, hurt one to eight times."""
+def corrupted(whole: list[bytes], chance: random.Random) -> bytes:
+    """One of the files, corrupted one to eight times."""
     content = bytearray(chance.choice(whole))
     for _ in range(chance.choice((1, 1, 2, 3, 8))):
-        # Headers decide most: half of the damage is done in the first thousand bytes.
+        # Headers matter most: half of the changes are in the first thousand bytes.
         reach = min(len(content), 1000) if chance.random() < 0.5 else len(content)
         at, length = chance.randrange(max(reach, 1)), chance.choice((1, 2, 4, 16, 256))
         kind = chance.randrange(8)

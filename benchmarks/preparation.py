@@ -1,6 +1,6 @@
-"""Preparing 4288 x 2848 JPEG photographs beside Pillow's full decode and resize, on one core and on two.
+"""Time to prepare JPEG photographs of 4288 x 2848 px on one core and on two, compared with decoding them by Pillow.
 
-The photographs are IDRiD's where they are at hand ($DEEPMTDR_DATA or ../shared/data), drawings of that size otherwise.
+The photographs are IDRiD's if present ($DEEPMTDR_DATA or ../shared/data), otherwise drawings of that size.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def measure() -> dict[str, object]:
         quality = [_psnr(sample, done[1], n) for n, sample in enumerate(samples)]
     return {
         "photographs": len(samples),
-        "of": samples[0].dataset,
+        "data set": samples[0].dataset,
         "photographs per second of Pillow's full decode and resize, one core": round(len(samples) / pillow, 2),
         "photographs per second, one core": round(len(samples) / seconds[1], 2),
         "ratio": round(pillow / seconds[1], 2),
@@ -69,7 +69,7 @@ def _decode_and_resize(path: Path) -> Image.Image:
 
 
 def _prepare(samples: list[Sample], folder: Path, cores: int, done: dict[int, PreparedSet]) -> float:
-    """Seconds of the photographs alone: workers that are started once for a whole set are left out."""
+    """Seconds for the photographs, without the start of the workers, which happens once per data set."""
     many = [
         Sample(photograph=s.photograph, name=f"{n}_{s.name}", patient=s.patient, dataset=s.dataset)
         for n in range(1 if cores == 1 else 4)

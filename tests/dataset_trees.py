@@ -23,7 +23,7 @@ def write_table(path: Path, *rows: str) -> None:
 
 
 def make_idrid(root: Path) -> Path:
-    """A: 04 (alone), 05 (twin 082), 53 (twin 012). B: 001, 012, 021 = 391 and 082; a table as flawed as the real one."""
+    """A: 04 (alone), 05 (twin 082), 53 (twin 012). B: 001, 012, 021 = 391 and 082; a table with the real flaws."""
     touch(root / "A. Segmentation/1. Original Images/a. Training Set", "IDRiD_04.jpg", "IDRiD_05.jpg", "IDRiD_53.jpg")
     touch(root / MASKS / "1. Microaneurysms", "IDRiD_04_MA.tif", "IDRiD_05_MA.tif", "IDRiD_53_MA.tif")
     touch(root / MASKS / "2. Haemorrhages", "IDRiD_04_HE.tif", "IDRiD_05_HE.tif")
