@@ -28,19 +28,6 @@ class Lesion(StrEnum):
     EX = "EX"
     SE = "SE"
 
-    @property
-    def full_name(self) -> str:
-        """The name for people: `Lesion.HE.full_name == "haemorrhages"`."""
-        return _LESION_NAMES[self]
-
-
-_LESION_NAMES = {
-    Lesion.MA: "microaneurysms",
-    Lesion.HE: "haemorrhages",
-    Lesion.EX: "hard exudates",
-    Lesion.SE: "soft exudates",
-}
-
 
 LESION_THRESHOLD = 0.5
 """A pixel counts as lesion from this probability on."""
@@ -59,11 +46,6 @@ class Grade(IntEnum):
     def full_name(self) -> str:
         """The name for people: `Grade.MILD.full_name == "mild"`."""
         return "no diabetic retinopathy" if self is Grade.NEGATIVE else self.name.lower()
-
-    @property
-    def referable(self) -> bool:
-        """Moderate or worse: an ophthalmologist should examine the eye."""
-        return self >= Grade.MODERATE
 
 
 FRAME = 1024
