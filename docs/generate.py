@@ -31,7 +31,7 @@ from PIL import Image
 
 import deepmtdr
 from deepmtdr.cli import app
-from deepmtdr.experiments.system_comparison import comparison_markdown
+from deepmtdr.experiments.comparison_tables import comparison_markdown
 from deepmtdr.experiments.system_specs import SUBNET_OF_TASK, SystemSpec, list_systems, receptive_field, trace_shapes
 from deepmtdr.model.deepmtdr import ModelConfig
 from deepmtdr.systems import PartNames, build_system
@@ -124,9 +124,9 @@ def reference_page() -> str:
     """Every public name: signature or fields with types, docstring, public methods; read from the source."""
     lines = [REFERENCE_HEAD]
     for name in deepmtdr.__all__:
-        module = importlib.import_module(deepmtdr._LAZY_NAMES[name])
-        lines += [f"## `{name}`", "", f"From `{module.__name__}`.", ""]
-        lines += _definition(ast.parse(inspect.getsource(module)).body, name)
+        home = getattr(getattr(deepmtdr, name), "__module__", deepmtdr._LAZY_NAMES[name])
+        lines += [f"## `{name}`", "", f"From `{home}`.", ""]
+        lines += _definition(ast.parse(inspect.getsource(importlib.import_module(home))).body, name)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -139,7 +139,7 @@ def _definition(body: Sequence[ast.stmt], name: str) -> list[str]:
             return _function(node)
         if isinstance(node, ast.Assign | ast.AnnAssign) and name in _names(node):
             return [_text_below(body, at), ""]
-    raise ValueError(f"{name}: not defined in the module that deepmtdr._LAZY_NAMES gives")
+    raise ValueError(f"{name}: expected a class, function or constant of its module")
 
 
 def _names(node: ast.Assign | ast.AnnAssign) -> list[str]:
@@ -225,7 +225,7 @@ def _docstring(node: Any) -> list[str]:
     for line in (ast.get_docstring(node) or "").splitlines():
         if found := _SECTION.match(line):
             section = found[1]
-            lines += [f"**{section}**", ""]
+            lines += [f"**{section.replace('Args', 'Arguments')}**", ""]
         elif section and re.match(r"^    \S", line):
             lines.append(f"- {line.strip()}")
         elif section and line.strip():

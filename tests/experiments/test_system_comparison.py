@@ -1,4 +1,4 @@
-"""Every system under one equal cap: who gets how many minutes, and the tables of what came out."""
+"""System comparison: minutes of each stage, failures, resumed comparisons, tables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import pytest
 from deepmtdr import training
 from deepmtdr.baselines.vgg16 import VGG16
 from deepmtdr.errors import DataError, RecipeError, TrainingError, TrainingStopped
+from deepmtdr.evaluation import EvaluationConfig, ReportConfig, SampleSelection
 from deepmtdr.experiments import system_comparison as module
-from deepmtdr.experiments.system_comparison import (
-    cap_training_time,
-    compare_systems,
-    comparison_markdown,
-    comparison_tables,
-)
-from deepmtdr.recipe import STAGES, Recipe, load_recipe, to_dict
+from deepmtdr.experiments.comparison_tables import comparison_markdown, comparison_tables
+from deepmtdr.experiments.system_comparison import compare_systems, limit_minutes
+from deepmtdr.files import slug
+from deepmtdr.labels import GradeLabel, LabelSet, LesionType
+from deepmtdr.recipe import Recipe, load_recipe, to_dict
 from deepmtdr.synthetic.drawings import write_drawings
 from deepmtdr.systems import SYSTEMS
 
@@ -30,17 +29,17 @@ TINY = (
 
 
 def minutes(system: str, *settings: str) -> dict[str, float]:
-    recipe = cap_training_time(load_recipe("compared", (*TINY, *settings)), system, 10.0)
-    return {name: stage.minutes for name in STAGES if (stage := getattr(recipe, name)).steps}
+    recipe = limit_minutes(load_recipe("compared", (*TINY, *settings)), system, 10.0)
+    return {stage.name: stage.minutes for stage in recipe.stages if stage.steps}
 
 
-def test_every_system_has_the_same_minutes_in_all() -> None:
+def test_every_system_has_the_same_minutes_in_total() -> None:
     for system in ("DeepMT-DR", "Wang et al.", "SRCNN", "CE-Net", "ResNet-18", "Lin et al."):
         assert sum(minutes(system).values()) == pytest.approx(10), system
     assert minutes("bicubic") == {}
 
 
-def test_the_minutes_go_to_the_stages_in_which_something_learns() -> None:
+def test_minutes_go_to_the_stages_that_train_something() -> None:
     assert minutes("DeepMT-DR") == pytest.approx({"restoration": 5.0, "grading": 3.5, "joint": 1.5})
     assert sum(minutes("DeepMT-DR", "joint.steps=0").values()) == pytest.approx(10)
     assert minutes("SRCNN") == {"restoration": 10.0}
@@ -48,24 +47,23 @@ def test_the_minutes_go_to_the_stages_in_which_something_learns() -> None:
     assert [*minutes("Lin et al.")] == ["restoration", "grading"]
 
 
-def test_the_papers_dense_layer_learns_as_that_of_vgg_16() -> None:
+def test_wide_dense_layers_have_the_learning_rate_of_vgg16() -> None:
     recipe = load_recipe("compared", TINY)
     rates = {
-        name: cap_training_time(recipe, name, 10.0).grading.lr_grading
-        for name in ("DeepMT-DR", "Wang et al.", "ResNet-18")
+        name: limit_minutes(recipe, name, 10.0).grading.lr_grading for name in ("DeepMT-DR", "Wang et al.", "ResNet-18")
     }
     vgg = recipe.grading.lr_grading * VGG16.learning_rate_factor
     assert rates == {"DeepMT-DR": vgg, "Wang et al.": vgg, "ResNet-18": recipe.grading.lr_grading}
 
 
-def test_a_network_behind_another_spends_no_minute_on_it() -> None:
+def test_segmenters_and_graders_are_behind_bicubic_interpolation() -> None:
     recipe = load_recipe("compared", TINY)
-    assert cap_training_time(recipe, "Inception-v3", 10.0).parts.isr == "bicubic"
-    assert cap_training_time(recipe, "MDRN", 10.0).parts.isr == ""
+    assert limit_minutes(recipe, "Inception-v3", 10.0).parts.isr == "bicubic"
+    assert limit_minutes(recipe, "MDRN", 10.0).parts.isr == ""
 
 
 @pytest.mark.slow
-def test_systems_are_trained_scored_and_put_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systems_are_trained_and_scored_once_and_tabulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_drawings(tmp_path / "data" / "drawings", range(8), size=80)
     recipe, names = load_recipe("compared", TINY), ["DeepMT-DR", "SRCNN", "ResNet-18"]
     found = compare_systems(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02).tables
@@ -79,8 +77,8 @@ def test_systems_are_trained_scored_and_put_side_by_side(tmp_path: Path, monkeyp
     assert list(comparison_tables(written["systems"])) == found
     page = (tmp_path / "out" / "compared.md").read_text(encoding="utf-8")
     assert [line.strip("*") for line in page.splitlines() if line.startswith("**Table")] == [t.title for t in found]
-    monkeypatch.setattr(training, "run", None)  # a second time nothing is trained
-    monkeypatch.setattr(module, "evaluate_folder", None)  # nor scored
+    monkeypatch.setattr(training, "run", None)  # the second time nothing is trained
+    monkeypatch.setattr(module, "evaluate_folder", None)  # and nothing is scored
     assert compare_systems(recipe, tmp_path / "data", tmp_path / "out", systems=names, minutes=0.02).tables == found
 
 
@@ -88,34 +86,43 @@ MACHINE = {"device": "cpu", "threads": 1}
 
 
 def finished(recipe: Recipe, data: Path, out: Path, **_: object) -> Path:
-    """What a training leaves that is looked at later."""
+    """Write what the comparison reads of a training, instead of training."""
     out.mkdir(parents=True, exist_ok=True)
     facts = {"recipe": to_dict(recipe), "parameters": {}, "stages": [], "machine": MACHINE, "data": "a split"}
     (out / "run.json").write_text(json.dumps(facts), encoding="utf-8")
     return out / "weights.safetensors"
 
 
-def no_scores(data: Path, *, out: Path, **_: object) -> None:
-    (out / "evaluation.json").write_text('{"scores": [], "failures": []}', encoding="utf-8")
+def write_evaluation(
+    report: ReportConfig, scores: list[dict] | None = None, failures: list[dict] | None = None
+) -> None:
+    assert report.out is not None
+    evaluation = {"scores": scores or [], "failures": failures or []}
+    (report.out / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+
+
+def no_scores(selection: SampleSelection, weights: Path, *, config: EvaluationConfig, report: ReportConfig) -> None:
+    """Write an evaluation without scores, instead of evaluating."""
+    write_evaluation(report)
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "run", finished)
     monkeypatch.setattr(module, "evaluate_folder", no_scores)
-    monkeypatch.setattr(module, "read_datasets", lambda roots: [])
+    monkeypatch.setattr(module, "read_datasets", lambda roots, labels: [])
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_was_trained_by_another_recipe_is_not_shown_as_this_ones(tmp_path: Path) -> None:
+def test_system_trained_with_another_recipe_is_an_error(tmp_path: Path) -> None:
     recipe = load_recipe("compared", TINY)
     compare_systems(recipe, tmp_path, tmp_path, systems=["SRCNN"], minutes=1.0)
-    with pytest.raises(RecipeError, match=r"srcnn: trained by another recipe \(restoration.minutes was 1.*, is 10"):
+    with pytest.raises(RecipeError, match=r"srcnn: trained with another recipe \(restoration.minutes was 1.*, is 10"):
         compare_systems(recipe, tmp_path, tmp_path, systems=["bicubic"], minutes=10.0)
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_system_at_a_time_adds_to_the_tables(tmp_path: Path) -> None:
+def test_systems_of_later_calls_are_added_to_the_tables(tmp_path: Path) -> None:
     for name in ("SRCNN", "bicubic"):
         compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=[name])
     written = json.loads((tmp_path / "compared.json").read_text(encoding="utf-8"))
@@ -123,12 +130,12 @@ def test_a_system_at_a_time_adds_to_the_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_the_tables_do_not_show_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_outside_the_tables_are_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = [{"task": "super-resolution", "subject": "sr", "score": name} for name in ("psnr_fov", "ms_ssim_fov")]
 
-    def evaluate(data: Path, *, out: Path, **_: object) -> None:
+    def evaluate(*_: object, report: ReportConfig, **__: object) -> None:
         cells = [{**score, "dataset": "drive", "value": 30.0, "low": None, "high": None} for score in scores]
-        (out / "evaluation.json").write_text(json.dumps({"scores": cells, "failures": []}), encoding="utf-8")
+        write_evaluation(report, scores=cells)
 
     monkeypatch.setattr(module, "evaluate_folder", evaluate)
     (table,) = compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["bicubic"]).tables
@@ -138,21 +145,21 @@ def test_what_the_tables_do_not_show_is_not_kept(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("quick")
-def test_systems_of_other_photographs_are_not_put_side_by_side(tmp_path: Path) -> None:
+def test_systems_trained_under_other_conditions_are_an_error(tmp_path: Path) -> None:
     recipe = load_recipe("compared", TINY)
     compare_systems(recipe, tmp_path, tmp_path, systems=["SRCNN"])
     facts = json.loads((tmp_path / "srcnn" / "run.json").read_text(encoding="utf-8"))
     (tmp_path / "srcnn" / "run.json").write_text(json.dumps({**facts, "data": "another split"}), encoding="utf-8")
-    with pytest.raises(DataError, match="bicubic and SRCNN learned from other photographs, labels or sides"):
+    with pytest.raises(DataError, match="bicubic and SRCNN were trained with other photographs, labels or splits"):
         compare_systems(recipe, tmp_path, tmp_path, systems=["bicubic"])
     more = {"machine": {**MACHINE, "threads": 2}}
     (tmp_path / "srcnn" / "run.json").write_text(json.dumps({**facts, **more}), encoding="utf-8")
-    with pytest.raises(DataError, match="bicubic and SRCNN were trained on other devices or by other numbers of thr"):
+    with pytest.raises(DataError, match="bicubic and SRCNN were trained with other devices or numbers of threads"):
         compare_systems(recipe, tmp_path, tmp_path, systems=["bicubic"])
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_system_that_fails_takes_nothing_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_systems_continue_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = {"SRCNN": TrainingError("a loss is not finite"), "MDRN": RuntimeError("not enough memory")}
 
     def run(recipe: Recipe, *rest: Path, **more: object) -> Path:
@@ -168,9 +175,8 @@ def test_a_system_that_fails_takes_nothing_from_the_others(tmp_path: Path, monke
 
 @pytest.mark.usefixtures("quick")
 def test_photographs_without_scores_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def evaluate(data: Path, *, out: Path, **_: object) -> None:
-        failures = [{"dataset": "drive", "name": "21", "reason": "a grade is not finite"}]
-        (out / "evaluation.json").write_text(json.dumps({"scores": [], "failures": failures}), encoding="utf-8")
+    def evaluate(*_: object, report: ReportConfig, **__: object) -> None:
+        write_evaluation(report, failures=[{"dataset": "drive", "name": "21", "reason": "a grade is not finite"}])
 
     monkeypatch.setattr(module, "evaluate_folder", evaluate)
     done = compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["bicubic"])
@@ -178,28 +184,30 @@ def test_photographs_without_scores_are_counted(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("quick")
-def test_all_are_scored_at_the_scale_that_the_recipe_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+def test_systems_are_scored_at_the_scale_and_precision_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = []
 
-    def evaluate(data: Path, *, out: Path, as_lr: int, bf16: bool, **_: object) -> None:
-        seen.append((as_lr, bf16))
-        no_scores(data, out=out)
+    def evaluate(*_: object, config: EvaluationConfig, report: ReportConfig) -> None:
+        configs.append((config.scale, config.bf16))
+        write_evaluation(report)
 
     monkeypatch.setattr(module, "evaluate_folder", evaluate)
     doubled = load_recipe("paper-ddr-512", ['precision="fp32"'])
     compare_systems(doubled, tmp_path, tmp_path / "x2", systems=["bicubic", "SRCNN"])
     compare_systems(load_recipe("compared"), tmp_path, tmp_path / "x4", systems=["bicubic"])
-    assert seen == [(512, False), (512, False), (256, True)]
+    assert configs == [(2, False), (2, False), (4, True)]
 
 
 @pytest.mark.parametrize("setting", ["parts.isr=MDRN", "system=U-Net"])
-def test_a_recipe_that_names_systems_or_parts_is_refused(tmp_path: Path, setting: str) -> None:
-    with pytest.raises(RecipeError, match="expected none: each system is compared with its own box alone"):
+def test_recipe_with_a_system_or_parts_is_an_error(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(RecipeError, match="expected neither: each system is trained with its own part"):
         compare_systems(load_recipe("compared", (*TINY, setting)), tmp_path, tmp_path)
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_signal_ends_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_stops_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: object, **__: object) -> Path:
         raise TrainingStopped("stopped by SIGTERM")
 
@@ -209,12 +217,12 @@ def test_a_signal_ends_the_comparison(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "compared.md").exists()
 
 
-def test_a_system_that_nobody_knows_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=f"'ResNet-19' is no system; there are {next(iter(SYSTEMS))}, "):
+def test_unknown_system_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f"system 'ResNet-19', expected one of {SYSTEMS[0]}, "):
         compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["ResNet-19"])
 
 
-def test_a_cell_is_its_own_subject_and_score_with_the_interval() -> None:
+def test_cell_has_the_value_of_its_subject_and_score_with_the_interval() -> None:
     score = {"task": "lesions", "dataset": "d", "score": "ap_per_image", "low": 0.1, "high": 0.3}
     scores = [{**score, "subject": "MA", "value": 0.2}, {**score, "subject": "mean", "value": None}]
     scores.append({**score, "subject": "MA", "score": "iou_per_image", "value": 0.9})
@@ -227,7 +235,7 @@ def test_a_cell_is_its_own_subject_and_score_with_the_interval() -> None:
 
 
 @pytest.mark.parametrize(("sets", "shown"), [(("d", "all"), ["d"]), (("d", "e", "all"), ["d", "e", "all"])])
-def test_one_data_set_is_not_shown_again_as_all(sets: tuple[str, ...], shown: list[str]) -> None:
+def test_one_data_set_is_not_repeated_as_all(sets: tuple[str, ...], shown: list[str]) -> None:
     score = {"task": "grading", "subject": "grade", "score": "accuracy", "value": 0.5, "low": None, "high": None}
     scores = [{**score, "dataset": name} for name in sets]
     assert [table.title for table in comparison_tables({"CKML": {"scores": scores}})] == [
@@ -235,7 +243,7 @@ def test_one_data_set_is_not_shown_again_as_all(sets: tuple[str, ...], shown: li
     ]
 
 
-def test_the_page_says_how_many_steps_each_stage_had() -> None:
+def test_markdown_has_the_steps_of_each_stage() -> None:
     stages = [{"stage": "grading", "steps": 120, "read": 904}]
     one = {
         "scores": [],
@@ -246,5 +254,24 @@ def test_the_page_says_how_many_steps_each_stage_had() -> None:
     }
     text = comparison_markdown(10.0, {"CKML": one})
     assert "| CKML | 10,323,119 | 904 |  | 120 |  |" in text
-    assert "What 10 minutes of training gave each (cpu, threads: 1)" in text
+    assert "Training of each system in 10 minutes (cpu, threads: 1)" in text
     assert "Photographs of CKML that could not be scored: 2." in text
+
+
+def test_lesion_columns_follow_the_label_set() -> None:
+    labels = LabelSet(
+        name="drusen",
+        disease="macular degeneration",
+        lesions=(LesionType(code="DR", name="drusen"), LesionType(code="GA", name="atrophies")),
+        grades=tuple(GradeLabel(name=f"{n}") for n in range(3)),
+    )
+    score = {"task": "lesions", "dataset": "d", "score": "ap_per_image", "low": None, "high": None}
+    scores = [{**score, "subject": code, "value": value} for code, value in (("DR", 0.2), ("MA", 0.9))]
+    (table, *_) = (t for t in comparison_tables({"U-Net": {"scores": scores}}, labels) if "AP of lesions" in t.title)
+    assert (table.columns, table.rows) == (("system", "DR", "GA", "mean"), [("U-Net", "0.200", "", "")])
+
+
+def test_folders_of_the_systems_are_plain_and_unique() -> None:
+    names = [slug(system) for system in SYSTEMS]
+    assert len(set(names)) == len(SYSTEMS)
+    assert {"deepmt-dr", "wang-et-al", "vgg-16-+-spp"} <= set(names)

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from deepmtdr.errors import RecipeError
+from deepmtdr.files import slug
 from deepmtdr.recipe import STAGES, Recipe, TrainingStage
 from deepmtdr.systems import EVIDENCE_METHODS
 from deepmtdr.terms import SCALES
@@ -91,9 +92,9 @@ def with_evidence(recipe: Recipe, evidence: str) -> Recipe:
     """
     if evidence not in EVIDENCE_METHODS:
         raise RecipeError(f"evidence {evidence!r}, expected one of {', '.join(EVIDENCE_METHODS)}")
-    slug = evidence.lower().replace(" ", "-")
     changed = replace(recipe, parts=replace(recipe.parts, evidence=evidence))
-    return _add_name(changed, slug if evidence == "without maps" else f"with-{slug}")
+    name = slug(evidence)
+    return _add_name(changed, name if evidence == "without maps" else f"with-{name}")
 
 
 def with_scale(recipe: Recipe, scale: int) -> Recipe:
@@ -173,15 +174,15 @@ def keep_only_stage(recipe: Recipe, name: str) -> Recipe:
     return _skip_stages(recipe, [other for other in STAGES if other != kept], f"only-{name}")
 
 
-def _change_all(recipe: Recipe, slug: str, *, frozen: str = "", removed: Sequence[str] = ()) -> Recipe:
+def _change_all(recipe: Recipe, name: str, *, frozen: str = "", removed: Sequence[str] = ()) -> Recipe:
     """Freeze a subnet and remove losses in every stage."""
     stages = [_change(stage, frozen, removed) for stage in recipe.stages]
-    return _add_name(_with_stages(recipe, stages), slug)
+    return _add_name(_with_stages(recipe, stages), name)
 
 
-def _change_joint(recipe: Recipe, slug: str, *, frozen: str = "", removed: Sequence[str] = ()) -> Recipe:
+def _change_joint(recipe: Recipe, name: str, *, frozen: str = "", removed: Sequence[str] = ()) -> Recipe:
     """Freeze a subnet and remove losses in the joint stage."""
-    return _add_name(replace(recipe, joint=_change(recipe.joint, frozen, removed)), slug)
+    return _add_name(replace(recipe, joint=_change(recipe.joint, frozen, removed)), name)
 
 
 def _change(stage: S, frozen: str, removed: Sequence[str]) -> S:
@@ -191,16 +192,16 @@ def _change(stage: S, frozen: str, removed: Sequence[str]) -> S:
     return changed if any(changed.learning_rates.values()) else replace(changed, steps=0)
 
 
-def _skip_stages(recipe: Recipe, names: Iterable[str], slug: str) -> Recipe:
+def _skip_stages(recipe: Recipe, names: Iterable[str], name: str) -> Recipe:
     stages = [replace(recipe.stage(name), steps=0) for name in names]
-    return _add_name(_with_stages(recipe, stages), slug)
+    return _add_name(_with_stages(recipe, stages), name)
 
 
 def _with_stages(recipe: Recipe, stages: Iterable[TrainingStage]) -> Recipe:
     return replace(recipe, **{stage.name: stage for stage in stages})
 
 
-def _add_name(recipe: Recipe, slug: str) -> Recipe:
+def _add_name(recipe: Recipe, name: str) -> Recipe:
     """Add the name of an ablation to the recipe's, once."""
     names = recipe.name.split("_")[1:]
-    return recipe if slug in names else replace(recipe, name=f"{recipe.name}_{slug}")
+    return recipe if name in names else replace(recipe, name=f"{recipe.name}_{name}")
