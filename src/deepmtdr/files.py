@@ -72,6 +72,11 @@ def shorten_name(name: str, key: str, separator: str = "-") -> str:
     return name.encode()[: MAX_NAME_BYTES - 12 - len(separator)].decode(errors="ignore") + separator + digest
 
 
+def slug(name: str) -> str:
+    """A name in lower case with hyphens, for folders and parts of names: "Wang et al." -> "wang-et-al"."""
+    return name.replace(" ", "-").replace(".", "").lower()
+
+
 def printable_path(path: Path | str) -> str:
     r"""A path for people and UTF-8 files, on one line: bytes that are no UTF-8 are written as \xff."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
