@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, OphthalmicPhotography8BitImageStorage
 
 from deepmtdr.dicom.codes import load_codes
-from deepmtdr.dicom.objects import DicomResult
+from deepmtdr.dicom.objects import DicomResult, to_file_bytes
+from deepmtdr.dicom.results import create_objects
 from deepmtdr.dicom.source import source_from_dataset
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.photographs.geometry import FieldOfView, InputScale
@@ -146,3 +148,13 @@ def make_result(photograph: FileDataset | None = None, report: ScreeningReport |
     report = report or make_report()
     codes = load_codes(labels=report.labels)
     return DicomResult(source_from_dataset(photograph or make_photograph()), report, codes)
+
+
+def make_objects(result: DicomResult) -> dict[str, Dataset]:
+    """The DICOM objects of a result by the names of their files."""
+    return {kind.value: created for kind, created in create_objects(result).items()}
+
+
+def read_back(dataset: Dataset) -> FileDataset:
+    """An object as a reader of its file gets it."""
+    return dcmread(io.BytesIO(to_file_bytes(dataset)))
