@@ -27,6 +27,7 @@ def test_masks_of_a_prepared_low_resolution_photograph_are_those_of_the_photogra
     prepared = prepare([original], tmp_path, tmp_path / "out", size=2 * FRAME, workers=1)
     assert prepared.rows[0].scale == 4
     before, after = (load_into_frame(one, EvaluationConfig(), 2 * FRAME) for one in (original, *prepared.samples()))
+    assert (before.scale, after.scale) == (4, 4)
     assert after.lesion_masks["MA"].shape == (2 * FRAME, 2 * FRAME) and not after.lesion_masks["HE"].any()
     assert (before.lesion_masks["MA"] != after.lesion_masks["MA"]).mean() < 0.01
     assert before.lesion_masks["MA"].sum() == pytest.approx(after.lesion_masks["MA"].sum(), rel=0.1)

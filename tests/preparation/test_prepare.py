@@ -321,8 +321,8 @@ from pathlib import Path
 from deepmtdr.datasets.idrid import read_idrid
 from deepmtdr.preparation.prepare import prepare
 if __name__ == "__main__":
-    root, out = map(Path, sys.argv[1:])
-    prepare(read_idrid(root), root, out, size=128, workers=2)
+    root, out = map(Path, sys.argv[1:3])
+    prepare(read_idrid(root), root, out, size=128, workers=int(sys.argv[3]))
 """
 
 
@@ -330,9 +330,9 @@ def test_killed_run_continues_to_the_same_bytes_and_leaves_no_worker(tmp_path: P
     root = draw_idrid(tmp_path / "idrid", 300)
     (tmp_path / "run.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "run.py"), str(root)]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    subprocess.run([*command, str(tmp_path / "whole"), "1"], check=True, capture_output=True)
     out = tmp_path / "killed"
-    run = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, start_new_session=True)
+    run = subprocess.Popen([*command, str(out), "2"], stdout=subprocess.DEVNULL, start_new_session=True)
     while not list(out.rglob("lr/*.tif")):
         assert run.poll() is None
         time.sleep(0.005)
@@ -342,14 +342,14 @@ def test_killed_run_continues_to_the_same_bytes_and_leaves_no_worker(tmp_path: P
     while _members(run.pid):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.1)
-    subprocess.run([*command, str(out)], check=True, capture_output=True)
+    subprocess.run([*command, str(out), "1"], check=True, capture_output=True)
     assert bytes_of(out) == bytes_of(tmp_path / "whole")
 
 
 def test_two_runs_that_share_a_folder_wait_for_each_other(tmp_path: Path) -> None:
     root = draw_idrid(tmp_path / "idrid")
     (tmp_path / "run.py").write_text(SCRIPT)
-    command = [sys.executable, str(tmp_path / "run.py"), str(root), str(tmp_path / "out")]
+    command = [sys.executable, str(tmp_path / "run.py"), str(root), str(tmp_path / "out"), "1"]
     runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     errors = [run.communicate()[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], errors
