@@ -24,6 +24,9 @@ from deepmtdr.errors import DataError
 from deepmtdr.preparation.prepare import prepare
 from deepmtdr.recipe import Recipe, find_split_file
 
+MIN_FOR_PROCESSES = 32
+"""Fewer photographs are prepared sooner than worker processes start."""
+
 Splits = Mapping[str, Sequence[Sample]]
 """Photographs of the splits train, validation and test."""
 
@@ -73,7 +76,8 @@ def load_prepared(recipe: Recipe, root: Path, name: str, cache: Path) -> Prepare
     if not is_prepared(root):
         samples = read_datasets({name: root}, recipe.labels)
         out = cache / f"{name}_{recipe.data.frame}"
-        return prepare(samples, root, out, size=recipe.data.frame, labels=recipe.labels)
+        workers = 1 if len(samples) < MIN_FOR_PROCESSES else None
+        return prepare(samples, root, out, size=recipe.data.frame, labels=recipe.labels, workers=workers)
     prepared = read_prepared(root)
     if prepared.size != recipe.data.frame:
         found = f"prepared for a frame of {prepared.size} px"
