@@ -22,7 +22,9 @@ GLAUCOMA_LABELS = LabelSet(
     coding=GLAUCOMA,
     lesions=(
         LesionType(code="DH", name="disc haemorrhages", colour=(213, 94, 0)),
-        LesionType(code="report", name="RNFL defects", colour=(86, 180, 233), coding=("99DEEPMTDR", "RNFL", "A defect")),
+        LesionType(
+            code="report", name="RNFL defects", colour=(86, 180, 233), coding=("99DEEPMTDR", "RNFL", "A defect")
+        ),
     ),
     grades=(
         GradeLabel(name="no glaucoma"),
@@ -31,7 +33,7 @@ GLAUCOMA_LABELS = LabelSet(
     ),
     thresholds={"any": 1, "referable": 1},
 )
-"""Another disease: two lesion types, three grades, some with codes. One lesion type is named like a part of a report."""
+"""Another disease: two lesion types and three grades, some with codes. The lesion type "report" is a difficult name."""
 
 
 def make_examination(**changes: Any) -> Examination:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxtyping import UInt8
 from pydicom import dcmread
 from typer.testing import CliRunner
 
@@ -23,8 +25,9 @@ from deepmtdr.dicom.examination import ungradable_reason
 from deepmtdr.dicom.results import write_results
 from deepmtdr.errors import DicomError
 from deepmtdr.screening.engine import ScreeningEngine
+from deepmtdr.screening.predictor import Findings, PredictorInfo
 from dicom_objects import make_photograph, make_report, save_dicom
-from dicom_reports import ungradable_report
+from dicom_reports import GLAUCOMA_LABELS, ungradable_report
 from tiny_model import save_tiny_weights
 
 GRADED = {"sr", "lesions", "probabilities", "report", "overlay", "document"}
@@ -248,3 +251,27 @@ def test_the_room_does_not_import_pytorch_or_training() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"
+
+
+class SquarePredictor:
+    """A predictor that marks the same square for every lesion type and always gives the last grade."""
+
+    info = PredictorInfo(weights="square-0", precision="fp32", labels=GLAUCOMA_LABELS, frame=128)
+
+    def predict(self, lr: UInt8[np.ndarray, "h h 3"], scale: int) -> Findings:
+        lesions = np.zeros((2, 128, 128), np.float32)
+        lesions[:, 60:70, 60:70] = 1
+        sr = np.full((128, 128, 3), 100, np.uint8)
+        return Findings(sr=sr, lesions=lesions, grade_logits=np.array([0, 1, 2], np.float32), evidence=lesions[0])
+
+
+def test_every_result_follows_the_label_set_of_the_predictor(tmp_path: Path) -> None:
+    path = save_dicom(tmp_path / "eye.dcm", make_photograph())
+    report = write_results(ScreeningEngine(SquarePredictor()), path, tmp_path / "out")
+    assert (report.status, report.grade, report.grade_name) == ("ok", 2, "manifest")
+    everything = files(tmp_path / "out")
+    segments = dcmread(io.BytesIO(everything["lesions.dcm"])).SegmentSequence
+    assert [segment.SegmentLabel for segment in segments] == ["Disc haemorrhages", "RNFL defects"]
+    assert b"Right eye: severity of glaucoma" in everything["report.dcm"]
+    assert "Manifest, grade 2 of 0 to 2" in everything["fhir.json"].decode()
+    assert not [name for name, content in everything.items() if b"etinopathy" in content]

@@ -30,8 +30,8 @@ from fhir.resources.R4B.reference import Reference
 
 from deepmtdr.dicom.codes import Codes, Namespaces
 from deepmtdr.dicom.examination import Examination, check_reportable, ungradable_reason
-from deepmtdr.dicom.label_codes import capitalise
 from deepmtdr.dicom.objects import UID_NAMESPACE, lesion_part
+from deepmtdr.labels import capitalise
 from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.terms import RESEARCH_USE_NOTICE
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from deepmtdr.labels import Coding, LabelSet
+from deepmtdr.labels import Coding, LabelSet, capitalise
 
 PRIVATE_SCHEME = "99DEEPMTDR"
 MAX_TEXT_LENGTH = 64
@@ -46,11 +46,6 @@ def _private(labels: LabelSet, concept: str, meaning: str) -> Coding:
     """A private code: the beginning of the concept's name and six hexadecimal digits, at most 16 characters."""
     digest = hashlib.sha256("|".join((labels.name, concept, meaning)).encode()).hexdigest()[:6]
     return PRIVATE_SCHEME, f"{concept[:9]}-{digest}", short_text(meaning)
-
-
-def capitalise(text: str) -> str:
-    """The text with a capital first letter; the other letters stay as they are."""
-    return text[:1].upper() + text[1:]
 
 
 def short_text(text: str) -> str:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deepmtdr.dicom.examination import Examination, check_reportable, ungradable_reason
-from deepmtdr.dicom.label_codes import capitalise
-from deepmtdr.labels import LabelSet
+from deepmtdr.labels import LabelSet, capitalise
 from deepmtdr.rendering.overlays import draw_evidence_overlay, draw_lesion_overlay
 from deepmtdr.rendering.pdf_page import BAR, INK, MARGIN, MARK, SOFT, WIDTH, Length, PdfPage
 from deepmtdr.screening.report import Pictures, ScreeningReport

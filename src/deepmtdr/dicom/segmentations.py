@@ -17,8 +17,9 @@ from deepmtdr.dicom.highdicom_items import (
     segment_algorithm,
     without_patient,
 )
-from deepmtdr.dicom.label_codes import capitalise, short_text
+from deepmtdr.dicom.label_codes import short_text
 from deepmtdr.dicom.objects import PRODUCT, DicomResult, ObjectKind, anatomic_region, set_common_attributes
+from deepmtdr.labels import capitalise
 from deepmtdr.photographs.geometry import fov_mask
 from deepmtdr.screening.report import Pictures
 from deepmtdr.terms import LESION_THRESHOLD
