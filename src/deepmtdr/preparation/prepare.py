@@ -39,6 +39,8 @@ from deepmtdr.terms import FRAME, SCALES
 
 JOURNAL_NAME = "manifest.partial.csv"
 """Rows of a run that has not ended, in the order in which they were finished."""
+PHOTOGRAPHS_PER_WORKER = 16
+"""Fewest photographs for which another process is started: it takes seconds to start."""
 LOCK_NAME = ".lock"
 """Locked by the run that works in the folder: training runs may share a folder of prepared photographs."""
 
@@ -64,7 +66,7 @@ def prepare(
         scale: 2, 4 or 8, from the LR files to the HR frame.
         labels: the lesion types and grades of the samples.
         splits: name of a photograph -> its split, for the manifest.
-        workers: processes; None: one per core.
+        workers: processes; None: one per core, fewer for a small set.
 
     Returns:
         The prepared set.
@@ -173,7 +175,9 @@ def _complete_rows(path: Path, labels: LabelSet) -> list[ManifestRow]:
 
 def _run(jobs: Sequence[PhotographJob], workers: int | None) -> Iterator[ManifestRow]:
     """Rows in the order of the jobs."""
-    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    if workers is None:
+        workers = min(os.cpu_count() or 1, len(jobs) // PHOTOGRAPHS_PER_WORKER)
+    workers = min(workers, len(jobs))
     if workers < 2:
         yield from map(prepare_photograph, jobs)
         return
