@@ -39,7 +39,9 @@ def prepare(
             help="Lesion types and grades of the data set `folder`; without it those of diabetic retinopathy.",
         ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; if not given, one per core, fewer for a small set.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; if not given, one per core, fewer for a small set.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there is any finding.")] = False,
 ) -> None:
     """Prepare a data set for training: HR and LR images, masks, a manifest with a split, a report of possible problems.
