@@ -79,7 +79,7 @@ def test_photograph_of_both_parts_is_one_sample_with_masks_and_grade(tmp_path: P
     both = _by_name(samples)["20170413102628830"]
     assert (both.grade, both.annotated(DIABETIC_RETINOPATHY)) == (3, (True,) * 4)
     assert both.photograph == tmp_path / "lesion_segmentation/test/image/20170413102628830.jpg", "masks are of its size"
-    assert _by_name(samples)["007-2846-100"].grade is None, "annotated, and graded by nobody"
+    assert _by_name(samples)["007-2846-100"].grade is None, "annotated, not graded"
     assert not _by_name(samples)["007-0004-000"].lesion_masks
 
 
@@ -152,7 +152,7 @@ def test_mask_without_photograph_is_an_error(tmp_path: Path) -> None:
 def test_official_counts_sum_up() -> None:
     grading = EXPECTED_GRADING.values()
     assert [sum(c.grades or ()) + (c.ungradable or 0) for c in grading] == [c.photographs for c in grading]
-    assert sum(c.photographs for c in grading) == 13673, "as the paper says"
+    assert sum(c.photographs for c in grading) == 13673, "as in the paper"
     assert sum(c.ungradable or 0 for c in grading) == 1151
     assert EXPECTED_GRADING["test"].grades == (1880, 189, 1344, 71, 275)
-    assert sum(c.photographs for c in EXPECTED_SEGMENTATION.values()) == 757, "as the paper says"
+    assert sum(c.photographs for c in EXPECTED_SEGMENTATION.values()) == 757, "as in the paper"

@@ -30,8 +30,8 @@ def test_notes_cover_the_test_part_too(tmp_path: Path) -> None:
 
 def test_both_parts_are_read_if_present_with_their_splits(tmp_path: Path) -> None:
     samples = read_drive(dataset_trees.make_drive(tmp_path))
-    sides = [(s.name, s.official_split) for s in samples]
-    assert sides == [*((f"{n}_training", "train") for n in (21, 25, 26)), ("01_test", "test")]
+    splits = [(s.name, s.official_split) for s in samples]
+    assert splits == [*((f"{n}_training", "train") for n in (21, 25, 26)), ("01_test", "test")]
     (tmp_path / "test/images/01_test.tif").unlink()
     (tmp_path / "test/images").rmdir()
     with pytest.raises(DataError, match="test/images: cannot be listed"):

@@ -117,4 +117,4 @@ def test_official_counts_sum_up() -> None:
     assert sum(EXPECTED.grades or ()) == EXPECTED.photographs == 35126
     testing = EXPECTED_PUBLIC, EXPECTED_PRIVATE
     assert [sum(counts.grades or ()) for counts in testing] == [counts.photographs for counts in testing]
-    assert sum(counts.photographs for counts in (EXPECTED, *testing)) == 88702, "as the paper says"
+    assert sum(counts.photographs for counts in (EXPECTED, *testing)) == 88702, "as in the paper"

@@ -87,7 +87,7 @@ def test_photograph_of_both_parts_is_read_once(root: Path) -> None:
     assert list(samples) == ["IDRiD_04", "IDRiD_05", "IDRiD_53", "IDRiD_001", "IDRiD_021", "IDRiD_391"]
     assert samples["IDRiD_05"].grade == Grade.MODERATE
     assert samples["IDRiD_53"].grade == Grade.SEVERE
-    assert samples["IDRiD_04"].grade is None, "nobody graded it: absent, not 0"
+    assert samples["IDRiD_04"].grade is None, "not graded: None, not 0"
 
 
 def test_table_of_same_photographs_is_read_if_present(root: Path) -> None:

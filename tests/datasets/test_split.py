@@ -114,8 +114,8 @@ def test_copy_of_a_data_set_is_split_like_the_original() -> None:
 def test_photograph_under_two_names_in_idrid_is_in_one_split(tmp_path: Path) -> None:
     samples = read_datasets({"idrid": dataset_trees.make_idrid(tmp_path)})
     for seed in range(20):
-        sides = _splits(split_by_patient(samples, {"train": 0.5, "test": 0.5}, seed))
-        assert sides["idrid", "IDRiD_021"] == sides["idrid", "IDRiD_391"]
+        splits = _splits(split_by_patient(samples, {"train": 0.5, "test": 0.5}, seed))
+        assert splits["idrid", "IDRiD_021"] == sides["idrid", "IDRiD_391"]
 
 
 def test_existing_split_keeps_its_patients_and_new_ones_are_added() -> None:

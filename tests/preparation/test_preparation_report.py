@@ -88,9 +88,9 @@ def test_every_finding_is_on_the_page_and_in_the_table(tmp_path: Path) -> None:
 
 def test_split_of_the_manifest_keeps_patients_together(tmp_path: Path) -> None:
     done = report(draw_idrid(tmp_path / "idrid"), "idrid")
-    sides = {row.patient: row.split for row in done.prepared.rows}
-    assert set(sides.values()) == {"train", "test"}
-    assert all(sides[row.patient] == row.split for row in done.prepared.rows)
+    splits = {row.patient: row.split for row in done.prepared.rows}
+    assert set(splits.values()) == {"train", "test"}
+    assert all(splits[row.patient] == row.split for row in done.prepared.rows)
 
 
 @pytest.mark.parametrize("again", [False, True])
