@@ -22,10 +22,10 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import expit, ndtr
 from sklearn.metrics import average_precision_score
 
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.metrics import PooledCurve, auc, count_froc, kappa_quadratic
 from deepmtdr.metrics.intervals import bootstrap_interval
 from deepmtdr.metrics.paired_tests import delong
-from deepmtdr.labels import DIABETIC_RETINOPATHY
 
 CODES = DIABETIC_RETINOPATHY.codes
 SIDE = 1024

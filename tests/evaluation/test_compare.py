@@ -1,4 +1,4 @@
-"""Two systems on the same photographs: the same, a better one, and what may not be compared."""
+"""Comparison of two systems on the same photographs, and inputs that cannot be compared."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ import pytest
 
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation import Bootstrap, Comparison, PhotographResult, compare
-from deepmtdr.evaluation.compare import PairedTest, ScoreDifference
-from deepmtdr.evaluation.grading import GRADING_SCORES, LABEL_SCORES
+from deepmtdr.evaluation.comparison import PairedTest, ScoreDifference
+from deepmtdr.evaluation.grading import LABEL_SCORES, grading_functions
+from deepmtdr.evaluation.run import score_photographs
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.metrics import auc, kappa_quadratic
 
 FEW = Bootstrap(resamples=200)
 
 
-def system(knows: float, seed: int, photographs: int = 100, patients: int = 100) -> list[PhotographResult]:
-    """A system that grades the better, the more it knows."""
+def system(skill: float, seed: int, photographs: int = 100, patients: int = 100) -> list[PhotographResult]:
+    """The results of a system that grades better for a higher skill."""
     rng = np.random.default_rng(seed)
     truth = np.arange(photographs) % 5
-    logits = rng.normal(size=(photographs, 5)) + knows * np.eye(5)[truth]
+    logits = rng.normal(size=(photographs, 5)) + skill * np.eye(5)[truth]
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return [
         PhotographResult(
@@ -41,16 +43,16 @@ def outcome(done: Comparison, test: str) -> PairedTest:
     return next(row for row in done.tests if row.test == test)
 
 
-def test_a_system_is_not_better_than_itself() -> None:
+def test_system_compared_with_itself_has_no_difference_and_p_1() -> None:
     a = system(1, 0)
     done = compare(a, list(reversed(a)), bootstrap=FEW)
-    assert [row.score for row in done.differences] == list(GRADING_SCORES)
+    assert [row.score for row in done.differences] == list(grading_functions(DIABETIC_RETINOPATHY))
     for row in done.differences:
         assert (row.a, row.difference, row.low, row.high, row.p_value) == (row.b, 0, 0, 0, 1)
     assert [row.p_value for row in done.tests] == [1, 1]
 
 
-def test_a_clearly_better_system_has_a_small_p() -> None:
+def test_clearly_better_system_has_a_small_p_value() -> None:
     done = compare(system(3, 0), system(0.5, 1), bootstrap=FEW)
     for name in ("kappa_quadratic", "accuracy", "auc_referable"):
         row = difference(done, name)
@@ -59,13 +61,13 @@ def test_a_clearly_better_system_has_a_small_p() -> None:
     assert all(row.p_value < 0.001 for row in done.tests)
 
 
-def test_two_systems_that_know_alike_have_a_large_p() -> None:
+def test_equally_good_systems_have_a_large_p_value() -> None:
     done = compare(system(1, 0), system(1, 1), bootstrap=FEW)
     row = difference(done, "kappa_quadratic")
     assert row.low < 0 < row.high and row.p_value > 0.05
 
 
-def test_values_are_those_of_each_system_and_what_is_won_by_one_is_lost_by_the_other() -> None:
+def test_values_are_those_of_each_system_and_the_difference_is_antisymmetric() -> None:
     a, b = system(2, 0), system(1, 1)
     there, back = compare(a, b, bootstrap=FEW), compare(b, a, bootstrap=FEW)
     truth = np.array([m.grade for m in a])
@@ -81,15 +83,15 @@ def test_values_are_those_of_each_system_and_what_is_won_by_one_is_lost_by_the_o
     assert outcome(there, "mcnemar").found["only_a"] == only_a
 
 
-def test_photographs_of_one_patient_are_drawn_together_and_the_tests_say_that_they_do_not() -> None:
+def test_bootstrap_draws_patients_and_tests_note_that_they_assume_independence() -> None:
     single = compare(system(2, 0), system(1, 1), bootstrap=FEW)
     pairs = compare(system(2, 0, patients=50), system(1, 1, patients=50), bootstrap=FEW)
     assert (difference(pairs, "kappa").patients, difference(single, "kappa").patients) == (50, 100)
-    assert all("some are of one patient" in row.note for row in pairs.tests)
+    assert all("some are of the same patient" in row.note for row in pairs.tests)
     assert all(row.note == "" for row in single.tests)
 
 
-def test_grades_alone_are_compared_by_the_scores_of_the_grade() -> None:
+def test_predicted_grades_without_probabilities_are_compared_by_label_scores() -> None:
     a = system(2, 0)
     hard = [
         replace(m, probs=tuple(float(g == np.argmax(m.probs)) for g in range(5)), grade_only=True) for m in system(1, 1)
@@ -97,20 +99,20 @@ def test_grades_alone_are_compared_by_the_scores_of_the_grade() -> None:
     done = compare(a, hard, bootstrap=FEW)
     assert {row.score for row in done.differences if not math.isnan(row.difference)} == set(LABEL_SCORES)
     area = difference(done, "auc_referable")
-    assert not math.isnan(area.a) and math.isnan(area.b) and "grades alone" in area.note
-    assert "grades alone" in outcome(done, "delong").note and outcome(done, "mcnemar").p_value < 1
+    assert not math.isnan(area.a) and math.isnan(area.b) and "needs probabilities" in area.note
+    assert "needs probabilities" in outcome(done, "delong").note and outcome(done, "mcnemar").p_value < 1
 
 
-def test_one_kind_or_one_patient_is_undefined_with_the_reason() -> None:
+def test_one_class_or_one_patient_is_undefined_with_a_note() -> None:
     healthy = [replace(m, grade=0, patient="one") for m in system(1, 0, photographs=4)]
     done = compare(healthy, healthy, bootstrap=FEW)
-    assert "both kinds" in difference(done, "auc_any").note
+    assert "needs both" in difference(done, "auc_any").note
     assert difference(done, "accuracy").difference == 0
     assert "fewer than two patients" in difference(done, "accuracy").note
-    assert "both kinds" in outcome(done, "delong").note
+    assert "needs both" in outcome(done, "delong").note
 
 
-def test_a_photograph_that_one_failed_on_is_left_out_of_both_and_named() -> None:
+def test_photograph_without_prediction_of_one_system_is_left_out_of_both() -> None:
     a, b = system(1, 0), system(1, 1)
     a[3] = replace(a[3], probs=(), failure="torn")
     b[5] = replace(b[5], grade=None)
@@ -120,24 +122,24 @@ def test_a_photograph_that_one_failed_on_is_left_out_of_both_and_named() -> None
     assert difference(done, "accuracy").photographs == 98
 
 
-def test_binary_answers_are_compared_too() -> None:
+def test_binary_predictions_are_compared() -> None:
     a, b = (
         [
             PhotographResult(
                 dataset="x", name=m.name, patient=m.patient, positive=m.grade != 0, p_positive=1 - m.probs[0]
             )
-            for m in system(knows, seed)
+            for m in system(skill, seed)
         ]
-        for knows, seed in ((3, 0), (0, 1))
+        for skill, seed in ((3, 0), (0, 1))
     )
     done = compare(a, b, bootstrap=FEW)
     assert [row.score for row in done.differences] == ["accuracy", "sensitivity", "specificity", "auc"]
     assert difference(done, "auc").p_value < 0.02 and outcome(done, "delong").p_value < 0.001
-    with pytest.raises(DataError, match="one system was asked for grade >= 1"):
+    with pytest.raises(DataError, match="one system predicts grade >= 1 only"):
         compare(a, system(1, 0))
 
 
-def test_two_data_sets_are_compared_alone_and_together() -> None:
+def test_two_data_sets_are_compared_separately_and_together() -> None:
     a, b = ([*s, *(replace(m, dataset="y") for m in s)] for s in (system(2, 0, 40), system(1, 1, 40)))
     done = compare(a, b, bootstrap=FEW)
     assert list(dict.fromkeys(row.dataset for row in done.differences)) == ["x", "y", "all"]
@@ -145,7 +147,7 @@ def test_two_data_sets_are_compared_alone_and_together() -> None:
     assert len(done.tables()) == 6
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_different_photographs_or_labels_are_errors() -> None:
     a, b = system(1, 0), system(1, 1)
     with pytest.raises(DataError, match=r"system B lacks 4 photographs of the other: 0, 1, 2, \.\.\.;"):
         compare(a, b[4:])
@@ -157,19 +159,35 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare(a, [replace(b[0], patient="7"), *b[1:]])
     with pytest.raises(DataError, match="x 0: twice in system B"):
         compare(a, [*b, replace(b[0])])
-    with pytest.raises(DataError, match="no photograph with a known truth that both systems read"):
+    with pytest.raises(DataError, match="no photograph with a known label and predictions of both systems"):
         compare([replace(m, grade=None) for m in a], [replace(m, grade=None) for m in b])
 
 
-def test_tables_and_json_say_everything(tmp_path: Path) -> None:
+def test_tables_and_json_contain_all_results(tmp_path: Path) -> None:
     healthy = [replace(m, grade=0) for m in system(1, 0, photographs=4)]
     done = compare(healthy, healthy, bootstrap=FEW)
     differences, tests = done.tables()
     assert len(differences.rows) == len(done.differences) and len(tests.rows) == 2
     assert all(len(row) == len(table.columns) for table in (differences, tests) for row in table.rows)
-    assert any("undefined: needs photographs of both kinds" in cell for row in differences.rows for cell in row)
+    assert any("undefined: needs both positive and negative" in cell for row in differences.rows for cell in row)
     done.write(tmp_path)
     written = json.loads((tmp_path / "comparison.json").read_text())
     rows = {row["score"]: row for row in written["differences"]}
-    assert rows["auc_any"]["difference"] is None and "both kinds" in rows["auc_any"]["note"]
+    assert rows["auc_any"]["difference"] is None and "needs both" in rows["auc_any"]["note"]
     assert written["tests"][1]["found"]["auc_a"] is None
+
+
+def test_evaluations_with_different_label_sets_are_not_compared() -> None:
+    a, b = (score_photographs(system(1, seed, 20), {}, FEW, {}) for seed in (0, 1))
+    other = replace(DIABETIC_RETINOPATHY, name="other", thresholds={"any": 1, "referable": 3})
+    with pytest.raises(DataError, match="system A has the label set 'diabetic-retinopathy', B 'other'"):
+        compare(a, replace(b, labels=other), bootstrap=FEW)
+
+
+def test_auc_of_delong_is_that_of_the_referable_threshold_of_the_label_set() -> None:
+    labels = replace(DIABETIC_RETINOPATHY, thresholds={"any": 1, "referable": 3})
+    a, b = system(2, 0), system(1, 1)
+    done = compare(a, b, bootstrap=FEW, labels=labels)
+    truth = np.array([m.grade for m in a])
+    expected = auc(np.array([sum(m.probs[3:]) for m in a]), truth >= 3)
+    assert outcome(done, "delong").found["auc_a"] == pytest.approx(expected)

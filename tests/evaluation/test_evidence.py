@@ -1,4 +1,4 @@
-"""Evidence of one photograph: a network whose grade hangs on one square, and an untrained one."""
+"""Evidence of one photograph, for a network that grades by one square, and for an untrained network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction
 from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
-from deepmtdr.terms import Grade, Lesion
 
 SIDE = 64
 SMALL = ModelConfig(
@@ -26,21 +25,21 @@ SMALL = ModelConfig(
 )
 SQUARE = np.zeros((SIDE, SIDE), bool)
 SQUARE[8:40, 16:48] = True
-"""A quarter of the frame: one share of four."""
+"""A quarter of the frame, so one of four fractions of the pixels."""
 EVERYWHERE = np.ones((SIDE, SIDE), bool)
 BLANK = np.zeros((SIDE, SIDE))
 
 
-class LooksAtASquare(DeepMTDR):
-    """P(grade >= 1) is the mean brightness of the square, most of it grade 2; the evidence is what it is told."""
+class GradesBySquare(DeepMTDR):
+    """P(grade >= 1) is the mean brightness of the square, mostly as grade 2; the evidence is given."""
 
     def __init__(self, evidence: np.ndarray) -> None:
         super().__init__(SMALL)
-        self.shown = torch.from_numpy(evidence.astype(np.float32))[None, None]
-        self.readings = 0
+        self.given_evidence = torch.from_numpy(evidence.astype(np.float32))[None, None]
+        self.predictions = 0
 
-    def read(self, frame: Tensor) -> Prediction:
-        self.readings += 1
+    def segment_and_grade(self, frame: Tensor) -> Prediction:
+        self.predictions += 1
         p = frame[0, :, torch.from_numpy(SQUARE)].mean()
         probs = torch.stack([1 - p, 0.1 * p, 0.7 * p, 0.1 * p, 0.1 * p])
         nothing = frame.new_zeros(1, 4, SIDE, SIDE)
@@ -49,7 +48,7 @@ class LooksAtASquare(DeepMTDR):
     def predict(self, lr: Tensor, scale: int = 4) -> tuple[Prediction, Tensor]:
         assert scale == 1
         nothing = lr.new_zeros(1, 4, SIDE, SIDE)
-        return Prediction(lr, nothing, nothing[:, :1], lr.new_zeros(1, 5), ()), self.shown
+        return Prediction(lr, nothing, nothing[:, :1], lr.new_zeros(1, 5), ()), self.given_evidence
 
 
 def bright_square() -> Tensor:
@@ -59,10 +58,10 @@ def bright_square() -> Tensor:
 def removal(
     evidence: np.ndarray, sr: Tensor | None = None, inside: np.ndarray = EVERYWHERE, steps: int = 4
 ) -> RemovalCurves:
-    model = LooksAtASquare(evidence)
+    model = GradesBySquare(evidence)
     found = evidence_scores(model, bright_square() if sr is None else sr, {}, inside, steps=steps).removal
     assert found is not None
-    assert model.readings == 3 * (steps - 1) + 2
+    assert model.predictions == 3 * (steps - 1) + 2
     return found
 
 
@@ -72,7 +71,7 @@ def untrained() -> DeepMTDR:
     return DeepMTDR(SMALL).eval()
 
 
-def test_deleting_what_the_grade_hangs_on_lowers_it_at_once() -> None:
+def test_deleting_the_decisive_pixels_lowers_the_probability_at_once() -> None:
     done = removal(SQUARE * 1.0)
     gone = 1 - done.deletion[-1, 0]
     assert 1 - done.deletion[:, 0] == pytest.approx([0.9, gone, gone, gone, gone], abs=1e-6)
@@ -83,23 +82,23 @@ def test_deleting_what_the_grade_hangs_on_lowers_it_at_once() -> None:
     assert areas.deletion == pytest.approx(((0.9 + gone) / 2 + 3 * gone) / 4, abs=1e-6)
     assert areas.insertion == pytest.approx(((0.9 + gone) / 2 + 3 * 0.9) / 4, abs=1e-6)
     assert areas.deletion < areas.random < areas.insertion
-    assert done.grade is Grade.MODERATE
+    assert done.grade == 2
     assert done.grade_areas() == pytest.approx([0.7 * area for area in areas], abs=1e-6)
 
 
-def test_evidence_of_the_wrong_place_is_worse_than_random() -> None:
+def test_evidence_in_the_wrong_place_is_worse_than_random() -> None:
     areas = removal(~SQUARE * 1.0).disease_areas()
     assert areas.deletion > areas.random > areas.insertion
 
 
 @pytest.mark.parametrize("evidence", [BLANK, BLANK + 0.5])
-def test_evidence_that_is_the_same_everywhere_is_the_random_order(evidence: np.ndarray) -> None:
+def test_constant_evidence_gives_the_random_order(evidence: np.ndarray) -> None:
     done = removal(evidence)
     assert np.array_equal(done.deletion, done.random)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 7])
-def test_curves_begin_and_end_with_the_whole_photograph_and_the_spoilt_one(steps: int) -> None:
+def test_curves_start_and_end_with_the_original_and_the_blurred_photograph(steps: int) -> None:
     done = removal(SQUARE * 1.0, steps=steps)
     for probs in done:
         assert probs.shape == (steps + 1, 5)
@@ -108,70 +107,70 @@ def test_curves_begin_and_end_with_the_whole_photograph_and_the_spoilt_one(steps
     assert np.array_equal(done.deletion[[0, -1]], done.insertion[[-1, 0]])
 
 
-def test_a_retina_without_details_has_nothing_to_spoil() -> None:
+def test_blur_does_not_change_a_retina_without_details() -> None:
     inside = np.hypot(*(np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2)) < SIDE / 2
     flat = torch.from_numpy(np.where(inside, 0.6, 0.0).astype(np.float32)).expand(1, 3, SIDE, SIDE)
-    done = removal(SQUARE * 1.0, flat, inside)  # the square reaches the rim: no black may leak in
+    done = removal(SQUARE * 1.0, flat, inside)  # the square touches the border of the field of view
     for probs in done:
         assert probs == pytest.approx(np.tile(probs[0], (5, 1)), abs=1e-6)
 
 
-def test_only_pixels_of_the_field_of_view_are_touched() -> None:
+def test_only_pixels_of_the_field_of_view_change() -> None:
     done = removal(SQUARE * 1.0, inside=~SQUARE)
     for probs in done:
         assert probs == pytest.approx(np.tile(probs[0], (5, 1)), abs=1e-6)
 
 
-def test_the_photograph_given_is_left_as_it_was() -> None:
+def test_the_given_photograph_is_not_modified() -> None:
     sr = bright_square().contiguous()
     before = sr.clone()
     removal(SQUARE * 1.0, sr)
     assert torch.equal(sr, before)
 
 
-def scores_of(evidence: np.ndarray, masks: dict[Lesion, np.ndarray], inside: np.ndarray = EVERYWHERE) -> EvidenceScores:
-    return evidence_scores(LooksAtASquare(evidence), bright_square(), masks, inside, steps=0)
+def scores_of(evidence: np.ndarray, masks: dict[str, np.ndarray], inside: np.ndarray = EVERYWHERE) -> EvidenceScores:
+    return evidence_scores(GradesBySquare(evidence), bright_square(), masks, inside, steps=0)
 
 
-def test_each_type_all_of_them_and_the_background_are_scored() -> None:
+def test_each_lesion_type_all_lesions_and_the_background_are_scored() -> None:
     left, right = SQUARE.copy(), SQUARE.copy()
-    left[:, 24:], right[:, :40] = False, False  # two bars of the square, nothing between them
+    left[:, 24:], right[:, :40] = False, False  # two bars of the square with a gap
     evidence = np.where(left, 1.0, np.where(right, 0.5, 0.0))
-    done = scores_of(evidence, {Lesion.MA: left, Lesion.EX: right, Lesion.SE: ~EVERYWHERE})
-    assert set(done.lesions) == {Lesion.MA, Lesion.EX}  # annotated, and present
+    done = scores_of(evidence, {"MA": left, "EX": right, "SE": ~EVERYWHERE})
+    assert set(done.lesions) == {"MA", "EX"}  # annotated types with a lesion
     others = SIDE * SIDE - left.sum()
-    assert (done.lesions[Lesion.MA].auc, done.lesions[Lesion.MA].hit) == (1, 1)
-    # The right bar is above all but the left, which is among its others.
-    assert done.lesions[Lesion.EX].auc == pytest.approx((others - right.sum()) / others)
-    assert done.lesions[Lesion.EX].hit == 0
+    assert (done.lesions["MA"].auc, done.lesions["MA"].hit) == (1, 1)
+    # The right bar has more evidence than all other pixels but the left bar.
+    assert done.lesions["EX"].auc == pytest.approx((others - right.sum()) / others)
+    assert done.lesions["EX"].hit == 0
     assert (done.any_lesion.auc, done.any_lesion.hit, done.background) == (1, 1, 0)
     assert done.any_lesion.chance == pytest.approx(pointing_chance(left | right, EVERYWHERE, 15 / 16))
     assert done.removal is None
 
 
-def test_a_photograph_without_a_lesion_has_no_auc_but_curves() -> None:
-    for masks in ({}, {Lesion.HE: ~EVERYWHERE}):
-        done = evidence_scores(LooksAtASquare(SQUARE * 1.0), bright_square(), masks, EVERYWHERE, steps=1)
+def test_photograph_without_lesions_has_no_auc_but_removal_curves() -> None:
+    for masks in ({}, {"HE": ~EVERYWHERE}):
+        done = evidence_scores(GradesBySquare(SQUARE * 1.0), bright_square(), masks, EVERYWHERE, steps=1)
         assert done.lesions == {}
         assert all(math.isnan(score) for score in (*done.any_lesion, done.background))
         assert done.removal is not None
 
 
-def test_an_empty_field_of_view_has_neither() -> None:
-    done = evidence_scores(LooksAtASquare(SQUARE * 1.0), bright_square(), {Lesion.HE: SQUARE}, ~EVERYWHERE)
+def test_empty_field_of_view_has_neither_auc_nor_curves() -> None:
+    done = evidence_scores(GradesBySquare(SQUARE * 1.0), bright_square(), {"HE": SQUARE}, ~EVERYWHERE)
     assert (done.lesions, done.removal) == ({}, None)
     assert all(math.isnan(score) for score in (*done.any_lesion, done.background))
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_a_network_is_scored_by_its_own_evidence_and_grades(untrained: DeepMTDR, bf16: bool) -> None:
-    with torch.inference_mode():  # as an evaluation makes it
+def test_network_is_scored_by_its_own_evidence_and_grades(untrained: DeepMTDR, bf16: bool) -> None:
+    with torch.inference_mode():  # as in an evaluation
         sr = torch.rand(1, 3, SIDE, SIDE)
-    done = evidence_scores(untrained, sr, {Lesion.HE: SQUARE}, EVERYWHERE, steps=2, bf16=bf16)
+    done = evidence_scores(untrained, sr, {"HE": SQUARE}, EVERYWHERE, steps=2, bf16=bf16)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         prediction, evidence = untrained.predict(sr, 1)
     auc = evidence_auc(evidence[0, 0].numpy(), SQUARE, EVERYWHERE)
-    assert done.lesions[Lesion.HE].auc == done.any_lesion.auc == pytest.approx(auc)
+    assert done.lesions["HE"].auc == done.any_lesion.auc == pytest.approx(auc)
     assert done.background == pytest.approx(1 - auc)
     assert done.removal is not None
     assert done.removal.deletion[0] == pytest.approx(prediction.grade_probs[0].double().numpy(), abs=1e-6)
@@ -180,11 +179,11 @@ def test_a_network_is_scored_by_its_own_evidence_and_grades(untrained: DeepMTDR,
     assert np.array_equal(again.random, done.removal.random)
 
 
-def test_what_does_not_fit_is_refused(untrained: DeepMTDR, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # outside the tests nobody checks the types
+def test_wrong_shapes_and_steps_are_errors(untrained: DeepMTDR, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # types are checked in tests only
     sr, half = bright_square(), SQUARE[::2]
     with pytest.raises(ValueError, match=r"mask of SE has the shape \(32, 64\), expected \(64, 64\)"):
-        evidence_scores(untrained, sr, {Lesion.SE: half}, EVERYWHERE)
+        evidence_scores(untrained, sr, {"SE": half}, EVERYWHERE)
     with pytest.raises(ValueError, match=r"field of view has the shape \(32, 64\), expected \(64, 64\)"):
         evidence_scores(untrained, sr, {}, half)
     with pytest.raises(ValueError, match="2 photographs, expected one"):

@@ -1,4 +1,4 @@
-"""The table of Finding 3: means over photographs, and what is left out of them."""
+"""The table of Finding 3: means over photographs, and photographs that are left out."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 
 from deepmtdr.evaluation.evidence import EvidenceScores, RegionScores, RemovalCurves
 from deepmtdr.evaluation.evidence_scores import region_scores, removal_curves
-from deepmtdr.evaluation.measure import PhotographResult
+from deepmtdr.evaluation.photograph_result import PhotographResult
 from deepmtdr.evaluation.scores import Bootstrap, Score
-from deepmtdr.terms import Lesion
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 
 FEW = Bootstrap(resamples=50)
 NOTHING = RegionScores(math.nan, math.nan, math.nan)
 
 
 def curve(*healthy: float) -> np.ndarray:
-    """Probabilities of the grades, of which only 0 and 2 occur."""
+    """Grade probabilities at several points of a curve; only grades 0 and 2 occur."""
     return np.array([[p, 0, 1 - p, 0, 0] for p in healthy], float)
 
 
@@ -31,15 +31,15 @@ def pick(rows: list[Score], subject: str, name: str) -> Score:
     return found
 
 
-def test_a_photograph_without_the_region_is_left_out_of_its_mean() -> None:
-    both = {Lesion.MA: RegionScores(0.9, 1, 0.1), Lesion.HE: RegionScores(0.7, 0, 0.2)}
+def test_photograph_without_the_region_is_left_out_of_the_mean() -> None:
+    both = {"MA": RegionScores(0.9, 1, 0.1), "HE": RegionScores(0.7, 0, 0.2)}
     measured = [
         shown("a", EvidenceScores(both, RegionScores(0.8, 1, 0.3), 0.2, None)),
-        shown("b", EvidenceScores({Lesion.HE: RegionScores(0.5, 1, 0.4)}, RegionScores(0.5, 1, 0.4), 0.5, None)),
+        shown("b", EvidenceScores({"HE": RegionScores(0.5, 1, 0.4)}, RegionScores(0.5, 1, 0.4), 0.5, None)),
         shown("c", EvidenceScores({}, NOTHING, math.nan, None)),
         shown("d", None),
     ]
-    rows = region_scores(measured, FEW)
+    rows = region_scores(measured, FEW, DIABETIC_RETINOPATHY)
     assert pick(rows, "MA", "evidence_auc").value == 0.9
     assert pick(rows, "HE", "evidence_auc").value == pytest.approx(0.6)
     assert pick(rows, "HE", "pointing_game").value == 0.5
@@ -52,14 +52,14 @@ def test_a_photograph_without_the_region_is_left_out_of_its_mean() -> None:
     assert not any(row.task == "evidence removed" for row in rows)
 
 
-def test_removal_has_the_areas_under_its_curves_and_their_mean_curve() -> None:
+def test_removal_scores_are_mean_areas_and_the_drawn_curve_is_the_mean_curve() -> None:
     removal = [
         RemovalCurves(curve(0, 0.5, 1), curve(1, 0, 0), curve(0, 0, 1)),
         RemovalCurves(curve(0, 1, 1), curve(1, 0, 0), curve(0, 1, 1)),
     ]
     measured = [shown(f"{i}", EvidenceScores({}, NOTHING, math.nan, one)) for i, one in enumerate(removal)]
-    rows = region_scores(measured, FEW)
-    # P(grade >= 1): 1, .5, 0 and 1, 0, 0 by trapezia: .5 and .25.
+    rows = region_scores(measured, FEW, DIABETIC_RETINOPATHY)
+    # P(grade >= 1) is 1, .5, 0 and 1, 0, 0: areas .5 and .25.
     assert pick(rows, "P(grade >= 1)", "area_deletion").value == pytest.approx(0.375)
     assert pick(rows, "P(grade >= 1)", "area_insertion").value == pytest.approx(0.75)
     curves = removal_curves(measured)

@@ -1,4 +1,4 @@
-"""Scores of the grade that stand in tables of their own: each grade, operating points, negative and positive."""
+"""Scores of the grade, of each grade, at operating points, and of negative and positive."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from sklearn import metrics as judge
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.evaluation import Bootstrap, PhotographResult
 from deepmtdr.evaluation.binary import BINARY_TASK, use_binary_labels
-from deepmtdr.evaluation.grading import by_grade_scores, grading_scores, operating_point_scores
+from deepmtdr.evaluation.grading import by_grade_scores, confusion_matrices, grade_task, grading_scores
+from deepmtdr.evaluation.operating_points import operating_point_scores
 from deepmtdr.evaluation.scores import Score
-from deepmtdr.terms import Grade
+from deepmtdr.labels import DIABETIC_RETINOPATHY, GradeLabel, LabelSet, LesionType
 
 FEW = Bootstrap(resamples=100)
+GRADES = DIABETIC_RETINOPATHY.grade_names
+TASK = grade_task(DIABETIC_RETINOPATHY)
 
 
-def some(count: int = 200) -> list[PhotographResult]:
+def some(count: int = 200, grades: int = 5) -> list[PhotographResult]:
     rng = np.random.default_rng(0)
-    truth = rng.integers(0, 5, count)
-    logits = rng.normal(size=(count, 5)) + 1.5 * np.eye(5)[truth]
+    truth = rng.integers(0, grades, count)
+    logits = rng.normal(size=(count, grades)) + 1.5 * np.eye(grades)[truth]
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return [
         PhotographResult(dataset="x", name=f"{i}", patient=f"{i}", grade=int(g), probs=tuple(map(float, p)))
@@ -40,7 +43,7 @@ def arrays(measured: list[PhotographResult]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([m.probs for m in measured]), np.array([m.grade for m in measured])
 
 
-def test_every_score_of_the_grade_is_scikit_learns() -> None:
+def test_grade_scores_agree_with_scikit_learn() -> None:
     probs, truth = arrays(some())
     predicted = probs.argmax(1)
     expected = {
@@ -57,34 +60,34 @@ def test_every_score_of_the_grade_is_scikit_learns() -> None:
         scores = judge.precision_recall_fscore_support(truth, predicted, average=average)
         names = (f"{name}_{average}" for name in ("precision", "recall", "f1"))
         expected |= dict(zip(names, scores, strict=False))
-    rows = grading_scores(some(), FEW)
+    rows = grading_scores(some(), FEW, TASK)
     for name, value in expected.items():
         found = pick(rows, "grade", name)
         assert found.value == pytest.approx(value), name
         assert found.low < found.value < found.high
-    assert len(rows) == len(expected) + 2  # calibration error and Brier, held elsewhere
+    assert len(rows) == len(expected) + 2  # calibration error and Brier score, tested elsewhere
 
 
 def test_each_grade_has_its_sensitivity_and_specificity() -> None:
     probs, truth = arrays(some())
-    rows = by_grade_scores(some(), FEW)
-    for grade in Grade:
+    rows = by_grade_scores(some(), FEW, DIABETIC_RETINOPATHY)
+    for grade, name in enumerate(GRADES):
         called = probs.argmax(1) == grade
-        subject = f"{grade:d} {grade.full_name}"
+        subject = f"{grade} {name}"
         assert pick(rows, subject, "sensitivity").value == pytest.approx(called[truth == grade].mean())
         assert pick(rows, subject, "specificity").value == pytest.approx(1 - called[truth != grade].mean())
 
 
-def test_a_grade_that_never_occurs_has_no_sensitivity_and_says_so() -> None:
-    rows = by_grade_scores([m for m in some() if m.grade != 4], FEW)
+def test_grade_that_does_not_occur_has_a_note_instead_of_a_sensitivity() -> None:
+    rows = by_grade_scores([m for m in some() if m.grade != 4], FEW, DIABETIC_RETINOPATHY)
     missing = pick(rows, "4 proliferative", "sensitivity")
     assert math.isnan(missing.value) and missing.note == "no photograph of this grade"
     assert pick(rows, "4 proliferative", "specificity").value < 1
 
 
-def test_an_operating_point_holds_its_specificity_and_says_its_threshold() -> None:
+def test_operating_point_has_its_specificity_and_threshold() -> None:
     probs, truth = arrays(some())
-    rows = operating_point_scores(some(), FEW)
+    rows = operating_point_scores(some(), FEW, DIABETIC_RETINOPATHY)
     for subject, least in (("any", 1), ("referable", 2), ("sight-threatening", 3)):
         p, yes = probs[:, least:].sum(1), truth >= least
         for percent in (90, 95):
@@ -98,48 +101,70 @@ def test_an_operating_point_holds_its_specificity_and_says_its_threshold() -> No
         assert pick(rows, subject, "specificity_at_half").value == pytest.approx((p[~yes] < 0.5).mean())
 
 
-def test_where_nobody_may_be_called_positive_the_threshold_is_infinite_and_says_so() -> None:
+def test_threshold_is_infinite_with_a_note_if_none_is_specific_enough() -> None:
     alike = [replace(m, probs=(0.2,) * 5) for m in some(20)]
-    found = pick(operating_point_scores(alike, FEW), "referable", "threshold_at_specificity_90")
-    assert math.isinf(found.value) and found.note.startswith("infinite: nobody is called positive")
-    assert pick(operating_point_scores(alike, FEW), "referable", "sensitivity_at_specificity_90").value == 0
+    rows = operating_point_scores(alike, FEW, DIABETIC_RETINOPATHY)
+    found = pick(rows, "referable", "threshold_at_specificity_90")
+    assert math.isinf(found.value) and found.note.startswith("infinite: no threshold is specific enough")
+    assert pick(rows, "referable", "sensitivity_at_specificity_90").value == 0
 
 
-def test_grades_alone_have_no_operating_point() -> None:
-    assert operating_point_scores([replace(m, grade_only=True) for m in some(20)], FEW) == []
+def test_predicted_grades_without_probabilities_have_no_operating_point() -> None:
+    assert operating_point_scores([replace(m, grade_only=True) for m in some(20)], FEW, DIABETIC_RETINOPATHY) == []
 
 
-def test_an_impossible_truth_makes_the_likelihood_infinite_and_says_so() -> None:
+def test_true_grade_of_probability_0_makes_the_likelihood_infinite_with_a_note() -> None:
     measured = [replace(m, probs=(1.0, 0.0, 0.0, 0.0, 0.0)) for m in some(20)]
-    found = pick(grading_scores(measured, FEW), "grade", "negative_log_likelihood")
-    assert math.isinf(found.value) and found.note == "infinite: a true grade was given probability 0"
+    found = pick(grading_scores(measured, FEW, TASK), "grade", "negative_log_likelihood")
+    assert math.isinf(found.value) and found.note == "infinite: a true grade has probability 0"
 
 
-def test_a_set_that_tells_only_negative_and_positive_is_scored_so_and_others_are_not() -> None:
-    def sample(dataset: str, i: int, grade: Grade | None, dr_present: bool | None) -> Sample:
+def test_data_set_with_negative_and_positive_only_is_scored_as_binary() -> None:
+    def sample(dataset: str, i: int, grade: int | None, dr_present: bool | None) -> Sample:
         name = f"{i}"
         return Sample(
             photograph=Path(name), name=name, patient=name, dataset=dataset, grade=grade, dr_present=dr_present
         )
 
     samples = [
-        sample("real_lr", 0, Grade.NEGATIVE, None),
+        sample("real_lr", 0, 0, None),
         sample("real_lr", 1, None, True),
         sample("real_lr", 2, None, True),
-        sample("ddr", 3, Grade.NEGATIVE, None),
+        sample("ddr", 3, 0, None),
     ]
     probs = ((0.8, 0.2, 0.0, 0.0, 0.0), (0.1, 0.2, 0.3, 0.2, 0.2), (0.7, 0.1, 0.2, 0.0, 0.0), (0.6, 0.4, 0.0, 0.0, 0.0))
     measured = [
         PhotographResult(dataset=s.dataset, name=s.name, patient=s.name, grade=s.grade, probs=p)
         for s, p in zip(samples, probs, strict=True)
     ]
-    apart = use_binary_labels(measured, samples)
-    assert [m.positive for m in apart] == [False, True, True, None]
-    assert [m.grade for m in apart] == [None, None, None, 0]
-    rows = grading_scores(apart, FEW, BINARY_TASK)
+    measured = use_binary_labels(measured, samples)
+    assert [m.positive for m in measured] == [False, True, True, None]
+    assert [m.grade for m in measured] == [None, None, None, 0]
+    rows = grading_scores(measured, FEW, BINARY_TASK)
     assert {row.dataset for row in rows} == {"real_lr", "all"}
     of_set = [row for row in rows if row.dataset == "real_lr"]
     assert pick(of_set, "positive", "accuracy").value == pytest.approx(2 / 3)
     assert pick(of_set, "positive", "sensitivity").value == 0.5
     assert pick(of_set, "positive", "specificity").value == 1
-    assert [row.dataset for row in grading_scores(apart, FEW) if row.score == "accuracy"] == ["ddr", "all"]
+    assert [row.dataset for row in grading_scores(measured, FEW, TASK) if row.score == "accuracy"] == ["ddr", "all"]
+
+
+def test_grades_and_thresholds_of_another_label_set_name_the_scores() -> None:
+    labels = LabelSet(
+        name="macula",
+        disease="macular degeneration",
+        lesions=(LesionType(code="DR", name="drusen"),),
+        grades=(GradeLabel(name="none"), GradeLabel(name="early"), GradeLabel(name="late")),
+        thresholds={"any": 1, "referable": 1, "needs_injection": 2},
+    )
+    measured = some(60, grades=3)
+    probs, truth = arrays(measured)
+    rows = grading_scores(measured, FEW, grade_task(labels))
+    areas = [row.score for row in rows if row.score.startswith("auc_")]
+    assert areas == ["auc_any", "auc_referable", "auc_needs_injection"]
+    area = pick(rows, "grade", "auc_needs_injection")
+    assert area.value == pytest.approx(judge.roc_auc_score(truth == 2, probs[:, 2]))
+    assert [row.subject for row in by_grade_scores(measured, FEW, labels)][::2] == ["0 none", "1 early", "2 late"]
+    points = operating_point_scores(measured, FEW, labels)
+    assert list(dict.fromkeys(row.subject for row in points)) == ["any", "referable", "needs-injection"]
+    assert np.shape(confusion_matrices(measured, labels)["x"]) == (3, 3)

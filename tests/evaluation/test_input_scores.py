@@ -1,4 +1,4 @@
-"""Scores by input: what each image gives the same network, and the paired gain."""
+"""Scores by input image, and the paired gain of SR over bicubic."""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ import numpy as np
 import pytest
 
 from deepmtdr.evaluation.input_scores import hallucination_scores, input_scores
-from deepmtdr.evaluation.measure import (
-    BICUBIC,
-    HR,
-    SR,
-    Agreement,
-    InputResult,
-    LesionResult,
-    PhotographResult,
-    lesion_result,
-)
+from deepmtdr.evaluation.measure import lesion_result
+from deepmtdr.evaluation.photograph_result import Agreement, InputImage, InputResult, LesionResult, PhotographResult
 from deepmtdr.evaluation.scores import Bootstrap, Score
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.metrics import PooledCurve, average_precision, kappa_quadratic
-from deepmtdr.terms import Lesion
 
+SR, BICUBIC, HR = InputImage.SR, InputImage.BICUBIC, InputImage.HR
 FEW = Bootstrap(resamples=100)
 
 
@@ -32,7 +25,7 @@ def pick(rows: list[Score], subject: str, name: str) -> Score:
     return found
 
 
-def test_grades_are_scored_from_each_image_and_the_gain_is_paired() -> None:
+def test_grades_are_scored_on_each_image_and_the_gain_is_paired() -> None:
     truth = np.arange(40) % 5
     measured = [
         PhotographResult(
@@ -48,7 +41,7 @@ def test_grades_are_scored_from_each_image_and_the_gain_is_paired() -> None:
         )
         for i, g in enumerate(truth)
     ]
-    rows = input_scores(measured, {}, FEW)
+    rows = input_scores(measured, {}, FEW, DIABETIC_RETINOPATHY)
     from_bicubic = np.where(np.arange(40) % 4 == 0, 0, truth)
     expected = kappa_quadratic(from_bicubic, truth)
     assert pick(rows, SR, "kappa_quadratic").value == 1
@@ -69,27 +62,27 @@ def found(seed: int, sharp: float) -> tuple[LesionResult, PooledCurve, np.ndarra
     return lesion_result(curve), curve, probability, truth
 
 
-def test_lesions_are_scored_from_each_image_over_all_pixels() -> None:
-    measured, pools = [], {name: {("x", Lesion.HE): PooledCurve()} for name in (SR, BICUBIC, HR)}
-    pixels: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {SR: [], BICUBIC: [], HR: []}
+def test_lesions_are_scored_on_each_image_over_all_pixels() -> None:
+    measured, pools = [], {name: {("x", "HE"): PooledCurve()} for name in (SR, BICUBIC, HR)}
+    pixels: dict[InputImage, list[tuple[np.ndarray, np.ndarray]]] = {SR: [], BICUBIC: [], HR: []}
     for i in range(6):
         own = {}
         for name, sharp in ((SR, 0.4), (BICUBIC, 0.1), (HR, 0.6)):
             own[name], curve, *arrays = found(i, sharp)
-            pools[name]["x", Lesion.HE].merge(curve)
+            pools[name]["x", "HE"].merge(curve)
             pixels[name].append((arrays[0], arrays[1]))
-        beside = {name: InputResult(probs(0), {Lesion.HE: own[name]}) for name in (BICUBIC, HR)}
+        beside = {name: InputResult(probs(0), {"HE": own[name]}) for name in (BICUBIC, HR)}
         measured.append(
             PhotographResult(
                 dataset="x",
                 name=f"{i}",
                 patient=f"{i}",
                 probs=probs(0),
-                lesions={Lesion.HE: own[SR]},
+                lesions={"HE": own[SR]},
                 other_inputs=beside,
             )
         )
-    rows = input_scores(measured, pools, FEW)
+    rows = input_scores(measured, pools, FEW, DIABETIC_RETINOPATHY)
     expected = {
         name: average_precision(*map(np.concatenate, zip(*pairs, strict=True))) for name, pairs in pixels.items()
     }
@@ -100,26 +93,27 @@ def test_lesions_are_scored_from_each_image_over_all_pixels() -> None:
     assert gain.low > 0
 
 
-def test_photographs_without_an_hr_frame_have_no_such_table() -> None:
-    assert input_scores([PhotographResult(dataset="x", name="a", patient="a", grade=1, probs=probs(1))], {}, FEW) == []
-    assert hallucination_scores([PhotographResult(dataset="x", name="a", patient="a")], FEW) == []
+def test_photographs_without_hr_frame_have_no_scores_by_input() -> None:
+    graded = PhotographResult(dataset="x", name="a", patient="a", grade=1, probs=probs(1))
+    assert input_scores([graded], {}, FEW, DIABETIC_RETINOPATHY) == []
+    assert hallucination_scores([graded], FEW, DIABETIC_RETINOPATHY) == []
 
 
-def test_invented_and_lost_lesions_are_shares_of_all() -> None:
+def test_invented_and_lost_lesions_are_fractions_of_all() -> None:
     counts = [Agreement(10, 1, 12, 3), Agreement(0, 0, 8, 8), Agreement(10, 4, 0, 0)]
-    nothing = dict.fromkeys(Lesion, Agreement(0, 0, 0, 0))
+    nothing = dict.fromkeys(DIABETIC_RETINOPATHY.codes, Agreement(0, 0, 0, 0))
     measured = [
         PhotographResult(
             dataset="x",
             name=f"{i}",
             patient=f"{i}",
-            agreement={SR: {**nothing, Lesion.MA: own}, BICUBIC: nothing},
+            agreement={SR: {**nothing, "MA": own}, BICUBIC: nothing},
         )
         for i, own in enumerate(counts)
     ]
-    rows = hallucination_scores(measured, FEW)
+    rows = hallucination_scores(measured, FEW, DIABETIC_RETINOPATHY)
     assert pick(rows, "MA on sr", "seen_per_photograph").value == pytest.approx(20 / 3)
     assert pick(rows, "MA on sr", "invented_share").value == pytest.approx(5 / 20)
     assert pick(rows, "MA on sr", "lost_share").value == pytest.approx(11 / 20)
     unseen = pick(rows, "HE on bicubic", "invented_share")
-    assert np.isnan(unseen.value) and unseen.note == "no lesion was seen"
+    assert np.isnan(unseen.value) and unseen.note == "no lesion was detected"

@@ -1,4 +1,4 @@
-"""Other images in the place of SR, lesions on the photograph's own pixels, and what is not on HR."""
+"""Predictions on other images than SR, lesions on the photograph's own pixels, agreement with HR."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from sklearn import metrics as judge
 
 from deepmtdr.datasets.frames import read_lesion_masks
 from deepmtdr.datasets.sample import Sample
-from deepmtdr.evaluation.measure import BICUBIC, HR, ORIGINAL, SR, Agreement, measure
+from deepmtdr.evaluation.measure import measure
 from deepmtdr.evaluation.measure_inputs import count_agreement, measure_all_inputs
+from deepmtdr.evaluation.photograph_result import Agreement, InputImage
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 from deepmtdr.photographs.geometry import fov_mask, map_to_photograph
 from deepmtdr.recipe import load_recipe
 from deepmtdr.synthetic.drawings import write_drawings
-from deepmtdr.terms import Lesion
 
 FRAME = 256
+SR, BICUBIC, HR, ORIGINAL = InputImage.SR, InputImage.BICUBIC, InputImage.HR, InputImage.ORIGINAL
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def drawing(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     return write_drawings(tmp_path_factory.mktemp("data"), [2], size=FRAME + 44)[0]
 
 
-def test_sr_is_measured_as_without_the_others(network: DeepMTDR, drawing: Sample) -> None:
+def test_result_on_sr_equals_that_of_measure(network: DeepMTDR, drawing: Sample) -> None:
     alone, _ = measure(network, drawing, frame=FRAME)
     thorough, pools = measure_all_inputs(network, drawing, frame=FRAME)
     assert (thorough.probs, thorough.image) == (alone.probs, alone.image)
@@ -41,7 +43,7 @@ def test_sr_is_measured_as_without_the_others(network: DeepMTDR, drawing: Sample
     assert set(pools) == {SR, BICUBIC, HR, ORIGINAL}
 
 
-def test_an_untrained_isr_subnet_is_bicubic_and_hr_is_the_frame_itself(network: DeepMTDR, drawing: Sample) -> None:
+def test_untrained_isr_subnet_equals_bicubic_and_hr_is_the_frame(network: DeepMTDR, drawing: Sample) -> None:
     measured, _ = measure_all_inputs(network, drawing, frame=FRAME)
     assert measured.other_inputs[BICUBIC].probs == pytest.approx(measured.probs, abs=1e-6)
     pixels = read_photograph(drawing.photograph).pixels
@@ -54,25 +56,25 @@ def test_an_untrained_isr_subnet_is_bicubic_and_hr_is_the_frame_itself(network: 
     assert measured.for_input(HR).probs == measured.other_inputs[HR].probs
 
 
-def test_on_the_photograph_every_pixel_of_the_mask_counts(network: DeepMTDR, drawing: Sample) -> None:
+def test_lesions_are_scored_on_the_pixels_of_the_photograph(network: DeepMTDR, drawing: Sample) -> None:
     measured, pools = measure_all_inputs(network, drawing, frame=FRAME)
     pixels = read_photograph(drawing.photograph).pixels
     (height, width), fov = pixels.shape[:2], find_fov(pixels)
     frame = crop_to_frame(pixels, fov, FRAME)
     inside = map_to_photograph(fov_mask(frame).astype(np.float32), fov, height, width) >= 0.5
-    mask = read_lesion_masks(drawing, (height, width))[Lesion.HE]
-    assert measured.other_inputs[ORIGINAL].lesions[Lesion.HE].prevalence == pytest.approx(mask[inside].mean())
+    mask = read_lesion_masks(drawing, (height, width))["HE"]
+    assert measured.other_inputs[ORIGINAL].lesions["HE"].prevalence == pytest.approx(mask[inside].mean())
     lr = torch.nn.functional.interpolate(
         torch.from_numpy(frame).permute(2, 0, 1)[None], (64, 64), mode="bicubic", antialias=True
     )
     with torch.no_grad():
-        lesions = network(lr / 255, 4).lesions[0, Lesion.HE].numpy()
-    laid = map_to_photograph(lesions, fov, height, width)[inside]
-    expected = judge.average_precision_score(mask[inside], laid)
-    assert pools[ORIGINAL][Lesion.HE].average_precision() == pytest.approx(expected, abs=2e-3)
+        lesions = network(lr / 255, 4).lesions[0, DIABETIC_RETINOPATHY.channel("HE")].numpy()
+    mapped = map_to_photograph(lesions, fov, height, width)[inside]
+    expected = judge.average_precision_score(mask[inside], mapped)
+    assert pools[ORIGINAL]["HE"].average_precision() == pytest.approx(expected, abs=2e-3)
 
 
-def test_a_photograph_smaller_than_the_frame_has_nothing_to_be_read_beside_it(
+def test_photograph_smaller_than_the_frame_has_no_other_images(
     network: DeepMTDR, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     (small,) = write_drawings(tmp_path_factory.mktemp("small"), [2], size=FRAME - 60)
@@ -82,7 +84,7 @@ def test_a_photograph_smaller_than_the_frame_has_nothing_to_be_read_beside_it(
     assert measured.for_input(HR).probs == ()
 
 
-def test_a_photograph_that_fails_says_why(network: DeepMTDR, drawing: Sample) -> None:
+def test_unreadable_photograph_has_the_reason(network: DeepMTDR, drawing: Sample) -> None:
     torn = Sample(photograph=drawing.photograph.with_name("none.png"), name="none", patient="p", dataset="x")
     measured, pools = measure_all_inputs(network, torn, frame=FRAME)
     assert "none.png" in measured.failure
@@ -90,24 +92,24 @@ def test_a_photograph_that_fails_says_why(network: DeepMTDR, drawing: Sample) ->
 
 
 def lesion_map(*places: tuple[int, int]) -> np.ndarray:
-    """A map of 1024 px with a lesion of 3 x 3 px at each place."""
+    """A map of 1024 px with a lesion of 3 x 3 px at each position."""
     found = np.zeros((1024, 1024), np.float32)
     for y, x in places:
         found[y - 1 : y + 2, x - 1 : x + 2] = 0.9
     return found
 
 
-def test_lesions_within_five_pixels_are_one_and_others_are_invented_or_lost() -> None:
+def test_lesions_match_within_five_pixels() -> None:
     inside = np.ones((1024, 1024), bool)
     here = lesion_map((100, 100), (200, 200), (300, 300))
     there = lesion_map((100, 107), (200, 208), (500, 500), (600, 600))
-    # Edges of the first pair: columns 101 and 106, five apart; of the second 201 and 207, six apart.
+    # Edges of the first pair: columns 101 and 106, 5 px apart; of the second: 201 and 207, 6 px apart.
     assert count_agreement(here, there, inside) == Agreement(detected=3, hallucinated=2, detected_on_hr=4, missed=3)
     assert count_agreement(here, here, inside) == Agreement(3, 0, 3, 0)
     inside[:250] = False
     assert count_agreement(here, there, inside) == Agreement(1, 1, 2, 2)
 
 
-def test_one_lesion_on_hr_may_be_near_several() -> None:
+def test_one_lesion_on_hr_can_match_several() -> None:
     inside = np.ones((1024, 1024), bool)
     assert count_agreement(lesion_map((100, 100), (100, 104)), lesion_map((100, 102)), inside) == Agreement(2, 0, 1, 0)

@@ -1,4 +1,4 @@
-"""Seeds of one recipe, and one checkpoint against another, from paths to tables."""
+"""Several seeds of one recipe, and one checkpoint against another."""
 
 from __future__ import annotations
 
@@ -13,14 +13,25 @@ import torch
 
 from deepmtdr import checkpoint
 from deepmtdr.errors import DataError
-from deepmtdr.evaluation import Bootstrap, Evaluation, PhotographResult, aggregate_seeds, evaluate_checkpoints
+from deepmtdr.evaluation import (
+    Bootstrap,
+    Evaluation,
+    EvaluationConfig,
+    PhotographResult,
+    ReportConfig,
+    SampleSelection,
+    aggregate_seeds,
+    evaluate_checkpoints,
+    score_prediction_files,
+)
 from deepmtdr.evaluation.multiple_runs import seed_tables
 from deepmtdr.evaluation.run import score_photographs
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import load_recipe
 from deepmtdr.synthetic.drawings import write_drawings
 
-FEW = Bootstrap(resamples=20)
+FEW = Bootstrap(resamples=20, seed=3, level=0.9)
+QUICK = EvaluationConfig(thorough=False, bootstrap=FEW)
 
 
 def evaluation(seed: int, names: str = "abcdefgh") -> Evaluation:
@@ -46,7 +57,7 @@ def test_seeds_have_their_mean_and_standard_deviation() -> None:
     assert ("kappa_quadratic *", f"{np.mean(kappas):.3g} ({np.std(kappas, ddof=1):.2g})") in grading.rows
 
 
-def test_a_score_that_one_seed_has_not_is_undefined() -> None:
+def test_score_that_is_undefined_for_one_seed_has_no_mean() -> None:
     healthy = evaluation(0, "abcde")
     one_kind = score_photographs([replace(m, grade=0) for m in healthy.results], {}, FEW, {})
     rows = {row.score: row for row in aggregate_seeds([healthy, one_kind]) if row.subject == "grade"}
@@ -55,14 +66,14 @@ def test_a_score_that_one_seed_has_not_is_undefined() -> None:
     assert ("auc_any", "undefined for a seed") in cells
 
 
-def test_seeds_on_other_photographs_are_refused() -> None:
-    with pytest.raises(DataError, match="evaluations of 8, 3 photographs, expected the same"):
+def test_seeds_on_different_photographs_are_an_error() -> None:
+    with pytest.raises(DataError, match="evaluations of 8, 3 photographs, expected the same photographs"):
         aggregate_seeds([evaluation(0), evaluation(1, "abc")])
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two untrained checkpoints and the drawings they are to read."""
+    """Two untrained checkpoints and a folder of drawings."""
     folder = tmp_path_factory.mktemp("data")
     write_drawings(folder / "drawings", [2, 3, 10, 11], size=260)
     recipe = load_recipe("smoke")
@@ -74,9 +85,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_two_checkpoints_of_one_recipe_leave_their_folders_and_a_table(data: Path, tmp_path: Path) -> None:
+def drawings(data: Path) -> SampleSelection:
+    return SampleSelection(data=data, datasets=("drawings",))
+
+
+def test_seeds_have_one_folder_each_and_a_common_table(data: Path, tmp_path: Path) -> None:
     weights = [data / "0.safetensors", data / "1.safetensors"]
-    done = evaluate_checkpoints(data, weights, out=tmp_path, datasets=["drawings"], thorough=False, bootstrap=FEW)
+    done = evaluate_checkpoints(drawings(data), weights, config=QUICK, report=ReportConfig(out=tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["seed-1", "seed-2", "seeds.json"]
     assert (tmp_path / "seed-2" / "report.html").exists()
     rows = json.loads((tmp_path / "seeds.json").read_text())["scores"]
@@ -86,28 +101,40 @@ def test_two_checkpoints_of_one_recipe_leave_their_folders_and_a_table(data: Pat
     assert all("seeds" in table.title for table in done.tables())
 
 
-def test_one_checkpoint_against_another_compares_images_lesions_and_grades(data: Path, tmp_path: Path) -> None:
-    chosen = {"datasets": ["drawings"], "thorough": False, "bootstrap": FEW}
-    done = evaluate_checkpoints(data, [data / "0.safetensors"], other=data / "1.safetensors", out=tmp_path, **chosen)
+def test_two_checkpoints_are_compared_by_images_lesions_and_grades(data: Path, tmp_path: Path) -> None:
+    first, second = data / "0.safetensors", data / "1.safetensors"
+    report = ReportConfig(out=tmp_path)
+    done = evaluate_checkpoints(drawings(data), [first], other=second, config=QUICK, report=report)
     assert {"comparison.json", "evaluation.json", "other", "predictions.csv", "report.html"} == {
         path.name for path in tmp_path.iterdir()
     }
-    rows = {
-        (row["subject"], row["score"]): row
-        for row in json.loads((tmp_path / "comparison.json").read_text())["differences"]
-    }
+    written = json.loads((tmp_path / "comparison.json").read_text())
+    assert written["protocol"]["bootstrap"] == {"unit": "patient", "resamples": 20, "seed": 3, "level": 0.9}
+    rows = {(row["subject"], row["score"]): row for row in written["differences"]}
     a, b = (
         {(s.subject, s.score): s.value for s in evaluation.scores}
         for evaluation in (
             done.evaluations[0],
-            evaluate_checkpoints(data, [data / "1.safetensors"], **chosen).evaluations[0],
+            evaluate_checkpoints(drawings(data), [second], config=QUICK).evaluations[0],
         )
     )
     for key in (("sr", "psnr_fov"), ("sr", "ssim_whole"), ("grade", "accuracy")):
         assert rows[key]["difference"] == pytest.approx(a[key] - b[key])
-    # Lesions are compared by the coarse counts of each photograph.
+    # Lesions are compared by the coarse pixel counts of each photograph.
     assert rows["HE", "aupr_pooled"]["a"] == pytest.approx(a["HE", "aupr_pooled"], abs=0.01)
     assert rows["HE", "aupr_pooled"]["b"] == pytest.approx(b["HE", "aupr_pooled"], abs=0.01)
     assert done.tables()[-1].title.startswith("tests of no difference")
     with pytest.raises(DataError, match=r"2 checkpoints to be compared with .* expected one"):
-        evaluate_checkpoints(data, [None, None], other=data / "1.safetensors", datasets=["drawings"])
+        evaluate_checkpoints(drawings(data), [None, None], other=second)
+
+
+def test_comparison_of_prediction_files_uses_the_given_bootstrap(tmp_path: Path) -> None:
+    for name, grades in (("a", "010120"), ("b", "000120"), ("truth", "011120")):
+        column = "grade" if name == "truth" else "predicted_grade"
+        rows = [f"{number},{grade}" for number, grade in enumerate(grades)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([f"name,{column}", *rows]))
+    tables = (tmp_path / f"{name}.csv" for name in ("a", "truth", "b"))
+    predictions, truth, other = tables
+    done = score_prediction_files(predictions, truth, other=other, bootstrap=FEW)
+    assert done.comparison is not None
+    assert done.comparison.protocol["bootstrap"] == FEW.to_protocol() == done.evaluations[0].protocol["bootstrap"]

@@ -1,4 +1,4 @@
-"""Predictions of any system, from a table: against scikit-learn, against `evaluate`, and every kind of bad input."""
+"""Scoring a table of predictions: against scikit-learn, against `evaluate`, and wrong input."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from sklearn import metrics as judge
 
 from deepmtdr.checkpoint import Checkpoint
 from deepmtdr.errors import DataError
-from deepmtdr.evaluation import Bootstrap, Evaluation, Score, evaluate, score_predictions
-from deepmtdr.evaluation.grading import GRADING_SCORES, LABEL_SCORES
+from deepmtdr.evaluation import Bootstrap, Evaluation, EvaluationConfig, Score, evaluate, score_predictions
+from deepmtdr.evaluation.grading import LABEL_SCORES
+from deepmtdr.labels import DIABETIC_RETINOPATHY, GradeLabel
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import load_recipe
 from deepmtdr.synthetic.drawings import write_drawings
@@ -33,7 +34,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def some(seed: int = 0, photographs: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities that know something, and true grades; every grade occurs."""
+    """Probabilities that are better than chance, and true grades; every grade occurs."""
     rng = np.random.default_rng(seed)
     truth = np.arange(photographs) % 5
     logits = rng.normal(size=(photographs, 5)) + 1.5 * np.eye(5)[truth]
@@ -47,18 +48,18 @@ def tables(folder: Path, probs: np.ndarray, truth: np.ndarray, patients: int = 3
 
 
 def by_name(done: Evaluation, dataset: str = "truth") -> dict[str, Score]:
-    """The scores of the grade, or of positive and negative."""
+    """The scores of the table "grading" for a data set."""
     return {score.score: score for score in done.scores if (score.dataset, score.task) == (dataset, "grading")}
 
 
 def scored(folder: Path, said: str, truth: str, **options: bool) -> Evaluation:
-    """Two tables as they would be typed."""
+    """Score two tables that are given as text, with a space for each new line."""
     for name, text in (("said.csv", said), ("truth.csv", truth)):
         (folder / name).write_text(text.replace(" ", "\n"), encoding="utf-8")
     return score_predictions(folder / "said.csv", folder / "truth.csv", bootstrap=FEW, **options)
 
 
-def test_scores_are_those_of_scikit_learn(tmp_path: Path) -> None:
+def test_scores_agree_with_scikit_learn(tmp_path: Path) -> None:
     probs, truth = some()
     scores = by_name(score_predictions(*tables(tmp_path, probs, truth), bootstrap=FEW))
     predicted = probs.argmax(axis=1)
@@ -86,7 +87,7 @@ def test_the_order_of_the_predictions_does_not_matter(tmp_path: Path) -> None:
     assert score_predictions(said, truth, bootstrap=FEW).scores == first.scores
 
 
-def test_without_patients_each_photograph_is_its_own(tmp_path: Path) -> None:
+def test_photograph_without_patient_counts_as_its_own_patient(tmp_path: Path) -> None:
     done = scored(tmp_path, "name,predicted_grade a,0 b,1 c,1", "name,grade a,0 b,1 c,0")
     assert by_name(done)["accuracy"].patients == 3
     done = scored(tmp_path, "name,predicted_grade a,0 b,1 c,1", "name,grade,patient a,0,one b,1,one c,0,")
@@ -98,7 +99,7 @@ def test_without_patients_each_photograph_is_its_own(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
-    """An evaluation of two data sets, one photograph without grade and one that is none, and its folder."""
+    """An evaluation with one photograph without grade and one unreadable file, and its predictions.csv."""
     folder = tmp_path_factory.mktemp("own")
     torch.manual_seed(0)
     recipe = load_recipe("smoke")
@@ -110,22 +111,24 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
         replace(drawings[3], dataset="other", grade=None),
         replace(drawings[0], dataset="other", name="text", photograph=folder / "text.jpg"),
     ]
-    done = evaluate(untrained, [*drawings, *more], bootstrap=FEW)
+    done = evaluate(untrained, [*drawings, *more], EvaluationConfig(bootstrap=FEW))
     done.write(folder)
     return done, folder / "predictions.csv"
 
 
-def test_own_predictions_give_exactly_what_the_evaluation_gave(own: tuple[Evaluation, Path]) -> None:
+def test_own_predictions_csv_gives_exactly_the_scores_of_the_evaluation(own: tuple[Evaluation, Path]) -> None:
     done, path = own
     again = score_predictions(path, path, bootstrap=FEW)
     of_grades = ("grading", "each grade", "operating points")
-    assert repr(again.scores) == repr([score for score in done.scores if score.task in of_grades])  # nan is nan
+    assert repr(again.scores) == repr(
+        [score for score in done.scores if score.task in of_grades]
+    )  # as text, because nan != nan
     assert again.confusion == done.confusion
     assert [(m.name, m.failure) for m in again.failures] == [(m.name, m.failure) for m in done.failures]
     assert (again.protocol["without_grade"], again.protocol["failed"]) == (1, 1)
 
 
-def test_what_was_scored_can_be_written_and_scored_again(tmp_path: Path) -> None:
+def test_written_predictions_can_be_scored_again(tmp_path: Path) -> None:
     done = scored(tmp_path, "name,predicted_grade a,0 b,1 c,1", "name,grade a,0 b,1 c,0")
     done.write(tmp_path)
     written = tmp_path / "predictions.csv"
@@ -135,7 +138,7 @@ def test_what_was_scored_can_be_written_and_scored_again(tmp_path: Path) -> None
 # --- Grades alone ---
 
 
-def test_grades_alone_leave_scores_of_probabilities_undefined_with_the_reason(tmp_path: Path) -> None:
+def test_predicted_grades_without_probabilities_leave_other_scores_undefined(tmp_path: Path) -> None:
     probs, truth = some()
     predicted = probs.argmax(axis=1)
     said = write_table(
@@ -145,31 +148,30 @@ def test_grades_alone_leave_scores_of_probabilities_undefined_with_the_reason(tm
     soft = by_name(score_predictions(*tables(tmp_path, probs, truth), bootstrap=FEW))
     assert {name for name, score in hard.items() if not math.isnan(score.value)} == set(LABEL_SCORES)
     assert {name: hard[name] for name in LABEL_SCORES} == {name: soft[name] for name in LABEL_SCORES}
-    assert hard["auc_referable"].note == hard["brier"].note == "needs probabilities, found grades alone"
+    assert hard["auc_referable"].note == hard["brier"].note == "needs probabilities, found predicted grades only"
 
 
-def test_the_scores_of_the_grade_are_grading_scores_and_need_no_probability() -> None:
+def test_label_scores_do_not_depend_on_the_probabilities() -> None:
     probs, truth = some()
     hard = np.eye(5)[probs.argmax(axis=1)]
-    for name in LABEL_SCORES:
-        score = GRADING_SCORES[name][0]
-        assert score(hard, truth) == score(probs, truth)
+    for score in LABEL_SCORES.values():
+        assert score.function(hard, truth) == score.function(probs, truth)
 
 
 # --- Undefined, and why ---
 
 
-def test_one_class_or_one_patient_is_undefined_with_the_reason(tmp_path: Path) -> None:
+def test_one_class_or_one_patient_is_undefined_with_a_note(tmp_path: Path) -> None:
     said = "name,p0,p1,p2,p3,p4 a,1,0,0,0,0 b,0.4,0.6,0,0,0"
     scores = by_name(scored(tmp_path, said, "name,grade,patient a,0,x b,0,x"))
-    assert math.isnan(scores["auc_any"].value) and "both kinds" in scores["auc_any"].note
+    assert math.isnan(scores["auc_any"].value) and "needs both" in scores["auc_any"].note
     assert scores["accuracy"].value == 0.5
     assert math.isnan(scores["accuracy"].low) and "fewer than two patients" in scores["accuracy"].note
     all_right = by_name(scored(tmp_path, "name,predicted_grade a,0 b,0", "name,grade a,0 b,0"))
-    assert math.isnan(all_right["kappa"].value) and "one single grade" in all_right["kappa"].note
+    assert math.isnan(all_right["kappa"].value) and "are the same" in all_right["kappa"].note
 
 
-def test_an_error_row_is_a_failure_with_its_message(tmp_path: Path) -> None:
+def test_row_with_status_error_is_a_failure_with_its_message(tmp_path: Path) -> None:
     said = "name,status,message,predicted_grade a,ok,,0 b,error,torn, c,ungradable,,"
     done = scored(tmp_path, said, "name,grade a,0 b,1 c,0")
     assert [(m.name, m.failure) for m in done.failures] == [
@@ -179,7 +181,7 @@ def test_an_error_row_is_a_failure_with_its_message(tmp_path: Path) -> None:
     assert by_name(done)["accuracy"].photographs == 1
 
 
-def test_missing_predictions_are_refused_or_listed(tmp_path: Path) -> None:
+def test_missing_predictions_are_an_error_or_failures(tmp_path: Path) -> None:
     said, truth = "name,predicted_grade a,0", "name,grade a,0 b,1 c,0 d,0 e,1"
     with pytest.raises(DataError, match=r"no row for 4 of the 5 photographs .*truth\.csv: b, c, d, \.\.\.;.*--allow-m"):
         scored(tmp_path, said, truth)
@@ -191,19 +193,19 @@ def test_missing_predictions_are_refused_or_listed(tmp_path: Path) -> None:
 # --- Two data sets ---
 
 
-def test_a_name_may_stand_in_two_data_sets_if_both_tables_tell_them_apart(tmp_path: Path) -> None:
+def test_same_name_in_two_data_sets_needs_the_data_set_in_both_tables(tmp_path: Path) -> None:
     said = "name,dataset,predicted_grade a,one,0 a,two,1"
     done = scored(tmp_path, said, "name,dataset,grade a,one,0 a,two,0")
     assert by_name(done, "one")["accuracy"].value == 1
     assert by_name(done, "two")["accuracy"].value == 0
     assert by_name(done, "all")["accuracy"].value == 0.5
     with pytest.raises(
-        DataError, match=r"said\.csv, row 3: a for the second time, .*row 2;.*its data set tells nothing"
+        DataError, match=r"said\.csv, row 3: found a for the second time; .* the other table does not have it"
     ):
         scored(tmp_path, said, "name,grade a,0 b,0")
 
 
-def test_the_data_set_is_that_of_the_truth(tmp_path: Path) -> None:
+def test_data_set_is_taken_from_the_truth(tmp_path: Path) -> None:
     done = scored(tmp_path, "name,predicted_grade a,0 b,1", "name,dataset,grade a,one,0 b,two,0")
     assert {score.dataset for score in done.scores} == {"one", "two", "all"}
 
@@ -212,18 +214,34 @@ def test_the_data_set_is_that_of_the_truth(tmp_path: Path) -> None:
 
 
 BAD = {
-    "twice predicted": ("name,predicted_grade a,0 a,1", "name,grade a,0", r"said\.csv, row 3: a for the second time"),
-    "twice known": ("name,predicted_grade a,0", "name,grade a,0 a,0", r"truth\.csv, row 3: a for the second time"),
-    "unknown": ("name,predicted_grade a,0 b,1", "name,grade a,0", r"row 3: 1 photographs not in .*truth\.csv: b; it"),
-    "nan": ("name,p0,p1,p2,p3,p4 a,nan,0,0,0,1", "name,grade a,0", r"row 2: expected a probability .* p0, found 'nan'"),
-    "below 0": ("name,p0,p1,p2,p3,p4 a,0,-0.1,0,0,1.1", "name,grade a,0", r"row 2: .* in p1, found '-0\.1'"),
-    "above 1": ("name,p0,p1,p2,p3,p4 a,1.5,0,0,0,0", "name,grade a,0", r"row 2: .* in p0, found '1\.5'"),
-    "no number": ("name,p0,p1,p2,p3,p4 a,x,0,0,0,1", "name,grade a,0", r"row 2: .* in p0, found 'x'"),
-    "empty cell": ("name,p0,p1,p2,p3,p4 a,1,,0,0,0", "name,grade a,0", r"row 2: .* in p1, found ''"),
-    "no p4": ("name,p0,p1,p2,p3 a,1,0,0,0", "name,grade a,0", r"row 2: .* in p4, found ''"),
-    "no p0": ("name,p1,p2,p3,p4 a,1,0,0,0", "name,grade a,0", r"row 2: .* in p0, found ''"),
-    "sum": ("name,p0,p1,p2,p3,p4 a,0.5,0.4,0,0,0", "name,grade a,0", r"row 2: p0 \.\.\. p4 sum to 0\.9, expected 1"),
-    "neither": ("name a", "name,grade a,0", r"row 2: expected p0 \.\.\. p4 or predicted_grade, found neither"),
+    "twice predicted": (
+        "name,predicted_grade a,0 a,1",
+        "name,grade a,0",
+        r"said\.csv, row 3: found a for the second time",
+    ),
+    "twice known": (
+        "name,predicted_grade a,0",
+        "name,grade a,0 a,0",
+        r"truth\.csv, row 3: found a for the second time",
+    ),
+    "unknown": (
+        "name,predicted_grade a,0 b,1",
+        "name,grade a,0",
+        r"row 3: 1 photographs not in .*truth\.csv: b; expected its photographs: a",
+    ),
+    "nan": ("name,p0,p1,p2,p3,p4 a,nan,0,0,0,1", "name,grade a,0", r"row 2: p0 is 'nan', expected a probability"),
+    "below 0": ("name,p0,p1,p2,p3,p4 a,0,-0.1,0,0,1.1", "name,grade a,0", r"row 2: p1 is '-0\.1', expected"),
+    "above 1": ("name,p0,p1,p2,p3,p4 a,1.5,0,0,0,0", "name,grade a,0", r"row 2: p0 is '1\.5', expected"),
+    "no number": ("name,p0,p1,p2,p3,p4 a,x,0,0,0,1", "name,grade a,0", r"row 2: p0 is 'x', expected"),
+    "empty cell": ("name,p0,p1,p2,p3,p4 a,1,,0,0,0", "name,grade a,0", r"row 2: p1 is '', expected"),
+    "no p4": ("name,p0,p1,p2,p3 a,1,0,0,0", "name,grade a,0", r"row 2: p4 is '', expected"),
+    "no p0": ("name,p1,p2,p3,p4 a,1,0,0,0", "name,grade a,0", r"row 2: p0 is '', expected"),
+    "sum": (
+        "name,p0,p1,p2,p3,p4 a,0.5,0.4,0,0,0",
+        "name,grade a,0",
+        r"row 2: the sum of p0 \.\.\. p4 is 0\.9, expected 1",
+    ),
+    "neither": ("name a", "name,grade a,0", r"row 2: no prediction, expected p0 \.\.\. p4 or predicted_grade"),
     "contradiction": (
         "name,predicted_grade,p0,p1,p2,p3,p4 a,2,0.9,0.1,0,0,0",
         "name,grade a,0",
@@ -235,34 +253,42 @@ BAD = {
     "no grade at all": (
         "name,predicted_grade a,0",
         "name,grade a,",
-        r"truth\.csv: expected grades, found no photograph",
+        r"truth\.csv: no photograph has a grade",
     ),
-    "no name": ("name,predicted_grade ,0", "name,grade a,0", r"said\.csv, row 2: expected the name of a photograph"),
-    "no data set": ("name,predicted_grade a,0", "name,dataset,grade a,,0", r"truth\.csv, row 2: .* data set .*''"),
-    "all": ("name,predicted_grade a,0", "name,dataset,grade a,all,0", r"truth\.csv, row 2: .* data set .*'all'"),
+    "no name": ("name,predicted_grade ,0", "name,grade a,0", r"said\.csv, row 2: the cell `name` is empty"),
+    "no data set": (
+        "name,predicted_grade a,0",
+        "name,dataset,grade a,,0",
+        r"truth\.csv, row 2: dataset '', expected the name of one",
+    ),
+    "all": (
+        "name,predicted_grade a,0",
+        "name,dataset,grade a,all,0",
+        r"truth\.csv, row 2: dataset 'all', expected the name of one",
+    ),
     "no column": ("image,predicted_grade a,0", "name,grade a,0", r"said\.csv, row 1: expected the columns name"),
     "no truth": ("name,predicted_grade a,0", "name,label a,0", r"truth\.csv, row 1: .* grade not found"),
-    "column twice": ("name,p0,p0 a,0,0", "name,grade a,0", r"said\.csv, row 1: the column p0 stands there twice"),
-    "no rows": ("name,predicted_grade", "name,grade a,0", r"said\.csv: expected a row for each photograph, found none"),
+    "column twice": ("name,p0,p0 a,0,0", "name,grade a,0", r"said\.csv, row 1: two columns p0, expected one"),
+    "no rows": ("name,predicted_grade", "name,grade a,0", r"said\.csv: no rows, expected one for each photograph"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_input_is_refused_with_file_and_row(tmp_path: Path, kind: str) -> None:
+def test_wrong_input_is_an_error_with_file_and_row(tmp_path: Path, kind: str) -> None:
     said, truth, message = BAD[kind]
     with pytest.raises(DataError, match=message):
         scored(tmp_path, said, truth)
 
 
-def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.csv: expected a label table"):
+def test_missing_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.csv: cannot be read"):
         score_predictions(tmp_path / "gone.csv", tmp_path / "gone.csv")
 
 
 # --- Negative or positive ---
 
 
-def test_binary_scores_are_those_of_scikit_learn_whatever_says_positive(tmp_path: Path) -> None:
+def test_binary_scores_agree_with_scikit_learn_for_every_form_of_prediction(tmp_path: Path) -> None:
     probs, grades = some()
     p, truth = probs[:, 1:].sum(axis=1), grades >= 1
     said, known = tables(tmp_path, probs, grades)
@@ -286,11 +312,11 @@ def test_binary_scores_are_those_of_scikit_learn_whatever_says_positive(tmp_path
         assert all(s.low <= s.value <= s.high and s.subject == "positive" for s in done.scores)
 
 
-def test_binary_grades_alone_have_no_auc_and_one_kind_has_no_other_score(tmp_path: Path) -> None:
+def test_binary_scores_without_probabilities_or_with_one_class_are_undefined(tmp_path: Path) -> None:
     said = "name,predicted_grade a,negative b,positive c,2"
     scores = by_name(scored(tmp_path, said, "name,grade a,0 b,1 c,negative", binary=True))
     assert (scores["sensitivity"].value, scores["specificity"].value) == (1, 0.5)
-    assert math.isnan(scores["auc"].value) and "grades alone" in scores["auc"].note
+    assert math.isnan(scores["auc"].value) and "needs probabilities" in scores["auc"].note
     scores = by_name(scored(tmp_path, "name,p_positive a,0.2 b,0.9", "name,grade a,0 b,0", binary=True))
     assert math.isnan(scores["sensitivity"].value) and scores["sensitivity"].note == "no positive photograph"
     assert math.isnan(scores["auc"].value) and scores["specificity"].value == 0.5
@@ -299,19 +325,27 @@ def test_binary_grades_alone_have_no_auc_and_one_kind_has_no_other_score(tmp_pat
 @pytest.mark.parametrize(
     ("said", "truth", "message"),
     [
-        ("name,p_positive a,1.2", "name,grade a,0", r"row 2: .* in p_positive, found '1\.2'"),
-        ("name,p1,p2,p3,p4 a,0.9,0.9,0,0", "name,grade a,0", r"row 2: p0 \.\.\. p4 sum to 1\.8"),
-        ("name,predicted_grade a,yes", "name,grade a,0", r"said\.csv, row 2: expected negative, positive or a grade"),
-        ("name,predicted_grade a,0", "name,grade a,yes", r"truth\.csv, row 2: expected negative, positive or a grade"),
-        ("name a", "name,grade a,0", r"row 2: expected p_positive, p1 \.\.\. p4 or predicted_grade, found none"),
+        ("name,p_positive a,1.2", "name,grade a,0", r"row 2: p_positive is '1\.2', expected"),
+        ("name,p1,p2,p3,p4 a,0.9,0.9,0,0", "name,grade a,0", r"row 2: the sum of p0 \.\.\. p4 is 1\.8"),
+        (
+            "name,predicted_grade a,yes",
+            "name,grade a,0",
+            r"said\.csv, row 2: grade 'yes', expected negative, positive or",
+        ),
+        (
+            "name,predicted_grade a,0",
+            "name,grade a,yes",
+            r"truth\.csv, row 2: grade 'yes', expected negative, positive or",
+        ),
+        ("name a", "name,grade a,0", r"row 2: no prediction, expected p_positive, p1 \.\.\. p4 or predicted_grade"),
     ],
 )
-def test_bad_binary_input_is_refused(tmp_path: Path, said: str, truth: str, message: str) -> None:
+def test_wrong_binary_input_is_an_error(tmp_path: Path, said: str, truth: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         scored(tmp_path, said, truth, binary=True)
 
 
-def test_written_scores_say_which_tables_they_are_of(tmp_path: Path) -> None:
+def test_protocol_identifies_both_tables(tmp_path: Path) -> None:
     done = scored(tmp_path, "name,predicted_grade a,0 b,1", "name,grade a,0 b,1")
     done.write_scores(tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
@@ -319,3 +353,29 @@ def test_written_scores_say_which_tables_they_are_of(tmp_path: Path) -> None:
     assert (
         written["protocol"]["predictions"]["file"] == "said.csv" and len(written["protocol"]["truth"]["sha256"]) == 64
     )
+
+
+def test_binary_p0_is_the_rest_of_the_others_if_its_cell_is_empty(tmp_path: Path) -> None:
+    said = "name,p0,p1,p2,p3,p4 a,,0.1,0.1,0,0 b,,0.5,0.3,0.1,0"
+    done = scored(tmp_path, said, "name,grade a,0 b,2", binary=True)
+    assert [m.p_positive for m in done.results] == pytest.approx([0.2, 0.9])
+
+
+def test_another_label_set_has_its_own_columns_and_grades(tmp_path: Path) -> None:
+    labels = replace(
+        DIABETIC_RETINOPATHY,
+        grades=(GradeLabel(name="none"), GradeLabel(name="early"), GradeLabel(name="late")),
+        thresholds={"any": 1, "referable": 2},
+    )
+    said = write_table(tmp_path / "said.csv", ["name", "p0", "p1", "p2"], [("a", 0.7, 0.2, 0.1), ("b", 0.1, 0.3, 0.6)])
+    truth = write_table(tmp_path / "truth.csv", ["name", "grade"], [("a", 0), ("b", 2)])
+    done = score_predictions(said, truth, labels=labels, bootstrap=FEW)
+    assert done.confusion == {"truth": [[1, 0, 0], [0, 0, 0], [0, 0, 1]]}
+    assert done.protocol["asked"] == "grade 0-2"
+    done.write(tmp_path)
+    header = (tmp_path / "predictions.csv").read_text().splitlines()[0].split(",")
+    assert [column for column in header if column[0] == "p" and column[1:].isdecimal()] == ["p0", "p1", "p2"]
+    with pytest.raises(DataError, match="row 2: expected a grade 0-2, found '3'"):
+        score_predictions(
+            said, write_table(tmp_path / "four.csv", ["name", "grade"], [("a", 3), ("b", 0)]), labels=labels
+        )

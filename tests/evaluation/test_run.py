@@ -1,4 +1,4 @@
-"""A split predicted once and scored: drawings, a small untrained network, and everything that may be missing."""
+"""Evaluation of a small untrained network on drawings, with everything that may be missing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,19 +23,34 @@ from deepmtdr.checkpoint import Checkpoint
 from deepmtdr.datasets.frames import read_lesion_masks
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.datasets.split import split_by_patient, write_split
-from deepmtdr.errors import DataError
-from deepmtdr.evaluation import Bootstrap, Evaluation, Score, evaluate, evaluate_folder, measure, score_predictions
+from deepmtdr.errors import DataError, InputSizeError
+from deepmtdr.evaluation import (
+    Bootstrap,
+    Evaluation,
+    EvaluationConfig,
+    ReportConfig,
+    SampleSelection,
+    Score,
+    evaluate,
+    evaluate_folder,
+    measure,
+    score_predictions,
+)
+from deepmtdr.evaluation.measure import predict_frame
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.metrics import kappa_quadratic
-from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.deepmtdr import DeepMTDR, Prediction, paper_parts
 from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 from deepmtdr.photographs.geometry import crop_mask, fov_mask
 from deepmtdr.recipe import load_recipe
 from deepmtdr.synthetic.drawings import write_drawings
-from deepmtdr.terms import Grade, Lesion
 
 FRAME = 256
 FEW = Bootstrap(resamples=100)
+CONFIG = EvaluationConfig(bootstrap=FEW)
+QUICK = EvaluationConfig(thorough=False, bootstrap=FEW)
+CODES = DIABETIC_RETINOPATHY.codes
 
 
 @pytest.fixture(scope="module")
@@ -52,30 +68,30 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 @pytest.fixture(scope="module")
 def done(untrained: Checkpoint, drawings: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    """Six drawings, one of another data set with neither grade nor annotation, and a file that is no photograph."""
+    """Six drawings, one of another data set with neither grade nor annotation, and an unreadable file."""
     broken = tmp_path_factory.mktemp("broken") / "text.jpg"
     broken.write_text("not a photograph")
     more = [
         replace(drawings[0], dataset="plain", grade=None, lesion_masks={}),
         replace(drawings[0], dataset="plain", name="text", photograph=broken),
     ]
-    return evaluate(untrained, [*drawings, *more], bootstrap=FEW)
+    return evaluate(untrained, [*drawings, *more], CONFIG)
 
 
 def pick(scores: list[Score], dataset: str, subject: str, name: str, task: str | None = None) -> Score:
-    """One score; those of the paper's three tasks if no other table is named."""
+    """One score, of the paper's three tasks or of the given table."""
     tasks = ("super-resolution", "lesions", "grading") if task is None else (task,)
     (found,) = (s for s in scores if s.task in tasks and (s.dataset, s.subject, s.score) == (dataset, subject, name))
     return found
 
 
-def test_an_untrained_network_gains_nothing_over_bicubic(done: Evaluation) -> None:
+def test_untrained_network_equals_bicubic(done: Evaluation) -> None:
     gain = pick(done.scores, "drawings", "gain", "psnr_fov")
     assert (gain.value, gain.low, gain.high, gain.photographs, gain.patients) == (0, 0, 0, 6, 3)
     assert 15 < pick(done.scores, "drawings", "bicubic", "psnr_fov").value < 60
 
 
-def test_lesion_scores_are_those_of_all_pixels_inside_the_field_of_view(
+def test_lesion_scores_use_all_pixels_inside_the_field_of_view(
     done: Evaluation, untrained: Checkpoint, drawings: list[Sample]
 ) -> None:
     truths, probabilities = [], []
@@ -87,10 +103,10 @@ def test_lesion_scores_are_those_of_all_pixels_inside_the_field_of_view(
         tensor = torch.from_numpy(np.asarray(lr, np.float32) / 255).permute(2, 0, 1)[None]
         with torch.no_grad():
             lesions = untrained.model.segment_and_grade(untrained.model.super_resolve(tensor, 4).clamp(0, 1)).lesions
-        mask = read_lesion_masks(sample, pixels.shape[:2])[Lesion.HE]
+        mask = read_lesion_masks(sample, pixels.shape[:2])["HE"]
         inside = fov_mask(frame)
         truths.append((crop_mask(mask, fov, FRAME) >= 0.5)[inside])
-        probabilities.append(lesions[0, Lesion.HE].numpy()[inside])
+        probabilities.append(lesions[0, CODES.index("HE")].numpy()[inside])
     truth, probability = np.concatenate(truths), np.concatenate(probabilities)
     aupr = pick(done.scores, "drawings", "HE", "aupr_pooled")
     assert aupr.value == pytest.approx(judge.average_precision_score(truth, probability), abs=1e-4)
@@ -105,14 +121,14 @@ def test_lesion_scores_are_those_of_all_pixels_inside_the_field_of_view(
 
 
 @pytest.mark.parametrize("score", ["aupr_pooled", "ap_per_image", "auc_per_image"])
-def test_the_mean_is_that_of_the_four_types(done: Evaluation, score: str) -> None:
-    of_types = [pick(done.scores, "drawings", lesion.name, score).value for lesion in Lesion]
+def test_mean_score_is_the_mean_over_the_lesion_types(done: Evaluation, score: str) -> None:
+    of_types = [pick(done.scores, "drawings", code, score).value for code in CODES]
     mean = pick(done.scores, "drawings", "mean", score)
     assert mean.value == pytest.approx(np.mean(of_types))
     assert mean.photographs == 6
 
 
-def test_grading_scores_are_those_of_the_predictions(done: Evaluation) -> None:
+def test_grading_scores_are_computed_from_the_predictions(done: Evaluation) -> None:
     graded = [m for m in done.results if m.dataset == "drawings"]
     predicted, truth = np.array([np.argmax(m.probs) for m in graded]), np.array([m.grade for m in graded])
     score = pick(done.scores, "drawings", "grade", "kappa_quadratic")
@@ -122,7 +138,7 @@ def test_grading_scores_are_those_of_the_predictions(done: Evaluation) -> None:
     assert referable.value == pytest.approx(judge.roc_auc_score(truth >= 2, [sum(m.probs[2:]) for m in graded]))
 
 
-def test_a_photograph_that_fails_is_a_row_with_its_reason(done: Evaluation) -> None:
+def test_unreadable_photograph_is_a_result_with_the_reason(done: Evaluation) -> None:
     (failure,) = done.failures
     assert (failure.dataset, failure.name, failure.probs) == ("plain", "text", ())
     assert "text.jpg" in failure.failure
@@ -130,7 +146,7 @@ def test_a_photograph_that_fails_is_a_row_with_its_reason(done: Evaluation) -> N
     assert done.protocol["photographs"] == len(done.results) == 8
 
 
-def test_a_missing_grade_or_annotation_contributes_nothing(done: Evaluation) -> None:
+def test_photograph_without_grade_or_annotation_is_not_scored_for_it(done: Evaluation) -> None:
     of_plain = {score.task for score in done.scores if score.dataset == "plain"}
     assert of_plain == {"super-resolution", "by input", "lesions not on HR"}
     by_input = {score.score for score in done.scores if (score.task, score.dataset) == ("by input", "plain")}
@@ -138,16 +154,16 @@ def test_a_missing_grade_or_annotation_contributes_nothing(done: Evaluation) -> 
     assert pick(done.scores, "all", "grade", "accuracy").photographs == 6
     assert pick(done.scores, "all", "MA", "prevalence").photographs == 6
     assert pick(done.scores, "all", "sr", "psnr_fov").photographs == 7
-    assert pick(done.scores, "all", "sr", "psnr_fov").patients == 4  # the same number in another data set is another
+    assert (
+        pick(done.scores, "all", "sr", "psnr_fov").patients == 4
+    )  # the same number in another data set is another patient
 
 
-def test_an_annotation_without_lesions_counts_and_an_absent_one_does_not(
-    untrained: Checkpoint, drawings: list[Sample]
-) -> None:
-    with_exudates = next(s for s in drawings if s.lesion_masks[Lesion.EX] is not None)
-    without = replace(with_exudates, name="other", patient="other", lesion_masks={Lesion.EX: None})
-    one = evaluate(untrained, [with_exudates], bootstrap=FEW).scores
-    both = evaluate(untrained, [with_exudates, without], bootstrap=FEW).scores
+def test_empty_annotation_counts_and_missing_annotation_does_not(untrained: Checkpoint, drawings: list[Sample]) -> None:
+    with_exudates = next(s for s in drawings if s.lesion_masks["EX"] is not None)
+    without = replace(with_exudates, name="other", patient="other", lesion_masks={"EX": None})
+    one = evaluate(untrained, [with_exudates], CONFIG).scores
+    both = evaluate(untrained, [with_exudates, without], CONFIG).scores
     prevalence = pick(one, "drawings", "EX", "prevalence").value
     assert pick(both, "drawings", "EX", "prevalence").value == pytest.approx(prevalence / 2)
     assert pick(both, "drawings", "EX", "ap_per_image").value == pick(one, "drawings", "EX", "ap_per_image").value
@@ -156,18 +172,18 @@ def test_an_annotation_without_lesions_counts_and_an_absent_one_does_not(
     assert haemorrhages.photographs == 1
 
 
-def test_undefined_scores_are_undefined_with_a_reason_in_every_output(
+def test_undefined_scores_have_a_note_in_every_output(
     untrained: Checkpoint, drawings: list[Sample], tmp_path: Path
 ) -> None:
-    healthy = [s for s in drawings if s.grade is Grade.NEGATIVE][1:]  # both eyes of one patient
-    done = evaluate(untrained, healthy, bootstrap=FEW)
+    healthy = [s for s in drawings if s.grade == 0][1:]  # both eyes of one patient
+    done = evaluate(untrained, healthy, CONFIG)
     aupr, referable = (
         pick(done.scores, "drawings", *what) for what in (("SE", "aupr_pooled"), ("grade", "auc_referable"))
     )
     assert math.isnan(aupr.value)
     assert aupr.note == "no soft exudates on these photographs"
     assert math.isnan(referable.value)
-    assert referable.note.startswith("needs photographs of both kinds")
+    assert referable.note.startswith("needs both positive and negative")
     assert "no interval: fewer than two patients" in pick(done.scores, "drawings", "grade", "accuracy").note
     assert any("undefined: no soft exudates" in cell for table in done.tables() for row in table.rows for cell in row)
     done.write(tmp_path)
@@ -177,7 +193,7 @@ def test_undefined_scores_are_undefined_with_a_reason_in_every_output(
     assert rows["SE", "aupr_pooled"]["note"] == aupr.note
 
 
-def test_written_files_say_everything_again(done: Evaluation, tmp_path: Path) -> None:
+def test_written_files_contain_all_results(done: Evaluation, tmp_path: Path) -> None:
     done.write(tmp_path / "new")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["evaluation.json", "predictions.csv"]
     written = json.loads((tmp_path / "new" / "evaluation.json").read_text(encoding="utf-8"))
@@ -195,13 +211,13 @@ def test_written_files_say_everything_again(done: Evaluation, tmp_path: Path) ->
     assert "text.jpg" in broken["message"]
 
 
-def test_a_folder_that_cannot_be_written_is_named(done: Evaluation, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_named(done: Evaluation, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file/evaluation\.json: cannot be written"):
         done.write(tmp_path / "file")
 
 
-def test_tables_have_every_score_once(done: Evaluation) -> None:
+def test_tables_contain_every_score_once(done: Evaluation) -> None:
     tables = done.tables()
     cells = [
         cell for table in tables if not table.title.startswith("confusion") for row in table.rows for cell in row[1:]
@@ -210,38 +226,58 @@ def test_tables_have_every_score_once(done: Evaluation) -> None:
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
 
 
-def test_a_photograph_smaller_than_the_frame_is_no_truth_for_super_resolution(
+def test_photograph_smaller_than_the_frame_has_no_super_resolution_scores(
     untrained: Checkpoint, tmp_path: Path
 ) -> None:
     (small,) = write_drawings(tmp_path, [7], size=FRAME - 60)
     measured, curves = measure(untrained.model, small, frame=FRAME)
     assert (measured.image, measured.scale, measured.lr_size) == ({}, 4, FRAME // 4)
-    assert set(curves) == set(Lesion)
+    assert set(curves) == set(CODES)
     assert measured.fov_side == pytest.approx(FRAME - 60, abs=4)
 
 
-def test_without_as_lr_each_photograph_goes_its_own_way(untrained: Checkpoint, drawings: list[Sample]) -> None:
-    measured, _ = measure(untrained.model, drawings[0], frame=FRAME, as_lr=None)
+def test_without_as_lr_and_scale_the_input_size_depends_on_the_photograph(
+    untrained: Checkpoint, drawings: list[Sample], tmp_path: Path
+) -> None:
+    own_size = EvaluationConfig(scale=None, slow_metrics=False)
+    measured, _ = measure(untrained.model, drawings[0], own_size, frame=FRAME)
+    assert (measured.scale, measured.lr_size) == (1, FRAME)
+    (small,) = write_drawings(tmp_path, [2], size=70)
+    measured, _ = measure(untrained.model, small, own_size, frame=FRAME)
     assert (measured.scale, measured.lr_size) == (4, 64)
-    half, _ = measure(untrained.model, drawings[0], frame=FRAME, as_lr=512)
-    assert (half.scale, half.lr_size) == (2, 128)
 
 
-def test_bfloat16_changes_little_and_is_said(untrained: Checkpoint, drawings: list[Sample]) -> None:
-    exact, fast = (evaluate(untrained, drawings[:1], bf16=bf16, bootstrap=FEW) for bf16 in (False, True))
+@pytest.mark.parametrize(
+    "config", [EvaluationConfig(as_lr=128, slow_metrics=False), EvaluationConfig(scale=2, slow_metrics=False)]
+)
+def test_input_size_is_fixed_by_as_lr_or_by_scale(
+    config: EvaluationConfig, untrained: Checkpoint, drawings: list[Sample]
+) -> None:
+    measured, _ = measure(untrained.model, drawings[0], config, frame=FRAME)
+    assert (measured.scale, measured.lr_size) == (2, 128)
+
+
+def test_bfloat16_changes_little_and_is_in_the_protocol(untrained: Checkpoint, drawings: list[Sample]) -> None:
+    exact, fast = (
+        evaluate(untrained, drawings[:1], EvaluationConfig(bf16=bf16, bootstrap=FEW)) for bf16 in (False, True)
+    )
     assert (exact.protocol["precision"], fast.protocol["precision"]) == ("fp32", "bf16")
     assert fast.results[0].probs == pytest.approx(exact.results[0].probs, abs=0.05)
     assert fast.results[0].image["psnr_fov_sr"] == pytest.approx(exact.results[0].image["psnr_fov_sr"], abs=0.1)
 
 
-def test_what_makes_no_sense_is_refused(untrained: Checkpoint, drawings: list[Sample]) -> None:
-    with pytest.raises(ValueError, match="low-resolution size 300"):
-        evaluate(untrained, drawings, as_lr=300)
+def test_wrong_settings_and_no_photographs_are_errors(untrained: Checkpoint, drawings: list[Sample]) -> None:
+    with pytest.raises(InputSizeError, match="size 256 px, expected one of 32, 64, 128 for a frame of 256 px"):
+        evaluate(untrained, drawings, EvaluationConfig(as_lr=256))
+    with pytest.raises(ValueError, match="scale 3, expected 2, 4, 8 or None"):
+        EvaluationConfig(scale=3)
+    with pytest.raises(ValueError, match="removal_steps -1, expected at least 0"):
+        EvaluationConfig(removal_steps=-1)
     with pytest.raises(DataError, match="no photograph to evaluate"):
         evaluate(untrained, [])
 
 
-def test_a_written_split_is_evaluated_from_paths(
+def test_photographs_of_a_split_file_are_evaluated(
     untrained: Checkpoint, drawings: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, table = drawings[0].photograph.parents[2], tmp_path / "split.csv"
@@ -250,15 +286,16 @@ def test_a_written_split_is_evaluated_from_paths(
     digest = hashlib.sha256(table.read_bytes()).hexdigest()
     weights = tmp_path / "weights.safetensors"
     checkpoint.save(weights, untrained.model, untrained.recipe, weights="own", data=digest)
-    done = evaluate_folder(data, weights=weights, split=table, bootstrap=FEW, out=tmp_path / "out")
+    selection = SampleSelection(data=data, split_file=table)
+    done = evaluate_folder(selection, weights, config=CONFIG, report=ReportConfig(out=tmp_path / "out"))
     assert [m.name for m in done.results] == [s.name for s in sides["test"]]
     assert done.protocol["weights"] == "own"
     assert done.protocol["split"] == {"side": "test", "sha256": digest, "of_the_weights": True}
     assert (tmp_path / "out" / "predictions.csv").exists()
-    with pytest.raises(DataError, match="no side 'validation'; it has test, train"):
-        evaluate_folder(data, weights=weights, split=table, side="validation")
-    with pytest.raises(DataError, match="neither a split nor the name of a data set"):
-        evaluate_folder(data, weights=weights)
+    with pytest.raises(DataError, match="no split 'validation' in this file; expected one of test, train"):
+        evaluate_folder(replace(selection, split="validation"), weights)
+    with pytest.raises(DataError, match="expected a split file or the name of a data set"):
+        evaluate_folder(SampleSelection(data=data), weights)
 
 
 def test_parquet_holds_the_same_table_with_numbers_as_numbers(done: Evaluation, tmp_path: Path) -> None:
@@ -276,24 +313,74 @@ def test_parquet_holds_the_same_table_with_numbers_as_numbers(done: Evaluation, 
     assert repr(again[0].scores) == repr(again[1].scores)
 
 
-def test_a_parquet_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "table.parquet").write_bytes(b"name,grade")
-    with pytest.raises(DataError, match=r"table\.parquet: expected a table as Parquet, found none that can be read"):
+    with pytest.raises(DataError, match=r"table\.parquet: not a Parquet table"):
         score_predictions(tmp_path / "table.parquet", tmp_path / "table.parquet")
 
 
-def test_quick_leaves_out_what_is_read_beside_sr(untrained: Checkpoint, drawings: list[Sample]) -> None:
-    done = evaluate(untrained, drawings[:2], thorough=False, bootstrap=FEW)
+def test_quick_evaluation_has_scores_on_sr_only(untrained: Checkpoint, drawings: list[Sample]) -> None:
+    done = evaluate(untrained, drawings[:2], QUICK)
     assert {s.task for s in done.scores} == {"super-resolution", "lesions", "grading", "each grade", "operating points"}
 
 
 @pytest.mark.parametrize("thorough", [True, False])
-def test_a_network_that_says_no_number_fails_by_photograph(
+def test_output_that_is_not_finite_is_a_failure_of_each_photograph(
     untrained: Checkpoint, drawings: list[Sample], thorough: bool
 ) -> None:
     broken = copy.deepcopy(untrained.model)
     with torch.no_grad():
         next(broken.grading.parameters()).fill_(math.nan)
-    done = evaluate(untrained._replace(model=broken), drawings[:2], thorough=thorough, bootstrap=FEW)
-    assert [m.failure[:37] for m in done.failures] == ["the network's answer is not finite, e"] * 2
+    done = evaluate(untrained._replace(model=broken), drawings[:2], replace(CONFIG, thorough=thorough))
+    assert [m.failure[:47] for m in done.failures] == ["the network returned a value that is not finite"] * 2
     assert done.scores == []
+
+
+def test_thorough_evaluation_of_a_system_without_grading_is_written(
+    untrained: Checkpoint, drawings: list[Sample], tmp_path: Path
+) -> None:
+    config = untrained.recipe.model
+    model = DeepMTDR(config, paper_parts(config)._replace(grading=None)).eval()
+    done = evaluate(untrained._replace(model=model), drawings[:1], replace(CONFIG, slow_metrics=False))
+    done.write(tmp_path)
+    with (tmp_path / "predictions.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["status"], row["predicted_grade"], row["predicted_grade_hr"]) == ("ok", "", "")
+    assert row["prevalence_HE"] != ""
+
+
+def test_prediction_runs_on_the_device_of_the_model_with_its_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+
+    class OnAnotherDevice(DeepMTDR):
+        """Has its parameters on the device "meta", and returns values on the CPU."""
+
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            self.weight = torch.nn.Parameter(torch.zeros(1, device="meta"))
+
+        def super_resolve(self, lr: torch.Tensor, scale: int = 4) -> torch.Tensor:
+            used.append(lr.device.type)
+            return torch.zeros(1, 3, 8, 8)
+
+        def segment_and_grade(self, frame: torch.Tensor) -> Prediction:
+            return Prediction(frame, frame.new_zeros(1, 4, 8, 8), frame.new_zeros(1, 1, 8, 8), torch.ones(1, 5), ())
+
+    def autocast(device: str, _dtype: torch.dtype, *, enabled: bool) -> nullcontext[None]:
+        used.append((device, enabled))
+        return nullcontext()
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    prediction = predict_frame(OnAnotherDevice(), torch.zeros(1, 3, 2, 2), 4, bf16=True, temperature=2.0)
+    assert used == [("meta", True), "meta"]
+    assert prediction.grade_logits.tolist() == [[0.5] * 5]
+
+
+@pytest.mark.gpu
+def test_evaluation_on_a_gpu_agrees_with_the_cpu(untrained: Checkpoint, drawings: list[Sample]) -> None:
+    config = EvaluationConfig(removal_steps=1, bootstrap=FEW)
+    on_gpu = untrained._replace(model=copy.deepcopy(untrained.model).cuda())
+    (here,), (there,) = (evaluate(trained, drawings[:1], config).results for trained in (untrained, on_gpu))
+    assert there.failure == ""
+    assert there.probs == pytest.approx(here.probs, abs=1e-3)
+    assert there.image == pytest.approx(here.image, abs=1e-2)

@@ -66,7 +66,7 @@ def test_image_scores_of_bicubic_agree_with_references(photographs: list[FramedE
 
 
 def test_border_changes_ssim_of_photographs_by_a_few_thousandths_at_most(photographs: list[FramedExample]) -> None:
-    """The ready-made numbers of torchmetrics differ by the windows across the border, which matter less in large images."""
+    """torchmetrics also counts windows across the border, which matter less in large images."""
     for example in photographs:
         pair = nchw(example.sr), nchw(example.hr)
         theirs = image.structural_similarity_index_measure(*pair, data_range=1.0)

@@ -62,7 +62,7 @@ def roc_figure(group: Sequence[PhotographResult], scores: Sequence[Score], label
 
 def threshold_words(labels: LabelSet, threshold: str) -> str:
     """A threshold in words, such as "referable, grade 2 or worse"."""
-    name = f"any {labels.disease}" if threshold == "any" else threshold_title(threshold)
+    name = f"any {labels.short_disease or labels.disease}" if threshold == "any" else threshold_title(threshold)
     return f"{name}, grade {labels.thresholds[threshold]} or worse"
 
 

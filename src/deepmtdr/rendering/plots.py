@@ -111,7 +111,7 @@ class Panel(NamedTuple):
         places = zip(self.x_pixels(x), self.y_pixels(y), strict=True)
         return [f'<circle class="dot" cx="{across:.1f}" cy="{up:.1f}" r="{radius:g}"/>' for across, up in places]
 
-    def bar(self, left: float, right: float, top: float, text: str = "") -> str:
+    def bar(self, left: float, right: float, top: float | int, text: str = "") -> str:
         """A bar that stands on the x axis.
 
         Args:
