@@ -115,7 +115,7 @@ def test_photograph_under_two_names_in_idrid_is_in_one_split(tmp_path: Path) -> 
     samples = read_datasets({"idrid": dataset_trees.make_idrid(tmp_path)})
     for seed in range(20):
         splits = _splits(split_by_patient(samples, {"train": 0.5, "test": 0.5}, seed))
-        assert splits["idrid", "IDRiD_021"] == sides["idrid", "IDRiD_391"]
+        assert splits["idrid", "IDRiD_021"] == splits["idrid", "IDRiD_391"]
 
 
 def test_existing_split_keeps_its_patients_and_new_ones_are_added() -> None:

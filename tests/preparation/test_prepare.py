@@ -272,6 +272,11 @@ def test_two_workers_write_the_same_bytes_as_one(tmp_path: Path) -> None:
     assert bytes_of(one) == bytes_of(two) and len(bytes_of(one)) == 13
 
 
+def test_small_set_is_prepared_in_this_process(tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepmtdr.preparation.prepare.ProcessPoolExecutor", lambda *_: pytest.fail("another process"))
+    assert [row.status for row in prepared(tmp_path, sample, workers=None).rows] == ["ok"]
+
+
 @pytest.mark.parametrize("change", ["photograph", "mask", "annotation", "lost file"])
 def test_changed_photograph_is_prepared_again(
     tmp_path: Path, sample: Sample, change: str, monkeypatch: pytest.MonkeyPatch
