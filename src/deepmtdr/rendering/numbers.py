@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def format_number(value: float) -> str:
+def format_number(value: float | int) -> str:
     """A number of any size in few characters: 0.002, 1e-05, 20,000."""
     if value and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.0e}"

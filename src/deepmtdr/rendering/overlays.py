@@ -11,10 +11,8 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.labels import LabelSet
 from deepmtdr.terms import LESION_THRESHOLD
-
-LESION_COLOURS = {lesion.code: lesion.colour for lesion in DIABETIC_RETINOPATHY.lesions}
 
 INFERNO = (
     (0, 0, 4),
