@@ -49,8 +49,8 @@ def test_the_page_has_grade_probabilities_and_lesions() -> None:
 
 def test_the_page_has_patient_eye_and_photograph() -> None:
     text = read(graded_report())
-    for said in (PATIENT, "Right eye", "A-17", "2024-05-01 10:00", "Drawn Camera", "320 x 300 px", "2.25.3"):
-        assert said in text
+    for part in (PATIENT, "Right eye", "A-17", "2024-05-01 10:00", "Drawn Camera", "320 x 300 px", "2.25.3"):
+        assert part in text
     assert "Eye of unknown side" in read(graded_report(), laterality=None)
     assert "Taken unknown" in read(graded_report(), acquired=None, device="")
 

@@ -20,8 +20,8 @@ def test_the_report_has_grade_probabilities_lesions_and_weights() -> None:
     numbers = {m.name.value: m.value for m in eye.get_measurements()}
     assert [numbers[f"p{grade}"] for grade in range(5)] == [0.1, 0.2, 0.4, 0.2, 0.1]
     assert numbers["p_referable"] == pytest.approx(0.7)
-    said = {e.name.value: e.value.value for e in eye.get_qualitative_evaluations()}
-    assert said == {"gradable": "373066001", "71491-5": "LA18645-4", "4855003": "312904009"}
+    answers = {e.name.value: e.value.value for e in eye.get_qualitative_evaluations()}
+    assert answers == {"gradable": "373066001", "71491-5": "LA18645-4", "4855003": "312904009"}
     by_type = {group.finding_type.value: group for group in groups[1:]}
     haemorrhages = {m.name.value: m.value for m in by_type["28998008"].get_measurements()}
     assert haemorrhages == {"count": 1, "area": 1.12}
