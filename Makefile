@@ -40,11 +40,13 @@ check: $(FULL)
 # One thread in each process: on two cores, two processes take little more than half of the time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8
 
-# The rooms whose tests take seconds: equations, network, scores, recipes. For each change; before a commit run `make test`.
-FAST := tests/test_losses.py tests/test_recipe.py tests/test_checkpoint.py tests/model tests/metrics tests/training/test_step_losses.py
+# Tests of the equations, the network, the scores, recipes and label sets: less than a minute. Use it after each change, and
+# `make test` before a commit.
+FAST := tests/test_losses.py tests/test_labels.py tests/test_recipe.py tests/test_checkpoint.py tests/model tests/metrics \
+	tests/training/test_step_losses.py
 
 test-fast: $(FULL)
-	$(PYTEST) $(FAST)
+	$(PYTEST) -m "not slow and not gpu and not data" $(FAST)
 
 test: $(FULL)
 	$(PYTEST)
