@@ -1,4 +1,4 @@
-"""Training on a tiny IDRiD of drawings: every recipe runs, every step does what it says, what is wrong is said."""
+"""Training on a tiny IDRiD of drawings: every recipe runs, single steps, start weights, errors."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from torch import Tensor
 
 from dataset_trees import GRADING_PHOTOGRAPHS
 from deepmtdr import checkpoint
-from deepmtdr.baselines.ce_net import CENet
 from deepmtdr.datasets.catalogue import read_datasets
 from deepmtdr.datasets.frames import Frame
 from deepmtdr.datasets.prepared import read_prepared
 from deepmtdr.errors import CheckpointError, DataError, TrainingError
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
 from deepmtdr.model.preprocessing import local_contrast
+from deepmtdr.model.segmentation import LesionSegmentationSubnet
 from deepmtdr.preparation.prepare import prepare
 from deepmtdr.recipe import STAGES, list_recipes, load_recipe
 from deepmtdr.synthetic.drawings import write_drawings
 from deepmtdr.training import run, two_stages
 from deepmtdr.training.batches import PhotographSampler
-from deepmtdr.training.optimiser import one_cycle
 from drawings import BLACK, GRADES, SMALL, TWIN
 from tiny_runs import (
     FRAME,
@@ -57,16 +57,17 @@ TERMS = {
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_shipped_recipe_runs_a_step_of_each_stage(name: str, train: Callable[..., Path]) -> None:
-    recipe = small_recipe("data.frame=128", name=name)  # `small` reduces it to 32 px
+    frame = ("data.frame=128",) if name == "small" else ()  # it begins on frames of a quarter of the side
+    recipe = small_recipe(*frame, name=name)
     out = train(recipe)
     found = checkpoint.load(out / "weights.safetensors")
     assert found.recipe == recipe
     assert found.card["weights"] == name
     logged = read_csv(out / "metrics.csv")
-    for stage in STAGES:
-        of_stage = [row for row in logged if row["stage"] == stage]
-        asked = TERMS[stage] if getattr(recipe, stage).lr_segmentation else {"image", "tv"}  # it stands: not asked
-        assert {row["term"] for row in of_stage} == asked
+    for stage in recipe.stages:
+        of_stage = [row for row in logged if row["stage"] == stage.name]
+        is_frozen = stage.learning_rates.get("segmentation") == 0  # then segmentation is not computed
+        assert {row["term"] for row in of_stage} == ({"image", "tv"} if is_frozen else TERMS[stage.name])
         assert all(row["step"] == "0" and math.isfinite(float(row["value"])) for row in of_stage)
     before, after = untrained_weights(recipe), final_weights(out)
     assert not any(
@@ -77,12 +78,12 @@ def test_every_shipped_recipe_runs_a_step_of_each_stage(name: str, train: Callab
 
 
 @pytest.mark.slow
-def test_the_smoke_recipe_runs_as_it_is(tmp_path: Path) -> None:
+def test_smoke_recipe_runs_unchanged(tmp_path: Path) -> None:
     write_drawings(tmp_path / "data" / "drawings", range(12), size=200)
     recipe = load_recipe("smoke")
     out = run(recipe, tmp_path / "data", tmp_path / "out").parent
     steps = {(row["stage"], row["step"]) for row in read_csv(out / "metrics.csv")}
-    assert len(steps) == sum(getattr(recipe, stage).steps for stage in STAGES)
+    assert len(steps) == sum(stage.steps for stage in recipe.stages)
     expected = {
         "failed.csv",
         "metrics.csv",
@@ -95,7 +96,7 @@ def test_the_smoke_recipe_runs_as_it_is(tmp_path: Path) -> None:
     assert expected <= {path.name for path in out.iterdir()}
 
 
-def test_the_weights_are_those_of_the_last_checkpoint_as_float16(train: Callable[..., Path]) -> None:
+def test_weights_are_those_of_the_last_checkpoint_as_float16(train: Callable[..., Path]) -> None:
     out = train(small_recipe(*ONE_STAGE["joint"]))
     shipped = checkpoint.load(out / "weights.safetensors").model.state_dict()
     for name, tensor in final_weights(out).items():
@@ -108,7 +109,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(train: Callabl
     assert not equal_tensors(first, final_weights(train(small_recipe("seed=1"), "other")))
 
 
-def test_a_run_begun_anew_keeps_nothing_of_the_one_before(train: Callable[..., Path]) -> None:
+def test_new_run_in_a_used_folder_keeps_nothing_of_the_former(train: Callable[..., Path]) -> None:
     train(small_recipe("seed=1", steps=2))
     out = train(small_recipe())
     fresh = train(small_recipe(), "fresh")
@@ -116,11 +117,11 @@ def test_a_run_begun_anew_keeps_nothing_of_the_one_before(train: Callable[..., P
     assert equal_tensors(final_weights(out), final_weights(fresh))
 
 
-# What may go wrong
+# Errors
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_ends_the_run(
+def test_loss_that_is_not_finite_is_an_error(
     train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     compute, calls = two_stages.joint_losses, itertools.count()
@@ -135,7 +136,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 
 
 @pytest.mark.parametrize("stage", ["restoration", "joint"])
-def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
+def test_gradient_that_is_not_finite_never_reaches_the_weights(
     train: Callable[..., Path], stage: str, tmp_path: Path
 ) -> None:
     with pytest.raises(TrainingError, match=rf"{stage} step 0: a gradient is not finite"):
@@ -145,12 +146,12 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
         assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
 
 
-def test_weights_that_explode_end_the_run(train: Callable[..., Path]) -> None:
+def test_exploding_weights_are_an_error(train: Callable[..., Path]) -> None:
     with pytest.raises(TrainingError, match=r"restoration step [1-9].*not finite"):
         train(small_recipe("restoration.lr_isr=1e30", "restoration.warm_up=0", "restoration.scales={4 = 1}", steps=4))
 
 
-def test_photographs_that_cannot_be_used_are_written_down_with_the_reason(data: Path, tmp_path: Path) -> None:
+def test_photographs_that_cannot_be_used_are_in_failed_csv_with_the_reason(data: Path, tmp_path: Path) -> None:
     broken = tmp_path / "data"
     shutil.copytree(data, broken)
     (broken / "idrid" / GRADING_PHOTOGRAPHS / "IDRiD_003.jpg").write_bytes(b"not, a\nphotograph")
@@ -158,11 +159,11 @@ def test_photographs_that_cannot_be_used_are_written_down_with_the_reason(data: 
     failed = read_csv(tmp_path / "out/failed.csv")
     assert [(row["dataset"], row["name"]) for row in failed] == [("idrid", "IDRiD_003"), ("idrid", f"IDRiD_{BLACK}")]
     assert "IDRiD_003.jpg" in failed[0]["reason"] and "field of view" in failed[1]["reason"]
-    read = {path.stem for path in (tmp_path / "out/cached_outputs").rglob("*.npy")}
-    assert read == {"IDRiD_05", "IDRiD_001", "IDRiD_002", "IDRiD_004", f"IDRiD_{SMALL}"}
+    cached = {path.stem for path in (tmp_path / "out/cached_outputs").rglob("*.npy")}
+    assert cached == {"IDRiD_05", "IDRiD_001", "IDRiD_002", "IDRiD_004", f"IDRiD_{SMALL}"}
 
 
-def test_a_mask_that_does_not_fit_leaves_its_photograph_out(data: Path, tmp_path: Path) -> None:
+def test_photograph_with_a_mask_of_another_size_is_left_out(data: Path, tmp_path: Path) -> None:
     broken = tmp_path / "data"
     shutil.copytree(data, broken)
     mask = next((broken / "idrid").rglob("IDRiD_04_MA.tif"))
@@ -173,46 +174,47 @@ def test_a_mask_that_does_not_fit_leaves_its_photograph_out(data: Path, tmp_path
     assert black["name"] == f"IDRiD_{BLACK}"
 
 
-def test_a_stage_without_photographs_to_learn_from_is_refused(train: Callable[..., Path], data: Path) -> None:
+def test_stage_without_photographs_is_an_error(train: Callable[..., Path], data: Path) -> None:
     with pytest.raises(DataError, match=r"joint: none of the photographs.*fills the frame of 256 px"):
         train(small_recipe("data.frame=256", *ONE_STAGE["joint"]))
 
 
-def test_no_held_out_patient_is_seen(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = watched(monkeypatch)
+def test_held_out_patients_are_not_used_for_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = record_frames(monkeypatch)
     run(small_recipe("data.held_out=0.4", *ONE_STAGE["joint"]), data, tmp_path)
-    seen = {frame.sample.name for frame in frames}
-    sides = {
-        side: {r["name"] for r in read_csv(tmp_path / "split.csv") if r["split"] == side} for side in ("train", "test")
-    }
-    assert len(sides["test"]) >= 3
-    assert seen and seen < sides["train"]
-    assert sides["train"] - seen <= {f"IDRiD_{BLACK}", f"IDRiD_{SMALL}"}  # the small one fills no frame
+    used = {frame.sample.name for frame in frames}
+    rows = read_csv(tmp_path / "split.csv")
+    train, test = ({row["name"] for row in rows if row["split"] == split} for split in ("train", "test"))
+    assert len(test) >= 3
+    assert used and used < train
+    assert train - used <= {f"IDRiD_{BLACK}", f"IDRiD_{SMALL}"}  # no field of view; smaller than the frame
 
 
-def watched(monkeypatch: pytest.MonkeyPatch) -> list[Frame]:
-    """The frames that a stage on images may draw."""
-    seen: list[Frame] = []
+def record_frames(monkeypatch: pytest.MonkeyPatch) -> list[Frame]:
+    """Record the frames from which a stage on images draws."""
+    recorded: list[Frame] = []
 
-    def watching(frames: Iterable[Frame]) -> PhotographSampler:
-        seen.extend(frames)
-        return PhotographSampler(seen)
+    def recording(frames: Iterable[Frame]) -> PhotographSampler:
+        recorded.extend(frames)
+        return PhotographSampler(recorded)
 
-    monkeypatch.setattr(two_stages, "PhotographSampler", watching)
-    return seen
+    monkeypatch.setattr(two_stages, "PhotographSampler", recording)
+    return recorded
 
 
-def test_less_pixel_wise_supervision_leaves_the_photographs(
+def test_less_supervision_removes_masks_and_keeps_the_photographs(
     train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = watched(monkeypatch)
+    frames = record_frames(monkeypatch)
     train(small_recipe("data.supervision=0.67", *ONE_STAGE["joint"]))
-    annotated = {frame.sample.name for frame in seen if frame.sample.lesion_masks}
+    annotated = {frame.sample.name for frame in frames if frame.sample.lesion_masks}
     assert annotated < {"IDRiD_04", "IDRiD_05", "IDRiD_09"} and len(annotated) == 2
-    assert {"IDRiD_04", "IDRiD_05", "IDRiD_09"} < {frame.sample.name for frame in seen}
+    assert {"IDRiD_04", "IDRiD_05", "IDRiD_09"} < {frame.sample.name for frame in frames}
 
 
-def test_each_fold_holds_out_its_own(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_each_fold_has_its_own_test_split(train: Callable[..., Path], tmp_path: Path) -> None:
     tested: list[str] = []
     for fold in range(3):
         train(small_recipe("data.folds=3", f"data.fold={fold}", *ONE_STAGE["joint"]), f"fold{fold}")
@@ -221,23 +223,25 @@ def test_each_fold_holds_out_its_own(train: Callable[..., Path], tmp_path: Path)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_batches_made_ahead_give_the_same_weights(train: Callable[..., Path], workers: int) -> None:
+def test_any_number_of_workers_gives_the_same_weights(train: Callable[..., Path], workers: int) -> None:
     recipe = small_recipe("precision=fp32", steps=2)
     alone = final_weights(train(recipe, "alone"))
     assert equal_tensors(final_weights(train(recipe, "ahead", workers=workers)), alone)
 
 
-def test_a_prepared_set_is_trained_on_as_it_lies(data: Path, train: Callable[..., Path], tmp_path: Path) -> None:
+def test_prepared_set_is_used_without_preparing_it_again(
+    data: Path, train: Callable[..., Path], tmp_path: Path
+) -> None:
     raw = final_weights(train(small_recipe("precision=fp32")))
     prepare(read_datasets({"idrid": data / "idrid"}), data / "idrid", tmp_path / "sets/idrid", size=FRAME)
     run(small_recipe("precision=fp32"), tmp_path / "sets", tmp_path / "again")
     assert equal_tensors(final_weights(tmp_path / "again"), raw)
     assert not (tmp_path / "again/prepared").exists()
-    with pytest.raises(DataError, match="prepared for a frame of 64 px, the recipe has 96"):
+    with pytest.raises(DataError, match=r"prepared for a frame of 64 px, the recipe has data\.frame = 96"):
         run(small_recipe("data.frame=96"), tmp_path / "sets", tmp_path / "other")
 
 
-def test_a_written_split_is_followed(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_split_from_a_file_is_used(train: Callable[..., Path], tmp_path: Path) -> None:
     table = train(small_recipe(*ONE_STAGE["grading"]), "first") / "split.csv"
     moved = table.read_text().replace("IDRiD_002,idrid/002,2,train", "IDRiD_002,idrid/002,2,test")
     assert moved != table.read_text()
@@ -247,27 +251,29 @@ def test_a_written_split_is_followed(train: Callable[..., Path], tmp_path: Path)
     assert not list(out.rglob("IDRiD_002*")) and list(out.rglob("IDRiD_001*"))
 
 
-def test_a_run_may_start_from_another_ones_weights(train: Callable[..., Path]) -> None:
+def test_init_starts_from_the_weights_of_another_run(train: Callable[..., Path]) -> None:
     first = train(small_recipe("seed=1"), "first") / "weights.safetensors"
     still = small_recipe(*(f"{stage}.steps=0" for stage in STAGES))
     begun = checkpoint.load(train(still, init=first) / "weights.safetensors")
     assert equal_tensors(begun.model.state_dict(), checkpoint.load(first).model.state_dict())
 
 
-def test_weights_of_another_architecture_are_refused_as_a_start(train: Callable[..., Path]) -> None:
+def test_init_with_another_architecture_is_an_error(train: Callable[..., Path]) -> None:
     first = train(small_recipe(*ONE_STAGE["restoration"]), "first") / "weights.safetensors"
     with pytest.raises(CheckpointError, match=r"weights\.safetensors: not the architecture of the recipe.*isr"):
         train(small_recipe("model.isr.width=6"), init=first)
 
 
-def test_imagenet_weights_that_do_not_fit_are_refused_by_name(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_imagenet_weights_that_do_not_fit_are_an_error_that_names_them(
+    train: Callable[..., Path], tmp_path: Path
+) -> None:
     path = tmp_path / "resnet.safetensors"
     save_file({"conv1.weight": torch.ones(64, 3, 7, 7)}, path)
-    with pytest.raises(CheckpointError, match=r"resnet\.safetensors: ImageNet weights: conv1\.weight"):
+    with pytest.raises(CheckpointError, match=r"resnet\.safetensors: published weights: conv1\.weight"):
         train(small_recipe(), init_grading=path)
 
 
-def test_imagenet_weights_are_where_grading_starts_from(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_init_grading_loads_imagenet_weights(train: Callable[..., Path], tmp_path: Path) -> None:
     recipe, path = small_recipe(*(f"{stage}.steps=0" for stage in STAGES)), tmp_path / "resnet.safetensors"
     own = {name.removeprefix("grading."): t for name, t in subnet_tensors("grading", untrained_weights(recipe)).items()}
     own = {name: torch.full_like(t, 2) for name, t in own.items() if not name.startswith(("spp_fc", "classifier"))}
@@ -278,26 +284,28 @@ def test_imagenet_weights_are_where_grading_starts_from(train: Callable[..., Pat
     assert (grading.layer4[0].conv1.weight == 2).all()
 
 
-def test_imagenet_weights_are_where_an_encoder_starts_from(train: Callable[..., Path], tmp_path: Path) -> None:
-    recipe, path = (
-        small_recipe('system="CE-Net"', *(f"{stage}.steps=0" for stage in STAGES)),
-        tmp_path / "resnet.safetensors",
-    )
-    encoder = CENet().encoder.state_dict()
-    save_file({name: torch.full_like(tensor, 2) for name, tensor in encoder.items()}, path)
-    begun = checkpoint.load(train(recipe, init_segmentation=path) / "weights.safetensors").model.segmentation
-    assert (begun.encoder.layer4[2].conv2.weight == 2).all() and not (begun.dac.dilate1.weight == 2).any()
+def test_init_segmentation_loads_imagenet_weights(
+    train: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    monkeypatch.setattr(LesionSegmentationSubnet, "load_imagenet", lambda subnet, state: loaded.append(list(state)))
+    save_file({"conv1.weight": torch.ones(1)}, tmp_path / "resnet.safetensors")
+    train(small_recipe(*(f"{stage}.steps=0" for stage in STAGES)), init_segmentation=tmp_path / "resnet.safetensors")
+    assert loaded == [["conv1.weight"]]
 
 
-def test_a_network_that_takes_no_imagenet_weights_says_so(train: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"x: the segmentation network of this system takes no ImageNet weights"):
+def test_imagenet_weights_for_a_network_that_takes_none_are_an_error(
+    train: Callable[..., Path], tmp_path: Path
+) -> None:
+    save_file({"conv1.weight": torch.ones(1)}, tmp_path / "x")
+    with pytest.raises(CheckpointError, match=r"x: LesionSegmentationSubnet takes no ImageNet weights"):
         train(small_recipe(), init_segmentation=tmp_path / "x")
 
 
-# The steps themselves
+# Single steps
 
 
-def test_the_weights_kept_are_the_running_average(train: Callable[..., Path]) -> None:
+def test_result_is_the_moving_average_of_the_weights(train: Callable[..., Path]) -> None:
     def after_one_step(ema: float) -> dict[str, Tensor]:
         recipe = small_recipe("precision=fp32", f"restoration.ema={ema}", *ONE_STAGE["restoration"])
         return final_weights(train(recipe, f"ema{ema}"))
@@ -309,7 +317,7 @@ def test_the_weights_kept_are_the_running_average(train: Callable[..., Path]) ->
     assert not equal_tensors(last, before)
 
 
-def test_the_first_step_of_adamw_is_the_learning_rate(train: Callable[..., Path]) -> None:
+def test_first_step_of_adamw_is_the_learning_rate(train: Callable[..., Path]) -> None:
     sets = ("precision=fp32", "restoration.ema=0", "restoration.weight_decay=0", "restoration.warm_up=0")
     rates = ("restoration.lr_isr=0.003", "restoration.lr_segmentation=0.02")
     recipe = small_recipe(*sets, *rates, *ONE_STAGE["restoration"])
@@ -320,7 +328,7 @@ def test_the_first_step_of_adamw_is_the_learning_rate(train: Callable[..., Path]
 
 
 @pytest.mark.parametrize("frozen", [("isr",), ("isr", "grading"), ("segmentation",)], ids="+".join)
-def test_a_learning_rate_of_0_freezes_a_subnet(train: Callable[..., Path], frozen: tuple[str, ...]) -> None:
+def test_learning_rate_of_0_freezes_a_subnet(train: Callable[..., Path], frozen: tuple[str, ...]) -> None:
     rates = (f"joint.lr_{subnet}=0" for subnet in frozen)
     recipe = small_recipe(*rates, "joint.scales={4 = 1}", *ONE_STAGE["joint"])
     before, after = untrained_weights(recipe), final_weights(train(recipe))
@@ -332,7 +340,9 @@ def test_a_learning_rate_of_0_freezes_a_subnet(train: Callable[..., Path], froze
     assert still == set(frozen)
 
 
-def test_grading_reads_a_low_resolution_photograph_by_its_own_scale(train: Callable[..., Path], cache: Path) -> None:
+def test_cached_output_of_a_low_resolution_photograph_has_its_own_scale(
+    train: Callable[..., Path], cache: Path
+) -> None:
     out = train(small_recipe("precision=fp32", *ONE_STAGE["grading"]))
     frames = {frame.sample.name: frame for frame in read_prepared(cache / f"idrid_{FRAME}").frames()}
     lr = np.asarray(frames[f"IDRiD_{SMALL}"].pixels)
@@ -349,50 +359,28 @@ def test_grading_begins_with_small_frames_in_larger_batches(
 ) -> None:
     drawn, compute = [], two_stages.grading_losses
 
-    def watching(model: DeepMTDR, batch: Any, *args: Any) -> Any:
+    def recording(model: DeepMTDR, batch: Any, *args: Any) -> Any:
         drawn.append(tuple(batch.image.shape))
         return compute(model, batch, *args)
 
-    monkeypatch.setattr(two_stages, "grading_losses", watching)
-    train(small_recipe("grading.small=0.5", "data.frame=128", *ONE_STAGE["grading"], steps=4))
+    monkeypatch.setattr(two_stages, "grading_losses", recording)
+    train(small_recipe("grading.small_frame_share=0.5", "data.frame=128", *ONE_STAGE["grading"], steps=4))
     assert drawn == [(8, 3, 32, 32)] * 2 + [(2, 3, 128, 128)] * 2
 
 
 @pytest.mark.parametrize(("most", "expected"), [(0, 6), (1, 4)])
-def test_grading_reads_at_most_so_many_photographs_of_a_grade(
+def test_grading_uses_at_most_max_per_grade_photographs_of_a_grade(
     train: Callable[..., Path], most: int, expected: int
 ) -> None:
-    out = train(small_recipe(f"grading.per_grade={most}", *ONE_STAGE["grading"]))
-    read = {path.stem for path in (out / "cached_outputs").rglob("*.npy")}
-    assert len(read) == expected  # of the grades 0, 0, 2, 2, 3, 4
-    assert ("IDRiD_003" in read) == (most == 0)
+    out = train(small_recipe(f"grading.max_per_grade={most}", *ONE_STAGE["grading"]))
+    cached = {path.stem for path in (out / "cached_outputs").rglob("*.npy")}
+    assert len(cached) == expected  # of the grades 0, 0, 2, 2, 3, 4
+    assert ("IDRiD_003" in cached) == (most == 0)
 
 
-def test_the_tiny_idrid_has_every_kind_of_photograph(data: Path) -> None:
+def test_tiny_idrid_has_every_kind_of_photograph(data: Path) -> None:
     samples = {sample.name: sample for sample in read_datasets({"idrid": data / "idrid"})}
     assert len(samples) == 3 + len(GRADES) - 1  # B's twin of 05 is 05
-    assert samples["IDRiD_05"].grade == GRADES[TWIN] and all(samples["IDRiD_05"].annotated)
-    assert samples["IDRiD_04"].grade is None and all(samples["IDRiD_04"].annotated)
-    assert samples["IDRiD_001"].grade == 0 and not any(samples["IDRiD_001"].annotated)
-
-
-# The learning rate
-
-
-def test_one_cycle_by_hand() -> None:
-    # Up in a tenth of the way; half of the way down, the cosine stands at 0.
-    places = {0.0: 0.01, 0.05: 0.5, 0.1: 1.0, 0.55: 0.01 + 0.99 / 2, 1.0: 0.01}
-    assert {at: one_cycle(at, 0.1) for at in places} == pytest.approx(places)
-
-
-def test_one_cycle_rises_then_falls_and_never_stops() -> None:
-    rates = [one_cycle(n / 200, 0.25) for n in range(201)]
-    top = rates.index(max(rates))
-    assert top == 50 and max(rates) == 1 and min(rates) == pytest.approx(0.01)
-    assert all(one <= other for one, other in itertools.pairwise(rates[: top + 1]))
-    assert all(one > other for one, other in itertools.pairwise(rates[top:]))
-
-
-def test_one_cycle_without_warm_up_begins_at_the_top() -> None:
-    assert one_cycle(0.0, 0.0) == 1.0
-    assert one_cycle(1.0, 1.0) == 1.0  # nothing but warm-up
+    assert samples["IDRiD_05"].grade == GRADES[TWIN] and all(samples["IDRiD_05"].annotated(DIABETIC_RETINOPATHY))
+    assert samples["IDRiD_04"].grade is None and all(samples["IDRiD_04"].annotated(DIABETIC_RETINOPATHY))
+    assert samples["IDRiD_001"].grade == 0 and not any(samples["IDRiD_001"].annotated(DIABETIC_RETINOPATHY))
