@@ -1,4 +1,4 @@
-"""Running statistics that begin with the first batch instead of mean 0 and variance 1."""
+"""Warm start: running statistics are the mean over the first batches instead of beginning at mean 0, variance 1."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from deepmtdr.model.grading import BasicBlock
 from deepmtdr.training.activation_checkpointing import checkpoint_activations
 from deepmtdr.training.batch_norm import warm_start_batch_norm
 
@@ -16,39 +17,39 @@ def batches(count: int) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("count", [1, 3, 10])
-def test_the_first_batches_count_alike(count: int) -> None:
-    norm, shown = nn.BatchNorm2d(3), batches(count)
+def test_first_batches_have_equal_weights(count: int) -> None:
+    norm, inputs = nn.BatchNorm2d(3), batches(count)
     with warm_start_batch_norm(norm):
-        for batch in shown:
+        for batch in inputs:
             norm(batch)
-    expected = torch.stack([batch.mean(dim=(0, 2, 3)) for batch in shown]).mean(dim=0)
+    expected = torch.stack([batch.mean(dim=(0, 2, 3)) for batch in inputs]).mean(dim=0)
     assert torch.allclose(norm.running_mean, expected, atol=1e-5)  # pyright: ignore[reportArgumentType]
     assert norm.momentum == 0.1
 
 
-def test_later_batches_count_by_the_momentum() -> None:
-    norm, shown = nn.BatchNorm2d(3), batches(12)
+def test_later_batches_have_the_weight_of_the_momentum() -> None:
+    norm, inputs = nn.BatchNorm2d(3), batches(12)
     with warm_start_batch_norm(norm):
-        for batch in shown[:11]:
+        for batch in inputs[:11]:
             norm(batch)
         before = norm.running_mean.clone()  # pyright: ignore[reportOptionalMemberAccess]
-        norm(shown[11])
-    expected = 0.9 * before + 0.1 * shown[11].mean(dim=(0, 2, 3))
+        norm(inputs[11])
+    expected = 0.9 * before + 0.1 * inputs[11].mean(dim=(0, 2, 3))
     assert torch.allclose(norm.running_mean, expected, atol=1e-5)  # pyright: ignore[reportArgumentType]
 
 
-def test_a_norm_that_has_counted_goes_on_and_one_that_stands_still_does_not_move() -> None:
-    counted, still = nn.BatchNorm2d(3), nn.BatchNorm2d(3).eval()
+def test_norm_that_has_counted_continues_and_a_frozen_one_does_not_change() -> None:
+    counted, frozen = nn.BatchNorm2d(3), nn.BatchNorm2d(3).eval()
     counted.num_batches_tracked += 4  # pyright: ignore[reportOptionalOperand]
     (batch,) = batches(1)
-    with warm_start_batch_norm(nn.Sequential(counted, still)):
+    with warm_start_batch_norm(nn.Sequential(counted, frozen)):
         counted(batch)
-        still(batch)
+        frozen(batch)
     assert torch.allclose(counted.running_mean, 0.2 * batch.mean(dim=(0, 2, 3)), atol=1e-5)  # pyright: ignore[reportArgumentType]
-    assert not still.running_mean.any()  # pyright: ignore[reportOptionalMemberAccess]
+    assert not frozen.running_mean.any()  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def test_statistics_that_nobody_counted_are_not_thrown_away() -> None:
+def test_statistics_without_a_count_are_kept() -> None:
     norm, (batch,) = nn.BatchNorm2d(3), batches(1)
     norm.running_mean += 3  # pyright: ignore[reportOptionalOperand]
     with warm_start_batch_norm(norm):
@@ -57,9 +58,7 @@ def test_statistics_that_nobody_counted_are_not_thrown_away() -> None:
     assert torch.allclose(norm.running_mean, expected, atol=1e-5)  # pyright: ignore[reportArgumentType]
 
 
-def test_features_that_are_computed_again_are_not_counted_again() -> None:
-    from deepmtdr.model.grading import BasicBlock
-
+def test_features_computed_again_are_counted_once() -> None:
     torch.manual_seed(0)
     plain, again = BasicBlock(3, 3, 1), BasicBlock(3, 3, 1)
     again.load_state_dict(plain.state_dict())
