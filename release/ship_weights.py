@@ -1,9 +1,9 @@
-"""Make a training run's weights the shipped ones: their card in the header, the same card in Markdown beside them.
+"""Make the weights of a training run the shipped ones, with their model card in the file and as Markdown beside it.
 
     python release/ship_weights.py out/train out/evaluation
 
-The first folder is `deepmtdr train`'s, the second `deepmtdr evaluate`'s on the photographs that no training step saw.
-The scores in the card are the evaluation's own; what is said of data, licence and limits stands here.
+The first folder is the output of `deepmtdr train`, the second that of `deepmtdr evaluate` on the test split. The scores
+in the card come from that evaluation; the texts about data, licence and limits are in this file.
 """
 
 from __future__ import annotations
@@ -19,47 +19,60 @@ WEIGHTS = Path(__file__).parent.parent / "src" / "deepmtdr" / "weights"
 
 ABOUT: dict[str, Any] = {
     "weights": checkpoint.SHIPPED_WEIGHTS,
-    "use": "Research only. Not a medical device: nobody's care may depend on what it says.",
+    "use": "Research only. Not a medical device: no decision about the care of a patient may depend on its output.",
     "photographs": [
         "IDRiD, training part (Porwal et al. 2018, CC BY 4.0): 54 photographs with lesion masks, 397 with grades",
         "EyePACS 2015, 732 training photographs with grades (competition terms: research, no redistribution)",
         "DIARETDB0, 118 photographs without pixel-wise annotation (research only)",
     ],
-    "licence": "The weights saw EyePACS and DIARETDB0: for research, under those sets' terms. The code is Apache-2.0.",
-    "split": "recipes/v0.split.csv, by patient, drawn anew for these weights so that each lesion type is held out; the "
-    "side `test` was seen by no training step and chose no checkpoint. It was scored before and after "
-    "`small-on`: the first told that the ISR subnet should go on. An earlier split of the same photographs, of whose "
-    "test side 49 are on this one too, had judged earlier weights and the settings used here.",
+    "licence": "The weights were trained on EyePACS and DIARETDB0 as well as IDRiD: for research, under the terms of "
+    "those data sets. The code is Apache-2.0.",
+    "split": "`recipes/v0.split.csv`, by patient, drawn for these weights so that the test split contains every lesion "
+    "type. The `test` split was not used in any training step, and no checkpoint was selected on it. It was scored "
+    "twice, before and after `small-on`: the first result led to the decision to continue training the ISR subnet. "
+    "Earlier weights, and the settings used here, were judged on an earlier split of the same photographs; 49 "
+    "photographs of its test split are in this one too.",
     "recipe_name": "small, then small-on",
-    "made": "Two CPU cores, bfloat16, at 256 -> 1024 px, from nothing, by the recipe `small`, about two hours: 3,200 "
-    "steps of ISR and segmentation, 1,100 of grading, 60 joint ones; then by `small-on`, ten minutes: 2,500 of ISR.",
+    "made": "Two CPU cores, bfloat16, 256 -> 1024 px, from random initialisation. First the recipe `small`, about two "
+    "hours: 3,200 steps of ISR and segmentation, 1,100 of grading, 60 joint steps. Then `small-on`, ten minutes: 2,500 "
+    "steps of the ISR subnet.",
     "limits": [
-        "Lesion masks of one camera in one clinic (IDRiD) are all that the lesions were learned from.",
-        "Eleven held-out photographs have lesion masks, five of them soft exudates: those scores are rough.",
-        "Venous beading, IRMA and new vessels are not segmented; severe and proliferative disease hang on the image.",
-        "A photograph that is no retina, or too poor to grade, is refused by simple measures only.",
+        "All lesion masks come from one camera in one clinic (IDRiD).",
+        "Eleven held-out photographs have lesion masks, five of them with soft exudates: those scores are rough.",
+        "Venous beading, IRMA and new vessels are not segmented; severe and proliferative disease must be recognised "
+        "from the image.",
+        "Photographs that do not show a retina, or are too poor to grade, are rejected by simple measures only.",
     ],
 }
+TITLES = {
+    "use": "Use",
+    "photographs": "Photographs",
+    "licence": "Licence",
+    "split": "Split",
+    "made": "Training",
+    "limits": "Limits",
+}
+"""Key of the card -> title of its section in Markdown."""
 
 
 def scores_of(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
-    """The evaluation's scores, without what is undefined."""
+    """The scores of the evaluation that are defined."""
     kept = ("task", "dataset", "subject", "score", "value", "low", "high", "photographs")
     return [{key: score[key] for key in kept} for score in evaluation["scores"] if score["value"] is not None]
 
 
 def markdown(card: dict[str, Any], digest: str) -> str:
-    """The model card for people."""
+    """The model card as Markdown."""
     lines = [f"# Weights {card['weights']}", "", f"SHA-256 of card and tensors: `{digest}`", ""]
-    for title in ("use", "photographs", "licence", "split", "made", "limits"):
-        value = card[title]
+    for key, title in TITLES.items():
+        value = card[key]
         body = [f"- {item}" for item in value] if isinstance(value, list) else [value]
-        lines += [f"## {title.capitalize()}", "", *body, ""]
+        lines += [f"## {title}", "", *body, ""]
     lines += [
         "## Scores",
         "",
-        f"On the held-out side, from x4 low-resolution input (256 px), computed in {card['precision']}; 95 % intervals",
-        "by bootstrap over patients.",
+        f"On the test split, from x4 low-resolution input (256 px), computed in {card['precision']}; 95 % intervals by "
+        "bootstrap over patients.",
         "",
         "| task | data set | of | score | value | 95 % interval | photographs |",
         "|---|---|---|---|---|---|---|",
@@ -85,8 +98,10 @@ def main(run: Path, evaluation: Path) -> None:
     evaluated = json.loads((evaluation / "evaluation.json").read_text())
     card = {
         **ABOUT,
-        **{"data": trained.card["data"], "stage": trained.card["stage"]},
-        **{"precision": evaluated["protocol"]["precision"], "scores": scores_of(evaluated)},
+        "data": trained.card["data"],
+        "stage": trained.card["stage"],
+        "precision": evaluated["protocol"]["precision"],
+        "scores": scores_of(evaluated),
     }
     target = WEIGHTS / f"{checkpoint.SHIPPED_WEIGHTS}.safetensors"
     checkpoint.save(target, trained.model, trained.recipe, half=True, **card)
