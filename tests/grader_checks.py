@@ -7,8 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from deepmtdr.baselines.rgb_grader import cross_entropy
 from deepmtdr.losses import GradeLabels
-from deepmtdr.model.interfaces import Grader, rgb_to_input
+from deepmtdr.model.interfaces import Grader, GradingOutput
+from deepmtdr.model.preprocessing import rgb_to_input
+
+
+class PlainGrader(Grader):
+    """Base of the tests' own graders: the input is the frame itself, the loss cross-entropy."""
+
+    preprocess = staticmethod(lambda frame: frame)
+
+    def loss(self, graded: GradingOutput, labels: GradeLabels) -> Tensor:
+        return cross_entropy(graded.logits, labels)
 
 
 def randomise_batch_norms(made: nn.Module) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from deepmtdr.losses import LesionLabels
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.model.interfaces import Segmenter, rgb_to_input
+from deepmtdr.model.interfaces import Segmenter
+from deepmtdr.model.preprocessing import rgb_to_input
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ from deepmtdr import checkpoint
 from deepmtdr.errors import RecipeError
 from deepmtdr.evaluation import measure
 from deepmtdr.evaluation.measure_inputs import measure_all_inputs
-from deepmtdr.losses import LossWeights
+from deepmtdr.labels import GradeLabel, LabelSet, LesionType
+from deepmtdr.losses import LossWeights, dice_loss
 from deepmtdr.model.deepmtdr import ModelConfig
 from deepmtdr.model.grading import GradingConfig
-from deepmtdr.model.isr import ISRConfig
+from deepmtdr.model.isr import ISRConfig, bicubic
 from deepmtdr.model.segmentation import SegmentationConfig
-from deepmtdr.recipe import STAGES, Recipe, Stage, load_recipe
+from deepmtdr.recipe import GradingStage, JointStage, Recipe, RestorationStage, load_recipe
 from deepmtdr.synthetic.drawings import write_drawings
 from deepmtdr.systems import (
     DEEPMTDR,
@@ -41,6 +44,11 @@ SMALL = ModelConfig(
     grading=GradingConfig(width=4, hidden=8),
 )
 LOSSES = {"restoration": restoration_losses, "grading": grading_losses, "joint": joint_losses}
+STAGES = {
+    "restoration": RestorationStage(steps=1, batch=2),
+    "grading": GradingStage(steps=1, batch=2),
+    "joint": JointStage(steps=1, batch=2),
+}
 SIDE = 64
 
 
@@ -58,10 +66,9 @@ def learned(stage: str, name: str, parts: PartNames) -> set[str]:
     """The subnets that one step of a stage moves."""
     torch.manual_seed(0)
     model = build_system(name, parts, SMALL).train()
-    settings = Stage(steps=1, batch=2)
-    if not has_trainable_parameters(model, stage, settings):
+    if not has_trainable_parameters(model, STAGES[stage]):
         return set()
-    optimiser = build_optimiser(model, stage, settings)
+    optimiser = build_optimiser(model, STAGES[stage])
     for group in optimiser.param_groups:
         group["lr"] = 1e-3
     backward_by_subnet(LOSSES[stage](model, *batch(stage), LossWeights()), model, end_to_end=stage == "joint")
@@ -114,6 +121,15 @@ def test_the_downstream_loss_reaches_the_isr_subnet_when_trained_together() -> N
     assert any(g is not None and bool(g.any()) for g in gradient)
 
 
+def test_our_segmentation_subnet_keeps_its_loss_weights_with_another_super_resolver() -> None:
+    model = build_system(DEEPMTDR, PartNames(isr="SRCNN"), SMALL).eval()
+    known, _ = batch("joint")
+    assert isinstance(known, Batch)
+    step = joint_losses(model, known, 4, LossWeights(dice=3.0, lesion_cross_entropy=0.0))
+    lesions = model(bicubic(known.degraded, 0.25).clamp(0, 1), 4).lesions
+    assert step.segmentation.item() == pytest.approx(3 * dice_loss(lesions, known.lesion_masks, known.annotated).item())
+
+
 def test_deepmt_dr_by_name_is_deepmt_dr() -> None:
     torch.manual_seed(0)
     ours = build_system(DEEPMTDR, PartNames(), SMALL)
@@ -128,6 +144,28 @@ def test_another_box_of_the_papers_own_keeps_the_task_aware_losses() -> None:
     """The conference version with multi-scale integration differs from it in that alone."""
     assert build_system("Wang et al.", PartNames(segmentation=DEEPMTDR), SMALL).task_aware
     assert not build_system("Wang et al.", PartNames(segmentation="U-Net"), SMALL).task_aware
+
+
+TWO_LESIONS = LabelSet(
+    name="two-lesions",
+    disease="a test disease",
+    lesions=(LesionType(code="AA", name="first lesions"), LesionType(code="BB", name="second lesions")),
+    grades=(GradeLabel(name="none"), GradeLabel(name="some"), GradeLabel(name="much")),
+)
+
+
+@pytest.mark.parametrize("name", some(SYSTEMS, [DEEPMTDR, "Wang et al.", "U-Net", "Adly et al.", "Lin et al."]))
+def test_a_system_takes_another_label_set(name: str) -> None:
+    """Two lesion types and three grades, in the outputs and in one step of the losses."""
+    torch.manual_seed(0)
+    model = build_system(name, PartNames(isr="bicubic") if name in GRADERS else PartNames(), SMALL, TWO_LESIONS)
+    hr, known = torch.rand(2, 3, SIDE, SIDE), torch.tensor([True, True])
+    prediction, evidence = model.eval().predict(hr, scale=1)
+    assert prediction.lesions.shape == (2, 2, SIDE, SIDE) and evidence.shape == (2, 1, SIDE, SIDE)
+    assert prediction.grade_logits.shape == (2, 3)
+    labels = (hr[:, :2] > 0.9).float(), known[:, None].expand(2, 2), torch.tensor([0, 2]), known
+    step = joint_losses(model, Batch(hr, hr, *labels), 4, LossWeights(class_weights=(1.0, 2.0, 3.0)))
+    assert all(value >= 0 for value in step.terms.values())
 
 
 @pytest.mark.parametrize("name", some(SYSTEMS, [DEEPMTDR, "Wang et al.", "bicubic", "SRCNN", "CE-Net", "ResNet-18"]))
@@ -171,3 +209,15 @@ def test_an_unknown_system_or_part_is_named() -> None:
         load_recipe("smoke", ["system=ResNet-19"])
     with pytest.raises(RecipeError, match=r"parts\.isr = 'U-Net', expected one of DeepMT-DR, bicubic"):
         load_recipe("smoke", ["parts.isr=U-Net"])
+
+
+def test_names_need_neither_pytorch_nor_a_compared_method() -> None:
+    code = """
+import sys
+from deepmtdr.systems import PartNames, default_part_names, find_unknown_names
+assert not list(find_unknown_names("M-Net", PartNames(isr="MDRN")))
+assert default_part_names("M-Net").isr == "MDRN"
+print([name for name in sys.modules if name.startswith(("torch", "deepmtdr.baselines", "deepmtdr.model"))])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

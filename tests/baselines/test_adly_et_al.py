@@ -9,19 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepmtdr.baselines.adly_et_al import TREE, WIDTHS, AdlyEtAl, tree_log_probabilities
+from deepmtdr.baselines.adly_et_al import WIDTHS, AdlyEtAl, build_tree, tree_log_probabilities
 from deepmtdr.losses import GradeLabels
-from deepmtdr.model.interfaces import GradingOutput, rgb_to_input
+from deepmtdr.model.interfaces import GradingOutput
+from deepmtdr.model.preprocessing import rgb_to_input
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 
 NARROW = (4, 8, 8, 16, 16)
+TREE = build_tree(5)
 
 
 @pytest.fixture(scope="module")
 def narrow() -> AdlyEtAl:
     torch.manual_seed(0)
-    return AdlyEtAl(NARROW)
+    return AdlyEtAl(widths=NARROW)
 
 
 def no_lesions(frame: Tensor) -> Tensor:
@@ -39,7 +41,7 @@ def nodes_loss(
 ) -> Tensor:
     graded = GradingOutput(torch.zeros(len(grades), 5), (), (nodes,))
     seen = torch.tensor(known or [True] * len(grades))
-    return AdlyEtAl((1,)).loss(graded, GradeLabels(torch.tensor(grades), seen, weights))
+    return AdlyEtAl(widths=(1,)).loss(graded, GradeLabels(torch.tensor(grades), seen, weights))
 
 
 def test_tree_splits_each_side_further_until_one_grade_is_left() -> None:
@@ -53,7 +55,7 @@ def test_tree_splits_each_side_further_until_one_grade_is_left() -> None:
 def test_probability_of_a_grade_is_the_product_of_the_decisions_on_its_way() -> None:
     """Decisions for the 1 side: 0.8, 0.25, 0.5, 0.9."""
     ones = torch.tensor([[0.8, 0.25, 0.5, 0.9]])
-    found = tree_log_probabilities(ones.logit()).exp()[0]
+    found = tree_log_probabilities(ones.logit(), TREE).exp()[0]
     expected = [0.2, 0.8 * 0.75 * 0.5, 0.8 * 0.75 * 0.5 * 0.1, 0.8 * 0.75 * 0.5 * 0.9, 0.8 * 0.25]
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
     assert found.sum().item() == pytest.approx(1)
@@ -62,14 +64,14 @@ def test_probability_of_a_grade_is_the_product_of_the_decisions_on_its_way() -> 
 def test_decision_is_the_likeliest_grade_and_not_each_node_s_own_way() -> None:
     """Retinopathy at 0.55, split over four grades, loses to none at 0.45."""
     even = torch.tensor([[0.55, 0.5, 0.5, 0.5]]).logit()
-    assert tree_log_probabilities(even).argmax().item() == 0
+    assert tree_log_probabilities(even, TREE).argmax().item() == 0
 
 
 def test_probabilities_survive_the_centring_of_the_logits(narrow: AdlyEtAl) -> None:
     frame = photographs((0, 3))
     with torch.no_grad():
         graded = narrow.eval()(frame, no_lesions(frame))
-    expected = tree_log_probabilities(graded.extra[0]).exp()
+    expected = tree_log_probabilities(graded.extra[0], TREE).exp()
     torch.testing.assert_close(graded.logits.softmax(dim=1), expected)
     torch.testing.assert_close(graded.logits.mean(dim=1), torch.zeros(2), atol=1e-6, rtol=0)
 
@@ -83,7 +85,7 @@ def test_undecided_tree_loses_log_2_at_each_node_that_has_a_photograph() -> None
 def test_loss_of_one_photograph_is_minus_the_log_probability_of_its_grade() -> None:
     nodes = torch.tensor([[0.3, -1.0, 2.0, 0.7]])
     for grade in range(5):
-        expected = -tree_log_probabilities(nodes)[0, grade]
+        expected = -tree_log_probabilities(nodes, TREE)[0, grade]
         assert nodes_loss(nodes, [grade]).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
@@ -129,7 +131,7 @@ def test_learning_side_by_side_is_learning_one_after_another() -> None:
     ends = []
     for only_first in (False, True):
         torch.manual_seed(0)
-        model = AdlyEtAl(NARROW)
+        model = AdlyEtAl(widths=NARROW)
         optimiser = torch.optim.Adam(model.parameters(), 1e-3)
         for _ in range(3):
             optimiser.zero_grad()
@@ -172,7 +174,7 @@ def test_it_learns_five_drawn_photographs_one_of_each_grade() -> None:
         size = 64
 
     torch.manual_seed(0)
-    model = Small((8, 16, 16, 32, 32)).train()
+    model = Small(widths=(8, 16, 16, 32, 32)).train()
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     frame, grade, logits = photographs((0, 1, 2, 3, 4), 64), torch.arange(5), torch.zeros(5, 5)
     for _ in range(60):

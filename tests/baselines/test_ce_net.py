@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.ce_net import CENet, DenseAtrousConvolution, ResidualMultiKernelPooling
 from deepmtdr.losses import LesionLabels
-from deepmtdr.model.interfaces import rgb_to_input
+from deepmtdr.model.preprocessing import rgb_to_input
 from segmenter_checks import (
     ALL_ANNOTATED,
     assert_all_parameters_get_gradients,
@@ -129,11 +129,11 @@ def test_pools_larger_than_the_map_take_the_whole_of_it(side: int) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 112), (192, 64)])
 def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
-    assert_class_probabilities(CENet(SMALL), height, width)
+    assert_class_probabilities(CENet(widths=SMALL), height, width)
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    assert_all_parameters_get_gradients(CENet(SMALL))
+    assert_all_parameters_get_gradients(CENet(widths=SMALL))
 
 
 def test_loss_by_hand() -> None:
@@ -143,7 +143,7 @@ def test_loss_by_hand() -> None:
     masks = torch.zeros(2, 4, 8, 8)
     masks[:, 0] = 1
     dice, entropy = (1 / 9 + 3) / 4, -torch.tensor(0.8).log()
-    loss = CENet(SMALL).loss
+    loss = CENet(widths=SMALL).loss
     assert torch.allclose(loss(classes, LesionLabels(masks, ALL_ANNOTATED)), dice + entropy, atol=1e-5)
     only_ma = torch.tensor([[True, False, False, False]] * 2)
     assert torch.allclose(loss(classes, LesionLabels(masks, only_ma)), torch.tensor(1 / 9), atol=1e-5)
@@ -162,12 +162,12 @@ def test_imagenet_weights_load_under_their_published_names() -> None:
 
 
 def test_missing_imagenet_weights_are_named() -> None:
-    net = CENet(SMALL)
+    net = CENet(widths=SMALL)
     state = dict(net.encoder.state_dict())
     del state["layer4.2.conv1.weight"]
-    with pytest.raises(ValueError, match=r"layer4\.2\.conv1\.weight is missing, expected those of ResNet34"):
+    with pytest.raises(ValueError, match=r"layer4\.2\.conv1\.weight is missing, expected a state-dict for ResNet34"):
         net.load_imagenet(state)
 
 
 def test_learns_a_few_drawings_by_heart() -> None:
-    assert overfit_precision(CENet(SMALL), 100, 3e-3) > 0.5
+    assert overfit_precision(CENet(widths=SMALL), 100, 3e-3) > 0.5

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from deepmtdr.baselines.ckml import CKML, LOSS_WEIGHTS, MODULES, CombinedKernels
 from deepmtdr.baselines.hybrid_colour import to_lgi
 from deepmtdr.losses import GradeLabels
-from deepmtdr.model.interfaces import GradingOutput, rgb_to_input
+from deepmtdr.model.interfaces import GradingOutput
+from deepmtdr.model.preprocessing import rgb_to_input
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 from grader_checks import assert_all_parameters_get_gradients, assert_grades_any_frame

@@ -77,19 +77,19 @@ def test_parameters_are_those_of_the_public_r2u_nets() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 96)])
 def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
-    assert_class_probabilities(DRUNet((*SMALL, 128)), height, width)
+    assert_class_probabilities(DRUNet(widths=(*SMALL, 128)), height, width)
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    assert_all_parameters_get_gradients(DRUNet((*SMALL, 128)))
+    assert_all_parameters_get_gradients(DRUNet(widths=(*SMALL, 128)))
 
 
 def test_loss_is_cross_entropy_of_wholly_annotated_photographs() -> None:
     classes = torch.full((2, 5, 8, 8), 0.2)
-    loss = DRUNet(SMALL).loss
+    loss = DRUNet(widths=SMALL).loss
     assert torch.allclose(loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), ALL_ANNOTATED)), torch.tensor(5.0).log())
     assert loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), torch.tensor([[True, True, True, False]] * 2))) == 0
 
 
 def test_learns_a_few_drawings_by_heart() -> None:
-    assert overfit_precision(DRUNet(SMALL), 120, 3e-3) > 0.5
+    assert overfit_precision(DRUNet(widths=SMALL), 120, 3e-3) > 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,24 +11,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines import guided_backpropagation, smooth_grad
-from deepmtdr.baselines.grad_cam import grad_cam
+from deepmtdr.baselines.bicubic import Bicubic
+from deepmtdr.baselines.grad_cam import GradCAM
 from deepmtdr.baselines.guided_backpropagation import GuidedBackpropagation
+from deepmtdr.baselines.rgb_grader import RGBGrader
 from deepmtdr.baselines.smooth_grad import SmoothGrad
 from deepmtdr.baselines.without_maps import WithoutMaps
 from deepmtdr.losses import LossWeights, classification_aware_loss
-from deepmtdr.model.deepmtdr import DeepMTDR, EvidenceMethod, ModelConfig, Parts, paper_parts
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Parts, paper_parts
 from deepmtdr.model.grading import GradingConfig
-from deepmtdr.model.interfaces import Grader, GradingOutput
+from deepmtdr.model.interfaces import EvidenceMethod, GradingOutput
 from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
 from deepmtdr.training.activation_checkpointing import checkpoint_activations
 from deepmtdr.training.batches import Batch
 from deepmtdr.training.step_losses import backward_by_subnet, joint_losses
+from grader_checks import PlainGrader
 from segmenter_checks import randomise_lesion_maps
 
 MAPS = {
     "guided backpropagation": GuidedBackpropagation(),
-    "Grad-CAM": grad_cam,
+    "Grad-CAM": GradCAM(),
     "SmoothGrad": SmoothGrad(samples=3),
 }
 WAYS = {**MAPS, "without maps": WithoutMaps()}
@@ -218,7 +220,7 @@ def test_evidence_through_blocks_that_are_computed_again_is_the_same_and_teaches
     assert all(torch.equal(buffer, kept[1][2][name]) for name, buffer in kept[0][2].items())
 
 
-class Half(Grader):
+class Half(RGBGrader):
     """A compared method's grader with its own size, view and in-place ReLUs."""
 
     size = 32
@@ -240,7 +242,7 @@ class Half(Grader):
 @all_ways
 def test_evidence_of_a_compared_grader_has_the_frames_size(way: EvidenceMethod) -> None:
     torch.manual_seed(3)
-    model = DeepMTDR(SMALL, Parts(nn.Identity(), None, Half(), way, task_aware=False)).eval()
+    model = DeepMTDR(SMALL, Parts(Bicubic(), None, Half(), way, task_aware=False)).eval()
     _, evidence = model.predict(photographs(), scale=1)
     assert evidence.shape == (2, 1, 64, 64) and evidence.amax(dim=(1, 2, 3)).gt(0.1).all()
 
@@ -248,10 +250,9 @@ def test_evidence_of_a_compared_grader_has_the_frames_size(way: EvidenceMethod) 
 # Derivatives
 
 
-class Smooth(nn.Module):
+class Smooth(PlainGrader):
     """A tiny grader in double precision whose view is the frame itself, with batch statistics and a product."""
 
-    preprocess = staticmethod(lambda frame: frame)
     channels = (3, 4)
 
     def __init__(self) -> None:
@@ -267,9 +268,9 @@ class Smooth(nn.Module):
         return GradingOutput(logits - logits.mean(dim=1, keepdim=True), (fine, coarse))
 
 
-EXACT: dict[str, Callable[..., Tensor]] = {
+EXACT: dict[str, EvidenceMethod] = {
     "guided backpropagation": GuidedBackpropagation(softness=0.0),
-    "Grad-CAM": grad_cam,
+    "Grad-CAM": GradCAM(),
     "SmoothGrad": SmoothGrad(samples=2, softness=0.0),
     "without maps": WithoutMaps(),
 }
@@ -286,12 +287,12 @@ def test_gradient_of_the_evidence_agrees_with_finite_differences(
             module, "gradient_magnitude", lambda gradient: 100 * gradient.abs().sum(dim=1, keepdim=True)
         )
     torch.manual_seed(5)
-    model = DeepMTDR(SMALL, Parts(nn.Identity(), None, Smooth().double(), EXACT[name])).train(training)
+    model = DeepMTDR(SMALL, Parts(Bicubic(), None, Smooth().double(), EXACT[name])).train(training)
     frame = torch.rand(2, 3, 16, 16, dtype=torch.float64).requires_grad_()
     direction, weight = torch.randn_like(frame), torch.rand(2, 1, 16, 16, dtype=torch.float64)
 
     def weighted(image: Tensor, *, create_graph: bool = False) -> Tensor:
-        evidence = EXACT[name](model, model.segment_and_grade(image), create_graph=create_graph)
+        evidence = EXACT[name](model.grading, model.segment_and_grade(image), create_graph=create_graph)
         return (weight * evidence).sum()
 
     (gradient,) = torch.autograd.grad(weighted(frame, create_graph=True), frame)

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmtdr.baselines.grad_cam import grad_cam
-from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction, paper_parts
+from deepmtdr.baselines.grad_cam import GradCAM
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, paper_parts
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
+from deepmtdr.model.interfaces import Prediction
 from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
 
 
 def speaking() -> DeepMTDR:
     """A small network whose last features all speak for DR."""
-    model = DeepMTDR(SMALL, paper_parts(SMALL)._replace(evidence=grad_cam)).eval()
+    model = DeepMTDR(SMALL, paper_parts(SMALL)._replace(evidence=GradCAM())).eval()
     with torch.no_grad():
         grading = cast(GradingSubnet, model.grading)
         grading.spp_fc.weight.abs_()
@@ -41,7 +42,7 @@ def shown(features: Tensor, weights: list[float]) -> Tensor:
     size = features.shape[-2:]
     blank = torch.zeros(len(features), 4, *size)
     prediction = Prediction(torch.zeros(len(features), 3, *size), blank, blank[:, :1], logits, (features,))
-    return grad_cam(DeepMTDR(SMALL), prediction)
+    return GradCAM()(GradingSubnet(config=SMALL.grading), prediction)
 
 
 def test_two_channels_by_hand() -> None:
@@ -79,10 +80,10 @@ def test_map_is_monais() -> None:
     """Before MONAI's normaliser, which turns the map over, (min, max) to (1, 0); ours is a share of the maximum."""
     visualize = pytest.importorskip("monai.visualize")
     torch.manual_seed(0)
-    grading = GradingSubnet(GradingConfig(width=4, hidden=8)).eval()
+    grading = GradingSubnet(config=GradingConfig(width=4, hidden=8)).eval()
     frame, blank = torch.randn(2, 3, 128, 128), torch.zeros(2, 4, 128, 128)
-    logits, features = grading(frame, blank)
-    ours = grad_cam(DeepMTDR(SMALL), Prediction(frame, blank, blank[:, :1], logits, features))
+    logits, features, _ = grading(frame, blank)
+    ours = GradCAM()(grading, Prediction(frame, blank, blank[:, :1], logits, features))
     monai = visualize.GradCAM(Scored(grading), "grading.layer4", postprocessing=lambda x: x)  # leaves its hooks on
     theirs, coarse = monai(frame, class_idx=0), monai.compute_map(frame, class_idx=0)
     largest = coarse.amax(dim=(2, 3), keepdim=True)
@@ -94,6 +95,6 @@ def test_weights_are_differentiated_only_with_create_graph() -> None:
     model = speaking()
     prediction = model(torch.rand(1, 3, 32, 32))
     last = cast(GradingSubnet, model.grading).classifier.weight
-    plain = torch.autograd.grad(grad_cam(model, prediction).sum(), last, allow_unused=True)
-    whole = torch.autograd.grad(grad_cam(model, prediction, create_graph=True).sum(), last)
+    plain = torch.autograd.grad(GradCAM()(model.grading, prediction).sum(), last, allow_unused=True)
+    whole = torch.autograd.grad(GradCAM()(model.grading, prediction, create_graph=True).sum(), last)
     assert plain == (None,) and whole[0].any()

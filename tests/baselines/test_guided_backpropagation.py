@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.baselines.guided_backpropagation import ReLUGradientMode, gradient_magnitude, image_gradient
-from deepmtdr.model.grading import GradingConfig, GradingOutput, GradingSubnet, dr_score
+from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
+from deepmtdr.model.interfaces import GradingOutput
+from grader_checks import PlainGrader
 
 LESIONS = torch.zeros(1, 4, 16, 16)
 
 
-class Relus(nn.Module):
+class Relus(PlainGrader):
     """Graders of modules as MONAI wants them, which replaces what is named `relu`."""
 
     def __init__(self) -> None:
@@ -88,7 +90,7 @@ def test_residual_network_is_guided_at_every_relu() -> None:
             seen.append(x.shape)
             return super().passes(x, gradient)
 
-    grading = GradingSubnet(GradingConfig(width=2, hidden=4)).eval()
+    grading = GradingSubnet(config=GradingConfig(width=2, hidden=4)).eval()
     frame = torch.randn(1, 3, 64, 64, requires_grad=True)
     with Counting(guided=True, softness=0.0):
         dr_score(grading(frame, torch.zeros(1, 4, 64, 64)).logits).sum().backward()
@@ -126,7 +128,7 @@ def test_magnitude_of_nothing_is_nothing_and_of_one_pixel_is_one() -> None:
 
 def test_exact_derivative_teaches_nothing_in_use_and_the_softened_one_does() -> None:
     """Between its kinks a network of ReLUs is linear; the gradient's own gradient is 0."""
-    grading = GradingSubnet(GradingConfig(width=2, hidden=4)).eval()
+    grading = GradingSubnet(config=GradingConfig(width=2, hidden=4)).eval()
     frame = torch.randn(1, 3, 64, 64, requires_grad=True)
     for guided in (True, False):
         maps = [
@@ -168,7 +170,7 @@ def test_softened_derivative_of_a_layer_is_that_of_the_gradient_with_soft_steps(
 def test_what_goes_back_later_goes_by_the_true_derivative() -> None:
     """The gradient's way to the image, through batch norm's statistics, is not guided: 1e-9 from finite differences."""
     torch.manual_seed(4)
-    grading = GradingSubnet(GradingConfig(width=2, hidden=4, dropout=0.0)).double().train()
+    grading = GradingSubnet(config=GradingConfig(width=2, hidden=4, dropout=0.0)).double().train()
     frame, lesions = torch.randn(2, 3, 64, 64, dtype=torch.float64, requires_grad=True), torch.zeros(2, 4, 64, 64)
     weight, direction = torch.randn_like(frame), torch.randn_like(frame)
 

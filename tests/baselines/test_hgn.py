@@ -33,7 +33,7 @@ class Saying(nn.Module):
 def test_geometric_mean_by_hand() -> None:
     # MA: sqrt(0.8 * 0.2) = 0.4; HE: sqrt(0.1 * 0.4) = 0.2; EX and SE: sqrt(0.04 * 0.01) = 0.02; the background takes
     # the 0.36 that are left, where sqrt(0.02 * 0.38) = 0.087 would be its own mean.
-    net = HGN(SMALL)
+    net = HGN(widths=SMALL)
     net.full_size, net.half_size = Saying(0.8, 0.1, 0.04, 0.04, 0.02), Saying(0.2, 0.4, 0.01, 0.01, 0.38)  # pyright: ignore[reportAttributeAccessIssue]
     seen = torch.rand(1, 3, 16, 16)
     in_use, in_training = (net.train(mode)(seen)[0, :, 3, 5] for mode in (False, True))
@@ -42,7 +42,7 @@ def test_geometric_mean_by_hand() -> None:
 
 
 def test_both_must_agree_on_a_lesion() -> None:
-    net = HGN(SMALL).eval()
+    net = HGN(widths=SMALL).eval()
     net.full_size, net.half_size = Saying(0.99, *[0.0025] * 4), Saying(*[0.0025] * 4, 0.99)  # pyright: ignore[reportAttributeAccessIssue]
     classes = net(torch.rand(1, 3, 16, 16))
     assert (classes[:, 0] < 0.05).all()
@@ -50,7 +50,7 @@ def test_both_must_agree_on_a_lesion() -> None:
 
 
 def test_one_network_sees_the_photograph_the_other_half_of_its_size() -> None:
-    net, given = HGN(SMALL).eval(), {}
+    net, given = HGN(widths=SMALL).eval(), {}
     for name in ("full_size", "half_size"):
         getattr(net, name).register_forward_pre_hook(lambda _, args, name=name: given.update({name: args[0]}))
     seen = torch.rand(1, 3, 32, 32)
@@ -64,7 +64,7 @@ def test_loss_is_the_mean_of_the_two_networks_own() -> None:
     logits, others = torch.randn(2, 5, 8, 8), torch.randn(2, 5, 8, 8)
     masks = F.one_hot(torch.randint(5, (2, 8, 8)), 5).permute(0, 3, 1, 2)[:, :4].float()
     own = [lesion_cross_entropy_loss(z.softmax(dim=1)[:, :4], masks, ALL_ANNOTATED) for z in (logits, others)]
-    ours = HGN(SMALL).loss(geometric_mean(logits, others), LesionLabels(masks, ALL_ANNOTATED))
+    ours = HGN(widths=SMALL).loss(geometric_mean(logits, others), LesionLabels(masks, ALL_ANNOTATED))
     assert torch.allclose(ours, (own[0] + own[1]) / 2)
 
 
@@ -73,14 +73,16 @@ def test_each_network_learns_by_itself() -> None:
     masks = (torch.rand(2, 4, 8, 8) > 0.95).float()
     logits, gradients = torch.randn(2, 5, 8, 8, requires_grad=True), []
     for _ in range(2):
-        loss = HGN(SMALL).loss(geometric_mean(logits, torch.randn(2, 5, 8, 8)), LesionLabels(masks, ALL_ANNOTATED))
+        loss = HGN(widths=SMALL).loss(
+            geometric_mean(logits, torch.randn(2, 5, 8, 8)), LesionLabels(masks, ALL_ANNOTATED)
+        )
         gradients += torch.autograd.grad(loss, logits)
     assert torch.allclose(*gradients)
 
 
 def test_each_network_learns_by_itself_in_the_joint_stage_too() -> None:
     # There the norms stand still, as in use; the background must stay a mean.
-    net, seen = HGN(SMALL).eval(), torch.rand(1, 3, 32, 32)
+    net, seen = HGN(widths=SMALL).eval(), torch.rand(1, 3, 32, 32)
     nn.init.normal_(net.half_size.to_map[0].bias)  # so that they do not agree
     with torch.no_grad():
         assert torch.allclose(net(seen).sum(dim=1), torch.tensor(1.0))
@@ -90,7 +92,7 @@ def test_each_network_learns_by_itself_in_the_joint_stage_too() -> None:
 def test_photographs_not_wholly_annotated_do_not_count() -> None:
     classes = torch.full((2, 5, 8, 8), 0.2, requires_grad=True)
     known = torch.tensor([[True, True, True, True], [True, True, True, False]])
-    loss = HGN(SMALL).loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), known))
+    loss = HGN(widths=SMALL).loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), known))
     assert torch.allclose(loss, torch.tensor(5.0).log())
     (gradient,) = torch.autograd.grad(loss, classes)
     assert gradient[0].any()
@@ -102,18 +104,18 @@ def test_parameters_are_the_first_ten_convolutions_of_vgg_16_twice() -> None:
     widths = [w for w, depth in zip(WIDTHS, DEPTHS, strict=True) for _ in range(depth)]
     assert sum(9 * i * o + o for i, o in zip((3, *widths), widths, strict=False)) == 7_635_264
     expected = 7_635_264 + sum(widths) + 5 * (sum(WIDTHS) + len(WIDTHS))
-    assert sum(p.numel() for p in FullyConvolutional(WIDTHS).parameters()) == expected
+    assert sum(p.numel() for p in FullyConvolutional(5, WIDTHS).parameters()) == expected
     assert sum(p.numel() for p in HGN().parameters()) == 2 * expected
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 96)])
 def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
-    assert_class_probabilities(HGN(SMALL), height, width)
+    assert_class_probabilities(HGN(widths=SMALL), height, width)
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    assert_all_parameters_get_gradients(HGN(SMALL))
+    assert_all_parameters_get_gradients(HGN(widths=SMALL))
 
 
 def test_learns_a_few_drawings_by_heart() -> None:
-    assert overfit_precision(HGN(SMALL), 100, 1e-2) > 0.5
+    assert overfit_precision(HGN(widths=SMALL), 100, 1e-2) > 0.5

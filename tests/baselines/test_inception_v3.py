@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from deepmtdr.baselines.inception_v3 import InceptionV3
 from deepmtdr.losses import GradeLabels
 from deepmtdr.model.interfaces import GradingOutput
+from deepmtdr.systems import default_part_names
 from grader_checks import randomise_batch_norms
 
 
@@ -141,4 +142,4 @@ def test_ungraded_photographs_count_nothing_in_its_loss(model: InceptionV3) -> N
 
 
 def test_it_sees_photographs_that_mdrn_super_resolved() -> None:
-    assert InceptionV3.isr == "MDRN"  # 299 px are more than the 256 of an LR photograph
+    assert default_part_names("Inception-v3").isr == "MDRN"  # 299 px are more than the 256 of an LR photograph

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from deepmtdr.baselines.lin_et_al import PATCH, PRIOR, AntiNoiseDetector, AttentionFusion
 from deepmtdr.baselines.resnet18 import ResNet18
 from deepmtdr.losses import GradeLabels, LesionLabels
-from deepmtdr.model.interfaces import rgb_to_input
+from deepmtdr.model.preprocessing import rgb_to_input
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 
@@ -41,12 +41,12 @@ def patches(*scores: list[float]) -> Tensor:
 
 
 def detector_loss(classes: Tensor, masks: Tensor, annotated: Tensor = ALL) -> float:
-    return AntiNoiseDetector(NARROW).loss(classes, LesionLabels(masks, annotated)).item()
+    return AntiNoiseDetector(widths=NARROW).loss(classes, LesionLabels(masks, annotated)).item()
 
 
 def test_detector_gives_each_patch_one_score_at_the_frame_s_size() -> None:
     torch.manual_seed(0)
-    classes = AntiNoiseDetector(NARROW).eval()(drawings((3,), 64)[0])
+    classes = AntiNoiseDetector(widths=NARROW).eval()(drawings((3,), 64)[0])
     assert classes.shape == (1, 5, 64, 64)
     torch.testing.assert_close(classes.sum(dim=1), torch.ones(1, 64, 64))
     tiles = classes.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)
@@ -61,7 +61,7 @@ def test_untrained_detector_suspects_nothing() -> None:
 
 def test_frame_that_is_no_multiple_of_the_patch_is_an_error() -> None:
     with pytest.raises(ValueError, match="frame of 64x60 px, expected multiples of 8"):
-        AntiNoiseDetector(NARROW)(torch.zeros(1, 3, 64, 60))
+        AntiNoiseDetector(widths=NARROW)(torch.zeros(1, 3, 64, 60))
 
 
 def test_patches_with_and_without_a_lesion_count_one_to_three() -> None:
@@ -85,7 +85,7 @@ def test_suspicion_is_no_way_to_a_smaller_loss() -> None:
     pulls = []
     for lesion in (0.45, 0.95):
         classes = patches([lesion, 0.0, 0.0, 0.0, 1 - lesion]).requires_grad_()
-        AntiNoiseDetector(NARROW).loss(classes, LesionLabels(torch.zeros(1, 4, 8, 8), ALL)).backward()
+        AntiNoiseDetector(widths=NARROW).loss(classes, LesionLabels(torch.zeros(1, 4, 8, 8), ALL)).backward()
         assert classes.grad is not None
         pulls.append(classes.grad[0, -1].sum().item() * (1 - lesion))  # by the logit, but for a common factor
     assert pulls[0] < pulls[1] < 0
@@ -108,7 +108,7 @@ def test_background_is_known_only_where_all_types_are_annotated() -> None:
 
 def test_every_parameter_of_the_detector_gets_a_finite_gradient() -> None:
     torch.manual_seed(0)
-    detector, (seen, masks) = AntiNoiseDetector(NARROW).train(), drawings((3, 4), 64)
+    detector, (seen, masks) = AntiNoiseDetector(widths=NARROW).train(), drawings((3, 4), 64)
     for dtype in (torch.float32, torch.bfloat16):
         detector.zero_grad()
         with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
@@ -119,7 +119,7 @@ def test_every_parameter_of_the_detector_gets_a_finite_gradient() -> None:
 
 def test_detector_learns_the_lesions_of_two_drawn_photographs() -> None:
     torch.manual_seed(0)
-    detector, (seen, masks) = AntiNoiseDetector((16, 16, 32, 32)).train(), drawings((3, 4))
+    detector, (seen, masks) = AntiNoiseDetector(widths=(16, 16, 32, 32)).train(), drawings((3, 4))
     classes = masks
     optimiser = torch.optim.Adam(detector.parameters(), 3e-3)
     for _ in range(80):
@@ -145,7 +145,7 @@ def test_missed_half_of_like_lesions_no_longer_spoils_the_annotated_half(
     monkeypatch.setattr("deepmtdr.baselines.lin_et_al.MISSED_LESION_THRESHOLD", suspect)
     masks = torch.zeros(1, 4, 8, 8 * 40)
     masks[:, 2, :, : 8 * 8] = 1
-    detector, logit, p = AntiNoiseDetector(NARROW), torch.zeros((), requires_grad=True), torch.zeros(())
+    detector, logit, p = AntiNoiseDetector(widths=NARROW), torch.zeros((), requires_grad=True), torch.zeros(())
     for _ in range(300):
         p = logit.sigmoid()
         alike = torch.stack([p * 0, p * 0, p, p * 0, 1 - p])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from deepmtdr.baselines.m_net import ConvNorm, MNet, ScaledResidual, block_c
 from deepmtdr.losses import GradeLabels
-from deepmtdr.model.interfaces import rgb_to_input
+from deepmtdr.model.preprocessing import rgb_to_input
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 
@@ -23,7 +23,7 @@ class SmallMNet(MNet):
     size: ClassVar[int] = 96
 
     def __init__(self) -> None:
-        super().__init__((1, 1, 1))
+        super().__init__(blocks=(1, 1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_parameters_are_the_published_ones_but_for_the_classes(whole: MNet) -> N
 def test_native_features_are_243_119_59_29_and_14_px_wide() -> None:
     # 492 px: 245, 243, 243; pooled 121, 119; pooled 59; 29; 14 (unpadded, stride 2: (n - 3) // 2 + 1)
     with torch.device("meta"):
-        net = MNet((1, 1, 1)).eval()
+        net = MNet(blocks=(1, 1, 1)).eval()
         features = net.grade(torch.rand(1, 3, net.size, net.size), torch.zeros(1, 4, net.size, net.size)).features
     assert [tuple(f.shape[1:]) for f in features] == [
         (channels, side, side) for channels, side in zip(net.channels, (243, 119, 59, 29, 14), strict=True)
@@ -156,7 +156,7 @@ def test_native_features_are_243_119_59_29_and_14_px_wide() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_any_frame_is_graded_at_492_px(dtype: torch.dtype) -> None:
-    net = MNet((1, 1, 1)).eval()
+    net = MNet(blocks=(1, 1, 1)).eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         graded = net(rgb_to_input(torch.rand(1, 3, 64, 64)), torch.zeros(1, 4, 64, 64))
     assert graded.logits.dtype == torch.float32 and graded.features[-1].shape[-1] == 14
@@ -190,7 +190,7 @@ def test_last_block_is_neither_scaled_nor_rectified() -> None:
 
 def test_imagenet_weights_load_but_for_the_last_layer() -> None:
     torch.manual_seed(1)
-    published, net = SmallMNet(), MNet((1, 1, 1))
+    published, net = SmallMNet(), MNet(blocks=(1, 1, 1))
     state = published.state_dict() | {
         "last_linear.weight": torch.rand(1000, 1536),
         "last_linear.bias": torch.rand(1000),

@@ -25,7 +25,7 @@ def small() -> MahapatraEtAl:
     return MahapatraEtAl(width=8)
 
 
-def wired(network: MahapatraEtAl, segmentation: nn.Module | None = None) -> DeepMTDR:
+def wired(network: MahapatraEtAl, segmentation: UNet | None = None) -> DeepMTDR:
     """As a compared method is trained."""
     return DeepMTDR(parts=Parts(network, segmentation, None, task_aware=False))
 
@@ -137,12 +137,12 @@ def test_every_parameter_gets_a_finite_gradient_by_one_of_the_scales() -> None:
 
 @pytest.mark.parametrize("end_to_end", [False, True])
 def test_neither_side_learns_from_the_others_loss(end_to_end: bool) -> None:
-    model, batch = wired(small(), UNet((4, 8, 16, 32, 64))), drawn_batch()
+    model, batch = wired(small(), UNet(widths=(4, 8, 16, 32, 64))), drawn_batch()
 
     def step(name: str) -> tuple[list[Tensor | None], list[Tensor | None]]:
         """Gradients of generator and adversary by one loss alone."""
         model.zero_grad()
-        others = {other: torch.zeros(()) for other in ("isr", "adversary", "segmentation") if other != name}
+        others = {other: torch.zeros(()) for other in ("isr", "discriminator", "segmentation") if other != name}
         backward_by_subnet(
             joint_losses(model, batch, 4, LossWeights())._replace(**others), model, end_to_end=end_to_end
         )
@@ -152,7 +152,7 @@ def test_neither_side_learns_from_the_others_loss(end_to_end: bool) -> None:
 
     generator, adversary = step("isr")
     assert taught(generator) and nobody(adversary)
-    generator, adversary = step("adversary")
+    generator, adversary = step("discriminator")
     assert taught(adversary) and nobody(generator)
     generator, adversary = step("segmentation")
     assert taught(generator) is end_to_end and nobody(adversary)
@@ -185,8 +185,8 @@ def test_bf16_losses_are_finite_and_the_same_seed_gives_the_same() -> None:
         model = wired(small())
         with torch.autocast("cpu", torch.bfloat16):
             step = restoration_losses(model, batch, 4, LossWeights())
-        assert step.adversary is not None and step.adversary.isfinite() and step.isr.isfinite()
-        found.append((step.isr.item(), step.adversary.item()))
+        assert step.discriminator is not None and step.discriminator.isfinite() and step.isr.isfinite()
+        found.append((step.isr.item(), step.discriminator.item()))
     assert found[0] == found[1]
 
 

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from deepmtdr.baselines.m_net import MNet
 from deepmtdr.baselines.mmcnn import MMCNN
 from deepmtdr.losses import GradeLabels
-from deepmtdr.model.interfaces import GradingOutput, rgb_to_input
+from deepmtdr.model.interfaces import GradingOutput
+from deepmtdr.model.preprocessing import rgb_to_input
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 
@@ -21,7 +22,7 @@ KNOWN = torch.ones(2, dtype=torch.bool)
 @pytest.fixture(scope="module")
 def small() -> MMCNN:
     torch.manual_seed(0)
-    return MMCNN(BLOCKS, SIZES)
+    return MMCNN(blocks=BLOCKS, sizes=SIZES)
 
 
 def no_lesions(frame: Tensor) -> Tensor:
@@ -36,14 +37,14 @@ def photographs(grades: tuple[int, ...], side: int) -> Tensor:
 
 @pytest.mark.parametrize(("side", "size", "cells"), [(64, 224, 0), (447, 224, 0), (448, 448, 1), (1024, 720, 2)])
 def test_frame_of_a_side_brings_the_published_size_and_its_cells(side: int, size: int, cells: int) -> None:
-    model = MMCNN((0, 0, 0))
+    model = MMCNN(blocks=(0, 0, 0))
     assert model.count_cells(side) == cells
     assert model.sizes[cells] == size
 
 
 def test_last_grid_is_as_wide_at_448_and_720_px_as_at_224() -> None:
     """224: 111 109 54 52 25 12 5, unpadded; 448: 12 at stride 32, halved; 720: 21, twice halved."""
-    model = MMCNN((0, 0, 0)).eval()
+    model = MMCNN(blocks=(0, 0, 0)).eval()
     widths = []
     with torch.no_grad():
         for side in (224, 448, 720):
@@ -111,8 +112,8 @@ def test_class_weights_count_in_the_cross_entropy_alone(small: MMCNN) -> None:
 
 
 def test_imagenet_weights_load_into_the_base_alone(small: MMCNN) -> None:
-    state = {name: torch.full_like(tensor, 0.25) for name, tensor in MNet(BLOCKS).state_dict().items()}
-    other = MMCNN(BLOCKS, SIZES)
+    state = {name: torch.full_like(tensor, 0.25) for name, tensor in MNet(blocks=BLOCKS).state_dict().items()}
+    other = MMCNN(blocks=BLOCKS, sizes=SIZES)
     cells = {name: tensor.clone() for name, tensor in other.cells.state_dict().items()}
     other.load_imagenet(state)
     assert (other.base.conv2d_1a.conv.weight == 0.25).all()
@@ -131,7 +132,7 @@ def test_bfloat16_autocast_grades_as_float32(small: MMCNN) -> None:
 
 def test_it_learns_four_drawn_photographs_by_both_tasks() -> None:
     torch.manual_seed(0)
-    model = MMCNN((0, 0, 0), (80, 96)).train()
+    model = MMCNN(blocks=(0, 0, 0), sizes=(80, 96)).train()
     optimiser = torch.optim.Adam(model.parameters(), 3e-4)
     grade, known = torch.tensor([0, 2, 3, 4]), torch.ones(4, dtype=torch.bool)
     frame = photographs((0, 2, 3, 4), 96)

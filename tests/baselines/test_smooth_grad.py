@@ -9,19 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from deepmtdr.baselines import smooth_grad
+from deepmtdr.baselines.bicubic import Bicubic
 from deepmtdr.baselines.guided_backpropagation import gradient_magnitude, image_gradient
 from deepmtdr.baselines.smooth_grad import SmoothGrad, gaussian_noise, value_range
 from deepmtdr.model.deepmtdr import DeepMTDR, Parts
-from deepmtdr.model.grading import GradingOutput, dr_score
+from deepmtdr.model.grading import dr_score
+from deepmtdr.model.interfaces import GradingOutput
+from grader_checks import PlainGrader
 
 LESIONS = torch.zeros(1, 4, 16, 16)
 
 
-class Plain(nn.Module):
+class Plain(PlainGrader):
     """A grader that is shown the frame itself."""
 
     channels = (6,)
-    preprocess = staticmethod(lambda frame: frame)
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class Scored(nn.Module):
 
 
 def model_of(**sizes: Any) -> DeepMTDR:
-    return DeepMTDR(None, Parts(nn.Identity(), None, Plain(), SmoothGrad(**sizes))).eval()
+    return DeepMTDR(None, Parts(Bicubic(), None, Plain(), SmoothGrad(**sizes))).eval()
 
 
 def test_mean_gradient_is_monais(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +114,6 @@ def test_of_the_copies_graph_nothing_is_kept_but_their_image() -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            model.evidence_method(model, model.segment_and_grade(frame), create_graph=True)  # pyright: ignore[reportOptionalCall]
+            model.evidence_method(model.grading, model.segment_and_grade(frame), create_graph=True)  # pyright: ignore[reportOptionalCall]
         kept.append(sum(sizes))
     assert (kept[1] - kept[0]) / 6 <= 2 * 3 * 16 * 16

@@ -13,7 +13,8 @@ from deepmtdr.baselines.resnet18 import ResNet18
 from deepmtdr.baselines.spp import CELLS, VGG16SPP, DenseNet121SPP, ResNet18SPP, SqueezeNetSPP
 from deepmtdr.baselines.squeezenet import SqueezeNet
 from deepmtdr.baselines.vgg16 import VGG16
-from deepmtdr.model.interfaces import Grader, rgb_to_input
+from deepmtdr.model.interfaces import Grader
+from deepmtdr.model.preprocessing import rgb_to_input
 
 PLAIN: dict[type[Grader], type[Grader]] = {
     VGG16SPP: VGG16, SqueezeNetSPP: SqueezeNet, ResNet18SPP: ResNet18, DenseNet121SPP: DenseNet121,

@@ -21,8 +21,9 @@ from deepmtdr.baselines.vgg16 import VGG16
 from deepmtdr.losses import GradeLabels
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Parts
 from deepmtdr.model.gmsv import GMSVConfig
-from deepmtdr.model.interfaces import Grader, rgb_to_input
+from deepmtdr.model.interfaces import Grader
 from deepmtdr.model.isr import ISRConfig, ISRSubnet
+from deepmtdr.model.preprocessing import rgb_to_input
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 

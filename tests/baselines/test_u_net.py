@@ -33,7 +33,7 @@ def test_parameters_are_those_of_its_common_form() -> None:
 @pytest.mark.parametrize("level", range(4))
 def test_each_level_has_a_way_past_the_ones_below(level: int) -> None:
     torch.manual_seed(0)
-    net, seen = UNet(SMALL).eval(), torch.rand(1, 3, 32, 32)
+    net, seen = UNet(widths=SMALL).eval(), torch.rand(1, 3, 32, 32)
     asked: list[torch.Tensor] = []
     net.up[3 - level].register_forward_pre_hook(lambda _, given: asked.append(given[0]))
     with torch.no_grad():
@@ -47,25 +47,25 @@ def test_each_level_has_a_way_past_the_ones_below(level: int) -> None:
 def test_it_begins_with_background_everywhere() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
-        classes = UNet(SMALL)(torch.rand(2, 3, 64, 64))
+        classes = UNet(widths=SMALL)(torch.rand(2, 3, 64, 64))
     assert (1 - classes[:, -1]).mean().item() == pytest.approx(LESION_PRIOR, rel=0.2)
 
 
 def test_loss_is_cross_entropy_of_wholly_annotated_photographs() -> None:
     classes, masks = torch.full((2, 5, 8, 8), 0.2), torch.zeros(2, 4, 8, 8)
-    assert torch.allclose(UNet(SMALL).loss(classes, LesionLabels(masks, ALL_ANNOTATED)), torch.tensor(5.0).log())
+    assert torch.allclose(UNet(widths=SMALL).loss(classes, LesionLabels(masks, ALL_ANNOTATED)), torch.tensor(5.0).log())
     some = torch.tensor([[True, True, True, False]] * 2)
-    assert UNet(SMALL).loss(classes, LesionLabels(masks, some)) == 0
+    assert UNet(widths=SMALL).loss(classes, LesionLabels(masks, some)) == 0
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 96)])
 def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
-    assert_class_probabilities(UNet(SMALL), height, width)
+    assert_class_probabilities(UNet(widths=SMALL), height, width)
 
 
 def test_every_parameter_learns_from_the_loss() -> None:
-    assert_all_parameters_get_gradients(UNet(SMALL))
+    assert_all_parameters_get_gradients(UNet(widths=SMALL))
 
 
 def test_learns_a_few_drawings_by_heart() -> None:
-    assert overfit_precision(UNet(SMALL), 100, 3e-3) > 0.5
+    assert overfit_precision(UNet(widths=SMALL), 100, 3e-3) > 0.5

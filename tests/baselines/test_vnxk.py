@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from deepmtdr.baselines.hybrid_colour import to_lgi
 from deepmtdr.baselines.vnxk import INITIAL_GAIN, VNXK, ExtraKernel
 from deepmtdr.losses import GradeLabels
-from deepmtdr.model.interfaces import rgb_to_input
+from deepmtdr.model.preprocessing import rgb_to_input
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 from grader_checks import assert_all_parameters_get_gradients, assert_grades_any_frame
@@ -28,7 +28,7 @@ class SmallVNXK(VNXK):
     size: ClassVar[int] = 96
 
     def __init__(self) -> None:
-        super().__init__((8, 16, 24, 32, 32), 64)
+        super().__init__(widths=(8, 16, 24, 32, 32), hidden=64)
 
 
 def photographs(side: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,7 +112,7 @@ def test_extra_kernels_are_small_at_first() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("side", [64, 256])
 def test_any_frame_is_graded_at_224_px(dtype: torch.dtype, side: int) -> None:
-    assert_grades_any_frame(VNXK((8, 16, 24, 32, 32), 64), side, dtype, (224, 112, 56, 28, 14))
+    assert_grades_any_frame(VNXK(widths=(8, 16, 24, 32, 32), hidden=64), side, dtype, (224, 112, 56, 28, 14))
 
 
 def test_every_parameter_learns_from_the_loss() -> None:

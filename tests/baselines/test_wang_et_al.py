@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepmtdr.baselines.wang_et_al import build_parts, build_single_scale_segmentation, gmsv_without_selection
+from deepmtdr.baselines.wang_et_al import GMSVWithoutSelection, build_parts, build_single_scale_segmentation
 from deepmtdr.losses import LossWeights
-from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
 from deepmtdr.model.gmsv import GMSV, GMSVConfig
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
+from deepmtdr.model.interfaces import Prediction
 from deepmtdr.model.isr import ISRConfig, ISRSubnet
 from deepmtdr.model.segmentation import LesionSegmentationSubnet, SegmentationConfig
-from deepmtdr.recipe import Stage
+from deepmtdr.recipe import JointStage
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 from deepmtdr.training.batches import Batch
@@ -63,13 +64,14 @@ def test_it_is_deepmt_dr_but_for_the_segmentation_subnet_and_the_evidence() -> N
     assert (type(found.isr), type(found.segmentation), type(found.grading)) == (
         ISRSubnet, LesionSegmentationSubnet, GradingSubnet,
     )  # fmt: skip
-    assert found.task_aware and found.evidence is gmsv_without_selection
-    # No view and no loss of its own: it sees and learns as DeepMT-DR does.
-    assert not any(hasattr(part, name) for part in found[:3] for name in ("preprocess", "loss"))
+    assert found.task_aware and isinstance(found.evidence, GMSVWithoutSelection)
 
 
 def test_segmentation_has_the_widths_of_ours_and_3_px_alone() -> None:
-    ours, plain = LesionSegmentationSubnet(SMALL.segmentation), build_single_scale_segmentation(SMALL.segmentation)
+    ours, plain = (
+        LesionSegmentationSubnet(config=SMALL.segmentation),
+        build_single_scale_segmentation(config=SMALL.segmentation),
+    )
 
     def widths(subnet: nn.Module) -> list[int]:
         return [m.num_features for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -99,7 +101,7 @@ def test_parameter_count_is_as_worked_by_hand_and_a_third_less_than_ours() -> No
 
 
 def test_segmentation_gives_five_probabilities_and_a_gradient_to_every_parameter() -> None:
-    subnet = build_single_scale_segmentation(SMALL.segmentation)
+    subnet = build_single_scale_segmentation(config=SMALL.segmentation)
     classes = subnet(torch.rand(2, 3, 32, 48))
     assert classes.shape == (2, 5, 32, 48) and torch.allclose(classes.sum(dim=1), torch.tensor(1.0), atol=1e-6)
     classes[:, 2].square().sum().backward()
@@ -154,7 +156,7 @@ def test_classification_aware_loss_teaches_the_isr_subnet_through_the_evidence()
 
 def test_thresholds_of_eq2_stand_still() -> None:
     model = system()
-    build_optimiser(model, "joint", Stage(steps=1, lr_isr=1e-3, lr_segmentation=1e-3, lr_grading=1e-3))
+    build_optimiser(model, JointStage(steps=1, lr_isr=1e-3, lr_segmentation=1e-3, lr_grading=1e-3))
     assert not any(p.requires_grad for p in model.gmsv.parameters())
     backward_by_subnet(joint_losses(model, drawn_batch(), 4, WEIGHTS), model, end_to_end=True)
     assert all(p.grad is None for p in model.gmsv.parameters())
@@ -191,4 +193,4 @@ def test_one_photograph_in_bf16_is_read_and_shown() -> None:
 
 def test_a_frame_that_five_levels_do_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="24x32 px, expected multiples of 16"):
-        build_single_scale_segmentation(SMALL.segmentation)(torch.rand(1, 3, 24, 32))
+        build_single_scale_segmentation(config=SMALL.segmentation)(torch.rand(1, 3, 24, 32))

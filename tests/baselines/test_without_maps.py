@@ -8,8 +8,9 @@ from torch import Tensor
 
 from deepmtdr.baselines.without_maps import WithoutMaps
 from deepmtdr.losses import LossWeights, classification_aware_loss
-from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Prediction, paper_parts
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, paper_parts
 from deepmtdr.model.grading import GradingConfig
+from deepmtdr.model.interfaces import Prediction
 from deepmtdr.model.isr import ISRConfig, bicubic
 from deepmtdr.model.segmentation import SegmentationConfig
 from deepmtdr.training.batches import Batch
@@ -37,7 +38,7 @@ def model() -> DeepMTDR:
 
 
 def test_evidence_is_the_score_in_every_pixel(model: DeepMTDR) -> None:
-    evidence = WAY(model, said(0.0, 1.0))
+    evidence = WAY(model.grading, said(0.0, 1.0))
     assert evidence.shape == (2, 1, 32, 32)
     assert evidence.amin(dim=(1, 2, 3)).tolist() == evidence.amax(dim=(1, 2, 3)).tolist()
     assert evidence[:, 0, 0, 0].tolist() == pytest.approx([0.5, 0.7310586])
@@ -59,7 +60,7 @@ def test_loss_of_equal_scores_is_0_and_hr_is_the_target() -> None:
 
 def test_scores_on_one_side_of_the_threshold_teach_directly_and_as_masks_do_not(model: DeepMTDR) -> None:
     on_sr, on_hr = said(1.0), said(2.0)
-    as_masks = classification_aware_loss(WAY(model, on_sr), WAY(model, on_hr))
+    as_masks = classification_aware_loss(WAY(model.grading, on_sr), WAY(model.grading, on_hr))
     masked = torch.autograd.grad(as_masks, on_sr.grade_logits)[0]
     direct = torch.autograd.grad(WAY.loss(on_sr, on_hr), on_sr.grade_logits)[0]
     assert as_masks.item() == 0 and not masked.any()

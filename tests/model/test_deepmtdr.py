@@ -92,6 +92,16 @@ def test_predict_says_what_forward_and_evidence_say_and_leaves_no_graph(model: D
     assert not learned(model)
 
 
+def test_predict_clamps_the_frame_before_it_is_segmented_and_graded(model: DeepMTDR) -> None:
+    lr = torch.rand(1, 3, 16, 16)
+    nn.init.constant_(model.isr.to_rgb["4"].bias, 0.5)  # pyright: ignore[reportArgumentType, reportIndexIssue]
+    used, _ = model.predict(lr)
+    clamped = model.segment_and_grade((bicubic(lr, 4) + 0.5).clamp(0, 1))
+    assert used.sr.max() == 1
+    assert torch.allclose(used.lesions, clamped.lesions, atol=1e-5)
+    assert torch.allclose(used.grade_logits, clamped.grade_logits, atol=1e-4)
+
+
 def test_evidence_lies_in_0_to_1_and_says_something(model: DeepMTDR) -> None:
     _, evidence = model.predict(torch.rand(2, 3, 16, 16))
     assert evidence.min() >= 0 and evidence.max() <= 1

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from math import log
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import reference
+from deepmtdr.losses import GradeLabels
 from deepmtdr.model.grading import STRIDES, BasicBlock, GradingConfig, GradingSubnet, dr_score, spatial_pyramid_pooling
+from deepmtdr.model.interfaces import GradingOutput
 
 SMALL = GradingConfig(width=4, hidden=16)
 
@@ -95,8 +99,8 @@ def test_imagenet_weights_of_another_network_are_refused_and_change_nothing() ->
 
 
 def test_five_taps_at_strides_2_to_32() -> None:
-    subnet = GradingSubnet(SMALL)
-    logits, features = subnet(torch.rand(2, 3, 64, 96), torch.rand(2, 4, 64, 96))
+    subnet = GradingSubnet(config=SMALL)
+    logits, features, _ = subnet(torch.rand(2, 3, 64, 96), torch.rand(2, 4, 64, 96))
     assert logits.shape == (2, 5)
     assert STRIDES == (2, 4, 8, 16, 32)
     assert [tuple(f.shape) for f in features] == [
@@ -112,21 +116,29 @@ def test_spp_takes_the_maximum_of_4x4_2x2_and_1x1_cells() -> None:
 
 
 def test_spp_has_one_length_whatever_the_size_of_the_frame() -> None:
-    subnet = GradingSubnet(SMALL).eval()
+    subnet = GradingSubnet(config=SMALL).eval()
     for height, width in ((32, 32), (64, 32), (160, 96)):
         assert subnet(torch.rand(1, 3, height, width), torch.rand(1, 4, height, width)).logits.shape == (1, 5)
 
 
+def test_lesion_maps_are_multiplied_by_4_at_the_input() -> None:
+    """Interpretation R23; 4 is written out here, so that a change of the constant fails."""
+    subnet, frame, lesions = GradingSubnet(config=SMALL).eval(), torch.rand(1, 3, 32, 32), torch.rand(1, 4, 32, 32)
+    stem = subnet(frame, lesions).features[0]
+    by_hand = nn.functional.conv2d(torch.cat([frame, 4 * lesions], dim=1), subnet.conv1.weight, stride=2, padding=3)
+    assert torch.allclose(stem, subnet.bn1(by_hand).relu(), atol=1e-5)
+
+
 def test_lesion_maps_reach_the_grade() -> None:
-    subnet, frame = GradingSubnet(SMALL).eval(), torch.rand(1, 3, 64, 64)
+    subnet, frame = GradingSubnet(config=SMALL).eval(), torch.rand(1, 3, 64, 64)
     lesions = torch.zeros(1, 4, 64, 64, requires_grad=True)
     subnet(frame, lesions).logits[0, 3].backward()
     assert lesions.grad is not None and (lesions.grad.abs().sum(dim=(0, 2, 3)) > 0).all()
 
 
 def test_gradient_reaches_every_parameter_and_every_tap() -> None:
-    subnet = GradingSubnet(SMALL)
-    logits, features = subnet(torch.rand(2, 3, 128, 128), torch.rand(2, 4, 128, 128))
+    subnet = GradingSubnet(config=SMALL)
+    logits, features, _ = subnet(torch.rand(2, 3, 128, 128), torch.rand(2, 4, 128, 128))
     for tap in features:
         tap.retain_grad()
     nn.functional.cross_entropy(logits, torch.tensor([0, 3])).backward()
@@ -135,10 +147,20 @@ def test_gradient_reaches_every_parameter_and_every_tap() -> None:
 
 
 def test_grading_twice_says_the_same_once_trained() -> None:
-    subnet, frame, lesions = GradingSubnet(SMALL), torch.rand(2, 3, 64, 64), torch.rand(2, 4, 64, 64)
+    subnet, frame, lesions = GradingSubnet(config=SMALL), torch.rand(2, 3, 64, 64), torch.rand(2, 4, 64, 64)
     assert not torch.equal(subnet(frame, lesions).logits, subnet(frame, lesions).logits), "dropout while training"
     subnet.eval()
     assert torch.equal(subnet(frame, lesions).logits, subnet(frame, lesions).logits)
+
+
+def test_its_loss_is_eq10_of_the_graded_photographs_with_class_weights() -> None:
+    # Probabilities 1/8, 1/8, 1/8, 1/8, 1/2: grade 4 is predicted. True grade 4 with weight 3: 3 * 1/15 * log 2.
+    # True grade 2 with weight 2: 2 * 3/11 * log 8. The third photograph is not graded.
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0, log(4)]]).expand(3, 5)
+    weights = torch.tensor([1.0, 1.0, 2.0, 1.0, 3.0])
+    labels = GradeLabels(torch.tensor([4, 2, 0]), torch.tensor([True, True, False]), weights)
+    loss = GradingSubnet(config=SMALL).loss(GradingOutput(logits, ()), labels)
+    assert loss.item() == pytest.approx((3 / 15 * log(2) + 6 / 11 * log(8)) / 2)
 
 
 def test_y_dr_is_the_sum_of_the_logits_of_grades_1_to_4_by_hand() -> None:
@@ -159,7 +181,7 @@ def test_y_dr_gradient_is_one_for_grades_1_to_4_and_zero_for_grade_0() -> None:
 
 
 def test_logits_have_a_mean_of_zero_whatever_constant_the_classifier_adds() -> None:
-    subnet, frame, lesions = GradingSubnet(SMALL).eval(), torch.randn(2, 3, 64, 64), torch.rand(2, 4, 64, 64)
+    subnet, frame, lesions = GradingSubnet(config=SMALL).eval(), torch.randn(2, 3, 64, 64), torch.rand(2, 4, 64, 64)
     before = subnet(frame, lesions).logits
     with torch.no_grad():
         subnet.classifier.bias += 3.0

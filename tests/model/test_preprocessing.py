@@ -51,6 +51,16 @@ def test_a_cameras_gain_changes_contrast_by_less_than_a_tenth(gains: tuple[float
     assert (seen - other).abs().max() < 0.1 * seen.abs().max()
 
 
+def test_local_mean_spans_about_128_px() -> None:
+    """A bright stripe of 16 px changes the contrast 48 px away, but not 96 px away."""
+    even = torch.full((1, 3, 64, 256), 0.4)
+    striped = even.clone()
+    striped[..., :16] = 0.8
+    difference = (local_contrast(striped) - local_contrast(even)).abs().amax(dim=(0, 1, 2))
+    assert difference[48:56].min() > 1e-3
+    assert difference[96:].max() < 1e-6
+
+
 def test_a_slow_shadow_is_weaker_than_the_spot() -> None:
     shadow = torch.linspace(1.0, 0.6, 256)
     seen = local_contrast(fundus() * shadow)

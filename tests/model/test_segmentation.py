@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, log
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import reference
+from deepmtdr.losses import LesionLabels, LossWeights
 from deepmtdr.model.segmentation import (
     LesionSegmentationSubnet,
     MultiScaleBlock,
@@ -55,7 +56,7 @@ def test_eq1_gradient_reaches_every_scale() -> None:
 
 
 def test_subnet_fuses_five_maps_from_stride_16_to_stride_1() -> None:
-    subnet, sides = LesionSegmentationSubnet(SMALL), []
+    subnet, sides = LesionSegmentationSubnet(config=SMALL), []
     for to_map in subnet.to_map:
         to_map.register_forward_hook(lambda _module, _args, out: sides.append(tuple(out.shape[1:])))
     subnet(torch.rand(1, 3, 32, 48))
@@ -63,18 +64,28 @@ def test_subnet_fuses_five_maps_from_stride_16_to_stride_1() -> None:
 
 
 def test_probabilities_of_four_lesions_and_background_sum_to_one() -> None:
-    out = LesionSegmentationSubnet(SMALL)(torch.rand(2, 3, 32, 32))
+    out = LesionSegmentationSubnet(config=SMALL)(torch.rand(2, 3, 32, 32))
     assert out.shape == (2, 5, 32, 32)
     assert (out > 0).all() and torch.allclose(out.sum(dim=1), torch.tensor(1.0), atol=1e-6)
 
 
+def test_its_loss_is_dice_and_cross_entropy_with_their_weights() -> None:
+    # Every class has the probability 0.2; the first type is annotated in one of two pixels, the others nowhere.
+    # Dice: 1 - 2 * 0.2 / (0.4 + 1) for the first type, 1 for the others. Cross-entropy: log 5 in both pixels.
+    classes, masks = torch.full((1, 5, 1, 2), 0.2), torch.zeros(1, 4, 1, 2)
+    masks[0, 0, 0, 0] = 1
+    labels = LesionLabels(masks, torch.ones(1, 4, dtype=torch.bool))
+    loss = LesionSegmentationSubnet(config=SMALL).loss(classes, labels, LossWeights(dice=3.0, lesion_cross_entropy=7.0))
+    assert loss.item() == pytest.approx(3 * (1 - 0.4 / 1.4 / 4) + 7 * log(5), rel=1e-5)
+
+
 def test_five_down_and_four_up_transitions() -> None:
-    subnet = LesionSegmentationSubnet(SMALL)
+    subnet = LesionSegmentationSubnet(config=SMALL)
     assert (len(subnet.down), len(subnet.up)) == (5, 4)
 
 
 def test_every_block_opens_with_3x3_and_5x5_side_by_side_half_the_channels_each() -> None:
-    blocks = [m for m in LesionSegmentationSubnet(SMALL).modules() if isinstance(m, MultiScaleBlock)]
+    blocks = [m for m in LesionSegmentationSubnet(config=SMALL).modules() if isinstance(m, MultiScaleBlock)]
     assert len(blocks) == 9
     for block in blocks:
         opening, then = block[0], block[1]
@@ -86,7 +97,7 @@ def test_every_block_opens_with_3x3_and_5x5_side_by_side_half_the_channels_each(
 
 
 def test_gradient_reaches_every_parameter_and_the_frame() -> None:
-    subnet, frame = LesionSegmentationSubnet(SMALL), torch.rand(2, 3, 32, 32, requires_grad=True)
+    subnet, frame = LesionSegmentationSubnet(config=SMALL), torch.rand(2, 3, 32, 32, requires_grad=True)
     subnet(frame)[:, 2].square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in subnet.parameters())
     assert frame.grad is not None and frame.grad.any()
@@ -95,7 +106,7 @@ def test_gradient_reaches_every_parameter_and_the_frame() -> None:
 def test_a_few_steps_find_a_bright_square() -> None:
     frame, square = torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32)
     frame[..., 8:16, 8:16] = square[..., 8:16, 8:16] = 1
-    subnet = LesionSegmentationSubnet(SMALL)
+    subnet = LesionSegmentationSubnet(config=SMALL)
     optimiser = torch.optim.Adam(subnet.parameters(), 1e-2)
     for _ in range(40):
         optimiser.zero_grad()
@@ -107,11 +118,11 @@ def test_a_few_steps_find_a_bright_square() -> None:
 
 def test_about_51_million_parameters_at_the_authors_width() -> None:
     with torch.device("meta"):
-        count = sum(p.numel() for p in LesionSegmentationSubnet(SegmentationConfig(width=64)).parameters())
+        count = sum(p.numel() for p in LesionSegmentationSubnet(config=SegmentationConfig(width=64)).parameters())
     assert 50e6 < count < 52e6
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 32), (32, 40), (8, 8)])
 def test_a_frame_that_five_levels_do_not_fit_is_refused(height: int, width: int) -> None:
     with pytest.raises(ValueError, match=f"{height}x{width} px, expected multiples of 16"):
-        LesionSegmentationSubnet(SMALL)(torch.rand(1, 3, height, width))
+        LesionSegmentationSubnet(config=SMALL)(torch.rand(1, 3, height, width))

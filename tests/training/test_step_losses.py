@@ -14,7 +14,7 @@ from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
 from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
-from deepmtdr.recipe import Stage
+from deepmtdr.recipe import JointStage
 from deepmtdr.training.batches import Batch, GradingBatch
 from deepmtdr.training.optimiser import build_optimiser
 from deepmtdr.training.step_losses import (
@@ -116,8 +116,7 @@ def test_joint_step_teaches_everything_at_once(model: DeepMTDR, batch: Batch) ->
 def test_a_fused_step_on_channels_last_is_the_plain_one(model: DeepMTDR, batch: Batch) -> None:
     """It goes through memory as it lies: gradients must lie as their parameters do."""
     model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    settings = Stage(end_to_end=True)
-    fused = build_optimiser(model, "joint", settings)
+    fused = build_optimiser(model, JointStage())
     plain = torch.optim.AdamW([{**group, "fused": False, "lr": 1e-3} for group in fused.param_groups])
     weights = {name: copy.deepcopy(model.state_dict()) for name in ("begun", "plain")}
     for optimiser, name in ((plain, "plain"), (fused, "fused")):

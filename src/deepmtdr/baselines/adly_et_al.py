@@ -46,7 +46,7 @@ def build_tree(grades: int) -> tuple[Node, ...]:
     ones. For five grades: any retinopathy, proliferative, more than mild, severe.
     """
     highest = grades - 1
-    tree = [((0,), tuple(range(1, grades)))]
+    tree: list[Node] = [((0,), tuple(range(1, grades)))]
     if grades > 2:
         tree.append((tuple(range(1, highest)), (highest,)))
     tree += [((grade,), tuple(range(grade + 1, highest))) for grade in range(1, highest - 1)]

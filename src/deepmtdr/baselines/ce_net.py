@@ -139,7 +139,7 @@ class CENet(Segmenter):
             nn.ReLU(),
             nn.Conv2d(widths[0] // 2, len(labels.lesions) + 1, 3, padding=1),
         )
-        init_background_prior(layer for layer in self.to_map[-1:] if isinstance(layer, nn.Conv2d))
+        init_background_prior([layer for layer in self.to_map if isinstance(layer, nn.Conv2d)][-1:])
 
     def forward(self, network_input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
         """Segment; h and w multiples of 16."""

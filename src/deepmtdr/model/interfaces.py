@@ -119,7 +119,7 @@ class SuperResolver(Subnet):
 class Segmenter(Subnet):
     """A network that segments the lesions of a frame."""
 
-    preprocess: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(rgb_to_input)
+    preprocess: Callable[[Tensor], Tensor] = staticmethod(rgb_to_input)
     """RGB in [0, 1] -> network input."""
 
     @abstractmethod
@@ -149,7 +149,7 @@ class Segmenter(Subnet):
 class Grader(Subnet):
     """A network that grades a frame, with or without lesion maps."""
 
-    preprocess: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(rgb_to_input)
+    preprocess: Callable[[Tensor], Tensor] = staticmethod(rgb_to_input)
     """RGB in [0, 1] -> network input."""
     uses_lesion_maps: ClassVar[bool] = False
     """Whether it uses lesion maps, so that it can learn from them alone with the image hidden."""
