@@ -15,7 +15,7 @@ FULL := $(VENV)/.extras-installed
 READY := $(if $(wildcard $(FULL)),$(FULL),$(CORE))
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo format check test-fast test test-all docs bench hooks constraints clean
+.PHONY: mutation demo format check test-fast test test-all docs bench hooks constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -53,6 +53,11 @@ test: $(FULL)
 
 test-all: $(FULL)
 	$(PYTEST) -m "not gpu"
+
+# Changes the code in 200 places, one at a time, and counts the changes that a fast test notices; an hour or more.
+mutation: $(FULL)
+	$(BIN)/python tests/mutation.py coverage
+	$(BIN)/python tests/mutation.py run
 
 docs: $(FULL)
 	$(BIN)/python docs/generate.py
