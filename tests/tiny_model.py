@@ -50,7 +50,7 @@ def save_bad_inputs(folder: Path) -> dict[str, str]:
     """Write bad input files. Returns the status that each file must get in results.csv, by file name."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = save_photograph(folder.parent / "whole.jpg").read_bytes()
-    (folder / "text.jpg").write_text("this is no photograph\n")
+    (folder / "text.jpg").write_text("this is not a photograph\n")
     (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.png").touch()
     Image.new("RGB", (1, 1)).save(folder / "one_pixel.png")

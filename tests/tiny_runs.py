@@ -1,4 +1,4 @@
-"""Training at its smallest: recipes, and what the tests look at after a run."""
+"""The smallest training runs: their recipes, and how the tests read their results."""
 
 from __future__ import annotations
 
@@ -22,9 +22,18 @@ ONE_STAGE = {stage: tuple(f"{other}.steps=0" for other in STAGES if other != sta
 
 
 def small_recipe(*overrides: str, name: str = "smoke", steps: int = 1) -> Recipe:
-    """A recipe at the smallest size, a few steps of each stage."""
+    """A recipe of the smallest size, with a few steps in each stage."""
     counts = (f"{stage}.{key}={value}" for stage in STAGES for key, value in (("steps", steps), ("batch", 2)))
     return load_recipe(name, [*TINY, *counts, *overrides])
+
+
+def leaves(values: dict, inside: str = "") -> dict[str, object]:
+    """Every value by its dotted key; `scales` is one value."""
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        table = isinstance(value, dict) and key != "scales"
+        flat |= leaves(value, f"{inside}{key}.") if table else {f"{inside}{key}": value}
+    return flat
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -33,7 +42,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def final_weights(out: Path) -> dict[str, Tensor]:
-    """The weights of a run that has ended, in full precision."""
+    """The weights of a finished run in full precision."""
     tensors, card, _ = checkpoint.read(out / "resume.safetensors")
     assert card["stage"] == "done"
     return {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}

@@ -202,9 +202,15 @@ class RecipeDifference(NamedTuple):
 
 
 def recipe_differences(was: Recipe, now: Recipe) -> list[RecipeDifference]:
-    """The settings in which two recipes differ, by key."""
+    """The settings in which two recipes differ, by key; two label sets with different names are one difference."""
     before, after = dict(_settings(was)), dict(_settings(now))
-    return [RecipeDifference(key, before[key], after[key]) for key in sorted(before) if before[key] != after[key]]
+    differences = [
+        RecipeDifference(key, before[key], after[key]) for key in sorted(before) if before[key] != after[key]
+    ]
+    if was.labels.name == now.labels.name:
+        return differences
+    others = [difference for difference in differences if not difference.key.startswith("labels.")]
+    return sorted([*others, RecipeDifference("labels", was.labels.name, now.labels.name)])
 
 
 def find_split_file(name: str) -> Path:

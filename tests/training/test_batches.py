@@ -13,6 +13,7 @@ import torch
 from array_frame import ArrayFrame
 from deepmtdr.datasets.frames import Frame
 from deepmtdr.datasets.sample import Sample
+from deepmtdr.errors import DataError
 from deepmtdr.labels import DIABETIC_RETINOPATHY, GradeLabel, LabelSet, LesionType
 from deepmtdr.recipe import Augmentation
 from deepmtdr.terms import Grade, Lesion
@@ -75,6 +76,11 @@ def test_batch_is_filled_if_one_kind_of_photograph_is_missing(rng: np.random.Gen
     annotated, other = frame(types=(Lesion.MA,)), frame()
     assert PhotographSampler([annotated]).draw(3, 0.0, rng) == [annotated] * 3
     assert PhotographSampler([other]).draw(3, 1.0, rng) == [other] * 3
+
+
+def test_sampler_without_photographs_is_an_error() -> None:
+    with pytest.raises(DataError, match="no photograph to draw from"):
+        PhotographSampler([])
 
 
 # Known labels

@@ -18,6 +18,7 @@ from deepmtdr.baselines.srcnn import SRCNN
 from deepmtdr.errors import RecipeError, TrainingError
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import STAGES, Recipe, to_dict
+from deepmtdr.training import Hardware
 from deepmtdr.training.activation_checkpointing import checkpoint_activations
 from tiny_runs import ONE_STAGE, final_weights, read_csv, small_recipe
 
@@ -28,10 +29,10 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from deepmtdr.recipe import recipe_from_dict
-from deepmtdr.training import run
+from deepmtdr.training import Hardware, run
 if __name__ == "__main__":  # worker processes import this file again
     run(recipe_from_dict(json.loads(Path(sys.argv[1]).read_text()), "child"), Path(sys.argv[2]), Path(sys.argv[3]),
-        cache=Path(sys.argv[4]), accelerator="cpu", devices=2)
+        cache=Path(sys.argv[4]), hardware=Hardware(accelerator="cpu", devices=2))
 """
 
 
@@ -91,7 +92,7 @@ def test_two_processes_train_as_one_does(
 
 def test_batch_that_cannot_be_divided_is_an_error(train: Callable[..., Path]) -> None:
     with pytest.raises(TrainingError, match=r"joint\.batch = 3, expected a multiple of 2"):
-        train(small_recipe("joint.batch=3"), accelerator="cpu", devices=2)
+        train(small_recipe("joint.batch=3"), hardware=Hardware(accelerator="cpu", devices=2))
 
 
 def test_accumulated_passes_make_one_step(train: Callable[..., Path]) -> None:

@@ -30,7 +30,7 @@ from deepmtdr.model.segmentation import LesionSegmentationSubnet
 from deepmtdr.preparation.prepare import prepare
 from deepmtdr.recipe import STAGES, list_recipes, load_recipe
 from deepmtdr.synthetic.drawings import write_drawings
-from deepmtdr.training import run, two_stages
+from deepmtdr.training import Hardware, StartWeights, run, two_stages
 from deepmtdr.training.batches import PhotographSampler
 from drawings import BLACK, GRADES, SMALL, TWIN
 from tiny_runs import (
@@ -226,7 +226,7 @@ def test_each_fold_has_its_own_test_split(train: Callable[..., Path], tmp_path: 
 def test_any_number_of_workers_gives_the_same_weights(train: Callable[..., Path], workers: int) -> None:
     recipe = small_recipe("precision=fp32", steps=2)
     alone = final_weights(train(recipe, "alone"))
-    assert equal_tensors(final_weights(train(recipe, "ahead", workers=workers)), alone)
+    assert equal_tensors(final_weights(train(recipe, "ahead", hardware=Hardware(workers=workers))), alone)
 
 
 def test_prepared_set_is_used_without_preparing_it_again(
@@ -254,14 +254,14 @@ def test_split_from_a_file_is_used(train: Callable[..., Path], tmp_path: Path) -
 def test_init_starts_from_the_weights_of_another_run(train: Callable[..., Path]) -> None:
     first = train(small_recipe("seed=1"), "first") / "weights.safetensors"
     still = small_recipe(*(f"{stage}.steps=0" for stage in STAGES))
-    begun = checkpoint.load(train(still, init=first) / "weights.safetensors")
+    begun = checkpoint.load(train(still, start=StartWeights(checkpoint=first)) / "weights.safetensors")
     assert equal_tensors(begun.model.state_dict(), checkpoint.load(first).model.state_dict())
 
 
 def test_init_with_another_architecture_is_an_error(train: Callable[..., Path]) -> None:
     first = train(small_recipe(*ONE_STAGE["restoration"]), "first") / "weights.safetensors"
     with pytest.raises(CheckpointError, match=r"weights\.safetensors: not the architecture of the recipe.*isr"):
-        train(small_recipe("model.isr.width=6"), init=first)
+        train(small_recipe("model.isr.width=6"), start=StartWeights(checkpoint=first))
 
 
 def test_imagenet_weights_that_do_not_fit_are_an_error_that_names_them(
@@ -270,7 +270,7 @@ def test_imagenet_weights_that_do_not_fit_are_an_error_that_names_them(
     path = tmp_path / "resnet.safetensors"
     save_file({"conv1.weight": torch.ones(64, 3, 7, 7)}, path)
     with pytest.raises(CheckpointError, match=r"resnet\.safetensors: published weights: conv1\.weight"):
-        train(small_recipe(), init_grading=path)
+        train(small_recipe(), start=StartWeights(grading=path))
 
 
 def test_init_grading_loads_imagenet_weights(train: Callable[..., Path], tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_init_grading_loads_imagenet_weights(train: Callable[..., Path], tmp_pat
     own = {name.removeprefix("grading."): t for name, t in subnet_tensors("grading", untrained_weights(recipe)).items()}
     own = {name: torch.full_like(t, 2) for name, t in own.items() if not name.startswith(("spp_fc", "classifier"))}
     save_file(own | {"conv1.weight": torch.full((2, 3, 7, 7), 3.0)}, path)
-    out = train(recipe, init_grading=path)
+    out = train(recipe, start=StartWeights(grading=path))
     grading = checkpoint.load(out / "weights.safetensors").model.grading
     assert (grading.conv1.weight[:, :3] == 3).all() and not (grading.conv1.weight[:, 3:] == 3).any()
     assert (grading.layer4[0].conv1.weight == 2).all()
@@ -290,7 +290,10 @@ def test_init_segmentation_loads_imagenet_weights(
     loaded = []
     monkeypatch.setattr(LesionSegmentationSubnet, "load_imagenet", lambda subnet, state: loaded.append(list(state)))
     save_file({"conv1.weight": torch.ones(1)}, tmp_path / "resnet.safetensors")
-    train(small_recipe(*(f"{stage}.steps=0" for stage in STAGES)), init_segmentation=tmp_path / "resnet.safetensors")
+    train(
+        small_recipe(*(f"{stage}.steps=0" for stage in STAGES)),
+        start=StartWeights(segmentation=tmp_path / "resnet.safetensors"),
+    )
     assert loaded == [["conv1.weight"]]
 
 
@@ -299,7 +302,7 @@ def test_imagenet_weights_for_a_network_that_takes_none_are_an_error(
 ) -> None:
     save_file({"conv1.weight": torch.ones(1)}, tmp_path / "x")
     with pytest.raises(CheckpointError, match=r"x: LesionSegmentationSubnet takes no ImageNet weights"):
-        train(small_recipe(), init_segmentation=tmp_path / "x")
+        train(small_recipe(), start=StartWeights(segmentation=tmp_path / "x"))
 
 
 # Single steps

@@ -52,13 +52,8 @@ def train(
             data,
             out,
             resume=resume,
-            init=init,
-            init_segmentation=init_segmentation,
-            init_grading=init_grading,
-            workers=workers,
-            accelerator=accelerator,
-            devices=devices,
-            nodes=nodes,
+            start=training.StartWeights(checkpoint=init, segmentation=init_segmentation, grading=init_grading),
+            hardware=training.Hardware(accelerator=accelerator, devices=devices, nodes=nodes, workers=workers),
             tensorboard=tensorboard,
         )
     typer.echo(f"weights: {weights}")

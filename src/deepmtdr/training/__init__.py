@@ -1,5 +1,5 @@
 """Two-stage training (Sec. IV-C): `run`."""
 
-from deepmtdr.training.two_stages import run
+from deepmtdr.training.two_stages import Hardware, StartWeights, run
 
-__all__ = ["run"]
+__all__ = ["Hardware", "StartWeights", "run"]

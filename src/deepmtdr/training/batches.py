@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepmtdr.datasets.frames import Frame
+from deepmtdr.errors import DataError
 from deepmtdr.model.preprocessing import CONTRAST_LIMIT, uint8_to_input
 from deepmtdr.recipe import Augmentation
 from deepmtdr.training.augmentation import random_crop, random_flip_rotate, rotate, rotation_margin, simulate_camera
@@ -69,7 +70,11 @@ def known_lesions(frame: Frame) -> tuple[bool, ...]:
 
 
 class PhotographSampler:
-    """Draws photographs: from those with lesion masks, and from the others of each data set."""
+    """Draws photographs: from those with lesion masks, and from the others of each data set.
+
+    Raises:
+        DataError: from the constructor, if there are no photographs.
+    """
 
     def __init__(self, frames: Iterable[Frame]) -> None:
         self.annotated: list[Frame] = []
@@ -77,6 +82,8 @@ class PhotographSampler:
         for frame in sorted(frames, key=lambda frame: frame.sample.dataset):
             pool = self.annotated if frame.sample.lesion_masks else self.others.setdefault(frame.sample.dataset, [])
             pool.append(frame)
+        if not self.annotated and not self.others:
+            raise DataError("no photograph to draw from, expected at least one")
 
     def draw(self, count: int, annotated_share: float, rng: np.random.Generator) -> list[Frame]:
         """Draw photographs: the given share with lesion masks, the others evenly from each data set."""

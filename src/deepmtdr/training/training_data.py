@@ -24,9 +24,6 @@ from deepmtdr.errors import DataError
 from deepmtdr.preparation.prepare import prepare
 from deepmtdr.recipe import Recipe, find_split_file
 
-MIN_FOR_PROCESSES = 32
-"""Fewer photographs are prepared sooner than worker processes start."""
-
 Splits = Mapping[str, Sequence[Sample]]
 """Photographs of the splits train, validation and test."""
 
@@ -76,8 +73,7 @@ def load_prepared(recipe: Recipe, root: Path, name: str, cache: Path) -> Prepare
     if not is_prepared(root):
         samples = read_datasets({name: root}, recipe.labels)
         out = cache / f"{name}_{recipe.data.frame}"
-        workers = 1 if len(samples) < MIN_FOR_PROCESSES else None
-        return prepare(samples, root, out, size=recipe.data.frame, labels=recipe.labels, workers=workers)
+        return prepare(samples, root, out, size=recipe.data.frame, labels=recipe.labels)
     prepared = read_prepared(root)
     if prepared.size != recipe.data.frame:
         found = f"prepared for a frame of {prepared.size} px"

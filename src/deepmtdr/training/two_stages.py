@@ -6,7 +6,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,33 @@ from deepmtdr.training.validation import select_validation_frames
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+
+@dataclass(frozen=True, kw_only=True)
+class StartWeights:
+    """Files with the weights that a run starts from; None: random weights."""
+
+    checkpoint: Path | None = None
+    """A checkpoint of the same architecture."""
+    segmentation: Path | None = None
+    """ImageNet weights (safetensors) for the segmentation network, if it takes some (CE-Net: ResNet-34)."""
+    grading: Path | None = None
+    """The same for the grading network (the paper's grading subnet: ResNet-18)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Where a run is computed. With fp32 and without dropout it does not change the result, but for rounding."""
+
+    accelerator: str = "auto"
+    """auto, cpu, cuda, ..., as Lightning Fabric names them."""
+    devices: int = 1
+    """Devices on each node; they share each batch."""
+    nodes: int = 1
+    """Machines; start the same command on each with torchrun."""
+    workers: int = 0
+    """Processes that load batches ahead; any number gives the same weights."""
+
+
 MakeBatch = Callable[[int], StageBatch]
 """Makes a batch from its number."""
 
@@ -62,14 +89,9 @@ def run(
     out: Path,
     *,
     resume: bool = False,
-    init: Path | None = None,
-    init_segmentation: Path | None = None,
-    init_grading: Path | None = None,
+    start: StartWeights = StartWeights(),
+    hardware: Hardware = Hardware(),
     cache: Path | None = None,
-    workers: int = 0,
-    accelerator: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
     tensorboard: bool = False,
 ) -> Path:
     """Train all stages of a recipe.
@@ -80,15 +102,9 @@ def run(
         out: folder for `split.csv`, `metrics.csv`, `validation.csv`, `sheets/`, `failed.csv`, the checkpoint to resume
             from, `weights.safetensors`, `run.json` and `report.html`.
         resume: continue from the last checkpoint in `out`.
-        init: a checkpoint of the same architecture, whose weights the run starts from.
-        init_segmentation: safetensors file with ImageNet weights for the segmentation network, if it takes some
-            (CE-Net: ResNet-34).
-        init_grading: the same for the grading network (the paper's grading subnet: ResNet-18).
+        start: weights that the run starts from.
+        hardware: devices and worker processes.
         cache: folder of prepared sets, which several runs can share; `out / "prepared"` if None.
-        workers: processes that make batches ahead; any number gives the same weights.
-        accelerator: auto, cpu, cuda, ..., as Lightning Fabric names them.
-        devices: number of devices on each node; they share each batch.
-        nodes: number of machines; start the same command on each with torchrun.
         tensorboard: also write `out / "tensorboard"`.
 
     Returns:
@@ -100,19 +116,19 @@ def run(
         DataError: if a data set has errors, or has no photograph that a stage can be trained on.
         CheckpointError: if there is nothing to resume, or a file to start from does not fit.
     """
-    fabric = _launch(recipe, accelerator, devices, nodes)
+    fabric = _launch(recipe, hardware)
     torch.manual_seed(recipe.seed)
     splits = read_splits(recipe, data)
     digest = fingerprint(splits)
     model = build_system(recipe.system, recipe.parts, recipe.model, labels=recipe.labels)
     model.to(memory_format=torch.channels_last).to(fabric.device)  # pyright: ignore[reportCallIssue]
-    _load_initial_weights(model, init, init_segmentation, init_grading)
+    _load_start_weights(model, start)
     state = _load_state(model, recipe, out, digest) if resume else TrainState()
     if fabric.is_global_zero:
         _make_folder(out, splits, state, keep=resume)
     fabric.barrier()
     loop = Loop(fabric, model, recipe, state, Log(out, tensorboard=tensorboard), out, digest)
-    _train_stages(loop, data, cache or out / "prepared", splits, workers)
+    _train_stages(loop, data, cache or out / "prepared", splits, hardware.workers)
     weights = out / "weights.safetensors"
     if fabric.is_global_zero:
         checkpoint.save(weights, model, recipe, half=True, stage="joint", data=digest, weights=recipe.name)
@@ -175,23 +191,24 @@ def _shard(fabric: Fabric) -> BatchShard:
     return BatchShard(fabric.global_rank, fabric.world_size)
 
 
-def _launch(recipe: Recipe, accelerator: str, devices: int, nodes: int) -> Fabric:
+def _launch(recipe: Recipe, hardware: Hardware) -> Fabric:
     """Fabric with a process for each device; each batch must be divisible among them."""
     try:
         from lightning_fabric import Fabric  # its import sets environment variables
     except ImportError as error:
         raise TrainingError(f"lightning-fabric is missing ({error}); pip install 'deepmtdr[train]'") from error
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else it prints the seed and the precision
+    processes = hardware.devices * hardware.nodes
     fabric = Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy="ddp" if processes > 1 else "auto",
         precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
     )
     for stage in recipe.stages:
-        if stage.steps and stage.batch % (devices * nodes):
-            expected = f"expected a multiple of {devices * nodes}, the number of processes"
+        if stage.steps and stage.batch % processes:
+            expected = f"expected a multiple of {processes}, the number of processes"
             raise TrainingError(f"{stage.name}.batch = {stage.batch}, {expected}")
     fabric.launch()
     return fabric
@@ -218,17 +235,14 @@ def _make_folder(out: Path, splits: Splits, state: TrainState, *, keep: bool) ->
     write_split(out / "split.csv", splits)
 
 
-def _load_initial_weights(
-    model: DeepMTDR, init: Path | None, init_segmentation: Path | None, init_grading: Path | None
-) -> None:
-    """Load the weights that the run starts from."""
-    if init is not None:
+def _load_start_weights(model: DeepMTDR, start: StartWeights) -> None:
+    if start.checkpoint is not None:
         try:
-            model.load_state_dict(checkpoint.load(init).model.state_dict())
+            model.load_state_dict(checkpoint.load(start.checkpoint).model.state_dict())
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise CheckpointError(f"{init}: not the architecture of the recipe: {reason}") from error
-    for subnet, path in ((model.segmentation, init_segmentation), (model.grading, init_grading)):
+            raise CheckpointError(f"{start.checkpoint}: not the architecture of the recipe: {reason}") from error
+    for subnet, path in ((model.segmentation, start.segmentation), (model.grading, start.grading)):
         if path is None:
             continue
         try:
