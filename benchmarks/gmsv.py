@@ -1,10 +1,13 @@
-"""GMSV (Sec. IV-B) as the project has it, beside its straightforward form: each channel lifted to the frame in a loop.
+"""Speed and memory of GMSV (Sec. IV-B), compared with a straightforward form that loops over channels.
 
-"evidence": from the grading subnet's forward to the evidence and its double backward, the gradient of Eq. (5) in the
-image; float32. "joint step": a whole step of stage 2 (Sec. IV-C), in the precision of the shipped weights' recipe. Both
-forms see the same drawing and weights. They agree closely, not to the last bit: the project selects on each tap's own
-grid (reading R6) and goes up by x2 from tap to tap; how far they agree is measured too. Each form has a process of its
-own, so that its peak memory is its own, and the two take turns, so that whatever else the machine does slows both.
+The straightforward form enlarges each channel to the frame. "evidence": the grading subnet's forward pass, the evidence
+and its double backward, the gradient of Eq. (5) with respect to the image; float32. "joint step": a whole step of stage
+2 (Sec. IV-C), in the precision of the shipped weights' recipe.
+
+Both forms use the same drawing and weights. They agree closely but not exactly, since the project selects on each
+layer's own grid (interpretation R6) and enlarges by x2 from layer to layer; the agreement is measured too. Each form
+runs in a separate process, so that peak memory is measured separately. The two take turns, so that other load on the
+machine slows both.
 """
 
 from __future__ import annotations
@@ -40,12 +43,12 @@ from deepmtdr.training.step_losses import backward_by_subnet, joint_losses
 
 
 class Case(NamedTuple):
-    """What is measured, at the full frame."""
+    """One measurement, at the full frame."""
 
     width: int
-    """Of the grading subnet: the shipped 32, the paper's 64; 0 is the shipped network whole, a joint step."""
+    """Width of the grading subnet: the shipped 32, the paper's 64; 0: a joint step of the whole shipped network."""
     lesions: bool = True
-    """Without a lesion region every channel is kept (reading R6): the most there is to sum."""
+    """Without a lesion region every channel is selected (interpretation R6), which is the most work."""
 
 
 CASES = {
@@ -63,7 +66,7 @@ class StraightforwardGMSV(GMSV):
     def forward(
         self, score: Tensor, features: Sequence[Tensor], lesion_region: Tensor, *, create_graph: bool = False
     ) -> Tensor:
-        """What `GMSV` gives."""
+        """The evidence, as `GMSV` computes it."""
         with torch.autocast(score.device.type, enabled=False):
             gradients = torch.autograd.grad(score.sum(), features, create_graph=create_graph, retain_graph=True)
             maps = []
@@ -73,7 +76,7 @@ class StraightforwardGMSV(GMSV):
                     layer, layer_weight = torch.zeros(region.shape), torch.zeros(())
                     for c in self.selected(features[j][n], region, self.xi[j]).nonzero().flatten():
                         weight = gradients[j][n, c].float().mean()
-                        layer = layer + weight * _lifted(features[j][n, c], region)
+                        layer = layer + weight * _enlarged(features[j][n, c], region)
                         layer_weight = layer_weight + weight
                     evidence = layer if j == len(features) - 1 else evidence + layer_weight * layer
                 evidence = evidence.relu()
@@ -82,16 +85,16 @@ class StraightforwardGMSV(GMSV):
 
     @torch.no_grad()
     def selected(self, features: Tensor, region: Tensor, xi: Tensor) -> Tensor:
-        """Eq. (2) for one tap of one photograph."""
+        """Eq. (2) for one layer of one photograph."""
         overlaps = []
         for channel, threshold in zip(features, xi, strict=True):
-            mask = _lifted(channel / channel.max().clamp_min(EPSILON), region) > threshold
+            mask = _enlarged(channel / channel.max().clamp_min(EPSILON), region) > threshold
             overlaps.append((mask & region).sum() / (mask | region).sum().clamp_min(1))
         overlap = torch.stack(overlaps)
         return (overlap > self.config.theta_seg * overlap.max()) | (overlap.max() == 0)
 
 
-def _lifted(channel: Tensor, region: Tensor) -> Tensor:
+def _enlarged(channel: Tensor, region: Tensor) -> Tensor:
     """UP to 4H x 4W."""
     return F.interpolate(channel[None, None].float(), size=region.shape, mode="bilinear", align_corners=False)[0, 0]
 
@@ -100,12 +103,12 @@ FORMS = {"project": GMSV, "straightforward": StraightforwardGMSV}
 
 
 def measure() -> dict[str, object]:
-    """Every case in both forms, what the straightforward one takes of what the project's takes, and their agreement."""
-    return {name: _compared(name) for name in CASES}
+    """Every case in both forms, the ratio of their times and memory, and their agreement."""
+    return {name: _compare(name) for name in CASES}
 
 
-def _compared(name: str) -> dict[str, object]:
-    """Median seconds of a step after one to warm up, the process's peak memory, and what was found."""
+def _compare(name: str) -> dict[str, object]:
+    """Median seconds of a step after a warm-up step, the process's peak memory, and the agreement."""
     with tempfile.TemporaryDirectory() as folder:
         files = {form: Path(folder) / f"{form}.safetensors" for form in FORMS}
         children = [
@@ -114,7 +117,7 @@ def _compared(name: str) -> dict[str, object]:
             )
             for form, file in files.items()
         ]
-        rounds = [[_ask(child) for child in children] for _ in range(1 + REPEATS)][1:]
+        rounds = [[_time_step(child) for child in children] for _ in range(1 + REPEATS)][1:]
         peaks = [int(child.communicate()[0]) for child in children]
         agreement = _agreement(*(load_file(file) for file in files.values()))
     seconds = [round(median(taken), 2) for taken in zip(*rounds, strict=True)]
@@ -127,8 +130,8 @@ def _compared(name: str) -> dict[str, object]:
     }
 
 
-def _ask(child: subprocess.Popen[str]) -> float:
-    """One step of a child: its seconds."""
+def _time_step(child: subprocess.Popen[str]) -> float:
+    """Let a child process do one step; its seconds."""
     assert child.stdin and child.stdout
     child.stdin.write("\n")
     child.stdin.flush()
@@ -136,7 +139,7 @@ def _ask(child: subprocess.Popen[str]) -> float:
 
 
 def _agreement(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
-    """Of evidence, selection, and the gradient of Eq. (5), in a joint step of all that the ISR subnet learns from."""
+    """Agreement of evidence, selection and gradients (of Eq. (5), or in a joint step of the ISR subnet)."""
     agreement = {"cosine of the gradients": F.cosine_similarity(ours["gradient"], theirs["gradient"], dim=0)}
     if "evidence" in ours:
         evidence = torch.stack([ours["evidence"], theirs["evidence"]])
@@ -147,8 +150,8 @@ def _agreement(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, 
     return {name: round(value.item(), 4) for name, value in agreement.items()}
 
 
-def _answer(name: str, form: str, file: Path) -> None:
-    """Take a step and say its seconds for each line that comes in; then keep what was found and say the peak memory."""
+def _run_steps(name: str, form: str, file: Path) -> None:
+    """Do a step and print its seconds for each line of input; at the end save the results and print the peak memory."""
     case = CASES[name]
     step, selected = _evidence(FORMS[form], case) if case.width else _joint_step(FORMS[form])
     found = {}
@@ -164,47 +167,49 @@ Step = Callable[[], dict[str, Tensor]]
 
 
 def _evidence(form: type[GMSV], case: Case) -> tuple[Step, Step]:
-    """Eq. (5) of what x4 makes of a drawing, and the channels selected for that."""
+    """Eq. (5) for a super-resolved drawing at x4, and the selected channels."""
     grading = _grading(case.width)
     gmsv = form(grading.channels)
     hr, lesions = _drawing()
     sr = bicubic(bicubic(hr, 1 / SCALE), SCALE).clamp(0, 1).requires_grad_()
     region = lesions.amax(dim=1, keepdim=True) * case.lesions
-    logits, taps = grading(local_contrast(hr), lesions)
-    target = gmsv(dr_score(logits), taps, region).detach()
-    del logits, taps
+    logits, layers, _ = grading(local_contrast(hr), lesions)
+    target = gmsv(dr_score(logits), layers, region).detach()
+    del logits, layers
 
     def step() -> dict[str, Tensor]:
-        logits, taps = grading(local_contrast(sr), lesions)
-        evidence = gmsv(dr_score(logits), taps, region, create_graph=True)
+        logits, layers, _ = grading(local_contrast(sr), lesions)
+        evidence = gmsv(dr_score(logits), layers, region, create_graph=True)
         (gradient,) = torch.autograd.grad(classification_aware_loss(evidence, target), sr)
         return {"evidence": evidence.detach().flatten(), "gradient": gradient.flatten()}
 
     def selected() -> dict[str, Tensor]:
         with torch.no_grad():
-            _, taps = grading(local_contrast(sr), lesions)
+            _, layers, _ = grading(local_contrast(sr), lesions)
         if isinstance(gmsv, StraightforwardGMSV):
             chosen = [
-                gmsv.selected(tap[0], region[0, 0] > REGION_THRESHOLD, xi)
-                for tap, xi in zip(taps, gmsv.xi, strict=True)
+                gmsv.selected(layer[0], region[0, 0] > REGION_THRESHOLD, xi)
+                for layer, xi in zip(layers, gmsv.xi, strict=True)
             ]
         else:
             theta_seg = gmsv.config.theta_seg
-            chosen = [select_features(tap, region, xi, theta_seg)[0] for tap, xi in zip(taps, gmsv.xi, strict=True)]
+            chosen = [
+                select_features(layer, region, xi, theta_seg)[0] for layer, xi in zip(layers, gmsv.xi, strict=True)
+            ]
         return {"selected": torch.cat(chosen)}
 
     return step, selected
 
 
 def _joint_step(form: type[GMSV]) -> tuple[Step, Step]:
-    """A step of the joint stage, batch 1, as the shipped weights' recipe has it."""
+    """A step of the joint stage with batch size 1, with the settings of the shipped weights' recipe."""
     model, recipe, *_ = checkpoint.load()
     gmsv = form(model.grading.channels)
     gmsv.load_state_dict(model.gmsv.state_dict())
     model.gmsv = gmsv
     hr, masks = _drawing()
     known = torch.ones(1, dtype=torch.bool)
-    batch = Batch(hr, hr, masks, known.expand(1, 4), torch.tensor([int(Grade.SEVERE)]), known)
+    batch = Batch(hr, hr, masks, known.expand(1, masks.shape[1]), torch.tensor([int(Grade.SEVERE)]), known)
 
     def step() -> dict[str, Tensor]:
         model.zero_grad(set_to_none=True)
@@ -217,12 +222,12 @@ def _joint_step(form: type[GMSV]) -> tuple[Step, Step]:
 
 
 def _grading(width: int) -> GradingSubnet:
-    """The shipped subnet if it has that width, else one that never trained, whose last stage speaks for DR."""
+    """The shipped subnet if it has that width, else an untrained one with positive weights for DR."""
     shipped = checkpoint.load().model.grading
     if shipped.channels[0] == width:
         return shipped
     torch.manual_seed(0)
-    grading = GradingSubnet(GradingConfig(width=width)).eval()
+    grading = GradingSubnet(config=GradingConfig(width=width)).eval()
     with torch.no_grad():
         grading.spp_fc.weight.abs_()
         grading.classifier.weight.abs_()[Grade.NEGATIVE].neg_()
@@ -238,4 +243,4 @@ def _drawing() -> tuple[Tensor, Tensor]:
 
 
 if __name__ == "__main__":
-    _answer(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    _run_steps(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

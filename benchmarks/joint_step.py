@@ -1,7 +1,7 @@
-"""The joint training step (Sec. IV-C, stage 2) at the full frame, batch 1, with and without Eq. (5).
+"""Speed and memory of the joint training step (Sec. IV-C, stage 2), with and without Eq. (5).
 
-Seconds and peak memory; the second-order term of the classification-aware loss is what costs. Each case has a process
-of its own, so that its peak is its own.
+At the full frame, batch size 1. The second-order term of the classification-aware loss is the expensive part. Each case
+runs in a separate process, so that peak memory is measured separately.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def measure() -> dict[str, object]:
 
 
 def _case(lambda_ca: float) -> dict[str, float]:
-    """Median seconds of a step after one to warm up, and the process's peak memory in MiB."""
+    """Median seconds of a step after a warm-up step, and the process's peak memory in MiB."""
     import torch
 
     from deepmtdr.model.deepmtdr import DeepMTDR
@@ -42,10 +42,10 @@ def _case(lambda_ca: float) -> dict[str, float]:
     recipe = load_recipe(RECIPE)
     torch.manual_seed(0)
     model, side = DeepMTDR(recipe.model), recipe.data.frame
-    masks = (torch.rand(1, 4, side, side) > 0.99).float()
+    masks = (torch.rand(1, len(model.labels.lesions), side, side) > 0.99).float()
     known = torch.ones(1, dtype=torch.bool)
     hr = torch.rand(1, 3, side, side)
-    batch = Batch(hr, hr, masks, known.expand(1, 4), torch.tensor([2]), known)
+    batch = Batch(hr, hr, masks, known.expand(1, masks.shape[1]), torch.tensor([2]), known)
     weights = replace(recipe.joint.loss, lambda_ca=lambda_ca)
     taken = []
     for _ in range(1 + REPEATS):

@@ -1,4 +1,4 @@
-"""What the compared grading methods are tried by."""
+"""Checks shared by the tests of the compared grading methods."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PlainGrader(Grader):
 
 
 def randomise_batch_norms(made: nn.Module) -> None:
-    """Give the norms running statistics and scales that are no identity, so that a forgotten one would be seen."""
+    """Give the norms random statistics and scales, so that a missing norm changes the output."""
     for norm in made.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
@@ -33,7 +33,7 @@ def randomise_batch_norms(made: nn.Module) -> None:
 
 
 def assert_grades_any_frame(net: Grader, side: int, dtype: torch.dtype, widths: Sequence[int]) -> None:
-    """Logits in full precision, and features of these widths that are nowhere negative."""
+    """Logits are in full precision; features have these widths and are not negative."""
     net.eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         graded = net(rgb_to_input(torch.rand(1, 3, side, side)), torch.zeros(1, 4, side, side))
@@ -44,10 +44,12 @@ def assert_grades_any_frame(net: Grader, side: int, dtype: torch.dtype, widths: 
     assert all((feature >= 0).all() for feature in graded.features)
 
 
-def assert_all_parameters_get_gradients(net: Grader, seen: Tensor, lesions: Tensor, grade: Tensor) -> None:
-    """Each has a finite gradient from the method's own loss that is not zero, and what it sees a finite one."""
-    seen.requires_grad_()
+def assert_all_parameters_get_gradients(net: Grader, network_input: Tensor, lesions: Tensor, grade: Tensor) -> None:
+    """Every parameter gets a finite gradient, not zero, from the method's loss; its input gets a finite one."""
+    network_input.requires_grad_()
     known = torch.ones_like(grade, dtype=torch.bool)
-    net.train().loss(net(seen, lesions), GradeLabels(grade, known)).backward()
+    net.train().loss(net(network_input, lesions), GradeLabels(grade, known)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
-    assert seen.grad is not None and seen.grad.isfinite().all()  # black borders too: an ISR before it can learn
+    assert (
+        network_input.grad is not None and network_input.grad.isfinite().all()
+    )  # black borders too, so that a super-resolver can be trained through it

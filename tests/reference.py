@@ -1,8 +1,8 @@
-"""Eqs. (1)-(11) and Algorithm 1 once more, in plain NumPy loops, written from the paper and docs/paper.md alone.
+"""Eqs. (1)-(11) and Algorithm 1 in plain NumPy loops, written from the paper and docs/paper.md.
 
-Nothing here is fast and nothing is shared with `deepmtdr`: one pixel at a time, float64, so that each line can be held
-against the printed equation. An image is `[channel, row, column]`, a batch `[image, channel, row, column]`. "Rn" is the
-reading acted on where the paper is silent or contradicts itself.
+Nothing is shared with `deepmtdr`: one pixel at a time, float64, so that each line can be compared with the printed
+equation. An image is `[channel, row, column]`, a batch `[image, channel, row, column]`. "Rn" is the interpretation used
+where the paper is silent or contradicts itself.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def fuse_scales(maps: Sequence[np.ndarray], gamma: Sequence[float]) -> np.ndarra
 def iou(mask: np.ndarray, region: np.ndarray) -> float:
     """The IoU of Eq. (2), E[A and B] / E[A or B].
 
-    For a region in [0, 1] that is no set, "and" is the product and "or" the sum less the product; no union is IoU 0.
+    For a region with values between 0 and 1, "and" is the product and "or" the sum minus the product. An empty union
+    gives 0.
     """
     intersection = union = 0.0
     for y in range(mask.shape[0]):
@@ -68,7 +69,7 @@ def iou(mask: np.ndarray, region: np.ndarray) -> float:
 
 
 def normalise(feature: np.ndarray) -> np.ndarray:
-    """A feature divided by its maximum before xi is compared (R6); one that is nowhere positive has no mask."""
+    """A feature divided by its maximum before it is compared with xi (R6); one without positive values has no mask."""
     peak = feature.max()
     return feature / peak if peak > 0 else np.zeros_like(feature)
 
@@ -82,16 +83,16 @@ def select(ious: Sequence[float], theta_seg: float) -> np.ndarray:
 
 
 def selection_literal(features: np.ndarray, xi: np.ndarray, region: np.ndarray, theta_seg: float) -> np.ndarray:
-    """Eq. (2) as printed: every channel `[channel, row, column]` lifted to the 4H x 4W grid of the lesion region."""
+    """Eq. (2) as printed: every channel `[channel, row, column]` enlarged to the 4H x 4W grid of the lesion region."""
     ious = []
     for feature, threshold in zip(features, xi, strict=True):
-        lifted = upsample(normalise(feature), *region.shape)
-        ious.append(iou(lifted > threshold, region))
+        enlarged = upsample(normalise(feature), *region.shape)
+        ious.append(iou(enlarged > threshold, region))
     return select(ious, theta_seg)
 
 
 def area_reduce(region: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The lesion region on a tap's own grid (R6): the mean over the pixels that each of its cells covers."""
+    """The lesion region on a layer's own grid (R6): the mean over the pixels that each of its cells covers."""
     tall, wide = region.shape[0] // height, region.shape[1] // width
     out = np.zeros((height, width))
     for y in range(height):
@@ -101,7 +102,7 @@ def area_reduce(region: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def selection_own_grid(features: np.ndarray, xi: np.ndarray, region: np.ndarray, theta_seg: float) -> np.ndarray:
-    """Eq. (2) on the tap's own grid (R6): what a machine can afford; held against `selection_literal` in the tests."""
+    """Eq. (2) on the layer's own grid (R6), which is fast enough; tests compare it with `selection_literal`."""
     reduced = area_reduce(region, *features.shape[1:])
     ious = []
     for feature, threshold in zip(features, xi, strict=True):
@@ -132,7 +133,7 @@ def importance(gradients: np.ndarray) -> np.ndarray:
 
 
 def combine(features: Sequence[np.ndarray], weights: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Algorithm 1: from the deepest layer J up to layer 1, then ReLU, division by the maximum, UP to 4H x 4W (R8).
+    """Algorithm 1: from the deepest layer J to layer 1, then ReLU, division by the maximum, UP to 4H x 4W (R8).
 
     `weights[j]` is w of Eq. (3), 0 for a channel outside the selected set.
     """
@@ -145,7 +146,7 @@ def combine(features: Sequence[np.ndarray], weights: Sequence[np.ndarray], heigh
         for feature, weight in zip(features[j], weights[j], strict=True):
             here += weight * feature  # line 2
             layer_weight += weight  # line 4
-        # Line 6; R8: the layer weight multiplies once more, as printed.
+        # Line 6; R8: the layer weight is multiplied a second time, as printed.
         evidence = here if j == layers - 1 else upsample(evidence, rows, columns) + layer_weight * here
     for index in np.ndindex(evidence.shape):
         evidence[index] = max(evidence[index], 0.0)
@@ -155,12 +156,12 @@ def combine(features: Sequence[np.ndarray], weights: Sequence[np.ndarray], heigh
 
 
 def dr_score(grade_logits: np.ndarray) -> float:
-    """y_DR of footnote 2: the sum of the logits of grades 1 to 4, whatever grade is predicted (R5)."""
+    """y_DR of footnote 2: the sum of the logits of grades 1 to 4, for any predicted grade (R5)."""
     return float(sum(grade_logits[grade] for grade in range(1, GRADES)))
 
 
 def selection_loss(features: np.ndarray, xi: np.ndarray, region: np.ndarray, tau: float) -> float:
-    """What xi learns from (R7): 1 - IoU of the mask sigmoid((F - xi) / tau) with the region, mean over channels."""
+    """The loss of xi (R7): 1 - IoU of the mask sigmoid((F - xi) / tau) with the region, mean over channels."""
     reduced = area_reduce(region, *features.shape[1:])
     total = 0.0
     for feature, threshold in zip(features, xi, strict=True):
@@ -183,7 +184,7 @@ def segmentation_aware_loss(lesions_sr: np.ndarray, lesions_hr: np.ndarray) -> f
 
 
 def classification_aware_loss(evidence_sr: np.ndarray, evidence_hr: np.ndarray, phi_vis: float) -> float:
-    """Eq. (5): MSE between the two evidence maps, each cut at phi_vis."""
+    """Eq. (5): MSE between the two evidence masks, with the threshold phi_vis."""
     return _mean_square(evidence_sr > phi_vis, evidence_hr > phi_vis)
 
 
@@ -196,7 +197,7 @@ def image_loss(sr: np.ndarray, hr: np.ndarray) -> float:
 
 
 def total_variation_loss(sr: np.ndarray) -> float:
-    """Eq. (7): squared steps downwards and to the right, each the mean over the pairs of neighbours there are (R13)."""
+    """Eq. (7): squared vertical and horizontal differences, each the mean over all pairs of neighbours (R13)."""
     images, channels, height, width = sr.shape
     down = right = 0.0
     for b, c in np.ndindex(images, channels):
@@ -210,9 +211,9 @@ def total_variation_loss(sr: np.ndarray) -> float:
 
 
 def dice_loss(lesions: np.ndarray, lesion_masks: np.ndarray, annotated: np.ndarray) -> float:
-    """Eq. (8) with R11: per lesion type over the images annotated for it, then the mean over the types that are.
+    """Eq. (8) with R11: per lesion type over the images annotated for it, then the mean over the annotated types.
 
-    `annotated[image, type]` says where a mask exists at all. No annotation anywhere: 0.
+    `annotated[image, type]` is True where a mask exists. Without any annotation: 0.
     """
     losses = []
     for kind in range(lesions.shape[1]):

@@ -1,4 +1,4 @@
-"""What the compared segmentation methods are tried on: two drawings, and whether one learns them by heart."""
+"""Checks shared by the tests of the compared segmentation methods."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
 
 ALL_ANNOTATED = torch.ones(2, 4, dtype=torch.bool)
-"""Every type of both is known."""
+"""All lesion types of both photographs."""
 
 
 def randomise_lesion_maps(model: DeepMTDR) -> None:
-    """Let an untrained network show lesions here and there; by itself it begins with background everywhere."""
+    """Make an untrained network predict some lesions; with its own initialisation it predicts only background."""
     for module in model.segmentation.to_map:
         module.reset_parameters()
 
 
 def draw_examples(side: int = 64) -> tuple[Tensor, Tensor]:
-    """The middle of two drawings, as the network sees it, and its masks."""
+    """Network inputs from the middle of two drawings, and their masks."""
     drawings = [draw_photograph(seed, Grade.SEVERE, 96) for seed in (2, 5)]
     cuts = [tuple(slice((n - side) // 2, (n + side) // 2) for n in d.photograph.shape[:2]) for d in drawings]
     photographs = torch.stack([torch.tensor(d.photograph[cut]) for d, cut in zip(drawings, cuts, strict=True)])
@@ -33,23 +33,23 @@ def draw_examples(side: int = 64) -> tuple[Tensor, Tensor]:
 
 
 def overfit_precision(net: Segmenter, steps: int, rate: float) -> float:
-    """Average precision of any lesion on the drawings that it was trained on; chance gives less than 0.1."""
-    seen, masks = draw_examples()
+    """Average precision for any lesion on the drawings it was trained on; chance level is below 0.1."""
+    network_input, masks = draw_examples()
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate)
     for _ in range(steps):
-        loss = net.loss(net(seen), LesionLabels(masks, ALL_ANNOTATED))
+        loss = net.loss(net(network_input), LesionLabels(masks, ALL_ANNOTATED))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        lesion_region = 1 - net.eval()(seen)[:, 4]
+        lesion_region = 1 - net.eval()(network_input)[:, 4]
     there = masks.amax(dim=1).flatten() > 0
     assert there.float().mean() < 0.1
     return float(average_precision_score(there, lesion_region.flatten()))
 
 
 def assert_class_probabilities(net: Segmenter, height: int, width: int) -> None:
-    """In evaluation five classes sum to one in each pixel of the frame, in half precision too, given in full."""
+    """In evaluation mode the classes sum to 1 in each pixel, also in half precision; the output is single precision."""
     net.eval()
     with torch.no_grad():
         classes = net(torch.rand(1, 3, height, width))
@@ -63,9 +63,9 @@ def assert_class_probabilities(net: Segmenter, height: int, width: int) -> None:
 
 
 def assert_all_parameters_get_gradients(net: Segmenter) -> None:
-    """Each has a finite gradient from the method's own loss that is not zero."""
-    seen, masks = draw_examples()
-    net.loss(net(seen), LesionLabels(masks, ALL_ANNOTATED)).backward()
+    """Every parameter gets a finite gradient, not zero, from the method's loss."""
+    network_input, masks = draw_examples()
+    net.loss(net(network_input), LesionLabels(masks, ALL_ANNOTATED)).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

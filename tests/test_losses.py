@@ -1,4 +1,4 @@
-"""Every loss of Sec. IV-C: a number worked by hand, the equation again in plain loops, and where the gradient flows."""
+"""Every loss of Sec. IV-C: a number worked by hand, agreement with `reference.py`, and its gradient."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_eq4_equals_reference() -> None:
     )
 
 
-def test_eq4_teaches_the_super_resolved_side_only() -> None:
+def test_eq4_has_a_gradient_for_the_super_resolved_image_only() -> None:
     sr, hr = images(2, 4, 3, 5), images(2, 4, 3, 5)
     segmentation_aware_loss(sr, hr).backward()
     assert sr.grad is not None and torch.allclose(sr.grad, 2 * (sr - hr).detach() / sr.numel())
@@ -91,7 +91,7 @@ def test_eq5_gradient_passes_the_threshold_by_hand() -> None:
     assert sr.grad is not None and sr.grad.item() == pytest.approx(-5)
 
 
-def test_eq5_teaches_the_super_resolved_side_only() -> None:
+def test_eq5_has_a_gradient_for_the_super_resolved_image_only() -> None:
     sr, hr = images(2, 1, 6, 5), images(2, 1, 6, 5)
     classification_aware_loss(sr, hr).backward()
     differs = (sr > 0.5) != (hr > 0.5)
@@ -124,7 +124,7 @@ def test_eq6_gradient_is_the_sign_of_the_difference() -> None:
 
 
 def test_eq7_by_hand() -> None:
-    # Red 0 1 / 0 1, green and blue 0. Downwards: 0. To the right: 1 in two of the 3 * 2 pairs.
+    # Red 0 1 / 0 1, green and blue 0. Vertical: 0. Horizontal: 1 in two of the 3 * 2 pairs.
     image = torch.zeros(1, 3, 2, 2)
     image[0, 0, :, 1] = 1
     assert total_variation_loss(image).item() == pytest.approx(2 / 6)
@@ -143,12 +143,12 @@ def test_eq7_equals_reference() -> None:
     assert same(total_variation_loss(image), reference.total_variation_loss(image.detach().numpy()))
 
 
-def test_eq7_does_not_grow_with_the_image() -> None:
+def test_eq7_does_not_depend_on_the_size_of_the_image() -> None:
     tile = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).expand(1, 3, 2, 2)
     assert total_variation_loss(tile.repeat(1, 1, 8, 8)).item() == pytest.approx(total_variation_loss(tile).item())
 
 
-def test_eq7_gradient_smooths() -> None:
+def test_eq7_gradient_step_makes_the_image_smoother() -> None:
     image = images(1, 3, 4, 4)
     before = total_variation_loss(image)
     before.backward()
@@ -156,7 +156,7 @@ def test_eq7_gradient_smooths() -> None:
     assert total_variation_loss(image.detach() - 0.1 * image.grad) < before
 
 
-def test_eq7_refuses_a_single_row() -> None:
+def test_eq7_of_a_single_row_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"1, 8.*2x2"):
         total_variation_loss(torch.zeros(1, 3, 1, 8))
 
@@ -185,10 +185,10 @@ def test_eq8_equals_reference(share: float, rng: np.random.Generator) -> None:
     annotated = torch.as_tensor(rng.random((3, 4)) < share)
     ours = dice_loss(lesions, masks, annotated)
     theirs = reference.dice_loss(lesions.detach().numpy(), masks.numpy(), annotated.numpy())
-    assert ours.item() == pytest.approx(theirs, abs=1e-6)  # ours adds 1e-6 above and below the fraction
+    assert ours.item() == pytest.approx(theirs, abs=1e-6)  # ours adds 1e-6 to numerator and denominator
 
 
-def test_eq8_learns_nothing_from_what_was_not_annotated() -> None:
+def test_eq8_does_not_use_types_that_were_not_annotated() -> None:
     lesions = images(2, 4, 3, 3)
     masks = torch.ones(2, 4, 3, 3, dtype=torch.float64)
     annotated = torch.tensor([[True, True, False, False], [True, False, False, False]])
@@ -196,11 +196,11 @@ def test_eq8_learns_nothing_from_what_was_not_annotated() -> None:
     loss.backward()
     assert lesions.grad is not None
     assert torch.equal(lesions.grad.flatten(2).abs().sum(dim=2) > 0, annotated)
-    masks[~annotated] = 0  # absent is not "no lesion": what stands there changes nothing
+    masks[~annotated] = 0  # not annotated does not mean "no lesion": these values are not used
     assert dice_loss(lesions, masks, annotated).item() == loss.item()
 
 
-def test_eq8_an_annotated_photograph_without_that_lesion_counts() -> None:
+def test_eq8_counts_annotated_photographs_without_that_lesion() -> None:
     # Both photographs annotated, S = 1 1 and 0 0, S~ = 1 everywhere: 1 - 2 * 2 / (4 + 2) = 1/3, not 0.
     masks = torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1).expand(2, 4, 1, 2)
     assert dice_loss(torch.ones(2, 4, 1, 2), masks, ALL.expand(2, 4)).item() == pytest.approx(1 / 3, abs=1e-6)
@@ -214,7 +214,7 @@ def test_eq8_without_any_annotation_is_zero_and_can_be_backpropagated() -> None:
     assert lesions.grad is not None and not lesions.grad.any()
 
 
-def test_cross_entropy_beside_eq8_by_hand() -> None:
+def test_lesion_cross_entropy_by_hand() -> None:
     # Two pixels: true MA predicted 0.5, true background predicted 0.125: (log 2 + log 8) / 2.
     lesions = torch.tensor([[0.5, 0.5], [0.125, 0.125], [0.125, 0.125], [0.125, 0.125]]).reshape(1, 4, 1, 2)
     masks = torch.zeros(1, 4, 1, 2)
@@ -222,7 +222,7 @@ def test_cross_entropy_beside_eq8_by_hand() -> None:
     assert lesion_cross_entropy_loss(lesions, masks, ALL).item() == pytest.approx((log(2) + log(8)) / 2, rel=1e-5)
 
 
-def test_cross_entropy_beside_eq8_counts_wholly_annotated_photographs_only() -> None:
+def test_lesion_cross_entropy_counts_only_photographs_with_all_types_annotated() -> None:
     lesions = (images(2, 4, 3, 3) / 5).detach().requires_grad_()
     annotated = torch.tensor([[True, True, True, True], [True, True, True, False]])
     lesion_cross_entropy_loss(lesions, torch.zeros(2, 4, 3, 3), annotated).backward()
@@ -245,7 +245,7 @@ def test_eq9_equals_reference() -> None:
     assert same(unsupervised_segmentation_loss(region, evidence, 0.4), theirs)
 
 
-def test_eq9_teaches_the_lesion_region_and_not_its_pseudo_truth() -> None:
+def test_eq9_has_a_gradient_for_the_lesion_region_and_not_for_the_evidence() -> None:
     region, evidence = images(2, 1, 4, 5), images(2, 1, 4, 5)
     unsupervised_segmentation_loss(region, evidence).backward()
     assert region.grad is not None and region.grad.all()
@@ -255,7 +255,7 @@ def test_eq9_teaches_the_lesion_region_and_not_its_pseudo_truth() -> None:
 # Eq. (10)
 
 HALF = torch.tensor([[0.0, 0.0, 0.0, 0.0, log(4)]])
-"""Probabilities 1/8, 1/8, 1/8, 1/8, 1/2: predicted grade 4."""
+"""Probabilities 1/8, 1/8, 1/8, 1/8, 1/2: grade 4 is predicted."""
 
 
 def test_eq10_by_hand() -> None:
@@ -272,7 +272,7 @@ def test_eq10_as_printed_by_hand() -> None:
     assert grading_loss(HALF, torch.tensor([2]), literal=True).item() == pytest.approx(2 / 11 * log(8))
 
 
-def test_eq10_as_printed_teaches_nothing_of_a_correct_grade_but_reading_r12_does() -> None:
+def test_eq10_of_a_correct_grade_has_a_gradient_by_interpretation_r12_only() -> None:
     for literal, learns in ((True, False), (False, True)):
         logits = HALF.clone().requires_grad_()
         grading_loss(logits, torch.tensor([4]), literal=literal).backward()
@@ -288,8 +288,8 @@ def test_eq10_equals_reference(literal: bool) -> None:
     )
 
 
-def test_eq10_a_wrong_grade_further_off_costs_more() -> None:
-    # The true grade 1 keeps the probability 0.1; only where the rest of it went differs.
+def test_eq10_grows_with_the_distance_of_the_predicted_grade() -> None:
+    # The true grade 1 always has the probability 0.1; only the predicted grade differs.
     def loss(predicted: int) -> float:
         probs = torch.full((5,), 0.1)
         probs[predicted] = 0.6
@@ -298,7 +298,7 @@ def test_eq10_a_wrong_grade_further_off_costs_more() -> None:
     assert loss(2) < loss(3) < loss(4)
 
 
-def test_eq10_class_weights_are_factors_of_the_true_grade() -> None:
+def test_eq10_is_multiplied_by_the_class_weight_of_the_true_grade() -> None:
     weights = torch.tensor([1.0, 10.0, 1.44, 25.0, 8.0])
     for grade in range(5):
         plain = grading_loss(HALF, torch.tensor([grade]))
@@ -313,7 +313,7 @@ def test_eq10_gradient_raises_the_true_grade_and_lowers_the_others() -> None:
 
 
 @pytest.mark.parametrize("grade", [-1, 5])
-def test_eq10_refuses_a_grade_out_of_range(grade: int) -> None:
+def test_eq10_of_a_grade_out_of_range_is_an_error(grade: int) -> None:
     with pytest.raises(ValueError, match=rf"{grade}.*expected 0 to 4"):
         grading_loss(HALF, torch.tensor([grade]))
 
@@ -345,7 +345,7 @@ def test_authors_lambdas_are_the_defaults() -> None:
     assert (weights.lambda_img, weights.lambda_tv, weights.lambda_sa, weights.lambda_ca) == (1, 1e-6, 1, 10)
 
 
-# All of them
+# All losses
 
 
 @pytest.mark.parametrize(

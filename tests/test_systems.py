@@ -1,4 +1,4 @@
-"""Every compared system in the wiring of DeepMT-DR: one step of each stage, one photograph read, one file kept."""
+"""Every system: one step of each stage, one photograph measured, one checkpoint saved and loaded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SIDE = 64
 
 
 def batch(stage: str) -> tuple[Batch, int] | tuple[GradingBatch]:
-    """Two photographs with everything known, brought in by x4."""
+    """Two fully annotated photographs at x4."""
     torch.manual_seed(1)
     hr, masks = torch.rand(2, 3, SIDE, SIDE), (torch.rand(2, 4, SIDE, SIDE) > 0.9).float()
     if stage == "grading":
@@ -63,7 +63,7 @@ def batch(stage: str) -> tuple[Batch, int] | tuple[GradingBatch]:
 
 
 def learned(stage: str, name: str, parts: PartNames) -> set[str]:
-    """The subnets that one step of a stage moves."""
+    """The subnets that one step of a stage changes."""
     torch.manual_seed(0)
     model = build_system(name, parts, SMALL).train()
     if not has_trainable_parameters(model, STAGES[stage]):
@@ -80,31 +80,31 @@ def learned(stage: str, name: str, parts: PartNames) -> set[str]:
 
 
 def some(names: Iterable[str], quick: Collection[str]) -> list[Any]:
-    """All of them, of which only the quick ones are tested every time."""
+    """All names; those that are not in `quick` are marked slow."""
     return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
 
 
 @pytest.mark.parametrize("name", some([n for n in SUPER_RESOLVERS if n != "bicubic"], ["SRCNN"]))
-def test_a_super_resolver_learns_in_the_first_stage_alone(name: str) -> None:
+def test_super_resolver_is_trained_in_the_first_stage_only(name: str) -> None:
     assert learned("restoration", name, PartNames()) == {"isr"}
     assert learned("grading", name, PartNames()) == set()
 
 
 @pytest.mark.parametrize("name", some(SEGMENTERS, ["Lin et al."]))
-def test_a_segmenter_learns_in_the_first_stage_behind_a_resized_image(name: str) -> None:
+def test_segmenter_is_trained_in_the_first_stage(name: str) -> None:
     assert learned("restoration", name, PartNames(isr="bicubic")) == {"segmentation"}
 
 
 @pytest.mark.parametrize("name", some(GRADERS, ["ResNet-18", "SqueezeNet"]))
-def test_a_grader_learns_in_its_stage(name: str) -> None:
+def test_grader_is_trained_in_the_grading_stage(name: str) -> None:
     assert learned("grading", name, PartNames(isr="bicubic", segmentation="none")) == {"grading"}
 
 
-def test_nothing_of_bicubic_learns() -> None:
+def test_bicubic_has_nothing_to_train() -> None:
     assert all(learned(stage, "bicubic", PartNames()) == set() for stage in STAGES)
 
 
-def test_any_isr_and_any_downstream_network_learn_apart_or_together() -> None:
+def test_any_super_resolver_and_any_other_network_are_trained_apart_or_together() -> None:
     """Finding 2: independent and joint training of ISR and grading, of ISR and segmentation."""
     graded = PartNames(isr=DEEPMTDR)
     assert learned("restoration", "ResNet-18", graded) == {"isr"}
@@ -114,7 +114,7 @@ def test_any_isr_and_any_downstream_network_learn_apart_or_together() -> None:
     assert learned("joint", DEEPMTDR, PartNames(isr="SRCNN")) == {"isr", "segmentation", "grading"}
 
 
-def test_the_downstream_loss_reaches_the_isr_subnet_when_trained_together() -> None:
+def test_grading_loss_reaches_the_super_resolver_in_the_joint_stage() -> None:
     model = build_system("ResNet-18", PartNames(isr="SRCNN"), SMALL).train()
     step = joint_losses(model, *batch("joint"), LossWeights())  # pyright: ignore[reportArgumentType]
     gradient = torch.autograd.grad(step.grading, list(model.isr.parameters()), allow_unused=True)
@@ -140,8 +140,8 @@ def test_deepmt_dr_by_name_is_deepmt_dr() -> None:
     assert [*named.state_dict()] == [*ours.state_dict()]
 
 
-def test_another_box_of_the_papers_own_keeps_the_task_aware_losses() -> None:
-    """The conference version with multi-scale integration differs from it in that alone."""
+def test_parts_of_the_paper_can_be_exchanged_and_keep_the_task_aware_losses() -> None:
+    """For example the conference version with the multi-scale segmentation subnet."""
     assert build_system("Wang et al.", PartNames(segmentation=DEEPMTDR), SMALL).task_aware
     assert not build_system("Wang et al.", PartNames(segmentation="U-Net"), SMALL).task_aware
 
@@ -169,7 +169,7 @@ def test_a_system_takes_another_label_set(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", some(SYSTEMS, [DEEPMTDR, "Wang et al.", "bicubic", "SRCNN", "CE-Net", "ResNet-18"]))
-def test_a_system_reads_a_photograph_and_says_what_it_can(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_system_predicts_what_its_parts_can(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     (sample,) = write_drawings(tmp_path_factory.mktemp("d"), [2], size=140)
     torch.manual_seed(0)
     model = build_system(name, PartNames(), SMALL).eval()
@@ -181,7 +181,7 @@ def test_a_system_reads_a_photograph_and_says_what_it_can(name: str, tmp_path_fa
 
 
 @pytest.mark.parametrize("evidence", some(EVIDENCE_METHODS, ["GMSV", "without maps", "Grad-CAM"]))
-def test_every_evidence_is_shown_of_a_compared_grader(evidence: str, tmp_path: Path) -> None:
+def test_every_evidence_method_works_with_a_compared_grader(evidence: str, tmp_path: Path) -> None:
     (sample,) = write_drawings(tmp_path, [2], size=140)
     torch.manual_seed(0)
     model = build_system("ResNet-18", PartNames(isr="bicubic", evidence=evidence), SMALL).eval()
@@ -191,7 +191,7 @@ def test_every_evidence_is_shown_of_a_compared_grader(evidence: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["SRCNN", "U-Net", "ResNet-18", DEEPMTDR])
-def test_a_kept_system_is_the_same_again(name: str, tmp_path: Path) -> None:
+def test_a_system_from_a_checkpoint_predicts_the_same(name: str, tmp_path: Path) -> None:
     recipe = Recipe(system=name, parts=PartNames(isr="bicubic") if name == "ResNet-18" else PartNames(), model=SMALL)
     torch.manual_seed(0)
     model = build_system(name, recipe.parts, SMALL).eval()
@@ -204,7 +204,7 @@ def test_a_kept_system_is_the_same_again(name: str, tmp_path: Path) -> None:
         assert torch.equal(again.model(lr).lesions, model(lr).lesions)
 
 
-def test_an_unknown_system_or_part_is_named() -> None:
+def test_unknown_system_or_part_is_an_error_with_its_name() -> None:
     with pytest.raises(RecipeError, match="system = 'ResNet-19', expected one of DeepMT-DR, Wang et al"):
         load_recipe("smoke", ["system=ResNet-19"])
     with pytest.raises(RecipeError, match=r"parts\.isr = 'U-Net', expected one of DeepMT-DR, bicubic"):

@@ -1,4 +1,4 @@
-"""Adly et al.: a binary tree of CNNs, each learning from its own photographs."""
+"""Adly et al.: a binary tree of CNNs, each trained on the grades below it."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def nodes_loss(
     nodes: Tensor, grades: list[int], known: list[bool] | None = None, weights: Tensor | None = None
 ) -> Tensor:
     graded = GradingOutput(torch.zeros(len(grades), 5), (), (nodes,))
-    seen = torch.tensor(known or [True] * len(grades))
-    return AdlyEtAl(widths=(1,)).loss(graded, GradeLabels(torch.tensor(grades), seen, weights))
+    mask = torch.tensor(known or [True] * len(grades))
+    return AdlyEtAl(widths=(1,)).loss(graded, GradeLabels(torch.tensor(grades), mask, weights))
 
 
-def test_tree_splits_each_side_further_until_one_grade_is_left() -> None:
+def test_tree_separates_all_grades() -> None:
     assert sorted(TREE[0][0] + TREE[0][1]) == list(range(5))
     sides = [side for node in TREE for side in node]
     assert sorted(side[0] for side in sides if len(side) == 1) == list(range(5))
@@ -52,8 +52,8 @@ def test_tree_splits_each_side_further_until_one_grade_is_left() -> None:
         assert tuple(sorted(zero + one)) in [tuple(sorted(side)) for side in sides]
 
 
-def test_probability_of_a_grade_is_the_product_of_the_decisions_on_its_way() -> None:
-    """Decisions for the 1 side: 0.8, 0.25, 0.5, 0.9."""
+def test_probability_of_a_grade_is_the_product_of_the_decisions_on_its_path() -> None:
+    """Probabilities of decision 1: 0.8, 0.25, 0.5, 0.9."""
     ones = torch.tensor([[0.8, 0.25, 0.5, 0.9]])
     found = tree_log_probabilities(ones.logit(), TREE).exp()[0]
     expected = [0.2, 0.8 * 0.75 * 0.5, 0.8 * 0.75 * 0.5 * 0.1, 0.8 * 0.75 * 0.5 * 0.9, 0.8 * 0.25]
@@ -61,13 +61,13 @@ def test_probability_of_a_grade_is_the_product_of_the_decisions_on_its_way() -> 
     assert found.sum().item() == pytest.approx(1)
 
 
-def test_decision_is_the_likeliest_grade_and_not_each_node_s_own_way() -> None:
-    """Retinopathy at 0.55, split over four grades, loses to none at 0.45."""
+def test_prediction_is_the_likeliest_grade_not_the_path_of_likeliest_decisions() -> None:
+    """Retinopathy at 0.55, divided among four grades, is less likely than none at 0.45."""
     even = torch.tensor([[0.55, 0.5, 0.5, 0.5]]).logit()
     assert tree_log_probabilities(even, TREE).argmax().item() == 0
 
 
-def test_probabilities_survive_the_centring_of_the_logits(narrow: AdlyEtAl) -> None:
+def test_centring_of_the_logits_does_not_change_the_probabilities(narrow: AdlyEtAl) -> None:
     frame = photographs((0, 3))
     with torch.no_grad():
         graded = narrow.eval()(frame, no_lesions(frame))
@@ -76,7 +76,7 @@ def test_probabilities_survive_the_centring_of_the_logits(narrow: AdlyEtAl) -> N
     torch.testing.assert_close(graded.logits.mean(dim=1), torch.zeros(2), atol=1e-6, rtol=0)
 
 
-def test_undecided_tree_loses_log_2_at_each_node_that_has_a_photograph() -> None:
+def test_loss_of_an_undecided_node_with_a_photograph_is_log_2() -> None:
     assert nodes_loss(torch.zeros(1, 4), [0]).item() == pytest.approx(math.log(2))
     assert nodes_loss(torch.zeros(1, 4), [4]).item() == pytest.approx(2 * math.log(2))
     assert nodes_loss(torch.zeros(3, 4), [0, 3, 3]).item() == pytest.approx(4 * math.log(2))
@@ -89,7 +89,7 @@ def test_loss_of_one_photograph_is_minus_the_log_probability_of_its_grade() -> N
         assert nodes_loss(nodes, [grade]).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_node_learns_from_the_photographs_below_it_alone() -> None:
+def test_node_is_trained_on_the_grades_below_it_only() -> None:
     nodes = torch.zeros(3, 4, requires_grad=True)
     nodes_loss(nodes, [0, 4, 2]).backward()
     below = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
@@ -97,7 +97,7 @@ def test_node_learns_from_the_photographs_below_it_alone() -> None:
     assert torch.equal(nodes.grad != 0, below)
 
 
-def test_ungraded_photographs_and_empty_nodes_teach_nothing() -> None:
+def test_ungraded_photographs_and_empty_nodes_have_no_gradient() -> None:
     nodes = torch.zeros(2, 4, requires_grad=True)
     loss = nodes_loss(nodes, [0, 3], [False, False])
     loss.backward()
@@ -106,13 +106,13 @@ def test_ungraded_photographs_and_empty_nodes_teach_nothing() -> None:
     assert not nodes.grad.any()
 
 
-def test_class_weights_count_at_every_node_of_the_way() -> None:
+def test_class_weights_count_at_every_node_of_the_path() -> None:
     weights = torch.tensor([1.0, 1.0, 1.0, 5.0, 1.0])
     assert nodes_loss(torch.zeros(1, 4), [3], weights=weights).item() == pytest.approx(5 * 4 * math.log(2))
 
 
-def test_nodes_share_no_parameter_and_no_statistic(narrow: AdlyEtAl) -> None:
-    """A node's logit moves its own quarter of every parameter, and not with another photograph of the batch."""
+def test_nodes_share_neither_parameters_nor_statistics(narrow: AdlyEtAl) -> None:
+    """A node's logit depends on its own quarter of every parameter, and not on other photographs of the batch."""
     frame = photographs((1, 4))
     for node in range(4):
         narrow.train().zero_grad()
@@ -125,8 +125,8 @@ def test_nodes_share_no_parameter_and_no_statistic(narrow: AdlyEtAl) -> None:
     torch.testing.assert_close(together, alone_)
 
 
-def test_learning_side_by_side_is_learning_one_after_another() -> None:
-    """Three steps with all nodes' losses end at the same first node as three steps with its own loss alone."""
+def test_training_all_nodes_together_equals_training_one_alone() -> None:
+    """Three steps with the losses of all nodes give the same first node as three steps with its own loss only."""
     frame, grade, known = photographs((0, 4)), torch.tensor([0, 4]), torch.ones(2, dtype=torch.bool)
     ends = []
     for only_first in (False, True):
@@ -143,14 +143,14 @@ def test_learning_side_by_side_is_learning_one_after_another() -> None:
     torch.testing.assert_close(ends[0], ends[1])
 
 
-def test_parameters_are_four_times_a_node_s() -> None:
-    """A node: twice conv3x3 and the scale and shift of its group norms a stage, and one logit."""
+def test_parameter_count_is_four_times_a_nodes() -> None:
+    """A node: in each stage two conv3x3 with scale and shift of their group norms; one logit."""
     pairs = zip((3, *WIDTHS), WIDTHS, strict=False)
     node = sum(9 * i * o + 9 * o * o + 4 * o for i, o in pairs) + WIDTHS[-1] + 1
     assert sum(p.numel() for p in AdlyEtAl().parameters()) == 4 * node == 18_858_884
 
 
-def test_features_are_after_a_relu_each_half_as_wide(narrow: AdlyEtAl) -> None:
+def test_features_are_after_a_relu_and_half_as_wide_each(narrow: AdlyEtAl) -> None:
     frame = photographs((2,), 64)
     with torch.no_grad():
         features = narrow.eval()(frame, no_lesions(frame)).features
@@ -169,7 +169,7 @@ def test_every_parameter_gets_a_finite_gradient_in_bfloat16_too(narrow: AdlyEtAl
         assert all(p.grad is not None and p.grad.isfinite().all() for p in narrow.parameters())
 
 
-def test_it_learns_five_drawn_photographs_one_of_each_grade() -> None:
+def test_it_overfits_five_drawn_photographs_of_different_grades() -> None:
     class Small(AdlyEtAl):
         size = 64
 

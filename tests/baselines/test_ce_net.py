@@ -1,4 +1,4 @@
-"""CE-Net: equal to its layer table, DAC and RMP by hand, and that it learns."""
+"""CE-Net: equal to its published layer table; DAC and RMP by hand; it learns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL = (32, 64, 96, 128)
 
 
 def layer_table(net: CENet, rgb: Tensor) -> Tensor:
-    """The published network in evaluation, line by line, on the weights of ours."""
+    """The published network in evaluation mode, line by line, with the weights of ours."""
     w = net.state_dict()
 
     def norm(x: Tensor, name: str) -> Tensor:
@@ -63,10 +63,10 @@ def layer_table(net: CENet, rgb: Tensor) -> Tensor:
 
 
 def test_equals_the_published_layer_table() -> None:
-    # At 192 px the coarsest map has 6x6 cells, so that every pool is whole.
+    # At 192 px the coarsest map has 6x6 cells, so that no pool is larger than the map.
     net, rgb = CENet(), torch.rand(1, 3, 192, 192)
     with torch.no_grad():
-        net(rgb_to_input(torch.rand(2, 3, 64, 64)))  # running statistics that are not those of the start
+        net(rgb_to_input(torch.rand(2, 3, 64, 64)))  # so that the running statistics are not the initial ones
         assert torch.allclose(net.eval()(rgb_to_input(rgb)), layer_table(net, rgb), atol=1e-5)
 
 
@@ -84,7 +84,7 @@ def test_parameters_are_those_of_the_published_layer_table() -> None:
     assert sum(p.numel() for p in CENet().parameters()) == published - biases_before_norms + further_classes
 
 
-def test_branches_of_the_dac_block_see_3_7_9_and_19_cells() -> None:
+def test_receptive_fields_of_the_dac_branches_are_3_7_9_and_19_cells() -> None:
     dac = DenseAtrousConvolution(1)
     for conv in (dac.dilate1, dac.dilate3, dac.dilate5, dac.conv1x1):
         nn.init.ones_(conv.weight)
@@ -95,7 +95,7 @@ def test_branches_of_the_dac_block_see_3_7_9_and_19_cells() -> None:
 
 
 def test_dac_block_by_hand() -> None:
-    # Kernels that double, and a mix that doubles: 1 + 2 + 4 + 8 + 16.
+    # Kernels that double, and a 1x1 convolution that doubles: 1 + 2 + 4 + 8 + 16.
     dac = DenseAtrousConvolution(1)
     for conv in (dac.dilate1, dac.dilate3, dac.dilate5, dac.conv1x1):
         nn.init.dirac_(conv.weight)
@@ -104,7 +104,7 @@ def test_dac_block_by_hand() -> None:
 
 
 def test_rmp_block_by_hand() -> None:
-    # One bright cell in the corner of 6x6: all there is of the pools of 6 and 5, one of four of 3, one of nine of 2.
+    # One bright cell in the corner of 6x6: the only pool of 6 and of 5, one of four pools of 3, one of nine of 2.
     rmp, x = ResidualMultiKernelPooling(1), torch.zeros(1, 1, 6, 6)
     nn.init.ones_(rmp.to_one.weight)
     nn.init.zeros_(rmp.to_one.bias)  # pyright: ignore[reportArgumentType]
@@ -121,7 +121,7 @@ def test_rmp_block_gives_516_channels() -> None:
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5])
-def test_pools_larger_than_the_map_take_the_whole_of_it(side: int) -> None:
+def test_pools_larger_than_the_map_cover_all_of_it(side: int) -> None:
     rmp, x = ResidualMultiKernelPooling(8), torch.randn(2, 8, side, side)
     whole = rmp.to_one(x.amax(dim=(2, 3), keepdim=True))
     assert torch.allclose(rmp(x)[:, 3:4], whole.expand(2, 1, side, side), atol=1e-6)
@@ -132,12 +132,12 @@ def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
     assert_class_probabilities(CENet(widths=SMALL), height, width)
 
 
-def test_every_parameter_learns_from_the_loss() -> None:
+def test_every_parameter_gets_a_gradient_from_the_loss() -> None:
     assert_all_parameters_get_gradients(CENet(widths=SMALL))
 
 
 def test_loss_by_hand() -> None:
-    # Everywhere MA with 0.8, rightly: Dice 1 - 2 * 0.8 / (0.8 + 1) = 1 / 9 for MA and 1 for three absent types with
+    # MA everywhere, predicted with 0.8: Dice 1 - 2 * 0.8 / (0.8 + 1) = 1 / 9 for MA and 1 for three absent types with
     # 0.05 each; cross-entropy -log 0.8.
     classes = torch.tensor([0.8, 0.05, 0.05, 0.05, 0.05])[None, :, None, None].expand(2, 5, 8, 8)
     masks = torch.zeros(2, 4, 8, 8)
@@ -169,5 +169,5 @@ def test_missing_imagenet_weights_are_named() -> None:
         net.load_imagenet(state)
 
 
-def test_learns_a_few_drawings_by_heart() -> None:
+def test_it_overfits_two_drawings() -> None:
     assert overfit_precision(CENet(widths=SMALL), 100, 3e-3) > 0.5

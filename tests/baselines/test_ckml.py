@@ -1,4 +1,4 @@
-"""CKML: combined kernels with multiple losses."""
+"""CKML: combined kernels, multiple losses."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ KNOWN = torch.ones(5, dtype=torch.bool)
 
 
 class SmallCKML(CKML):
-    """Few pixels."""
+    """A smaller native size, for speed."""
 
     size: ClassVar[int] = 96
 
 
 def photographs(side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A drawing of every grade as the network sees it, empty lesion maps, the grades."""
+    """Network inputs from a drawing of every grade, empty lesion maps, the grades."""
     drawn = [
         torch.from_numpy(draw_photograph(20 + grade, grade, 128).photograph).permute(2, 0, 1) / 255 for grade in Grade
     ]
@@ -37,14 +37,14 @@ def photographs(side: int) -> tuple[Tensor, Tensor, Tensor]:
     return rgb_to_input(frames), torch.zeros(len(Grade), 4, side, side), torch.arange(len(Grade))
 
 
-def test_modules_are_googlenets() -> None:
+def test_channels_of_the_modules_are_googlenets() -> None:
     given = {name: one + three[1] + five[1] + pooled for name, (_, one, three, five, pooled) in MODULES.items()}
     assert given == {
         "3a": 256, "3b": 480, "4a": 512, "4b": 512, "4c": 512, "4d": 528, "4e": 832, "5a": 832, "5b": 1024,
     }  # fmt: skip
 
 
-def test_parameters_are_googlenets_and_what_was_added() -> None:
+def test_parameter_count_is_googlenets_plus_the_additions() -> None:
     def modules(largest: int) -> int:
         kernels, norms = 64 * 64 + 64 * 192 * 9, 64 + 192
         for channels, one, three, five, pooled in MODULES.values():
@@ -69,8 +69,8 @@ def test_first_layer_combines_kernels_of_3_5_and_7_px() -> None:
         branch[0].weight.data[..., 1:-1, 1:-1] = 1.0  # a 3 px kernel has 1 px, 5 px 9, 7 px 25 left
     dot = torch.zeros(1, 3, 9, 9)
     dot[..., 4, 4] = 1
-    seen = net.stem.eval()(dot)[0]
-    assert [int((seen[channel] > 0).sum()) for channel in (0, 16, 32)] == [1, 1, 9]  # every second pixel of 1, 3, 5
+    output = net.stem.eval()(dot)[0]
+    assert [int((output[channel] > 0).sum()) for channel in (0, 16, 32)] == [1, 1, 9]  # every second pixel of 1, 3, 5
 
 
 def test_combined_kernels_are_concatenated() -> None:
@@ -78,12 +78,12 @@ def test_combined_kernels_are_concatenated() -> None:
     assert torch.equal(both(-torch.ones(1, 1, 2, 2))[0, :, 0, 0], torch.tensor([-1.0, 0.0]))
 
 
-def test_photograph_is_seen_in_lgi() -> None:
-    net, shown = SmallCKML().eval(), []
-    net.stem.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+def test_input_is_converted_to_lgi() -> None:
+    net, given = SmallCKML().eval(), []
+    net.stem.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     rgb = torch.rand(1, 3, 96, 96)
     net(rgb_to_input(rgb), torch.zeros(1, 4, 96, 96))
-    torch.testing.assert_close(shown[0], 2 * to_lgi(rgb) - 1, rtol=0, atol=1e-5)
+    torch.testing.assert_close(given[0], 2 * to_lgi(rgb) - 1, rtol=0, atol=1e-5)
 
 
 def test_loss_is_the_weighted_sum_of_three_cross_entropies() -> None:
@@ -97,22 +97,24 @@ def test_loss_is_the_weighted_sum_of_three_cross_entropies() -> None:
     assert unknown.item() == 0
 
 
-def test_further_classifiers_are_silent_outside_training() -> None:
-    net, (seen, lesions, _) = SmallCKML().eval(), photographs(96)
-    said = net(seen, lesions)
-    assert said.extra == ()
-    labels = GradeLabels(torch.zeros(len(seen), dtype=torch.long), torch.ones(len(seen), dtype=torch.bool))
-    assert torch.allclose(net.loss(said, labels), F.cross_entropy(said.logits, labels.grade))
+def test_auxiliary_classifiers_are_used_in_training_mode_only() -> None:
+    net, (network_input, lesions, _) = SmallCKML().eval(), photographs(96)
+    output = net(network_input, lesions)
+    assert output.extra == ()
+    labels = GradeLabels(
+        torch.zeros(len(network_input), dtype=torch.long), torch.ones(len(network_input), dtype=torch.bool)
+    )
+    assert torch.allclose(net.loss(output, labels), F.cross_entropy(output.logits, labels.grade))
 
 
-def test_further_classifiers_have_no_say_in_use() -> None:
-    net, (seen, lesions, _) = SmallCKML().train(), photographs(96)
-    said = []
+def test_auxiliary_classifiers_do_not_influence_the_logits() -> None:
+    net, (network_input, lesions, _) = SmallCKML().train(), photographs(96)
+    outputs = []
     for _ in range(2):
         torch.manual_seed(0)
-        said.append(net(seen, lesions))
+        outputs.append(net(network_input, lesions))
         nn.init.normal_(net.further[0].classifier.weight)
-    before, after = said
+    before, after = outputs
     assert torch.equal(before.logits, after.logits) and not torch.equal(before.extra[0], after.extra[0])
 
 
@@ -122,21 +124,21 @@ def test_any_frame_is_graded_at_224_px(dtype: torch.dtype, side: int) -> None:
     assert_grades_any_frame(CKML(), side, dtype, (112, 56, 28, 14, 7))
 
 
-def test_every_parameter_learns_from_the_loss() -> None:
+def test_every_parameter_gets_a_gradient_from_the_loss() -> None:
     assert_all_parameters_get_gradients(SmallCKML(), *photographs(64))
 
 
-def test_it_learns_five_drawings_by_heart() -> None:
-    net, (seen, lesions, grade) = SmallCKML().train(), photographs(96)
+def test_it_overfits_five_drawings() -> None:
+    net, (network_input, lesions, grade) = SmallCKML().train(), photographs(96)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.5  # so that a few steps are enough for the norms in use
+            module.momentum = 0.5  # so that a few steps are enough for the running statistics
     optimiser = torch.optim.Adam(net.parameters(), 1e-3)
     for _ in range(25):
         optimiser.zero_grad()
-        net.loss(net(seen, lesions), GradeLabels(grade, KNOWN)).backward()
+        net.loss(net(network_input, lesions), GradeLabels(grade, KNOWN)).backward()
         optimiser.step()
     with torch.no_grad():
-        graded = net.eval()(seen, lesions)
+        graded = net.eval()(network_input, lesions)
     assert torch.equal(graded.logits.argmax(dim=1), grade)
     assert F.cross_entropy(graded.logits, grade) < 0.5

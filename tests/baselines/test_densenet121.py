@@ -1,4 +1,4 @@
-"""DenseNet-121: equal to its description and to MONAI's; the file as first published loads too."""
+"""DenseNet-121: equal to its description and to MONAI's; both published files load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grader_checks import randomise_batch_norms
 
 @pytest.fixture(scope="module")
 def model() -> DenseNet121:
-    """With running statistics and scales that are no identity."""
+    """The network with batch norms that change their input."""
     torch.manual_seed(0)
     made = DenseNet121().eval()
     randomise_batch_norms(made)
@@ -54,14 +54,14 @@ def described(state: dict[str, Tensor], rgb: Tensor) -> Tensor:
     return x @ state["classifier.weight"].T + state["classifier.bias"]
 
 
-def test_it_is_the_network_of_its_description(model: DenseNet121) -> None:
+def test_logits_equal_those_of_the_published_description(model: DenseNet121) -> None:
     rgb = torch.rand(2, 3, 96, 96)
     with torch.no_grad():
         logits = model.grade(rgb, torch.zeros(2, 4, 96, 96)).logits
         torch.testing.assert_close(logits, described(model.state_dict(), rgb), atol=1e-4, rtol=1e-4)
 
 
-def test_it_is_monai_s_with_the_same_weights(model: DenseNet121) -> None:
+def test_logits_equal_monais_with_the_same_weights(model: DenseNet121) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         densenet = pytest.importorskip("monai.networks.nets.densenet")
@@ -75,27 +75,27 @@ def test_it_is_monai_s_with_the_same_weights(model: DenseNet121) -> None:
         torch.testing.assert_close(logits, theirs(imagenet_normalised(rgb)), atol=1e-5, rtol=1e-5)
 
 
-def test_a_dense_layer_keeps_what_it_sees_and_adds_its_growth_rate() -> None:
+def test_dense_layer_keeps_its_input_and_adds_its_growth_rate() -> None:
     x = torch.rand(2, 64, 4, 4)
     y = DenseLayer(64)(x)
     assert y.shape == (2, 96, 4, 4)
     assert torch.equal(y[:, :64], x)
 
 
-def test_a_transition_halves_channels_and_size() -> None:
-    seen, on = Transition(8).eval()(torch.rand(1, 8, 4, 4) - 0.5)
-    assert seen.shape == (1, 8, 4, 4)
-    assert on.shape == (1, 4, 2, 2)
-    assert seen.min() == 0
+def test_transition_halves_channels_and_size() -> None:
+    activated, halved = Transition(8).eval()(torch.rand(1, 8, 4, 4) - 0.5)
+    assert activated.shape == (1, 8, 4, 4)
+    assert halved.shape == (1, 4, 2, 2)
+    assert activated.min() == 0
 
 
-def test_channels_before_each_transition_are_those_worked_by_hand() -> None:
+def test_channels_before_each_transition_by_hand() -> None:
     with torch.device("meta"):
         # 64 + 6 x 32 = 256, halved; 128 + 12 x 32 = 512; 256 + 24 x 32 = 1,024; 512 + 16 x 32 = 1,024.
         assert DenseNet121().channels == (64, 256, 512, 1024, 1024)
 
 
-def test_the_file_as_first_published_loads_too() -> None:
+def test_the_first_published_file_loads_too() -> None:
     model, other = DenseNet121(), DenseNet121()
     first = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", k): v for k, v in other.state_dict().items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in first

@@ -1,4 +1,4 @@
-"""DRU-Net: recurrent residual blocks, and that it learns."""
+"""DRU-Net: recurrent residual blocks; it learns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = (8, 16, 32, 64)
 
 
 def passing_on(layer: RecurrentConv) -> RecurrentConv:
-    """Its kernel hands each pixel on; in evaluation its norms do nothing."""
+    """The layer with an identity kernel, in evaluation mode, where its norms change nothing."""
     nn.init.dirac_(layer.conv.weight)
     return layer.eval()
 
@@ -43,18 +43,18 @@ def test_residual_block_by_hand() -> None:
     assert torch.allclose(block(torch.ones(1, 4, 3, 3)), torch.tensor(10.0), atol=1e-2)
 
 
-def test_recurrent_layer_sees_seven_pixels() -> None:
+def test_receptive_field_of_a_recurrent_layer_is_seven_pixels() -> None:
     layer = RecurrentConv(1).eval()
     nn.init.ones_(layer.conv.weight)
     impulse = torch.zeros(1, 1, 15, 15)
     impulse[..., 7, 7] = 1
-    seen = layer(impulse)[0, 0] > 0
-    assert seen.sum() == 7 * 7
-    assert seen[4:11, 4:11].all()
+    reached = layer(impulse)[0, 0] > 0
+    assert reached.sum() == 7 * 7
+    assert reached[4:11, 4:11].all()
 
 
-def test_evaluation_gives_what_training_gave() -> None:
-    # One set of running means for all steps would be wrong for each of them.
+def test_running_statistics_fit_every_step() -> None:
+    # With one set of running means for all steps, evaluation would differ from training.
     layer, x = RecurrentConv(4), torch.randn(4, 4, 16, 16) + 1
     with torch.no_grad():
         for _ in range(100):
@@ -62,8 +62,8 @@ def test_evaluation_gives_what_training_gave() -> None:
         assert torch.allclose(layer(x), layer.eval()(x), atol=1e-2)
 
 
-def test_parameters_are_those_of_the_public_r2u_nets() -> None:
-    # 39.09 million there: biases before the norms, one norm a layer, one class, from three channels.
+def test_parameter_count_is_that_of_the_public_r2u_nets() -> None:
+    # 39.09 million there: biases before the norms, one norm per layer, one class, three input channels.
     ways = [*zip((3, *WIDTHS), WIDTHS, strict=False), *zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True)]
     blocks = sum(i * o + o + 2 * (9 * o * o + o + 2 * o) for i, o in ways)
     rise = sum(9 * i * o + o + 2 * o for i, o in ways[len(WIDTHS) :])
@@ -80,16 +80,16 @@ def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
     assert_class_probabilities(DRUNet(widths=(*SMALL, 128)), height, width)
 
 
-def test_every_parameter_learns_from_the_loss() -> None:
+def test_every_parameter_gets_a_gradient_from_the_loss() -> None:
     assert_all_parameters_get_gradients(DRUNet(widths=(*SMALL, 128)))
 
 
-def test_loss_is_cross_entropy_of_wholly_annotated_photographs() -> None:
+def test_loss_is_cross_entropy_of_photographs_with_all_types_annotated() -> None:
     classes = torch.full((2, 5, 8, 8), 0.2)
     loss = DRUNet(widths=SMALL).loss
     assert torch.allclose(loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), ALL_ANNOTATED)), torch.tensor(5.0).log())
     assert loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), torch.tensor([[True, True, True, False]] * 2))) == 0
 
 
-def test_learns_a_few_drawings_by_heart() -> None:
+def test_it_overfits_two_drawings() -> None:
     assert overfit_precision(DRUNet(widths=SMALL), 120, 3e-3) > 0.5

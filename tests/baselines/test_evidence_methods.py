@@ -1,4 +1,4 @@
-"""What Table V puts in GMSV's place is interchangeable with it: at use, in Eq. (5), in every way of training."""
+"""The evidence methods of Table V can replace GMSV: in inference, in Eq. (5), in every mode of training."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ modes = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"]
 
 
 def model_of(way: EvidenceMethod | None) -> DeepMTDR:
-    """A small network in use, whose last stage speaks for DR, so that there is evidence."""
+    """A small network in evaluation mode whose last stage has positive weights for DR, so that there is evidence."""
     torch.manual_seed(0)
     model = DeepMTDR(SMALL, paper_parts(SMALL)._replace(evidence=way)).eval()
     randomise_lesion_maps(model)
@@ -54,7 +54,7 @@ def model_of(way: EvidenceMethod | None) -> DeepMTDR:
     with torch.no_grad():
         grading.spp_fc.weight.abs_()
         grading.classifier.weight.abs_()[0].neg_()
-        grading.classifier.weight *= 0.1 / len(grading.spp_fc.weight)  # a score at which a sigmoid is not flat
+        grading.classifier.weight *= 0.1 / len(grading.spp_fc.weight)  # a score where the sigmoid is not flat
     return model
 
 
@@ -71,11 +71,11 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return F.cosine_similarity(a.flatten().double(), b.flatten().double(), dim=0).item()
 
 
-# At use
+# Inference
 
 
 @all_ways
-def test_evidence_has_the_frames_size_lies_in_0_to_1_and_says_something(way: EvidenceMethod) -> None:
+def test_evidence_has_the_frames_size_is_between_0_and_1_and_not_empty(way: EvidenceMethod) -> None:
     prediction, evidence = model_of(way).predict(photographs(2, 16, 24), scale=4)
     assert evidence.shape == prediction.lesion_region.shape == (2, 1, 64, 96)
     assert evidence.min() >= 0 and evidence.max() <= 1
@@ -83,7 +83,7 @@ def test_evidence_has_the_frames_size_lies_in_0_to_1_and_says_something(way: Evi
 
 
 @all_ways
-def test_evidence_of_a_batch_is_that_of_single_photographs(way: EvidenceMethod) -> None:
+def test_evidence_does_not_depend_on_the_rest_of_the_batch(way: EvidenceMethod) -> None:
     model, frames = model_of(way), photographs(3)
     _, together = model.predict(frames, scale=1)
     alone = torch.cat([model.predict(frame[None], scale=1)[1] for frame in frames])
@@ -92,7 +92,7 @@ def test_evidence_of_a_batch_is_that_of_single_photographs(way: EvidenceMethod) 
 
 @all_ways
 @modes
-def test_evidence_is_the_same_every_time_and_with_or_without_a_graph(way: EvidenceMethod, training: bool) -> None:
+def test_evidence_is_deterministic_and_the_same_with_a_graph(way: EvidenceMethod, training: bool) -> None:
     model, frames = model_of(way).train(training), photographs()
     _, first = model.predict(frames, scale=1)
     _, second = model.predict(frames, scale=1)
@@ -102,7 +102,7 @@ def test_evidence_is_the_same_every_time_and_with_or_without_a_graph(way: Eviden
 
 
 @all_ways
-def test_predict_leaves_no_graph_behind(way: EvidenceMethod) -> None:
+def test_predict_leaves_no_graph(way: EvidenceMethod) -> None:
     model = model_of(way)
     prediction, evidence = model.predict(photographs(), scale=1)
     tensors = [*prediction[:4], *prediction.features, evidence]
@@ -121,9 +121,7 @@ def trace(model: nn.Module) -> dict[str, Any]:
 
 @all_ways
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_evidence_leaves_no_trace_in_the_network_not_even_in_its_running_statistics(
-    way: EvidenceMethod, create_graph: bool
-) -> None:
+def test_evidence_has_no_side_effects_on_the_network(way: EvidenceMethod, create_graph: bool) -> None:
     model = model_of(way).train()
     model.grading.layer2.requires_grad_(False)  # pyright: ignore[reportCallIssue]
     prediction = model.segment_and_grade(photographs().requires_grad_())
@@ -136,15 +134,15 @@ def test_evidence_leaves_no_trace_in_the_network_not_even_in_its_running_statist
         assert trace(model) == before
     x = torch.tensor([-1.0, 2.0], requires_grad=True)
     (-x.relu()).sum().backward()
-    assert x.grad is not None and x.grad.tolist() == [0, -1]  # a negative gradient: ReLU is as it was
+    assert x.grad is not None and x.grad.tolist() == [0, -1]  # a negative gradient passes: ReLU is not changed
 
 
-# In Eq. (5)
+# Eq. (5)
 
 
 @all_ways
 @modes
-def test_eq5_teaches_the_isr_subnet_and_no_other(way: EvidenceMethod, training: bool) -> None:
+def test_eq5_trains_only_the_isr_subnet(way: EvidenceMethod, training: bool) -> None:
     model, hr = model_of(way).train(training), photographs()
     known = torch.zeros(2, dtype=torch.bool)
     batch = Batch(hr, hr, torch.zeros(2, 4, 64, 64), known[:, None].expand(2, 4), torch.tensor([2, 0]), known)
@@ -158,7 +156,7 @@ def test_eq5_teaches_the_isr_subnet_and_no_other(way: EvidenceMethod, training: 
 
 
 @all_maps
-def test_eq5_teaches_through_a_grading_subnet_that_stands_still(way: EvidenceMethod) -> None:
+def test_eq5_has_a_gradient_through_a_frozen_grading_subnet(way: EvidenceMethod) -> None:
     model = model_of(way)
     model.requires_grad_(False)
     frame = photographs().requires_grad_()
@@ -168,8 +166,8 @@ def test_eq5_teaches_through_a_grading_subnet_that_stands_still(way: EvidenceMet
 
 
 @all_maps
-def test_what_eq5_teaches_brings_the_evidence_of_two_images_together(way: EvidenceMethod) -> None:
-    """The masks themselves, not their soft stand-in: after a few steps they differ less."""
+def test_gradient_steps_of_eq5_make_the_evidence_of_two_images_alike(way: EvidenceMethod) -> None:
+    """The hard masks, which the loss compares, differ less after a few steps."""
     model, frame = model_of(way), photographs(1)
     model.requires_grad_(False)
     _, target = model.predict(frame, scale=1)
@@ -185,7 +183,7 @@ def test_what_eq5_teaches_brings_the_evidence_of_two_images_together(way: Eviden
     assert min(losses[-3:]) < 0.8 * losses[0]
 
 
-# In every way of training
+# Modes of training
 
 
 @all_maps
@@ -204,9 +202,7 @@ def test_evidence_and_its_gradient_under_autocast_are_finite_and_close_to_single
 
 @all_ways
 @modes
-def test_evidence_through_blocks_that_are_computed_again_is_the_same_and_teaches_the_same(
-    way: EvidenceMethod, training: bool
-) -> None:
+def test_activation_checkpointing_changes_neither_evidence_nor_gradients(way: EvidenceMethod, training: bool) -> None:
     kept = []
     for recompute in (False, True):
         model, frame = model_of(way).train(training), photographs().requires_grad_()
@@ -221,7 +217,7 @@ def test_evidence_through_blocks_that_are_computed_again_is_the_same_and_teaches
 
 
 class Half(RGBGrader):
-    """A compared method's grader with its own size, view and in-place ReLUs."""
+    """A compared method's grader with a native size, RGB input and in-place ReLUs."""
 
     size = 32
     channels = (4, 6)
@@ -251,7 +247,7 @@ def test_evidence_of_a_compared_grader_has_the_frames_size(way: EvidenceMethod) 
 
 
 class Smooth(PlainGrader):
-    """A tiny grader in double precision whose view is the frame itself, with batch statistics and a product."""
+    """A tiny grader whose input is the frame itself, with batch statistics and a square."""
 
     channels = (3, 4)
 
@@ -261,8 +257,8 @@ class Smooth(PlainGrader):
         self.conv2, self.bn2 = nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4)
         self.fc = nn.Linear(4, 5)
 
-    def forward(self, seen: Tensor, lesions: Tensor) -> GradingOutput:
-        fine = F.relu(self.bn1(self.conv1(seen)))
+    def forward(self, network_input: Tensor, lesions: Tensor) -> GradingOutput:
+        fine = F.relu(self.bn1(self.conv1(network_input)))
         coarse = self.bn2(self.conv2(fine)).relu()
         logits = self.fc(coarse.square().mean(dim=(2, 3)))
         return GradingOutput(logits - logits.mean(dim=1, keepdim=True), (fine, coarse))
@@ -278,10 +274,10 @@ EXACT: dict[str, EvidenceMethod] = {
 
 @pytest.mark.parametrize("name", EXACT)
 @modes
-def test_gradient_of_the_evidence_agrees_with_finite_differences(
+def test_gradient_of_the_evidence_equals_finite_differences(
     name: str, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In double precision, with the exact derivative of the ReLUs' steps and the scale held, in a random direction."""
+    """In double precision, a random direction, with the exact derivative of the ReLUs' steps and a constant scale."""
     for module in (guided_backpropagation, smooth_grad):
         monkeypatch.setattr(
             module, "gradient_magnitude", lambda gradient: 100 * gradient.abs().sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Grad-CAM: worked by hand, beside MONAI's."""
+"""Grad-CAM: by hand, and equal to MONAI's."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
 
 
-def speaking() -> DeepMTDR:
-    """A small network whose last features all speak for DR."""
+def model_with_evidence() -> DeepMTDR:
+    """A small network in which all of the last features increase the DR score."""
     model = DeepMTDR(SMALL, paper_parts(SMALL)._replace(evidence=GradCAM())).eval()
     with torch.no_grad():
         grading = cast(GradingSubnet, model.grading)
@@ -34,8 +34,8 @@ SMALL = ModelConfig(
 )
 
 
-def shown(features: Tensor, weights: list[float]) -> Tensor:
-    """Evidence of a score that is the weighted sum of the channels' means, on a frame of the features' size."""
+def evidence_of(features: Tensor, weights: list[float]) -> Tensor:
+    """Evidence for a score that is the weighted sum of the channels' means, at the features' size."""
     features = features.requires_grad_()
     score = (features.mean(dim=(2, 3)) * torch.tensor(weights)).sum(dim=1)
     logits = torch.stack([-score, score, *[0 * score] * 3], dim=1)
@@ -46,17 +46,17 @@ def shown(features: Tensor, weights: list[float]) -> Tensor:
 
 
 def test_two_channels_by_hand() -> None:
-    # 3 A - 1 B, what is negative away, divided by the maximum: (3 - 1, 6 - 0, 0 - 2, 3 - 3) = (2, 6, 0, 0) / 6.
+    # 3 A - 1 B, negative values to 0, divided by the maximum: (3 - 1, 6 - 0, 0 - 2, 3 - 3) = (2, 6, 0, 0) / 6.
     features = torch.tensor([[[[1.0, 2.0], [0.0, 1.0]], [[1.0, 0.0], [2.0, 3.0]]]])
-    assert shown(features, [3.0, -1.0])[0, 0].flatten().tolist() == pytest.approx([1 / 3, 1, 0, 0])
+    assert evidence_of(features, [3.0, -1.0])[0, 0].flatten().tolist() == pytest.approx([1 / 3, 1, 0, 0])
 
 
-def test_features_that_speak_against_give_no_evidence() -> None:
-    assert not shown(torch.rand(1, 2, 4, 4), [-1.0, -2.0]).any()
+def test_features_that_lower_the_score_give_no_evidence() -> None:
+    assert not evidence_of(torch.rand(1, 2, 4, 4), [-1.0, -2.0]).any()
 
 
-def test_last_features_are_brought_to_the_frame_bilinearly() -> None:
-    model = speaking()
+def test_evidence_is_enlarged_to_the_frame_bilinearly() -> None:
+    model = model_with_evidence()
     _, evidence = model.predict(torch.rand(1, 3, 128, 128), scale=1)
     assert evidence.shape == (1, 1, 128, 128)
     coarse = evidence[:, :, 15::32, 15::32] / 4 + evidence[:, :, 16::32, 15::32] / 4
@@ -66,33 +66,37 @@ def test_last_features_are_brought_to_the_frame_bilinearly() -> None:
 
 
 class Scored(nn.Module):
-    """A grading subnet whose one class is y_DR."""
+    """A grading subnet with y_DR as its only class."""
 
     def __init__(self, grading: nn.Module) -> None:
         super().__init__()
         self.grading = grading
 
-    def forward(self, seen: Tensor) -> Tensor:
-        return dr_score(self.grading(seen, torch.zeros(len(seen), 4, *seen.shape[2:])).logits)[:, None]
+    def forward(self, network_input: Tensor) -> Tensor:
+        return dr_score(
+            self.grading(network_input, torch.zeros(len(network_input), 4, *network_input.shape[2:])).logits
+        )[:, None]
 
 
-def test_map_is_monais() -> None:
-    """Before MONAI's normaliser, which turns the map over, (min, max) to (1, 0); ours is a share of the maximum."""
+def test_map_equals_monais() -> None:
+    """Without MONAI's normaliser, which inverts the map, (min, max) to (1, 0); ours is a share of the maximum."""
     visualize = pytest.importorskip("monai.visualize")
     torch.manual_seed(0)
     grading = GradingSubnet(config=GradingConfig(width=4, hidden=8)).eval()
     frame, blank = torch.randn(2, 3, 128, 128), torch.zeros(2, 4, 128, 128)
     logits, features, _ = grading(frame, blank)
     ours = GradCAM()(grading, Prediction(frame, blank, blank[:, :1], logits, features))
-    monai = visualize.GradCAM(Scored(grading), "grading.layer4", postprocessing=lambda x: x)  # leaves its hooks on
+    monai = visualize.GradCAM(
+        Scored(grading), "grading.layer4", postprocessing=lambda x: x
+    )  # does not remove its hooks
     theirs, coarse = monai(frame, class_idx=0), monai.compute_map(frame, class_idx=0)
     largest = coarse.amax(dim=(2, 3), keepdim=True)
     assert (largest > 0).all()
     assert torch.allclose(ours, theirs / largest, rtol=1e-4, atol=1e-5)
 
 
-def test_weights_are_differentiated_only_with_create_graph() -> None:
-    model = speaking()
+def test_evidence_depends_on_the_last_layers_weights_only_with_create_graph() -> None:
+    model = model_with_evidence()
     prediction = model(torch.rand(1, 3, 32, 32))
     last = cast(GradingSubnet, model.grading).classifier.weight
     plain = torch.autograd.grad(GradCAM()(model.grading, prediction).sum(), last, allow_unused=True)

@@ -1,4 +1,4 @@
-"""Guided backpropagation: the rule worked by hand, beside MONAI's, and what Eq. (5) learns through it."""
+"""Guided backpropagation: the rule by hand, equal to MONAI's, and its derivative for Eq. (5)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LESIONS = torch.zeros(1, 4, 16, 16)
 
 
 class Relus(PlainGrader):
-    """Graders of modules as MONAI wants them, which replaces what is named `relu`."""
+    """A grader built from modules, since MONAI replaces modules named `relu`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,21 +27,21 @@ class Relus(PlainGrader):
         self.conv2, self.relu2 = nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU()
         self.fc = nn.Linear(8, 5)
 
-    def forward(self, seen: Tensor, lesions: Tensor | None = None) -> GradingOutput:
-        fine = self.relu1(self.conv1(seen))
+    def forward(self, network_input: Tensor, lesions: Tensor | None = None) -> GradingOutput:
+        fine = self.relu1(self.conv1(network_input))
         coarse = self.relu2(self.conv2(fine))
         return GradingOutput(self.fc(coarse.mean(dim=(2, 3))), (fine, coarse))
 
 
 class Scored(nn.Module):
-    """A grader whose one class is y_DR."""
+    """A grader with y_DR as its only class."""
 
     def __init__(self, grading: nn.Module) -> None:
         super().__init__()
         self.grading = grading
 
-    def forward(self, seen: Tensor) -> Tensor:
-        return dr_score(self.grading(seen, LESIONS.expand(len(seen), -1, -1, -1)).logits)[:, None]
+    def forward(self, network_input: Tensor) -> Tensor:
+        return dr_score(self.grading(network_input, LESIONS.expand(len(network_input), -1, -1, -1)).logits)[:, None]
 
 
 def slope(of: Callable[[Tensor], Tensor], at: float, *, guided: bool) -> float:
@@ -55,22 +55,22 @@ def slope(of: Callable[[Tensor], Tensor], at: float, *, guided: bool) -> float:
     [F.relu, torch.relu, Tensor.relu, nn.ReLU(), nn.ReLU(inplace=True), lambda x: F.relu(x.clone(), inplace=True)],
     ids=["functional", "torch", "method", "module", "module in place", "in place"],
 )
-def test_gradient_passes_only_what_was_positive_and_is_positive(relu: Callable[[Tensor], Tensor]) -> None:
-    # 5 relu(2 x) - 3 relu(x) at 1: the second path speaks against and is stopped: 10, where the true slope is 7.
+def test_only_positive_gradients_of_positive_inputs_pass(relu: Callable[[Tensor], Tensor]) -> None:
+    # 5 relu(2 x) - 3 relu(x) at 1: the second path lowers the score and is blocked: 10; the true slope is 7.
     assert slope(lambda x: 5 * relu(2 * x) - 3 * relu(1 * x), 1.0, guided=True) == 10
     assert slope(lambda x: 5 * relu(2 * x) - 3 * relu(1 * x), 1.0, guided=False) == 7
     assert slope(lambda x: 5 * relu(2 * x), -1.0, guided=True) == 0
 
 
-def test_rectifiers_say_what_relu_says() -> None:
+def test_forward_pass_is_that_of_relu() -> None:
     x = torch.tensor([-1.0, 0.0, 2.0])
     with ReLUGradientMode(guided=True, softness=0.1):
         assert F.relu(x).tolist() == [0, 0, 2]
         assert F.relu(input=x).tolist() == [0, 0, 2]
 
 
-def test_gradient_is_monais() -> None:
-    """MONAI's is the same per channel, of one class and one photograph, by modules named `relu`; no magnitude."""
+def test_gradient_equals_monais() -> None:
+    """MONAI's is per channel, for one class and one photograph, by modules named `relu`, without the magnitude."""
     visualize = pytest.importorskip("monai.visualize")
     grading, frame = Relus().eval(), torch.randn(1, 3, 16, 16)
     theirs = visualize.GuidedBackpropGrad(Scored(grading))(frame.clone(), index=0)
@@ -82,52 +82,52 @@ def test_gradient_is_monais() -> None:
 
 
 def test_residual_network_is_guided_at_every_relu() -> None:
-    """All 18 of them: a ReLU for every convolution but the shortcuts', and the hidden layer's."""
-    seen = []
+    """18 ReLUs: one for every convolution except the shortcuts, and one for the hidden layer."""
+    relus = []
 
     class Counting(ReLUGradientMode):
         def passes(self, x: Tensor, gradient: Tensor) -> Tensor:
-            seen.append(x.shape)
+            relus.append(x.shape)
             return super().passes(x, gradient)
 
     grading = GradingSubnet(config=GradingConfig(width=2, hidden=4)).eval()
     frame = torch.randn(1, 3, 64, 64, requires_grad=True)
     with Counting(guided=True, softness=0.0):
         dr_score(grading(frame, torch.zeros(1, 4, 64, 64)).logits).sum().backward()
-    assert len(seen) == 1 + 16 + 1
+    assert len(relus) == 1 + 16 + 1
 
 
 # Magnitude
 
 
-def test_magnitude_is_summed_over_the_channels_and_full_at_the_99th_percentile() -> None:
+def test_magnitude_is_summed_over_the_channels_and_1_at_the_99th_percentile() -> None:
     gradient = torch.zeros(1, 3, 10, 20)
     gradient[0, 0] = torch.arange(200.0).view(10, 20)
     gradient[0, 1] = -gradient[0, 0]
-    shown = gradient_magnitude(gradient).flatten()
-    assert shown[197:].tolist() == [1, 1, 1]  # the pixel of rank 197 = 0.99 * 199 has 2 * 197
-    assert shown[100].item() == pytest.approx(100 / 197)
+    magnitude = gradient_magnitude(gradient).flatten()
+    assert magnitude[197:].tolist() == [1, 1, 1]  # the pixel of rank 197 = 0.99 * 199 has 2 * 197
+    assert magnitude[100].item() == pytest.approx(100 / 197)
 
 
-def test_percentile_is_held_where_the_magnitude_is_differentiated() -> None:
+def test_percentile_is_constant_when_the_magnitude_is_differentiated() -> None:
     gradient = torch.arange(1.0, 601.0).view(1, 3, 10, 20).requires_grad_()
     (slopes,) = torch.autograd.grad(gradient_magnitude(gradient)[0, 0, 0, :5].sum(), gradient)
     assert (slopes[0, :, 0, :5] > 0).all() and (slopes != 0).sum() == 15
 
 
-def test_magnitude_of_nothing_is_nothing_and_of_one_pixel_is_one() -> None:
+def test_magnitude_of_no_gradient_is_0_and_of_one_pixel_is_1() -> None:
     gradient = torch.zeros(2, 3, 20, 20)
     gradient[1, 2, 5, 7] = -1e-6
-    shown = gradient_magnitude(gradient)
-    assert not shown[0].any()
-    assert shown[1, 0, 5, 7] == 1 and shown[1].sum() == 1
+    magnitude = gradient_magnitude(gradient)
+    assert not magnitude[0].any()
+    assert magnitude[1, 0, 5, 7] == 1 and magnitude[1].sum() == 1
 
 
 # The derivative of the gradient
 
 
-def test_exact_derivative_teaches_nothing_in_use_and_the_softened_one_does() -> None:
-    """Between its kinks a network of ReLUs is linear; the gradient's own gradient is 0."""
+def test_exact_derivative_is_zero_and_the_softened_one_is_not() -> None:
+    """A network of ReLUs is piecewise linear, so that the gradient's own gradient is 0."""
     grading = GradingSubnet(config=GradingConfig(width=2, hidden=4)).eval()
     frame = torch.randn(1, 3, 64, 64, requires_grad=True)
     for guided in (True, False):
@@ -151,7 +151,7 @@ def test_softened_derivative_of_one_unit_by_hand() -> None:
     assert torch.autograd.grad(gradient.sum(), x)[0].item() == pytest.approx(6 * 2 * s * (1 - s) / 0.1)
 
 
-def test_softened_derivative_of_a_layer_is_that_of_the_gradient_with_soft_steps() -> None:
+def test_softened_derivative_of_a_layer_equals_that_of_soft_steps() -> None:
     torch.manual_seed(2)
     into, out, weight = (torch.randn(*size, dtype=torch.float64) for size in ((7, 4), (7,), (4,)))
     x = torch.randn(4, dtype=torch.float64, requires_grad=True)
@@ -167,8 +167,8 @@ def test_softened_derivative_of_a_layer_is_that_of_the_gradient_with_soft_steps(
     assert torch.allclose(ours.float(), (ahead - behind) / 2e-5, rtol=1e-2, atol=1e-2)
 
 
-def test_what_goes_back_later_goes_by_the_true_derivative() -> None:
-    """The gradient's way to the image, through batch norm's statistics, is not guided: 1e-9 from finite differences."""
+def test_gradients_computed_later_use_the_true_derivative() -> None:
+    """The derivative of the evidence, through batch norm's statistics, is not guided: equal to finite differences."""
     torch.manual_seed(4)
     grading = GradingSubnet(config=GradingConfig(width=2, hidden=4, dropout=0.0)).double().train()
     frame, lesions = torch.randn(2, 3, 64, 64, dtype=torch.float64, requires_grad=True), torch.zeros(2, 4, 64, 64)

@@ -1,4 +1,4 @@
-"""HGN: two networks, the geometric mean of what they say, and that they learn each by itself."""
+"""HGN: the geometric mean of two networks, each trained as it would be alone."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from segmenter_checks import (
 SMALL = (8, 16, 32, 64)
 
 
-class Saying(nn.Module):
-    """Says the same of every pixel."""
+class Constant(nn.Module):
+    """Gives every pixel the same probabilities."""
 
     def __init__(self, *classes: float) -> None:
         super().__init__()
@@ -31,36 +31,36 @@ class Saying(nn.Module):
 
 
 def test_geometric_mean_by_hand() -> None:
-    # MA: sqrt(0.8 * 0.2) = 0.4; HE: sqrt(0.1 * 0.4) = 0.2; EX and SE: sqrt(0.04 * 0.01) = 0.02; the background takes
-    # the 0.36 that are left, where sqrt(0.02 * 0.38) = 0.087 would be its own mean.
+    # MA: sqrt(0.8 * 0.2) = 0.4; HE: sqrt(0.1 * 0.4) = 0.2; EX and SE: sqrt(0.04 * 0.01) = 0.02; the background gets
+    # the remaining 0.36; its own mean would be sqrt(0.02 * 0.38) = 0.087.
     net = HGN(widths=SMALL)
-    net.full_size, net.half_size = Saying(0.8, 0.1, 0.04, 0.04, 0.02), Saying(0.2, 0.4, 0.01, 0.01, 0.38)  # pyright: ignore[reportAttributeAccessIssue]
-    seen = torch.rand(1, 3, 16, 16)
-    in_use, in_training = (net.train(mode)(seen)[0, :, 3, 5] for mode in (False, True))
+    net.full_size, net.half_size = Constant(0.8, 0.1, 0.04, 0.04, 0.02), Constant(0.2, 0.4, 0.01, 0.01, 0.38)  # pyright: ignore[reportAttributeAccessIssue]
+    network_input = torch.rand(1, 3, 16, 16)
+    in_use, in_training = (net.train(mode)(network_input)[0, :, 3, 5] for mode in (False, True))
     assert torch.allclose(in_use, torch.tensor([0.4, 0.2, 0.02, 0.02, 0.36]))
     assert torch.allclose(in_training, torch.tensor([0.4, 0.2, 0.02, 0.02, 0.0076**0.5]))
 
 
-def test_both_must_agree_on_a_lesion() -> None:
+def test_a_lesion_needs_both_networks() -> None:
     net = HGN(widths=SMALL).eval()
-    net.full_size, net.half_size = Saying(0.99, *[0.0025] * 4), Saying(*[0.0025] * 4, 0.99)  # pyright: ignore[reportAttributeAccessIssue]
+    net.full_size, net.half_size = Constant(0.99, *[0.0025] * 4), Constant(*[0.0025] * 4, 0.99)  # pyright: ignore[reportAttributeAccessIssue]
     classes = net(torch.rand(1, 3, 16, 16))
     assert (classes[:, 0] < 0.05).all()
     assert (classes[:, 4] > 0.9).all()
 
 
-def test_one_network_sees_the_photograph_the_other_half_of_its_size() -> None:
+def test_inputs_are_the_photograph_and_the_photograph_at_half_its_size() -> None:
     net, given = HGN(widths=SMALL).eval(), {}
     for name in ("full_size", "half_size"):
         getattr(net, name).register_forward_pre_hook(lambda _, args, name=name: given.update({name: args[0]}))
-    seen = torch.rand(1, 3, 32, 32)
-    net(seen)
-    assert torch.equal(given["full_size"], seen)
-    assert torch.allclose(given["half_size"][0, 1, 3, 2], seen[0, 1, 6:8, 4:6].mean())
+    network_input = torch.rand(1, 3, 32, 32)
+    net(network_input)
+    assert torch.equal(given["full_size"], network_input)
+    assert torch.allclose(given["half_size"][0, 1, 3, 2], network_input[0, 1, 6:8, 4:6].mean())
     assert given["half_size"].shape == (1, 3, 16, 16)
 
 
-def test_loss_is_the_mean_of_the_two_networks_own() -> None:
+def test_loss_is_the_mean_of_both_networks_losses() -> None:
     logits, others = torch.randn(2, 5, 8, 8), torch.randn(2, 5, 8, 8)
     masks = F.one_hot(torch.randint(5, (2, 8, 8)), 5).permute(0, 3, 1, 2)[:, :4].float()
     own = [lesion_cross_entropy_loss(z.softmax(dim=1)[:, :4], masks, ALL_ANNOTATED) for z in (logits, others)]
@@ -68,8 +68,8 @@ def test_loss_is_the_mean_of_the_two_networks_own() -> None:
     assert torch.allclose(ours, (own[0] + own[1]) / 2)
 
 
-def test_each_network_learns_by_itself() -> None:
-    # Whatever the other says: the same gradient.
+def test_gradient_of_one_network_does_not_depend_on_the_other() -> None:
+    # The same gradient for any output of the other network.
     masks = (torch.rand(2, 4, 8, 8) > 0.95).float()
     logits, gradients = torch.randn(2, 5, 8, 8, requires_grad=True), []
     for _ in range(2):
@@ -80,16 +80,16 @@ def test_each_network_learns_by_itself() -> None:
     assert torch.allclose(*gradients)
 
 
-def test_each_network_learns_by_itself_in_the_joint_stage_too() -> None:
-    # There the norms stand still, as in use; the background must stay a mean.
-    net, seen = HGN(widths=SMALL).eval(), torch.rand(1, 3, 32, 32)
+def test_gradients_are_independent_in_the_joint_stage_too() -> None:
+    # The joint stage uses evaluation mode; the background must stay a geometric mean.
+    net, network_input = HGN(widths=SMALL).eval(), torch.rand(1, 3, 32, 32)
     nn.init.normal_(net.half_size.to_map[0].bias)  # so that they do not agree
     with torch.no_grad():
-        assert torch.allclose(net(seen).sum(dim=1), torch.tensor(1.0))
-    assert net(seen).sum(dim=1).max() < 0.99
+        assert torch.allclose(net(network_input).sum(dim=1), torch.tensor(1.0))
+    assert net(network_input).sum(dim=1).max() < 0.99
 
 
-def test_photographs_not_wholly_annotated_do_not_count() -> None:
+def test_photographs_without_all_types_annotated_do_not_count() -> None:
     classes = torch.full((2, 5, 8, 8), 0.2, requires_grad=True)
     known = torch.tensor([[True, True, True, True], [True, True, True, False]])
     loss = HGN(widths=SMALL).loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), known))
@@ -99,8 +99,8 @@ def test_photographs_not_wholly_annotated_do_not_count() -> None:
     assert not gradient[1].any()
 
 
-def test_parameters_are_the_first_ten_convolutions_of_vgg_16_twice() -> None:
-    # VGG-16's have 7,635,264 with their 2,688 biases; here norms of twice as many, and a map from each stage.
+def test_parameter_count_is_twice_that_of_vgg_16s_first_ten_convolutions() -> None:
+    # VGG-16's have 7,635,264 with their 2,688 biases; here twice as many for the norms, and a map from each stage.
     widths = [w for w, depth in zip(WIDTHS, DEPTHS, strict=True) for _ in range(depth)]
     assert sum(9 * i * o + o for i, o in zip((3, *widths), widths, strict=False)) == 7_635_264
     expected = 7_635_264 + sum(widths) + 5 * (sum(WIDTHS) + len(WIDTHS))
@@ -113,9 +113,9 @@ def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
     assert_class_probabilities(HGN(widths=SMALL), height, width)
 
 
-def test_every_parameter_learns_from_the_loss() -> None:
+def test_every_parameter_gets_a_gradient_from_the_loss() -> None:
     assert_all_parameters_get_gradients(HGN(widths=SMALL))
 
 
-def test_learns_a_few_drawings_by_heart() -> None:
+def test_it_overfits_two_drawings() -> None:
     assert overfit_precision(HGN(widths=SMALL), 100, 1e-2) > 0.5

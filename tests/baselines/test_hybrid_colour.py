@@ -29,11 +29,11 @@ def pixel(red: float, green: float, blue: float) -> Tensor:
         ((0.02, 0.02, 0.02), (0.013983, 0.02, 0.02)),
     ],
 )
-def test_lgi_is_what_is_worked_by_hand(rgb: tuple[float, float, float], lgi: tuple[float, float, float]) -> None:
+def test_lgi_by_hand(rgb: tuple[float, float, float], lgi: tuple[float, float, float]) -> None:
     assert to_lgi(pixel(*rgb)).flatten().tolist() == pytest.approx(lgi, abs=2e-5)
 
 
-def test_lightness_is_scikit_images(rng: np.random.Generator) -> None:
+def test_lightness_equals_scikit_images(rng: np.random.Generator) -> None:
     rgb = rng.random((40, 30, 3)) ** 3  # many dark pixels
     ours = lightness(torch.from_numpy(rgb.transpose(2, 0, 1)[None].copy()))[0, 0].numpy()
     np.testing.assert_allclose(100 * ours, rgb2lab(rgb)[..., 0], atol=1e-2)  # their Y is 0.212671, 0.715160, 0.072169
@@ -45,7 +45,7 @@ def test_gradient_is_finite_for_black_and_rises_everywhere() -> None:
     assert rgb.grad is not None and rgb.grad.isfinite().all() and (rgb.grad > 0).all()
 
 
-def test_lightness_has_no_step() -> None:
+def test_lightness_is_continuous() -> None:
     levels = torch.linspace(0, 0.2, 20_001, dtype=torch.float64).expand(1, 3, 1, -1)
     steps = lightness(levels).diff(dim=-1)
     assert (steps > 0).all() and steps.max() < 2e-5

@@ -1,4 +1,4 @@
-"""Inception-v3: equal to its description, and what its auxiliary classifier counts."""
+"""Inception-v3: equal to its description; the weight of its auxiliary classifier."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from grader_checks import randomise_batch_norms
 
 @pytest.fixture(scope="module")
 def model() -> InceptionV3:
-    """With running statistics and scales that are no identity."""
+    """The network with batch norms that change their input."""
     torch.manual_seed(0)
     made = InceptionV3().eval()
     randomise_batch_norms(made)
@@ -26,7 +26,7 @@ def model() -> InceptionV3:
 
 
 def described(state: dict[str, Tensor], rgb: Tensor) -> tuple[Tensor, Tensor]:
-    """The network of the paper's Table 1 and Figs. 5-8, 10, one line a branch; logits and the auxiliary's."""
+    """The network of the paper's Table 1 and Figs. 5-8, 10, one line per branch; logits and auxiliary logits."""
 
     def conv(x: Tensor, *names: str, stride: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
         for name in names:
@@ -38,7 +38,7 @@ def described(state: dict[str, Tensor], rgb: Tensor) -> tuple[Tensor, Tensor]:
         return x
 
     def same(x: Tensor, block: str, *names: str) -> Tensor:
-        """Convolutions that keep the grid."""
+        """Convolutions that keep the size of the grid."""
         for name in names:
             height, width = state[f"{block}.branch{name}.conv.weight"].shape[2:]
             x = conv(x, f"{block}.branch{name}", pad=(height // 2, width // 2))
@@ -84,7 +84,7 @@ def described(state: dict[str, Tensor], rgb: Tensor) -> tuple[Tensor, Tensor]:
     return x.mean(dim=(2, 3)) @ state["fc.weight"].T + state["fc.bias"], auxiliary
 
 
-def test_it_is_the_network_of_its_description(model: InceptionV3) -> None:
+def test_logits_equal_those_of_the_published_description(model: InceptionV3) -> None:
     rgb = torch.rand(1, 3, 299, 299)
     with torch.no_grad():
         logits, auxiliary = described(model.state_dict(), rgb)
@@ -96,17 +96,17 @@ def test_it_is_the_network_of_its_description(model: InceptionV3) -> None:
     ]  # fmt: skip
 
 
-def test_the_auxiliary_classifier_is_silent_outside_training(model: InceptionV3) -> None:
+def test_auxiliary_classifier_is_not_used_in_evaluation_mode(model: InceptionV3) -> None:
     with torch.no_grad():
         assert model(torch.zeros(1, 3, 299, 299), torch.zeros(1, 4, 299, 299)).extra == ()
 
 
-def test_in_training_the_auxiliary_classifier_speaks_beside_the_last_layer(model: InceptionV3) -> None:
+def test_auxiliary_logits_are_given_in_training_mode(model: InceptionV3) -> None:
     model.train()
     with torch.no_grad():
         extra = model(torch.rand(2, 3, 96, 96), torch.zeros(2, 4, 96, 96)).extra
     model.eval()
-    assert [tuple(said.shape) for said in extra] == [(2, 5)]
+    assert [tuple(logits.shape) for logits in extra] == [(2, 5)]
 
 
 def loss(model: InceptionV3, logits: Tensor, extra: tuple[Tensor, ...], known: list[bool]) -> float:
@@ -114,32 +114,32 @@ def loss(model: InceptionV3, logits: Tensor, extra: tuple[Tensor, ...], known: l
     return float(model.loss(GradingOutput(logits, (), extra), GradeLabels(grade, torch.tensor(known))))
 
 
-def test_its_loss_counts_the_auxiliary_by_two_fifths(model: InceptionV3) -> None:
-    even = torch.zeros(1, 5)  # ln 5 whatever the label, smoothed or not
+def test_auxiliary_loss_has_the_weight_two_fifths(model: InceptionV3) -> None:
+    even = torch.zeros(1, 5)  # ln 5 for any label, smoothed or not
     assert loss(model, even, (), [True]) == pytest.approx(math.log(5))
     assert loss(model, even, (even,), [True]) == pytest.approx(1.4 * math.log(5))
 
 
-def test_a_class_weight_is_the_true_grades_with_smoothed_labels_too(model: InceptionV3) -> None:
+def test_class_weight_is_that_of_the_true_grade_with_smoothed_labels_too(model: InceptionV3) -> None:
     logits, weights = torch.tensor([[0.3, -1.0, 2.0, 0.0, 0.7]]), torch.tensor([1.0, 9.0, 3.0, 5.0, 7.0])
     labels = GradeLabels(torch.tensor([2]), torch.tensor([True]))
     plain = model.loss(GradingOutput(logits, ()), labels)
     assert torch.allclose(model.loss(GradingOutput(logits, ()), labels._replace(class_weights=weights)), 3 * plain)
 
 
-def test_its_labels_are_smoothed_by_a_tenth_over_five_grades(model: InceptionV3) -> None:
-    # Logits of ln 6 for the true grade and 0 beside: p = 0.6 and 0.1; the smoothed label is 0.92 and four times 0.02.
+def test_labels_are_smoothed_by_a_tenth_over_five_grades(model: InceptionV3) -> None:
+    # Logits: ln 6 for the true grade, else 0: p = 0.6 and 0.1; the smoothed label is 0.92 and four times 0.02.
     logits = torch.zeros(1, 5)
     logits[0, 2] = math.log(6)
     by_hand = -0.92 * math.log(0.6) - 0.08 * math.log(0.1)
     assert loss(model, logits, (), [True]) == pytest.approx(by_hand, rel=1e-6)
 
 
-def test_ungraded_photographs_count_nothing_in_its_loss(model: InceptionV3) -> None:
+def test_ungraded_photographs_do_not_count_in_the_loss(model: InceptionV3) -> None:
     logits = torch.randn(2, 5)
     assert loss(model, logits, (), [True, False]) == pytest.approx(loss(model, logits[:1], (), [True]))
     assert loss(model, logits, (logits,), [False, False]) == 0
 
 
-def test_it_sees_photographs_that_mdrn_super_resolved() -> None:
+def test_mdrn_super_resolves_for_it() -> None:
     assert default_part_names("Inception-v3").isr == "MDRN"  # 299 px are more than the 256 of an LR photograph

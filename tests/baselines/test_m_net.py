@@ -18,7 +18,7 @@ from deepmtdr.terms import Grade
 
 
 class SmallMNet(MNet):
-    """Few blocks, few pixels."""
+    """Few blocks and a small native size, for speed."""
 
     size: ClassVar[int] = 96
 
@@ -35,7 +35,7 @@ def whole() -> MNet:
 
 @pytest.fixture
 def disturbed(whole: MNet) -> MNet:
-    """With batch norms that do something in use."""
+    """The network with batch norms that change their input."""
     for module in whole.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -46,7 +46,7 @@ def disturbed(whole: MNet) -> MNet:
 
 
 def photographs(side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A drawing of every grade as the network sees it, empty lesion maps, the grades."""
+    """Network inputs from a drawing of every grade, empty lesion maps, the grades."""
     drawn = [
         torch.from_numpy(draw_photograph(20 + grade, grade, 128).photograph).permute(2, 0, 1) / 255 for grade in Grade
     ]
@@ -54,11 +54,11 @@ def photographs(side: int) -> tuple[Tensor, Tensor, Tensor]:
     return rgb_to_input(frames), torch.zeros(len(Grade), 4, side, side), torch.arange(len(Grade))
 
 
-# Inception-ResNet-v2 again, from the published layers alone: what each one is called, whether it is padded, its stride.
+# Inception-ResNet-v2 written again from the published layers: their names, padding and strides.
 
 
 class Reference:
-    """Plain functions on the published state-dict."""
+    """The network as plain functions of the published state-dict."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self.state = state
@@ -128,7 +128,7 @@ class Reference:
         return x @ self.state["last_linear.weight"].T + self.state["last_linear.bias"]
 
 
-def test_logits_are_those_of_the_published_layers(disturbed: MNet) -> None:
+def test_logits_equal_those_of_the_published_layers(disturbed: MNet) -> None:
     rgb = torch.rand(2, 3, 139, 139)
     with torch.no_grad():
         ours = disturbed.grade(rgb, torch.zeros(2, 4, 139, 139)).logits
@@ -136,7 +136,7 @@ def test_logits_are_those_of_the_published_layers(disturbed: MNet) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
 
 
-def test_parameters_are_the_published_ones_but_for_the_classes(whole: MNet) -> None:
+def test_parameter_count_is_the_published_one_except_for_the_classes(whole: MNet) -> None:
     # Keras lists 55,873,736 with 1,000 classes, among them means and variances of 30,272 channels (60,544), and without
     # the gains of the batch norms (30,272), which Cadene's port has.
     with_1000_classes = 55_873_736 - 60_544 + 30_272
@@ -164,9 +164,9 @@ def test_any_frame_is_graded_at_492_px(dtype: torch.dtype) -> None:
     assert all((feature >= 0).all() for feature in graded.features)
 
 
-def test_every_parameter_learns_from_the_loss() -> None:
-    net, (seen, lesions, grade) = SmallMNet().train(), photographs(64)
-    net.loss(net(seen, lesions), GradeLabels(grade, torch.ones(5, dtype=torch.bool))).backward()
+def test_every_parameter_gets_a_gradient_from_the_loss() -> None:
+    net, (network_input, lesions, grade) = SmallMNet().train(), photographs(64)
+    net.loss(net(network_input, lesions), GradeLabels(grade, torch.ones(5, dtype=torch.bool))).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
     assert all(p.grad.any() for p in net.parameters() if p.grad is not None)
 
@@ -177,18 +177,18 @@ def test_residual_block_adds_the_scaled_branches() -> None:
         nn.init.ones_(parameter)
     # branch of 2: (2 * 1 - 0) / sqrt(1 + 0.001) + 1 = 2.9990; back: 2.9990 + 1; block: 2 + 0.17 * 3.9990
     assert block(torch.full((1, 1, 1, 1), 2.0)).item() == pytest.approx(2.67983, abs=1e-5)
-    # branch of -2: 0; back: 1; block: -2 + 0.17, and no more behind the ReLU
+    # branch of -2: 0; back: 1; block: -2 + 0.17, which the ReLU sets to 0
     assert block(torch.full((1, 1, 1, 1), -2.0)).item() == 0
     block.relu = False
     assert block(torch.full((1, 1, 1, 1), -2.0)).item() == pytest.approx(-1.83)
 
 
-def test_last_block_is_neither_scaled_nor_rectified() -> None:
+def test_last_block_is_not_scaled_and_has_no_relu() -> None:
     assert (block_c(last=True).scale, block_c(last=True).relu) == (1.0, False)
     assert (block_c().scale, block_c().relu) == (0.2, True)
 
 
-def test_imagenet_weights_load_but_for_the_last_layer() -> None:
+def test_imagenet_weights_load_except_for_the_last_layer() -> None:
     torch.manual_seed(1)
     published, net = SmallMNet(), MNet(blocks=(1, 1, 1))
     state = published.state_dict() | {
@@ -208,17 +208,17 @@ def test_imagenet_weights_load_but_for_the_last_layer() -> None:
         net.load_imagenet(state)
 
 
-def test_it_learns_five_drawings_by_heart() -> None:
-    net, (seen, lesions, grade) = SmallMNet().train(), photographs(96)
+def test_it_overfits_five_drawings() -> None:
+    net, (network_input, lesions, grade) = SmallMNet().train(), photographs(96)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.5  # so that a few steps are enough for the norms in use
+            module.momentum = 0.5  # so that a few steps are enough for the running statistics
     optimiser = torch.optim.Adam(net.parameters(), 3e-4)
     for _ in range(20):
         optimiser.zero_grad()
-        loss = net.loss(net(seen, lesions), GradeLabels(grade, torch.ones(5, dtype=torch.bool)))
+        loss = net.loss(net(network_input, lesions), GradeLabels(grade, torch.ones(5, dtype=torch.bool)))
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.2
     with torch.no_grad():
-        assert torch.equal(net.eval()(seen, lesions).logits.argmax(dim=1), grade)
+        assert torch.equal(net.eval()(network_input, lesions).logits.argmax(dim=1), grade)

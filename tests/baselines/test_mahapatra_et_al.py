@@ -1,4 +1,4 @@
-"""Mahapatra et al.: a generator, its adversary, and the saliency that weighs the difference."""
+"""Mahapatra et al.: a generator, its discriminator, and the saliency that weights the difference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def small() -> MahapatraEtAl:
 
 
 def wired(network: MahapatraEtAl, segmentation: UNet | None = None) -> DeepMTDR:
-    """As a compared method is trained."""
+    """The network with other parts, as a compared method is trained."""
     return DeepMTDR(parts=Parts(network, segmentation, None, task_aware=False))
 
 
@@ -46,16 +46,16 @@ def half_and_half() -> Tensor:
     return image
 
 
-def taught(gradients: list[Tensor | None]) -> bool:
+def trained(gradients: list[Tensor | None]) -> bool:
     return any(gradient is not None and gradient.any() for gradient in gradients)
 
 
-def nobody(gradients: list[Tensor | None]) -> bool:
+def untrained(gradients: list[Tensor | None]) -> bool:
     return all(gradient is None for gradient in gradients)
 
 
-def test_saliency_of_an_edge_is_as_worked_by_hand() -> None:
-    # A window of 9 px holds 4, 3, 2, 1 and 0 columns of the other side, one less with each step away from the edge.
+def test_saliency_of_an_edge_by_hand() -> None:
+    # A window of 9 px has 4, 3, 2, 1 and 0 columns of the other colour, one less with each step away from the edge.
     def share(columns: int) -> float:
         p = columns / 9
         return -p * log2(p) - (1 - p) * log2(1 - p)
@@ -65,7 +65,7 @@ def test_saliency_of_an_edge_is_as_worked_by_hand() -> None:
     assert saliency.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_saliency_is_scikit_images_entropy_of_the_green_levels(rng: np.random.Generator) -> None:
+def test_saliency_equals_scikit_images_entropy_of_the_green_levels(rng: np.random.Generator) -> None:
     rgb = torch.tensor(rng.random((1, 3, 24, 30)) ** 3).float()
     levels = np.floor(rgb[0, 1].numpy() * LEVELS).astype(np.uint8)
     theirs = entropy(levels, np.ones((WINDOW, WINDOW), np.uint8))
@@ -76,8 +76,8 @@ def test_saliency_of_a_constant_image_is_0() -> None:
     assert not local_saliency(torch.full((2, 3, 16, 16), 0.4)).any()
 
 
-def test_generator_loss_is_as_worked_by_hand() -> None:
-    # An adversary whose logit is 0 takes each for a photograph by a half: ln 2.
+def test_generator_loss_by_hand() -> None:
+    # A discriminator whose logit is 0 gives each image the probability 0.5: ln 2.
     network = small()
     nn.init.zeros_(network.adversary.logit.weight)
     nn.init.zeros_(network.adversary.logit.bias)
@@ -87,7 +87,7 @@ def test_generator_loss_is_as_worked_by_hand() -> None:
     assert network.loss(edge + 0.1, edge).item() == pytest.approx(0.01 * weight + ADVERSARIAL * log(2))
 
 
-def test_a_difference_costs_up_to_twice_where_the_saliency_is() -> None:
+def test_saliency_doubles_the_weight_of_a_difference_at_most() -> None:
     network, edge = small(), half_and_half()
     nn.init.zeros_(network.adversary.logit.weight)
     errors = []
@@ -98,7 +98,7 @@ def test_a_difference_costs_up_to_twice_where_the_saliency_is() -> None:
     assert errors[1] == pytest.approx(2 * errors[0], rel=1e-3)
 
 
-def test_adversary_loss_is_2_ln_2_where_it_cannot_tell() -> None:
+def test_discriminator_loss_of_undecided_logits_is_2_ln_2() -> None:
     network = small()
     nn.init.zeros_(network.adversary.logit.weight)
     nn.init.zeros_(network.adversary.logit.bias)
@@ -106,7 +106,7 @@ def test_adversary_loss_is_2_ln_2_where_it_cannot_tell() -> None:
     assert loss.item() == pytest.approx(2 * log(2))
 
 
-def test_a_sharper_eyed_adversary_costs_the_generator_more() -> None:
+def test_generator_loss_grows_with_the_discriminators_certainty() -> None:
     network, hr = small(), torch.rand(2, 3, 32, 32)
     losses = []
     for logit in (4.0, 0.0, -4.0):
@@ -124,7 +124,7 @@ def test_untrained_generator_is_bicubic(scale: int) -> None:
     assert torch.equal(sr, bicubic(lr, scale))
 
 
-def test_every_parameter_gets_a_finite_gradient_by_one_of_the_scales() -> None:
+def test_every_parameter_gets_a_finite_gradient_from_one_of_the_scales() -> None:
     model, batch = wired(small()), drawn_batch()
     for name, parameter in model.isr.named_parameters():
         if name.startswith("to_rgb"):
@@ -136,41 +136,43 @@ def test_every_parameter_gets_a_finite_gradient_by_one_of_the_scales() -> None:
 
 
 @pytest.mark.parametrize("end_to_end", [False, True])
-def test_neither_side_learns_from_the_others_loss(end_to_end: bool) -> None:
+def test_generator_and_discriminator_are_trained_by_their_own_loss_only(end_to_end: bool) -> None:
     model, batch = wired(small(), UNet(widths=(4, 8, 16, 32, 64))), drawn_batch()
 
     def step(name: str) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """Gradients of generator and adversary by one loss alone."""
+        """Gradients of generator and discriminator from one loss only."""
         model.zero_grad()
         others = {other: torch.zeros(()) for other in ("isr", "discriminator", "segmentation") if other != name}
         backward_by_subnet(
             joint_losses(model, batch, 4, LossWeights())._replace(**others), model, end_to_end=end_to_end
         )
         named = list(model.isr.named_parameters())
-        generator, adversary = ([p.grad for n, p in named if n.startswith("adversary") is of] for of in (False, True))
-        return generator, adversary
+        generator, discriminator = (
+            [p.grad for n, p in named if n.startswith("adversary") is of] for of in (False, True)
+        )
+        return generator, discriminator
 
-    generator, adversary = step("isr")
-    assert taught(generator) and nobody(adversary)
-    generator, adversary = step("discriminator")
-    assert taught(adversary) and nobody(generator)
-    generator, adversary = step("segmentation")
-    assert taught(generator) is end_to_end and nobody(adversary)
+    generator, discriminator = step("isr")
+    assert trained(generator) and untrained(discriminator)
+    generator, discriminator = step("discriminator")
+    assert trained(discriminator) and untrained(generator)
+    generator, discriminator = step("segmentation")
+    assert trained(generator) is end_to_end and untrained(discriminator)
 
 
-def test_parameter_counts_are_as_worked_by_hand() -> None:
-    # Published is no number, but the layers: 4 residual blocks of 64 channels; 8 convolutions from 64 to 512, and 1,024
-    # units on the 6x6x512 that remain of a crop of 96 px.
+def test_parameter_counts_by_hand() -> None:
+    # No number is published, but the layers are: 4 residual blocks of 64 channels; 8 convolutions from 64 to 512, 1,024
+    # units on the 6x6x512 features of a 96 px crop.
     generator = 3 * 9 * 64 + 4 * 2 * (64 * 9 * 64 + 2 * 64) + 3 * 64 * 9 * 64 + 3 * (64 * 9 * 3 + 3)
     pairs = [(64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)]
-    adversary = 3 * 9 * 64 + 64 + sum(9 * i * o + 2 * o for i, o in pairs) + 6 * 6 * 512 * 1024 + 1024 + 1024 + 1
+    discriminator = 3 * 9 * 64 + 64 + sum(9 * i * o + 2 * o for i, o in pairs) + 6 * 6 * 512 * 1024 + 1024 + 1024 + 1
     with torch.device("meta"):
         network = MahapatraEtAl()
-    assert sum(p.numel() for p in network.adversary.parameters()) == adversary == 23_563_649
-    assert sum(p.numel() for p in network.parameters()) - adversary == generator == 413_449
+    assert sum(p.numel() for p in network.adversary.parameters()) == discriminator == 23_563_649
+    assert sum(p.numel() for p in network.parameters()) - discriminator == generator == 413_449
 
 
-def test_adversary_of_a_crop_of_96_px_sees_6x6_and_of_another_size_as_much() -> None:
+def test_discriminator_accepts_crops_of_any_size() -> None:
     network, sides = small().eval(), []
     network.adversary.features.register_forward_hook(lambda _module, _args, out: sides.append(tuple(out.shape[2:])))
     for side in (96, 64, 160):
@@ -178,7 +180,7 @@ def test_adversary_of_a_crop_of_96_px_sees_6x6_and_of_another_size_as_much() -> 
     assert sides == [(6, 6), (4, 4), (10, 10)]
 
 
-def test_bf16_losses_are_finite_and_the_same_seed_gives_the_same() -> None:
+def test_bf16_losses_are_finite_and_reproducible() -> None:
     batch, found = drawn_batch(), []
     for _ in range(2):
         torch.manual_seed(3)
@@ -190,7 +192,7 @@ def test_bf16_losses_are_finite_and_the_same_seed_gives_the_same() -> None:
     assert found[0] == found[1]
 
 
-def test_a_few_steps_against_the_adversary_are_nearer_to_drawn_photographs_than_bicubic() -> None:
+def test_a_few_adversarial_steps_are_better_than_bicubic() -> None:
     model, batch = wired(MahapatraEtAl(width=16)), drawn_batch()
     optimiser = torch.optim.AdamW(model.isr.parameters(), 2e-3)
     terms = []
@@ -204,7 +206,7 @@ def test_a_few_steps_against_the_adversary_are_nearer_to_drawn_photographs_than_
     assert terms[-1]["isr"] < 0.6 * terms[0]["isr"]
 
 
-def test_a_few_steps_teach_the_adversary_to_tell_photographs_from_bicubic() -> None:
+def test_discriminator_learns_to_separate_photographs_from_bicubic() -> None:
     network, hr = small(), drawn_batch().hr
     blurred = bicubic(bicubic(hr, 0.25), 4)
     optimiser = torch.optim.AdamW(network.adversary.parameters(), 1e-3)
@@ -218,6 +220,6 @@ def test_a_few_steps_teach_the_adversary_to_tell_photographs_from_bicubic() -> N
         assert (network.adversary(hr) > 0).all() and (network.adversary(blurred) < 0).all()
 
 
-def test_another_scale_is_refused() -> None:
+def test_another_scale_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"Mahapatra et al\.: scale 3, expected one of \(2, 4, 8\)"):
         small()(torch.rand(1, 3, 8, 8), 3)

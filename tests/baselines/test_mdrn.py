@@ -38,7 +38,7 @@ def test_untrained_network_is_bicubic(scale: int) -> None:
     assert torch.equal(sr, bicubic(lr, scale))
 
 
-def test_every_parameter_is_used_by_one_of_the_scales_and_only_the_last_convolution_is_a_scales_own() -> None:
+def test_scales_share_everything_but_their_last_convolution() -> None:
     used = {}
     for scale in SCALES:
         network = trained_a_little()
@@ -52,8 +52,8 @@ def test_every_parameter_is_used_by_one_of_the_scales_and_only_the_last_convolut
     assert used[2] - own[2] < used[4] - own[4] < used[8] - own[8]
 
 
-def test_block_adds_what_3_and_5_px_see_by_hand() -> None:
-    # Two channels; both convolutions sum their window over channel 0, and the fusion adds the two to every channel.
+def test_multi_scale_block_by_hand() -> None:
+    # Two channels; both convolutions sum their window over channel 0; the fusion adds the two sums to every channel.
     block = MultiScaleResidualBlock(2)
     for parameter in block.parameters():
         nn.init.zeros_(parameter)
@@ -62,24 +62,24 @@ def test_block_adds_what_3_and_5_px_see_by_hand() -> None:
         block.fusion.weight[:] = 1
     point = torch.zeros(1, 2, 9, 9)
     point[0, 0, 4, 4] = 1
-    assert block(point)[0, 0, 4].tolist() == [0, 0, 1, 2, 3, 2, 1, 0, 0]  # 5 px, both, both and itself
+    assert block(point)[0, 0, 4].tolist() == [0, 0, 1, 2, 3, 2, 1, 0, 0]  # 5 px only; both; both and the pixel itself
     assert block(point)[0, 1, 4].tolist() == [0, 0, 1, 2, 2, 2, 1, 0, 0]
-    assert torch.equal(block(-point), -point)  # nothing passes the ReLU: the residual connection alone
+    assert torch.equal(block(-point), -point)  # nothing passes the ReLU: only the residual connection
 
 
-def test_deep_residual_connections_carry_the_stem_past_silent_blocks() -> None:
+def test_long_skip_adds_the_stem_to_blocks_of_zeros() -> None:
     network = small()
     for part in (network.blocks, network.tail):
         for parameter in part.parameters():
             nn.init.zeros_(parameter)
-    seen: list[Tensor] = []
-    network.upscaling[0].register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    given: list[Tensor] = []
+    network.upscaling[0].register_forward_pre_hook(lambda _module, args: given.append(args[0]))
     lr = torch.rand(1, 3, 8, 8)
     network(lr, 2)
-    assert torch.equal(seen[0], network.stem(lr))
+    assert torch.equal(given[0], network.stem(lr))
 
 
-def test_parameter_count_is_as_worked_by_hand() -> None:
+def test_parameter_count_by_hand() -> None:
     # No published number is known. Stem 3*9*64+64; 16 blocks of 3x3 64->32, 5x5 64->32, 1x1 64->64; tail 3x3 64->64;
     # three sub-pixel steps 3x3 64->256; three last convolutions 3x3 64->3.
     by_hand = 1792 + 16 * (18464 + 51232 + 4160) + 36928 + 3 * 147712 + 3 * 1731
@@ -94,7 +94,7 @@ def test_loss_is_the_mean_absolute_difference() -> None:
     assert small().loss(sr, hr).item() == pytest.approx(0.25)
 
 
-def test_bf16_and_one_photograph_and_the_same_seed_give_finite_and_equal_images() -> None:
+def test_bf16_images_are_finite_and_reproducible() -> None:
     lr = torch.rand(1, 3, 16, 16)
     images = []
     for _ in range(2):
@@ -104,7 +104,7 @@ def test_bf16_and_one_photograph_and_the_same_seed_give_finite_and_equal_images(
     assert images[0].isfinite().all() and torch.equal(images[0], images[1])
 
 
-def test_a_few_steps_are_nearer_to_drawn_photographs_than_bicubic() -> None:
+def test_a_few_training_steps_are_better_than_bicubic() -> None:
     network, hr = MDRN(width=16, blocks=2), drawn_photographs()
     lr = bicubic(hr, 0.25).clamp(0, 1)
     optimiser = torch.optim.Adam(network.parameters(), 2e-3)
@@ -116,6 +116,6 @@ def test_a_few_steps_are_nearer_to_drawn_photographs_than_bicubic() -> None:
         assert network.loss(network(lr, 4), hr) < 0.9 * network.loss(bicubic(lr, 4), hr)
 
 
-def test_another_scale_is_refused() -> None:
+def test_another_scale_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"MDRN: scale 3, expected one of \(2, 4, 8\)"):
         small()(torch.rand(1, 3, 8, 8), 3)

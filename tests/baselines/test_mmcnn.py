@@ -1,4 +1,4 @@
-"""MMCNN: a cell for each larger size, two tasks, the class decides."""
+"""MMCNN: one more cell for each larger size, two tasks, the class is the prediction."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def photographs(grades: tuple[int, ...], side: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("side", "size", "cells"), [(64, 224, 0), (447, 224, 0), (448, 448, 1), (1024, 720, 2)])
-def test_frame_of_a_side_brings_the_published_size_and_its_cells(side: int, size: int, cells: int) -> None:
+def test_size_and_number_of_cells_for_a_frame(side: int, size: int, cells: int) -> None:
     model = MMCNN(blocks=(0, 0, 0))
     assert model.count_cells(side) == cells
     assert model.sizes[cells] == size
 
 
-def test_last_grid_is_as_wide_at_448_and_720_px_as_at_224() -> None:
+def test_last_grid_has_about_the_same_width_at_every_size() -> None:
     """224: 111 109 54 52 25 12 5, unpadded; 448: 12 at stride 32, halved; 720: 21, twice halved."""
     model = MMCNN(blocks=(0, 0, 0)).eval()
     widths = []
@@ -57,15 +57,15 @@ def test_last_grid_is_as_wide_at_448_and_720_px_as_at_224() -> None:
     assert widths == [5, 6, 6]
 
 
-def test_parameters_are_m_net_s_and_two_cells_and_a_number() -> None:
-    """A cell is a 1x1 of 192, a 1x1, 1x3, 3x1 of 192, 224, 256, their batch norms, and the 1x1 back with its bias."""
+def test_parameter_count_is_m_nets_plus_two_cells_and_a_regressor() -> None:
+    """A cell: a 1x1 of 192; a 1x1, 1x3, 3x1 of 192, 224, 256; their batch norms; the last 1x1 with its bias."""
     convolutions = 2080 * 192 * 2 + 192 * 224 * 3 + 224 * 256 * 3
     cell = convolutions + 2 * (192 + 192 + 224 + 256) + 448 * 2080 + 2080
     counts = [sum(p.numel() for p in model.parameters()) for model in (MMCNN(), MNet())]
     assert counts[0] == counts[1] + 2 * cell + 1536 + 1
 
 
-def test_below_the_second_size_it_is_m_net(small: MMCNN) -> None:
+def test_below_the_second_size_it_equals_m_net(small: MMCNN) -> None:
     m_net = small.base.eval()
     frame = photographs((0, 3), 80)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_below_the_second_size_it_is_m_net(small: MMCNN) -> None:
     torch.testing.assert_close(found, expected - expected.mean(dim=1, keepdim=True))
 
 
-def test_new_cell_is_its_pooling_alone(small: MMCNN) -> None:
+def test_untrained_cell_equals_its_pooling(small: MMCNN) -> None:
     x = torch.rand(1, 2080, 3, 3)
     torch.testing.assert_close(small.cells[0].eval()(x), x)
 
@@ -88,14 +88,14 @@ def test_every_parameter_gets_a_finite_gradient_at_the_largest_size(small: MMCNN
     assert all(p.grad is not None and p.grad.isfinite().all() for p in small.parameters())
 
 
-def test_smaller_frame_leaves_the_cells_alone(small: MMCNN) -> None:
+def test_smaller_frame_does_not_use_the_cells(small: MMCNN) -> None:
     small.train().zero_grad()
     frame = photographs((1, 4), 96)
     small.loss(small(frame, no_lesions(frame)), GradeLabels(torch.tensor([1, 4]), KNOWN)).backward()
     assert all(p.grad is None for p in small.cells.parameters())
 
 
-def test_loss_is_cross_entropy_and_squared_error_of_the_graded(small: MMCNN) -> None:
+def test_loss_is_cross_entropy_plus_squared_error_of_the_graded_photographs(small: MMCNN) -> None:
     """Even logits: log 5 = 1.6094; the number 2.5 for grade 4: 2.25. The second photograph is not graded."""
     graded = GradingOutput(torch.zeros(2, 5), (), (torch.tensor([2.5, 100.0]),))
     known = torch.tensor([True, False])
@@ -104,14 +104,14 @@ def test_loss_is_cross_entropy_and_squared_error_of_the_graded(small: MMCNN) -> 
     assert small.loss(graded, GradeLabels(torch.tensor([4, 0]), ~torch.ones_like(known))).item() == 0
 
 
-def test_class_weights_count_in_the_cross_entropy_alone(small: MMCNN) -> None:
+def test_class_weights_count_in_the_cross_entropy_only(small: MMCNN) -> None:
     graded = GradingOutput(torch.zeros(2, 5), (), (torch.tensor([2.0, 2.0]),))
     weights = torch.tensor([1.0, 1.0, 1.0, 1.0, 3.0])
     loss = small.loss(graded, GradeLabels(torch.tensor([4, 4]), KNOWN, weights))
     assert loss.item() == pytest.approx(3 * 1.6094 + 4, abs=1e-3)
 
 
-def test_imagenet_weights_load_into_the_base_alone(small: MMCNN) -> None:
+def test_imagenet_weights_load_into_the_base_only(small: MMCNN) -> None:
     state = {name: torch.full_like(tensor, 0.25) for name, tensor in MNet(blocks=BLOCKS).state_dict().items()}
     other = MMCNN(blocks=BLOCKS, sizes=SIZES)
     cells = {name: tensor.clone() for name, tensor in other.cells.state_dict().items()}
@@ -130,7 +130,7 @@ def test_bfloat16_autocast_grades_as_float32(small: MMCNN) -> None:
     assert half.logits.isfinite().all()
 
 
-def test_it_learns_four_drawn_photographs_by_both_tasks() -> None:
+def test_it_overfits_four_drawn_photographs_in_both_tasks() -> None:
     torch.manual_seed(0)
     model = MMCNN(blocks=(0, 0, 0), sizes=(80, 96)).train()
     optimiser = torch.optim.Adam(model.parameters(), 3e-4)

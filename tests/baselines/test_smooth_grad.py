@@ -1,4 +1,4 @@
-"""SmoothGrad: beside MONAI's, and what the noise does."""
+"""SmoothGrad: equal to MONAI's, and the effect of the noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LESIONS = torch.zeros(1, 4, 16, 16)
 
 
 class Plain(PlainGrader):
-    """A grader that is shown the frame itself."""
+    """A grader whose input is the frame itself."""
 
     channels = (6,)
 
@@ -30,8 +30,8 @@ class Plain(PlainGrader):
         torch.manual_seed(0)
         self.conv, self.fc = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 5)
 
-    def forward(self, seen: Tensor, lesions: Tensor | None = None) -> GradingOutput:
-        features = self.conv(seen).relu()
+    def forward(self, network_input: Tensor, lesions: Tensor | None = None) -> GradingOutput:
+        features = self.conv(network_input).relu()
         return GradingOutput(self.fc(features.square().mean(dim=(2, 3))), (features,))
 
 
@@ -40,16 +40,16 @@ class Scored(nn.Module):
         super().__init__()
         self.grading = grading
 
-    def forward(self, seen: Tensor) -> Tensor:
-        return dr_score(self.grading(seen).logits)[:, None]
+    def forward(self, network_input: Tensor) -> Tensor:
+        return dr_score(self.grading(network_input).logits)[:, None]
 
 
 def model_of(**sizes: Any) -> DeepMTDR:
     return DeepMTDR(None, Parts(Bicubic(), None, Plain(), SmoothGrad(**sizes))).eval()
 
 
-def test_mean_gradient_is_monais(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `magnitude=False`, for one photograph: MONAI's default is the root of the summed squares over n instead."""
+def test_mean_gradient_equals_monais(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `magnitude=False`, for one photograph; MONAI's default is the root of the summed squares over n."""
     visualize = pytest.importorskip("monai.visualize")
     model, frame = model_of(samples=4, noise_level=0.2), torch.rand(1, 3, 16, 16)
     torch.manual_seed(7)
@@ -61,20 +61,20 @@ def test_mean_gradient_is_monais(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(ours, gradient_magnitude(theirs), rtol=1e-4, atol=1e-5)
 
 
-def test_without_noise_it_is_the_gradient() -> None:
+def test_without_noise_it_equals_the_gradient() -> None:
     model, frame = model_of(samples=2, noise_level=0.0), torch.rand(1, 3, 16, 16)
     plain = image_gradient(model.grading, frame.clone().requires_grad_(), LESIONS)
     assert torch.allclose(model.predict(frame, scale=1)[1], gradient_magnitude(plain), atol=1e-6)
 
 
-def test_more_copies_come_closer_to_what_all_would_say() -> None:
+def test_more_copies_come_closer_to_the_limit() -> None:
     frame = torch.rand(1, 3, 16, 16)
     everything = model_of(samples=400).predict(frame, scale=1)[1]
     distances = [(model_of(samples=n).predict(frame, scale=1)[1] - everything).abs().mean() for n in (1, 8, 64)]
     assert distances[0] > distances[1] > distances[2]
 
 
-def test_noise_is_the_same_for_every_photograph_and_time_and_another_for_every_copy() -> None:
+def test_noise_depends_on_the_copy_only() -> None:
     like = torch.zeros(3, 3, 32, 32)
     dice = torch.get_rng_state()
     assert gaussian_noise(like, 1).shape == (1, 3, 32, 32)
@@ -84,12 +84,12 @@ def test_noise_is_the_same_for_every_photograph_and_time_and_another_for_every_c
     assert torch.equal(torch.get_rng_state(), dice)
 
 
-def test_span_is_each_images_own_range() -> None:
+def test_value_range_is_that_of_each_image() -> None:
     image = torch.stack([torch.linspace(0, 1, 12), torch.linspace(-3, 3, 12)]).view(2, 3, 2, 2)
     assert value_range(image).flatten().tolist() == [1, 6]
 
 
-def test_copies_that_are_asked_again_teach_what_copies_that_are_kept_would(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpointing_the_copies_does_not_change_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = []
     for again in (True, False):
         if not again:
@@ -102,8 +102,8 @@ def test_copies_that_are_asked_again_teach_what_copies_that_are_kept_would(monke
     assert gradients[0].any() and torch.allclose(*gradients, rtol=1e-4, atol=1e-7)
 
 
-def test_of_the_copies_graph_nothing_is_kept_but_their_image() -> None:
-    """Memory grows by about the image and the mean of each copy, whatever the network: 8 copies against 2."""
+def test_graph_keeps_only_the_image_of_each_copy() -> None:
+    """Memory grows by about the image and the mean of each copy, for any network: 8 copies against 2."""
     kept = []
     for samples in (2, 8):
         model, frame = model_of(samples=samples), torch.rand(1, 3, 16, 16, requires_grad=True)

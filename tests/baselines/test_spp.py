@@ -1,4 +1,4 @@
-"""The four networks of Fig. 3 (a) with SPP: one length whatever the resolution, the same trunk as without."""
+"""The four networks of Fig. 3 (a) with SPP: any resolution, the same trunk as without SPP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAIN: dict[type[Grader], type[Grader]] = {
 SLOWLY = [kind if kind is not VGG16SPP else pytest.param(kind, marks=pytest.mark.slow) for kind in PLAIN]
 DENSE = {VGG16SPP: ("classifier.0.", 512), SqueezeNetSPP: ("classifier.1.", 512), ResNet18SPP: ("spp_fc.", 512),
          DenseNet121SPP: ("classifier.", 1024)}  # fmt: skip
-"""The layer that sees the pyramid, and the channels of what is pooled."""
+"""The layer after the pyramid, and the channels before it."""
 
 
 def nothing(frame: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def nothing(frame: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_the_dense_layer_sees_twenty_one_cells_of_every_channel(kind: type[Grader]) -> None:
+def test_dense_layer_has_21_cells_of_every_channel_as_input(kind: type[Grader]) -> None:
     with torch.device("meta"):
         state = kind().state_dict()
     name, channels = DENSE[kind]
@@ -40,7 +40,7 @@ def test_the_dense_layer_sees_twenty_one_cells_of_every_channel(kind: type[Grade
 
 @pytest.mark.parametrize("kind", SLOWLY)
 @pytest.mark.parametrize("side", [64, 80, 128, 256])
-def test_it_grades_frames_of_any_size_as_they_come(kind: type[Grader], side: int) -> None:
+def test_frames_of_any_size_are_graded_without_resizing(kind: type[Grader], side: int) -> None:
     model, frame = kind().eval(), rgb_to_input(torch.rand(1, 3, side, side))
     with torch.no_grad():
         graded = model(frame, nothing(frame))
@@ -51,7 +51,7 @@ def test_it_grades_frames_of_any_size_as_they_come(kind: type[Grader], side: int
 
 
 @pytest.mark.parametrize("kind", SLOWLY)
-def test_it_has_the_weights_of_the_network_without_up_to_the_pyramid(kind: type[Any]) -> None:
+def test_weights_before_the_pyramid_are_those_of_the_network_without_spp(kind: type[Any]) -> None:
     plain, model, frame = PLAIN[kind]().eval(), kind().eval(), torch.rand(1, 3, 96, 96)
     model.load_imagenet(plain.state_dict())
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_it_has_the_weights_of_the_network_without_up_to_the_pyramid(kind: type[
 
 
 @pytest.mark.parametrize("kind", SLOWLY)
-def test_its_last_layer_is_left_as_it_was_by_published_weights(kind: type[Any]) -> None:
+def test_published_weights_do_not_change_the_last_layer(kind: type[Any]) -> None:
     model, name = kind(), f"{DENSE[kind][0]}weight"
     before = model.state_dict()[name].clone()
     model.load_imagenet(PLAIN[kind]().state_dict())
@@ -70,7 +70,7 @@ def test_its_last_layer_is_left_as_it_was_by_published_weights(kind: type[Any]) 
 
 
 @pytest.mark.parametrize("kind", [SqueezeNetSPP, ResNet18SPP, DenseNet121SPP])
-def test_logits_are_those_of_cells_pooled_by_hand(kind: type[Grader]) -> None:
+def test_logits_equal_those_of_cells_pooled_by_hand(kind: type[Grader]) -> None:
     model, frame = kind().eval(), torch.rand(1, 3, 256, 256)
     with torch.no_grad():
         graded = model.grade(frame, nothing(frame))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from deepmtdr.baselines.squeezenet import Fire, SqueezeNet
 
 FIRES = (3, 4, 5, 7, 8, 9, 10, 12)
-"""Places of fire 2 to 9 in `features` of the published listing."""
+"""Indices of fire 2 to 9 in `features` of the published state-dict."""
 
 
 def described(state: dict[str, Tensor], rgb: Tensor) -> Tensor:
@@ -33,14 +33,14 @@ def described(state: dict[str, Tensor], rgb: Tensor) -> Tensor:
     return conv(x, "classifier.1").mean(dim=(2, 3))
 
 
-def test_it_is_the_network_of_its_description() -> None:
+def test_logits_equal_those_of_the_published_description() -> None:
     model, rgb = SqueezeNet().eval(), torch.rand(2, 3, 224, 224)
     with torch.no_grad():
         logits = model.grade(rgb, torch.zeros(2, 4, 224, 224)).logits
         torch.testing.assert_close(logits, described(model.state_dict(), rgb), atol=1e-6, rtol=1e-5)
 
 
-def test_its_sides_are_those_of_table_1_at_the_size_from_which_they_come() -> None:
+def test_sizes_of_the_features_are_those_of_table_1_at_227_px() -> None:
     with torch.device("meta"):
         model = SqueezeNet()
         assert [feature.shape[-1] for feature in model.extract_features(torch.zeros(1, 3, 227, 227))] == [
@@ -56,16 +56,16 @@ def test_its_sides_are_those_of_table_1_at_the_size_from_which_they_come() -> No
     [(96, 16, 11_920), (128, 16, 12_432), (128, 32, 45_344), (256, 32, 49_440), (256, 48, 104_880),
      (384, 48, 111_024), (384, 64, 188_992), (512, 64, 197_184)],
 )  # fmt: skip
-def test_a_fire_module_has_the_parameters_of_table_1(channels_in: int, squeezed: int, of_table_1: int) -> None:
+def test_fire_module_has_the_parameters_of_table_1(channels_in: int, squeezed: int, of_table_1: int) -> None:
     with torch.device("meta"):
         assert sum(parameter.numel() for parameter in Fire(channels_in, squeezed).parameters()) == of_table_1
 
 
-def test_a_grade_is_the_mean_of_its_map() -> None:
+def test_logit_of_a_grade_is_the_mean_of_its_map() -> None:
     model, x = SqueezeNet().eval(), torch.zeros(1, 512, 2, 2)
     x[0, 0] = torch.tensor([[4.0, 0.0], [0.0, -8.0]])
     for parameter in model.classifier.parameters():
         torch.nn.init.zeros_(parameter)
     with torch.no_grad():
         model.classifier[1].weight[3, 0] = 1  # type: ignore[union-attr,index]
-        assert model.head(x).tolist() == [[0, 0, 0, 1, 0]]  # (4 + 0 + 0 + 0) / 4: what is negative is cut off
+        assert model.head(x).tolist() == [[0, 0, 0, 1, 0]]  # (4 + 0 + 0 + 0) / 4: negative values become 0

@@ -1,4 +1,4 @@
-"""SRCNN and bicubic interpolation: where SRCNN begins, how large it is, and that it learns."""
+"""SRCNN and bicubic interpolation: start, size and learning of SRCNN."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from deepmtdr.terms import SCALES
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_it_begins_as_bicubic_interpolation(scale: int) -> None:
+def test_untrained_srcnn_equals_bicubic(scale: int) -> None:
     lr = torch.rand(2, 3, 12, 12)
     with torch.no_grad():
         assert torch.equal(SRCNN()(lr, scale), Bicubic()(lr, scale))
 
 
-def test_bicubic_is_pillows() -> None:
+def test_bicubic_equals_pillow() -> None:
     pixels = np.random.default_rng(0).integers(60, 190, (16, 16, 3), dtype=np.uint8)
     pillows = np.asarray(Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC), float) / 255
     ours = Bicubic()(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)[0].permute(1, 2, 0).numpy()
     assert np.abs(ours - pillows)[8:-8, 8:-8].max() < 1.5 / 255  # Pillow rounds between its passes
 
 
-def test_parameters_on_luminance_would_be_the_published_ones() -> None:
+def test_parameter_count_on_luminance_is_the_published_one() -> None:
     published = 9 * 9 * 64 + 64 * 32 + 5 * 5 * 32
     assert published == 8_032
     on_rgb = 3 * 9 * 9 * 64 + 64 * 32 + 3 * 5 * 5 * 32 + (64 + 32 + 3)
     assert sum(p.numel() for p in SRCNN().parameters()) == on_rgb == 20_099
 
 
-def test_a_few_steps_bring_it_nearer_than_bicubic() -> None:
+def test_a_few_training_steps_are_better_than_bicubic() -> None:
     torch.manual_seed(0)
     net, hr = SRCNN(), (torch.rand(2, 3, 1, 64) > 0.5).float().repeat(1, 1, 64, 1)
     lr = bicubic(hr, 1 / 2)

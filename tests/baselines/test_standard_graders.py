@@ -1,4 +1,4 @@
-"""What the networks of the ImageNet years have in common: published names, sizes, gradients, learning."""
+"""Checks common to the standard ImageNet networks: published names, sizes, gradients, learning."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from deepmtdr.terms import Grade
 
 
 class Listing(NamedTuple):
-    """The published ImageNet state-dict, without the batch counters; noted once from the usual PyTorch listing."""
+    """Facts about the published ImageNet state-dict in PyTorch, without the batch counters."""
 
     tensors: int
     parameters: int
     digest: str
     """Beginning of the SHA-256 of its sorted lines "name shape"."""
     last: tuple[str, ...]
-    """The layers with 1,000 classes."""
+    """Prefixes of the layers with 1,000 classes."""
 
 
 PUBLISHED: dict[type[Grader], Listing] = {
@@ -53,13 +53,13 @@ PYRAMIDS: dict[type[Grader], tuple[type[Grader], str]] = {
     ResNet18SPP: (ResNet18, "spp_fc."),
 }
 SMALL: list[type[Grader]] = [DenseNet121, SqueezeNet, DenseNet121SPP, SqueezeNetSPP, ResNet18SPP]
-"""Those that a test can afford to train; VGG-16 and Inception-v3 are marked slow."""
+"""Networks that are small enough to be trained in a test; VGG-16 and Inception-v3 are marked slow."""
 ALL = [*PUBLISHED, *PYRAMIDS]
 LARGE = {VGG16, VGG16SPP, InceptionV3}
 SLOWLY = [kind if kind not in LARGE else pytest.param(kind, marks=pytest.mark.slow) for kind in ALL]
 
 LEARNT = math.log(2) / 2
-"""Cross-entropy of two photographs below which both must be graded rightly, each by more than a half."""
+"""If the cross-entropy of two photographs is below this, both true grades have a probability above a half."""
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_classes(name: str, tensor: Tensor, last: tuple[str, ...]) -> tuple[int, ...]:
-    """The shape that a tensor has with 1,000 classes."""
+    """The shape of a tensor in a network with 1,000 classes."""
     shape = tuple(tensor.shape)
     return (1000, *shape[1:]) if name.startswith(last) else shape
 
@@ -88,20 +88,20 @@ def imagenet(kind: type[Grader]) -> dict[str, Tensor]:
 
 
 def photographs() -> tuple[Tensor, Tensor]:
-    """A drawn eye without and one with retinopathy, 64 px, as graders see them."""
+    """Network inputs from a drawn eye without and one with retinopathy, 64 px."""
     drawn = [draw_photograph(seed, grade, 64).photograph for seed, grade in ((0, Grade.NEGATIVE), (4, Grade.SEVERE))]
     resized = [np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC)) for image in drawn]
     frames = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2) / 255
     return rgb_to_input(frames), torch.tensor([0, 3])
 
 
-def loss_of(model: Grader, seen: Tensor, grade: Tensor) -> Tensor:
-    graded = model(seen, seen.new_zeros(len(seen), 4, *seen.shape[2:]))
+def loss_of(model: Grader, network_input: Tensor, grade: Tensor) -> Tensor:
+    graded = model(network_input, network_input.new_zeros(len(network_input), 4, *network_input.shape[2:]))
     return model.loss(graded, GradeLabels(grade, torch.ones_like(grade, dtype=torch.bool)))
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)
-def test_names_and_shapes_are_those_of_the_published_imagenet_listing(kind: type[Grader]) -> None:
+def test_names_and_shapes_are_those_of_the_published_imagenet_state_dict(kind: type[Grader]) -> None:
     published, state = PUBLISHED[kind], on_paper(kind)
     lines = sorted(f"{k} {with_classes(k, v, published.last)}" for k, v in state.items())
     assert len(lines) == published.tensors
@@ -121,9 +121,9 @@ def test_parameter_count_is_the_published_one_with_a_thousand_classes(kind: type
 def test_channels_are_those_of_the_features_from_fine_to_coarse_after_their_relu(
     kind: type[Grader], shrunk: None
 ) -> None:
-    model, seen = kind().eval(), torch.rand(1, 3, 64, 64) * 6 - 3
+    model, network_input = kind().eval(), torch.rand(1, 3, 64, 64) * 6 - 3
     with torch.no_grad():
-        graded = model(seen, torch.zeros(1, 4, 64, 64))
+        graded = model(network_input, torch.zeros(1, 4, 64, 64))
     assert graded.logits.shape == (1, 5)
     assert graded.logits.sum().item() == pytest.approx(0, abs=1e-5)
     assert tuple(feature.shape[1] for feature in graded.features) == model.channels
@@ -134,7 +134,7 @@ def test_channels_are_those_of_the_features_from_fine_to_coarse_after_their_relu
 
 
 @pytest.mark.parametrize("kind", SLOWLY)
-def test_every_parameter_gets_a_finite_gradient_from_its_own_loss(kind: type[Grader], shrunk: None) -> None:
+def test_every_parameter_gets_a_finite_gradient_from_the_loss(kind: type[Grader], shrunk: None) -> None:
     model = kind().train()
     loss_of(model, *photographs()).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -144,21 +144,21 @@ def test_every_parameter_gets_a_finite_gradient_from_its_own_loss(kind: type[Gra
 
 
 @pytest.mark.parametrize("kind", SLOWLY)
-def test_half_precision_gives_finite_logits_near_those_of_full(kind: type[Grader], shrunk: None) -> None:
-    model, (seen, grade) = kind().eval(), photographs()
+def test_logits_in_half_precision_are_close_to_those_in_single_precision(kind: type[Grader], shrunk: None) -> None:
+    model, (network_input, grade) = kind().eval(), photographs()
     lesions = torch.zeros(2, 4, 64, 64)
     with torch.no_grad():
-        full = model(seen, lesions).logits
+        full = model(network_input, lesions).logits
         with torch.autocast("cpu", torch.bfloat16):
-            half = model(seen, lesions).logits
-            assert loss_of(model, seen, grade).isfinite()
+            half = model(network_input, lesions).logits
+            assert loss_of(model, network_input, grade).isfinite()
     assert half.dtype == torch.float32
     assert (half - full).abs().max() < 0.05 * full.abs().max() + 0.02
 
 
 @pytest.mark.parametrize("kind", SLOWLY)
-def test_it_learns_two_drawn_photographs_by_heart(kind: type[Grader], shrunk: None) -> None:
-    model, (seen, grade) = kind().train(), photographs()
+def test_it_overfits_two_drawn_photographs(kind: type[Grader], shrunk: None) -> None:
+    model, (network_input, grade) = kind().train(), photographs()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -166,7 +166,7 @@ def test_it_learns_two_drawn_photographs_by_heart(kind: type[Grader], shrunk: No
     entropies: list[float] = []
     while len(entropies) < 40 and (not entropies or entropies[-1] >= LEARNT):
         optimiser.zero_grad()
-        graded = model(seen, torch.zeros(2, 4, 64, 64))
+        graded = model(network_input, torch.zeros(2, 4, 64, 64))
         model.loss(graded, GradeLabels(grade, torch.ones(2, dtype=torch.bool))).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -175,7 +175,7 @@ def test_it_learns_two_drawn_photographs_by_heart(kind: type[Grader], shrunk: No
 
 
 @pytest.mark.parametrize("kind", [k if k is not VGG16 else pytest.param(k, marks=pytest.mark.slow) for k in PUBLISHED])
-def test_published_weights_are_taken_over_but_for_the_last_layer(kind: type[Any]) -> None:
+def test_published_weights_load_except_for_the_last_layer(kind: type[Any]) -> None:
     model, state = kind(), imagenet(kind)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_imagenet(state)
@@ -186,7 +186,7 @@ def test_published_weights_are_taken_over_but_for_the_last_layer(kind: type[Any]
 
 
 @pytest.mark.parametrize("kind", [k if k is not VGG16 else pytest.param(k, marks=pytest.mark.slow) for k in PUBLISHED])
-def test_wrong_published_weights_are_refused_whole(kind: type[Any]) -> None:
+def test_wrong_published_weights_are_an_error_and_change_nothing(kind: type[Any]) -> None:
     model, state = kind(), imagenet(kind)
     name = next(name for name in state if not name.startswith(PUBLISHED[kind].last))
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
@@ -198,7 +198,7 @@ def test_wrong_published_weights_are_refused_whole(kind: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_evidence_is_shown_at_the_size_of_the_frame(kind: type[Grader], shrunk: None) -> None:
+def test_evidence_has_the_size_of_the_frame(kind: type[Grader], shrunk: None) -> None:
     config = ModelConfig(isr=ISRConfig(width=4, blocks=1), gmsv=GMSVConfig())
     model = DeepMTDR(config, Parts(ISRSubnet(config.isr), None, kind(), task_aware=False)).eval()
     prediction, evidence = model.predict(torch.rand(1, 3, 24, 24), scale=4)
@@ -209,10 +209,10 @@ def test_evidence_is_shown_at_the_size_of_the_frame(kind: type[Grader], shrunk: 
 
 
 @pytest.mark.parametrize("kind", [DenseNet121, SqueezeNet])
-def test_the_same_seed_makes_the_same_network(kind: type[Grader], shrunk: None) -> None:
-    seen, grade = photographs()
-    said = []
+def test_same_seed_gives_the_same_network(kind: type[Grader], shrunk: None) -> None:
+    network_input, grade = photographs()
+    losses = []
     for _ in range(2):
         torch.manual_seed(3)
-        said.append(float(loss_of(kind().train(), seen, grade).detach()))
-    assert said[0] == said[1]
+        losses.append(float(loss_of(kind().train(), network_input, grade).detach()))
+    assert losses[0] == losses[1]

@@ -1,4 +1,4 @@
-"""U-Net: the parameters of its common form, the skips, and what it begins with."""
+"""U-Net: its parameter count, its skip connections, its initial output."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from segmenter_checks import (
 SMALL = (8, 16, 32, 64, 128)
 
 
-def test_parameters_are_those_of_its_common_form() -> None:
-    # Two 3x3 convolutions a level with two norms each, nine levels; a 2x2 transposed convolution with bias on each
-    # way up; the last layer.
+def test_parameter_count_is_that_of_later_implementations() -> None:
+    # Nine levels of two 3x3 convolutions with a norm each; a 2x2 transposed convolution with bias before each level of
+    # the decoder; the last layer.
     def double(i: int, o: int) -> int:
         return 9 * i * o + 9 * o * o + 4 * o
 
@@ -31,27 +31,27 @@ def test_parameters_are_those_of_its_common_form() -> None:
 
 
 @pytest.mark.parametrize("level", range(4))
-def test_each_level_has_a_way_past_the_ones_below(level: int) -> None:
+def test_each_level_has_a_skip_connection(level: int) -> None:
     torch.manual_seed(0)
-    net, seen = UNet(widths=SMALL).eval(), torch.rand(1, 3, 32, 32)
-    asked: list[torch.Tensor] = []
-    net.up[3 - level].register_forward_pre_hook(lambda _, given: asked.append(given[0]))
+    net, network_input = UNet(widths=SMALL).eval(), torch.rand(1, 3, 32, 32)
+    given_to_block: list[torch.Tensor] = []
+    net.up[3 - level].register_forward_pre_hook(lambda _, given: given_to_block.append(given[0]))
     with torch.no_grad():
-        net(seen)
-        skip = seen
+        net(network_input)
+        skip = network_input
         for number, block in enumerate(net.down[: level + 1]):
             skip = block(skip if number == 0 else F.max_pool2d(skip, 2))
-    assert torch.equal(asked[0][:, : SMALL[level]], skip)
+    assert torch.equal(given_to_block[0][:, : SMALL[level]], skip)
 
 
-def test_it_begins_with_background_everywhere() -> None:
+def test_untrained_network_predicts_background_everywhere() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         classes = UNet(widths=SMALL)(torch.rand(2, 3, 64, 64))
     assert (1 - classes[:, -1]).mean().item() == pytest.approx(LESION_PRIOR, rel=0.2)
 
 
-def test_loss_is_cross_entropy_of_wholly_annotated_photographs() -> None:
+def test_loss_is_cross_entropy_of_photographs_with_all_types_annotated() -> None:
     classes, masks = torch.full((2, 5, 8, 8), 0.2), torch.zeros(2, 4, 8, 8)
     assert torch.allclose(UNet(widths=SMALL).loss(classes, LesionLabels(masks, ALL_ANNOTATED)), torch.tensor(5.0).log())
     some = torch.tensor([[True, True, True, False]] * 2)
@@ -63,9 +63,9 @@ def test_classes_sum_to_one_at_the_frames_size(height: int, width: int) -> None:
     assert_class_probabilities(UNet(widths=SMALL), height, width)
 
 
-def test_every_parameter_learns_from_the_loss() -> None:
+def test_every_parameter_gets_a_gradient_from_the_loss() -> None:
     assert_all_parameters_get_gradients(UNet(widths=SMALL))
 
 
-def test_learns_a_few_drawings_by_heart() -> None:
+def test_it_overfits_two_drawings() -> None:
     assert overfit_precision(UNet(widths=SMALL), 100, 3e-3) > 0.5

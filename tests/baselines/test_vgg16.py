@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from deepmtdr.baselines.vgg16 import BLOCKS, VGG16
 
 CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-"""Their places in `features` of the published listing."""
+"""Indices of the convolutions in `features` of the published state-dict."""
 
 
 def described(state: dict[str, Tensor], rgb: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def described(state: dict[str, Tensor], rgb: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
-def test_it_is_the_network_of_its_description_at_its_own_size() -> None:
+def test_logits_at_224_px_equal_those_of_the_published_description() -> None:
     model, rgb = VGG16().eval(), torch.rand(1, 3, 224, 224)
     with torch.no_grad():
         graded = model.grade(rgb, torch.zeros(1, 4, 224, 224))
@@ -41,7 +41,7 @@ def test_it_is_the_network_of_its_description_at_its_own_size() -> None:
     assert [feature.shape[-1] for feature in graded.features] == [224, 112, 56, 28, 14]
 
 
-def test_its_convolutions_are_where_the_published_listing_has_them() -> None:
+def test_convolutions_have_the_indices_of_the_published_state_dict() -> None:
     with torch.device("meta"):
         model = VGG16()
     found = [n for n, layer in enumerate(model.features) if isinstance(layer, nn.Conv2d)]
@@ -49,14 +49,14 @@ def test_its_convolutions_are_where_the_published_listing_has_them() -> None:
     assert [type(layer) for layer in model.classifier if not isinstance(layer, nn.Linear)] == [nn.ReLU, nn.Dropout] * 2
 
 
-def test_its_features_are_what_each_pooling_sees() -> None:
+def test_features_are_the_inputs_of_the_poolings() -> None:
     with torch.device("meta"):
         model = VGG16()
         features = model.extract_features(torch.zeros(1, 3, 64, 64))
     assert [(f.shape[1], f.shape[-1]) for f in features] == [(block[-1], 64 >> n) for n, block in enumerate(BLOCKS)]
 
 
-def test_its_parameters_are_those_worked_by_hand() -> None:
+def test_parameter_count_by_hand() -> None:
     with torch.device("meta"):
         model = VGG16()
     widths = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)

@@ -23,7 +23,7 @@ KNOWN = torch.ones(5, dtype=torch.bool)
 
 
 class SmallVNXK(VNXK):
-    """Few channels, few pixels."""
+    """Few channels and a small native size, for speed."""
 
     size: ClassVar[int] = 96
 
@@ -32,7 +32,7 @@ class SmallVNXK(VNXK):
 
 
 def photographs(side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A drawing of every grade as the network sees it, empty lesion maps, the grades."""
+    """Network inputs from a drawing of every grade, empty lesion maps, the grades."""
     drawn = [
         torch.from_numpy(draw_photograph(20 + grade, grade, 128).photograph).permute(2, 0, 1) / 255 for grade in Grade
     ]
@@ -41,7 +41,7 @@ def photographs(side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def vgg16(state: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """VGG-16 with batch norm from the published table: where the convolutions stand in the published state-dict."""
+    """VGG-16 with batch norm, from the indices of its layers in the published state-dict."""
     for block in ((0, 3), (7, 10), (14, 17, 20), (24, 27, 30), (34, 37, 40)):
         for at in block:
             x = F.conv2d(x, state[f"features.{at}.weight"], state[f"features.{at}.bias"], padding=1)
@@ -55,7 +55,7 @@ def vgg16(state: Mapping[str, Tensor], x: Tensor) -> Tensor:
     return x
 
 
-def test_without_its_extra_kernels_it_is_vgg16() -> None:
+def test_without_its_extra_kernels_it_equals_vgg16() -> None:
     net = SmallVNXK().eval()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -63,13 +63,13 @@ def test_without_its_extra_kernels_it_is_vgg16() -> None:
     for extra in net.extra:
         nn.init.zeros_(extra.bn.weight)
         nn.init.zeros_(extra.bn.bias)
-    rgb = torch.rand(2, 3, 224, 224)  # 7 px behind the fifth pooling, as published
+    rgb = torch.rand(2, 3, 224, 224)  # 7 px after the fifth pooling, as published
     with torch.no_grad():
         ours = net.grade(rgb, torch.zeros(2, 4, 224, 224)).logits
         torch.testing.assert_close(ours, vgg16(net.state_dict(), 2 * to_lgi(rgb) - 1), rtol=1e-4, atol=1e-5)
 
 
-def test_parameters_are_vgg16s_and_the_extra_kernels() -> None:
+def test_parameter_count_is_vgg16s_plus_the_extra_kernels() -> None:
     with torch.device("meta"):
         net = VNXK()
     extra = sum(p.numel() for p in net.extra.parameters())
@@ -79,31 +79,33 @@ def test_parameters_are_vgg16s_and_the_extra_kernels() -> None:
     assert sum(p.numel() for p in net.parameters()) - extra == 138_365_992 - (1000 - len(Grade)) * (4096 + 1)
 
 
-def test_extra_kernel_is_added_behind_its_own_relu() -> None:
+def test_extra_kernel_is_added_after_its_own_relu() -> None:
     net = SmallVNXK().eval()
     for parameter in net.parameters():
         nn.init.zeros_(parameter)
     first, extra = net.features[0], net.extra[0]
     for conv, norm in ((first, net.features[1]), (extra.conv, extra.bn)):
         nn.init.ones_(conv.weight)
-        nn.init.constant_(norm.weight, (1 + 1e-5) ** 0.5)  # takes the norm's division back
+        nn.init.constant_(norm.weight, (1 + 1e-5) ** 0.5)  # compensates the norm's division
     black_but_one = torch.zeros(1, 3, 32, 32)
-    black_but_one[..., 8, 8] = 1  # LGI of white: 1, 1, 1; as seen: 1, else -1
-    seen = []
-    net.features[3].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    black_but_one[..., 8, 8] = 1  # LGI of white: 1, 1, 1; as input: 1, else -1
+    given = []
+    net.features[3].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     net.grade(black_but_one, torch.zeros(1, 4, 32, 32))
-    # away from the border 3 x (9 - 2) = -21 and -69 are cut off each by its ReLU: nothing of one offsets the other
-    assert seen[0][0, 0, 8, 8] == 0
+    # away from the border, -21 and -69 are each set to 0 by their own ReLU: they do not offset other values
+    assert given[0][0, 0, 8, 8] == 0
     nn.init.constant_(first.bias, 30.0)
     net.grade(black_but_one, torch.zeros(1, 4, 32, 32))
-    assert seen[1][0, 0, 8, 8].item() == pytest.approx(30 - 21, abs=1e-4)  # a sum before the ReLU would be below 0
+    assert given[1][0, 0, 8, 8].item() == pytest.approx(30 - 21, abs=1e-4)  # a sum before the ReLU would be negative
     nn.init.constant_(extra.bn.bias, 70.0)
     net.grade(black_but_one, torch.zeros(1, 4, 32, 32))
-    assert seen[2][0, 0, 8, 8].item() == pytest.approx(30 - 21 + 70 - 69, abs=1e-4)
-    assert seen[2][0, 0, 8, 6].item() == pytest.approx(30 - 27 + 70 - 69, abs=1e-4)  # 2 px away only the extra sees it
+    assert given[2][0, 0, 8, 8].item() == pytest.approx(30 - 21 + 70 - 69, abs=1e-4)
+    assert given[2][0, 0, 8, 6].item() == pytest.approx(
+        30 - 27 + 70 - 69, abs=1e-4
+    )  # 2 px away only the extra kernel reaches it
 
 
-def test_extra_kernels_are_small_at_first() -> None:
+def test_extra_kernels_start_small() -> None:
     assert all(
         (module.bn.weight == INITIAL_GAIN).all() for module in SmallVNXK().modules() if isinstance(module, ExtraKernel)
     )
@@ -115,11 +117,11 @@ def test_any_frame_is_graded_at_224_px(dtype: torch.dtype, side: int) -> None:
     assert_grades_any_frame(VNXK(widths=(8, 16, 24, 32, 32), hidden=64), side, dtype, (224, 112, 56, 28, 14))
 
 
-def test_every_parameter_learns_from_the_loss() -> None:
+def test_every_parameter_gets_a_gradient_from_the_loss() -> None:
     assert_all_parameters_get_gradients(SmallVNXK(), *photographs(64))
 
 
-def test_imagenet_weights_load_but_for_the_extra_kernels_and_the_last_layer() -> None:
+def test_imagenet_weights_load_except_for_the_extra_kernels_and_the_last_layer() -> None:
     published, net = SmallVNXK(), SmallVNXK()
     state = {name: tensor for name, tensor in published.state_dict().items() if not name.startswith("extra.")}
     state |= {"classifier.6.weight": torch.rand(1000, 64), "classifier.6.bias": torch.rand(1000)}
@@ -132,17 +134,17 @@ def test_imagenet_weights_load_but_for_the_extra_kernels_and_the_last_layer() ->
         net.load_imagenet({name: tensor for name, tensor in state.items() if name != "features.41.running_mean"})
 
 
-def test_it_learns_five_drawings_by_heart() -> None:
-    net, (seen, lesions, grade) = SmallVNXK().train(), photographs(96)
+def test_it_overfits_five_drawings() -> None:
+    net, (network_input, lesions, grade) = SmallVNXK().train(), photographs(96)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.5  # so that a few steps are enough for the norms in use
+            module.momentum = 0.5  # so that a few steps are enough for the running statistics
     optimiser = torch.optim.Adam(net.parameters(), 1e-3)
     for _ in range(80):
         optimiser.zero_grad()
-        net.loss(net(seen, lesions), GradeLabels(grade, KNOWN)).backward()
+        net.loss(net(network_input, lesions), GradeLabels(grade, KNOWN)).backward()
         optimiser.step()
     with torch.no_grad():
-        graded = net.eval()(seen, lesions)
+        graded = net.eval()(network_input, lesions)
     assert torch.equal(graded.logits.argmax(dim=1), grade)
     assert F.cross_entropy(graded.logits, grade) < 0.5

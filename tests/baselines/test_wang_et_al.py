@@ -29,11 +29,11 @@ SMALL = ModelConfig(
     segmentation=SegmentationConfig(width=4),
     grading=GradingConfig(width=4, hidden=8, dropout=0.0),
 )
-WEIGHTS = LossWeights(phi_vis=0.9)  # a net that never trained finds evidence nearly everywhere
+WEIGHTS = LossWeights(phi_vis=0.9)  # an untrained network has evidence nearly everywhere
 
 
 def system(config: ModelConfig = SMALL) -> DeepMTDR:
-    """A small one, whose last stage speaks for DR, so that there is evidence."""
+    """A small system whose last stage has positive weights for DR, so that there is evidence."""
     found = build_parts(config)
     assert isinstance(found.grading, GradingSubnet)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def with_a_lesion_region(model: DeepMTDR) -> Prediction:
     return prediction._replace(lesion_region=region)
 
 
-def test_it_is_deepmt_dr_but_for_the_segmentation_subnet_and_the_evidence() -> None:
+def test_it_differs_from_deepmt_dr_in_the_segmentation_subnet_and_the_evidence_only() -> None:
     found = build_parts(SMALL)
     assert (type(found.isr), type(found.segmentation), type(found.grading)) == (
         ISRSubnet, LesionSegmentationSubnet, GradingSubnet,
@@ -67,7 +67,7 @@ def test_it_is_deepmt_dr_but_for_the_segmentation_subnet_and_the_evidence() -> N
     assert found.task_aware and isinstance(found.evidence, GMSVWithoutSelection)
 
 
-def test_segmentation_has_the_widths_of_ours_and_3_px_alone() -> None:
+def test_segmentation_has_the_widths_of_ours_and_only_3_px_kernels() -> None:
     ours, plain = (
         LesionSegmentationSubnet(config=SMALL.segmentation),
         build_single_scale_segmentation(config=SMALL.segmentation),
@@ -82,8 +82,8 @@ def test_segmentation_has_the_widths_of_ours_and_3_px_alone() -> None:
     assert {m.kernel_size for m in ours.modules() if isinstance(m, nn.Conv2d)} == {(3, 3), (5, 5), (1, 1)}
 
 
-def test_parameter_count_is_as_worked_by_hand_and_a_third_less_than_ours() -> None:
-    # Published is none. Batch norm has 2 for each channel, a 3x3 convolution 9 i o, a map 5 i + 5.
+def test_parameter_count_by_hand_is_a_third_less_than_ours() -> None:
+    # No count is published. Batch norm has 2 for each channel, a 3x3 convolution 9 i o, a map 5 i + 5.
     def conv(i: int, o: int) -> int:
         return 9 * i * o + 2 * o
 
@@ -108,13 +108,13 @@ def test_segmentation_gives_five_probabilities_and_a_gradient_to_every_parameter
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in subnet.parameters())
 
 
-def test_evidence_keeps_every_channel_whatever_the_lesion_region() -> None:
+def test_evidence_uses_every_channel_for_any_lesion_region() -> None:
     model = system()
     prediction = with_a_lesion_region(model)
     evidence = model.evidence(prediction)
     elsewhere = model.evidence(prediction._replace(lesion_region=1 - prediction.lesion_region))
     assert torch.equal(evidence, elsewhere) and evidence.amax() > 0.5
-    # A share of the best IoU below 0 excludes no channel; the paper's own excludes some.
+    # theta_seg below 0 selects every channel; the paper's value does not.
     score, region = dr_score(prediction.grade_logits), prediction.lesion_region
     channels = [feature.shape[1] for feature in prediction.features]
     everything, selected = GMSV(channels, GMSVConfig(theta_seg=-1.0)), GMSV(channels)
@@ -143,7 +143,7 @@ def test_evidence_is_algorithm_1_over_all_channels() -> None:
     assert torch.allclose(model.evidence(prediction), expected, atol=1e-5)
 
 
-def test_classification_aware_loss_teaches_the_isr_subnet_through_the_evidence() -> None:
+def test_classification_aware_loss_trains_the_isr_subnet_through_the_evidence() -> None:
     silent = {name: 0.0 for name in ("lambda_img", "lambda_tv", "lambda_sa", "dice", "lesion_cross_entropy",
                                      "unsupervised", "grading")}  # fmt: skip
     model = system().eval()
@@ -154,7 +154,7 @@ def test_classification_aware_loss_teaches_the_isr_subnet_through_the_evidence()
     assert last is not None and last.any()
 
 
-def test_thresholds_of_eq2_stand_still() -> None:
+def test_thresholds_of_eq2_are_not_trained() -> None:
     model = system()
     build_optimiser(model, JointStage(steps=1, lr_isr=1e-3, lr_segmentation=1e-3, lr_grading=1e-3))
     assert not any(p.requires_grad for p in model.gmsv.parameters())
@@ -162,7 +162,7 @@ def test_thresholds_of_eq2_stand_still() -> None:
     assert all(p.grad is None for p in model.gmsv.parameters())
 
 
-def test_a_few_steps_of_each_stage_learn_the_three_tasks_of_drawn_photographs() -> None:
+def test_a_few_steps_of_each_stage_improve_all_three_tasks() -> None:
     model, batch = system(replace(SMALL, isr=ISRConfig(width=16, blocks=2))), drawn_batch()
     weights = replace(WEIGHTS, lambda_sa=0.0, lambda_ca=0.0)
 
@@ -183,7 +183,7 @@ def test_a_few_steps_of_each_stage_learn_the_three_tasks_of_drawn_photographs() 
     assert last["grading"] < 0.9 * first["grading"], (first, last)
 
 
-def test_one_photograph_in_bf16_is_read_and_shown() -> None:
+def test_prediction_in_bf16_is_finite() -> None:
     model = system().eval()
     with torch.autocast("cpu", torch.bfloat16):
         prediction, evidence = model.predict(torch.rand(1, 3, 16, 16), 4)
@@ -191,6 +191,6 @@ def test_one_photograph_in_bf16_is_read_and_shown() -> None:
     assert all(part.isfinite().all() for part in (prediction.sr, prediction.lesions, prediction.grade_logits, evidence))
 
 
-def test_a_frame_that_five_levels_do_not_fit_is_refused() -> None:
+def test_a_frame_that_is_no_multiple_of_16_px_is_an_error() -> None:
     with pytest.raises(ValueError, match="24x32 px, expected multiples of 16"):
         build_single_scale_segmentation(config=SMALL.segmentation)(torch.rand(1, 3, 24, 32))

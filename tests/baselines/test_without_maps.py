@@ -1,4 +1,4 @@
-"""Without maps: DR scores in Eq. (5) in place of evidence."""
+"""Without maps: DR scores in Eq. (5) instead of evidence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = ModelConfig(
 WAY = WithoutMaps()
 
 
-def said(*scores: float) -> Prediction:
+def predictions(*scores: float) -> Prediction:
     """Predictions with these DR scores, differentiable."""
     y = torch.tensor(scores)
     logits = torch.stack([-y, y, 0 * y, 0 * y, 0 * y], dim=1).requires_grad_()
@@ -38,28 +38,28 @@ def model() -> DeepMTDR:
 
 
 def test_evidence_is_the_score_in_every_pixel(model: DeepMTDR) -> None:
-    evidence = WAY(model.grading, said(0.0, 1.0))
+    evidence = WAY(model.grading, predictions(0.0, 1.0))
     assert evidence.shape == (2, 1, 32, 32)
     assert evidence.amin(dim=(1, 2, 3)).tolist() == evidence.amax(dim=(1, 2, 3)).tolist()
     assert evidence[:, 0, 0, 0].tolist() == pytest.approx([0.5, 0.7310586])
 
 
 def test_loss_by_hand() -> None:
-    # sigmoid(0) = 1/2, sigmoid(ln 3) = 3/4: squared difference 1/16; the other photograph has none.
+    # sigmoid(0) = 1/2, sigmoid(ln 3) = 3/4: squared difference 1/16; 0 for the other photograph.
     ln3 = torch.tensor(3.0).log().item()
-    assert WAY.loss(said(0.0, 2.0), said(ln3, 2.0)).item() == pytest.approx(1 / 32)
+    assert WAY.loss(predictions(0.0, 2.0), predictions(ln3, 2.0)).item() == pytest.approx(1 / 32)
 
 
 def test_loss_of_equal_scores_is_0_and_hr_is_the_target() -> None:
-    on_sr, on_hr = said(0.3), said(-0.7)
+    on_sr, on_hr = predictions(0.3), predictions(-0.7)
     assert WAY.loss(on_sr, on_sr).item() == 0
     WAY.loss(on_sr, on_hr).backward()
     assert on_sr.grade_logits.grad is not None and on_sr.grade_logits.grad.any()
     assert on_hr.grade_logits.grad is None
 
 
-def test_scores_on_one_side_of_the_threshold_teach_directly_and_as_masks_do_not(model: DeepMTDR) -> None:
-    on_sr, on_hr = said(1.0), said(2.0)
+def test_scores_on_one_side_of_the_threshold_have_a_gradient_and_their_masks_do_not(model: DeepMTDR) -> None:
+    on_sr, on_hr = predictions(1.0), predictions(2.0)
     as_masks = classification_aware_loss(WAY(model.grading, on_sr), WAY(model.grading, on_hr))
     masked = torch.autograd.grad(as_masks, on_sr.grade_logits)[0]
     direct = torch.autograd.grad(WAY.loss(on_sr, on_hr), on_sr.grade_logits)[0]
@@ -83,7 +83,7 @@ def learned(module: torch.nn.Module) -> bool:
     return any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
 
 
-def test_loss_teaches_the_isr_subnet_through_frozen_instruments(model: DeepMTDR) -> None:
+def test_loss_trains_the_isr_subnet_through_frozen_subnets(model: DeepMTDR) -> None:
     model.segmentation.requires_grad_(False)
     model.grading.requires_grad_(False)
     hr: Tensor = torch.rand(2, 3, 64, 64)

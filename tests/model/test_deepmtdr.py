@@ -1,4 +1,4 @@
-"""DeepMTDR, the three subnets wired (Fig. 6), and who learns from whom (reading R10)."""
+"""DeepMTDR, the whole network (Fig. 6), and which subnet each loss trains (interpretation R10)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = ModelConfig(
 
 @pytest.fixture
 def model() -> DeepMTDR:
-    """A small network in use, whose last stage speaks for DR, so that there is evidence."""
+    """A small network in evaluation mode whose last stage has a positive weight for DR, so that there is evidence."""
     model = DeepMTDR(SMALL).eval()
     with torch.no_grad():
         model.grading.spp_fc.weight.abs_()
@@ -37,7 +37,7 @@ def learned(module: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_every_scale_leads_into_the_frame(model: DeepMTDR, scale: int) -> None:
+def test_every_scale_gives_outputs_in_the_hr_frame(model: DeepMTDR, scale: int) -> None:
     prediction = model(torch.rand(2, 3, 64 // scale, 96 // scale), scale)
     assert prediction.sr.shape == (2, 3, 64, 96)
     assert prediction.lesions.shape == (2, 4, 64, 96)
@@ -47,18 +47,18 @@ def test_every_scale_leads_into_the_frame(model: DeepMTDR, scale: int) -> None:
     assert model.evidence(prediction).shape == (2, 1, 64, 96)
 
 
-def test_scale_1_takes_the_frame_itself(model: DeepMTDR) -> None:
+def test_scale_1_skips_super_resolution(model: DeepMTDR) -> None:
     frame = torch.rand(1, 3, 64, 64)
     assert torch.equal(model(frame, 1).sr, frame)
 
 
-def test_untrained_network_reads_the_bicubic_image(model: DeepMTDR) -> None:
+def test_untrained_network_predicts_from_the_bicubic_image(model: DeepMTDR) -> None:
     lr = torch.rand(1, 3, 16, 16)
     through, direct = model(lr, 4), model.segment_and_grade(bicubic(lr, 4))
     assert torch.equal(through.sr, direct.sr) and torch.equal(through.grade_logits, direct.grade_logits)
 
 
-def test_lesions_are_the_first_four_classes_and_the_region_is_all_but_background(model: DeepMTDR) -> None:
+def test_lesions_are_the_first_four_classes_and_the_region_is_1_minus_background(model: DeepMTDR) -> None:
     frame = torch.rand(1, 3, 64, 64)
     classes, prediction = model.segmentation(local_contrast(frame)), model.segment_and_grade(frame)
     assert torch.equal(prediction.lesions, classes[:, :4])
@@ -69,7 +69,7 @@ def test_grade_probabilities_sum_to_one(model: DeepMTDR) -> None:
     assert torch.allclose(model(torch.rand(3, 3, 16, 16)).grade_probs.sum(dim=1), torch.ones(3))
 
 
-def test_a_photograph_is_read_alike_alone_and_in_a_batch(model: DeepMTDR) -> None:
+def test_prediction_does_not_depend_on_the_rest_of_the_batch(model: DeepMTDR) -> None:
     lr = torch.rand(3, 3, 16, 16)
     together, evidence = model.predict(lr)
     for i in range(3):
@@ -79,7 +79,7 @@ def test_a_photograph_is_read_alike_alone_and_in_a_batch(model: DeepMTDR) -> Non
         assert torch.allclose(evidence_alone[0], evidence[i], atol=1e-4)
 
 
-def test_predict_says_what_forward_and_evidence_say_and_leaves_no_graph(model: DeepMTDR) -> None:
+def test_predict_equals_forward_and_evidence_and_leaves_no_graph(model: DeepMTDR) -> None:
     lr = 0.2 + 0.6 * torch.rand(2, 3, 16, 16)
     used, evidence = model.predict(lr)
     trained = model(lr)
@@ -102,24 +102,24 @@ def test_predict_clamps_the_frame_before_it_is_segmented_and_graded(model: DeepM
     assert torch.allclose(used.grade_logits, clamped.grade_logits, atol=1e-4)
 
 
-def test_evidence_lies_in_0_to_1_and_says_something(model: DeepMTDR) -> None:
+def test_evidence_is_between_0_and_1_and_not_empty(model: DeepMTDR) -> None:
     _, evidence = model.predict(torch.rand(2, 3, 16, 16))
     assert evidence.min() >= 0 and evidence.max() <= 1
     assert (evidence.amax(dim=(1, 2, 3)) > 0.5).all()
 
 
-# Reading R10: who learns from what
+# Interpretation R10: which subnet each loss trains
 
 
 def classification_aware(model: DeepMTDR, frame: Tensor) -> Tensor:
-    """Eq. (5) of a frame and what x4 makes of it."""
+    """Eq. (5) for a frame and its super-resolved version at x4."""
     evidence_sr = model.evidence(model(bicubic(frame, 0.25), 4), create_graph=True)
     _, evidence_hr = model.predict(frame, scale=1)
-    # 0.9: a net that never trained finds evidence nearly everywhere.
+    # 0.9: an untrained network has evidence nearly everywhere.
     return classification_aware_loss(evidence_sr, evidence_hr, phi_vis=0.9)
 
 
-def test_eq5_teaches_the_isr_subnet_through_frozen_instruments(model: DeepMTDR) -> None:
+def test_eq5_trains_the_isr_subnet_through_frozen_subnets(model: DeepMTDR) -> None:
     model.segmentation.requires_grad_(False)
     model.grading.requires_grad_(False)
     loss = classification_aware(model, torch.rand(1, 3, 64, 64))
@@ -129,7 +129,7 @@ def test_eq5_teaches_the_isr_subnet_through_frozen_instruments(model: DeepMTDR) 
     assert not learned(model.grading) and not learned(model.segmentation) and not learned(model.gmsv)
 
 
-def test_eq5_gradient_of_the_isr_subnet_passes_through_every_layer(model: DeepMTDR) -> None:
+def test_eq5_gradient_reaches_every_layer_of_the_isr_subnet(model: DeepMTDR) -> None:
     nn.init.normal_(model.isr.to_rgb["4"].weight, std=0.01)  # pyright: ignore[reportArgumentType]
     classification_aware(model, torch.rand(1, 3, 64, 64)).backward()
     assert learned(model.isr.stem) and learned(model.isr.blocks) and learned(model.isr.upscaling[1])
@@ -137,15 +137,15 @@ def test_eq5_gradient_of_the_isr_subnet_passes_through_every_layer(model: DeepMT
 
 def test_evidence_depends_on_the_weights_of_the_score_only_with_create_graph(model: DeepMTDR) -> None:
     prediction = model(torch.rand(1, 3, 16, 16))
-    last = model.grading.classifier.weight  # reaches V through the gradient of Eq. (3) alone
+    last = model.grading.classifier.weight  # influences V only through the gradient of Eq. (3)
     (gradient,) = torch.autograd.grad(model.evidence(prediction, create_graph=True).sum(), last)
     assert gradient.any()
     plain = model.evidence(prediction).sum()
     assert torch.autograd.grad(plain, last, allow_unused=True) == (None,)
 
 
-def test_eq5_teaches_the_isr_subnet_the_same_without_create_graph_in_use(model: DeepMTDR) -> None:
-    # ReLU, maxima and standing batch norm: dy_DR / dF of Eq. (3) is constant around a frame, and V moves with F alone.
+def test_eq5_gradient_of_the_isr_subnet_needs_no_create_graph_in_evaluation_mode(model: DeepMTDR) -> None:
+    # With ReLU, maxima and frozen batch norm, dy_DR / dF of Eq. (3) is locally constant: V changes only with F.
     gradients = []
     for create_graph in (True, False):
         evidence = model.evidence(model(torch.full((1, 3, 16, 16), 0.5).cumsum(3) / 16), create_graph=create_graph)
@@ -153,18 +153,18 @@ def test_eq5_teaches_the_isr_subnet_the_same_without_create_graph_in_use(model: 
     assert gradients[0].any() and torch.allclose(*gradients, rtol=1e-5, atol=1e-6)
 
 
-def test_grading_loss_teaches_grading_and_the_image_but_not_the_segmentation(model: DeepMTDR) -> None:
+def test_grading_loss_trains_the_grading_and_isr_subnets_but_not_the_segmentation(model: DeepMTDR) -> None:
     grading_loss(model(torch.rand(1, 3, 16, 16)).grade_logits, torch.tensor([2])).backward()
     assert learned(model.grading) and learned(model.isr)
     assert not learned(model.segmentation) and not learned(model.gmsv)
 
 
-def test_lesions_teach_segmentation_and_the_image_but_not_the_grading(model: DeepMTDR) -> None:
+def test_lesion_maps_train_the_segmentation_and_isr_subnets_but_not_the_grading(model: DeepMTDR) -> None:
     model(torch.rand(1, 3, 16, 16)).lesions.square().mean().backward()
     assert learned(model.segmentation) and learned(model.isr)
     assert not learned(model.grading) and not learned(model.gmsv)
 
 
-def test_evidence_does_not_teach_the_segmentation(model: DeepMTDR) -> None:
+def test_evidence_does_not_train_the_segmentation(model: DeepMTDR) -> None:
     model.evidence(model(torch.rand(1, 3, 16, 16)), create_graph=True).sum().backward()
     assert learned(model.isr) and not learned(model.segmentation)

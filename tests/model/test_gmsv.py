@@ -1,4 +1,4 @@
-"""GMSV: the selection of Eq. (2), the importance of Eq. (3), Algorithm 1, and the way of the gradients through them."""
+"""GMSV: the selection of Eq. (2), the importance of Eq. (3), Algorithm 1, and the gradients through them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from deepmtdr.photographs.geometry import crop_mask
 from deepmtdr.terms import FRAME
 
 WIDTH = 4
-HALF = 0.5  # xi and theta_seg at the start
+HALF = 0.5  # initial xi and theta_seg
 
 
 def net(width: int = WIDTH) -> GradingSubnet:
-    """A grading subnet in float64 with taps of `width` to 8 `width` channels; its last stage speaks for DR."""
+    """A grading subnet in float64 with `width` to 8 `width` channels; its last stage has a positive weight for DR."""
     subnet = GradingSubnet(config=GradingConfig(width=width, hidden=8, dropout=0.0)).double().eval()
     with torch.no_grad():
         subnet.spp_fc.weight.abs_()
@@ -41,7 +41,7 @@ def spots(side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def graded(subnet: GradingSubnet, region: np.ndarray, rng: np.random.Generator) -> tuple[GradingOutput, Tensor]:
-    """What the subnet says of a frame that is brighter where the region is, and the region as a tensor."""
+    """The subnet's output for a frame that is brighter inside the region, and the region as a tensor."""
     side = region.shape[0]
     lesion_region = torch.tensor(region)[None, None]
     frame = 0.3 * torch.tensor(rng.random((1, 3, side, side))) + 0.4 * lesion_region
@@ -49,7 +49,7 @@ def graded(subnet: GradingSubnet, region: np.ndarray, rng: np.random.Generator) 
 
 
 def planes(*rows: Sequence[Sequence[float]]) -> Tensor:
-    """One image whose channels are given."""
+    """One image with the given channels."""
     return torch.tensor(rows, dtype=torch.float64)[None]
 
 
@@ -92,13 +92,13 @@ def test_eq2_features_are_divided_by_their_own_maximum() -> None:
     assert torch.equal(select_features(1000 * features, REGION, xi, 0.5), chosen)
 
 
-def test_eq2_region_is_where_the_background_is_less_likely_than_not() -> None:
+def test_eq2_region_is_where_the_background_probability_is_below_half() -> None:
     features = planes([[1, 0], [0, 0]], [[0, 1], [0, 0]])
-    unsure = planes([[0.6, 0.45], [0, 0]])  # as shares, not as a set, the IoUs would be 0.41 and 0.28: both selected
+    unsure = planes([[0.6, 0.45], [0, 0]])  # without the threshold the IoUs would be 0.41 and 0.28: both selected
     assert select_features(features, unsure, torch.full((2,), HALF), 0.5).tolist() == [[True, False]]
 
 
-def test_eq2_without_lesion_region_all_channels_are_kept() -> None:
+def test_eq2_without_lesion_region_all_channels_are_selected() -> None:
     features = torch.rand(2, 6, 4, 4)
     region = torch.zeros(2, 1, 16, 16)
     region[1, :, :8] = 1
@@ -106,7 +106,7 @@ def test_eq2_without_lesion_region_all_channels_are_kept() -> None:
     assert chosen[0].all() and not chosen[1].all()
 
 
-def test_eq2_each_photograph_is_selected_for_itself() -> None:
+def test_eq2_selects_for_each_photograph_separately() -> None:
     features, region = torch.rand(3, 8, 8, 8), (torch.rand(3, 1, 32, 32) > 0.4).float()
     xi = torch.full((8,), HALF)
     together = select_features(features, region, xi, 0.9)
@@ -116,29 +116,29 @@ def test_eq2_each_photograph_is_selected_for_itself() -> None:
 
 def test_eq2_equals_reference(rng: np.random.Generator) -> None:
     region = spots(64, rng)
-    (_, taps, _), lesion_region = graded(net(), region, rng)
-    for tap in taps:
-        xi = rng.uniform(0.2, 0.8, tap.shape[1])
-        ours = select_features(tap, lesion_region, torch.tensor(xi), HALF)
-        theirs = reference.selection_own_grid(tap[0].detach().numpy(), xi, region, HALF)
+    (_, layers, _), lesion_region = graded(net(), region, rng)
+    for layer in layers:
+        xi = rng.uniform(0.2, 0.8, layer.shape[1])
+        ours = select_features(layer, lesion_region, torch.tensor(xi), HALF)
+        theirs = reference.selection_own_grid(layer[0].detach().numpy(), xi, region, HALF)
         assert np.array_equal(ours[0].numpy(), theirs)
 
 
 def test_eq2_own_grid_agrees_with_the_literal_form(rng: np.random.Generator) -> None:
-    """Reading R6: the tap's own grid in place of every channel lifted to the frame.
+    """Interpretation R6: the layer's own grid instead of every channel enlarged to the frame.
 
-    Tolerance: at a frame of 64 px, whose taps have 32 to 2 px a side, at least 80 % of the channels are decided alike.
-    At 1024 px it is 99.6 to 94.8 % from the finest to the coarsest tap (the slow test below).
+    Tolerance: at a frame of 64 px, whose layers have 32 to 2 px per side, at least 80 % of the channels agree.
+    At 1024 px it is 99.6 to 94.8 % from the finest to the coarsest layer (the slow test below).
     """
     same = []
     for seed in range(2):
         torch.manual_seed(seed)
         region = spots(64, rng)
-        (_, taps, _), lesion_region = graded(net(), region, rng)
-        for tap in taps:
-            xi = np.full(tap.shape[1], HALF)
-            ours = select_features(tap, lesion_region, torch.tensor(xi), HALF)[0].numpy()
-            literal = reference.selection_literal(tap[0].detach().numpy(), xi, region, HALF)
+        (_, layers, _), lesion_region = graded(net(), region, rng)
+        for layer in layers:
+            xi = np.full(layer.shape[1], HALF)
+            ours = select_features(layer, lesion_region, torch.tensor(xi), HALF)[0].numpy()
+            literal = reference.selection_literal(layer[0].detach().numpy(), xi, region, HALF)
             same.extend(ours == literal)
     assert np.mean(same) >= 0.8
 
@@ -148,11 +148,11 @@ def test_eq2_own_grid_agrees_with_the_literal_form(rng: np.random.Generator) -> 
 def test_eq2_own_grid_agrees_with_the_literal_form_on_photographs(real_data: Path) -> None:
     """The same at 1024 px on IDRiD with its annotated lesions, an untrained ResNet-18 of full width.
 
-    Tolerance: 95 % of the channels alike in each of the two finest taps and over all. Measured on four photographs:
-    99.6, 99.6, 98.8, 97.1 and 94.8 % from the finest to the coarsest tap.
+    Tolerance: 95 % of the channels agree in each of the two finest layers and overall. Measured on four photographs:
+    99.6, 99.6, 98.8, 97.1 and 94.8 % from the finest to the coarsest layer.
     """
     subnet, xi = GradingSubnet().eval(), HALF
-    same: dict[int, list[Tensor]] = {tap: [] for tap in range(5)}
+    same: dict[int, list[Tensor]] = {layer: [] for layer in range(5)}
     for sample in read_idrid_segmentation(real_data / "idrid")[:2]:
         photograph = read_photograph(sample.photograph)
         fov = find_fov(photograph.pixels)
@@ -160,16 +160,16 @@ def test_eq2_own_grid_agrees_with_the_literal_form_on_photographs(real_data: Pat
         masks = [read_photograph(mask).pixels.any(axis=2) for mask in sample.lesion_masks.values() if mask is not None]
         region = torch.tensor(crop_mask(np.any(masks, axis=0), fov, FRAME))[None, None] > HALF
         with torch.no_grad():
-            _, taps, _ = subnet(local_contrast(frame), region.float().expand(1, 4, -1, -1))
-        for j, tap in enumerate(taps):
-            ours = select_features(tap, region.float(), torch.full((tap.shape[1],), xi), HALF)[0]
+            _, layers, _ = subnet(local_contrast(frame), region.float().expand(1, 4, -1, -1))
+        for j, layer in enumerate(layers):
+            ours = select_features(layer, region.float(), torch.full((layer.shape[1],), xi), HALF)[0]
             ious = []
-            for channel in normalise_channels(tap)[0]:
+            for channel in normalise_channels(layer)[0]:
                 lifted = torch.nn.functional.interpolate(channel[None, None], size=FRAME, mode="bilinear") > xi
                 ious.append((lifted & region).sum() / (lifted | region).sum())
             literal = torch.stack(ious) > HALF * torch.stack(ious).max()
             same[j].append(ours == literal)
-    shares = [torch.cat(tap).double().mean().item() for tap in same.values()]
+    shares = [torch.cat(layer).double().mean().item() for layer in same.values()]
     assert min(*shares[:2], np.mean(shares)) >= 0.95
 
 
@@ -189,17 +189,17 @@ def test_eq3_equals_reference(rng: np.random.Generator) -> None:
 
 
 def test_eq3_gradient_of_y_dr_equals_finite_differences(rng: np.random.Generator) -> None:
-    # The last tap of a 64 px frame, 32 channels of 2 x 2 pixels: y_DR from there on, once by autograd, once by steps.
-    subnet, tap = net(), torch.tensor(rng.random((1, 32, 2, 2)), requires_grad=True)
-    logits = subnet.classifier(subnet.spp_fc(spatial_pyramid_pooling(tap)).relu())
-    (ours,) = torch.autograd.grad(dr_score(logits).sum(), tap)
+    # The last features of a 64 px frame, 32 channels of 2 x 2 pixels: dy_DR once by autograd, once by differences.
+    subnet, layer = net(), torch.tensor(rng.random((1, 32, 2, 2)), requires_grad=True)
+    logits = subnet.classifier(subnet.spp_fc(spatial_pyramid_pooling(layer)).relu())
+    (ours,) = torch.autograd.grad(dr_score(logits).sum(), layer)
 
     def score(stage4: np.ndarray) -> float:
         with torch.no_grad():
             hidden = subnet.spp_fc(spatial_pyramid_pooling(torch.tensor(stage4)[None])).relu()
             return reference.dr_score(subnet.classifier(hidden)[0].numpy())
 
-    theirs = reference.gradient(score, tap[0].detach().numpy())
+    theirs = reference.gradient(score, layer[0].detach().numpy())
     assert np.abs(theirs).max() > 0.01
     assert np.allclose(importance(ours)[0].numpy(), reference.importance(theirs), atol=1e-8)
 
@@ -216,7 +216,7 @@ def test_algorithm1_by_hand() -> None:
 
 
 def test_algorithm1_deepest_layer_has_no_layer_weight() -> None:
-    # "if j < J": with one layer of weights 1 and -3 the layer weight -2 would turn the sign.
+    # "if j < J": with one layer of weights 1 and -3 the layer weight -2 would change the sign.
     evidence = combine_features([planes([[4, 0]], [[0, 1]])], [torch.tensor([[1.0, -3.0]])])
     assert evidence.tolist() == [[[[1, 0]]]]
 
@@ -239,25 +239,25 @@ def test_algorithm1_is_non_negative_with_maximum_one_and_zero_stays_zero() -> No
     assert evidence.amax(dim=(1, 2, 3))[0] == 1
     assert not evidence[2].any()
     only_against = combine_features([features[1]], [-torch.ones(3, 2)])
-    assert not only_against.any(), "what speaks against DR is no evidence for it"
+    assert not only_against.any(), "features that lower the score are no evidence"
 
 
-def test_algorithm1_of_half_precision_features_is_computed_in_single() -> None:
+def test_algorithm1_computes_half_precision_features_in_single_precision() -> None:
     features = [torch.rand(1, 2, 8, 8).bfloat16(), torch.rand(1, 2, 4, 4).bfloat16()]
     weights = [torch.rand(1, 2), torch.rand(1, 2)]
     assert torch.equal(combine_features(features, weights), combine_features([f.float() for f in features], weights))
 
 
-# Whole
+# The whole of GMSV
 
 
 def test_gmsv_equals_reference(rng: np.random.Generator) -> None:
     subnet, region = net(), spots(32, rng)
-    (logits, taps, _), lesion_region = graded(subnet, region, rng)
+    (logits, layers, _), lesion_region = graded(subnet, region, rng)
     gmsv = GMSV(subnet.channels)
-    ours = gmsv(dr_score(logits), taps, lesion_region)
-    gradients = torch.autograd.grad(dr_score(logits).sum(), taps)
-    weights, features = [], [tap[0].detach().numpy() for tap in taps]
+    ours = gmsv(dr_score(logits), layers, lesion_region)
+    gradients = torch.autograd.grad(dr_score(logits).sum(), layers)
+    weights, features = [], [layer[0].detach().numpy() for layer in layers]
     for feature, gradient in zip(features, gradients, strict=True):
         chosen = reference.selection_own_grid(feature, np.full(len(feature), HALF), region, HALF)
         weights.append(reference.importance(gradient[0].numpy()) * chosen)
@@ -267,36 +267,36 @@ def test_gmsv_equals_reference(rng: np.random.Generator) -> None:
     assert np.abs(ours[0, 0].detach().numpy() - theirs).max() < 1e-9
 
 
-def test_evidence_lies_in_0_to_1_at_the_frames_size(rng: np.random.Generator) -> None:
+def test_evidence_is_between_0_and_1_at_the_frames_size(rng: np.random.Generator) -> None:
     subnet = net()
-    (logits, taps, _), lesion_region = graded(subnet, spots(64, rng), rng)
-    evidence = GMSV(subnet.channels)(dr_score(logits), taps, lesion_region)
+    (logits, layers, _), lesion_region = graded(subnet, spots(64, rng), rng)
+    evidence = GMSV(subnet.channels)(dr_score(logits), layers, lesion_region)
     assert evidence.shape == (1, 1, 64, 64)
     assert evidence.min() >= 0 and 0.5 < evidence.max() <= 1
 
 
-def test_unselected_channels_leave_no_trace(rng: np.random.Generator) -> None:
+def test_unselected_channels_do_not_change_the_evidence(rng: np.random.Generator) -> None:
     subnet = net()
-    (logits, taps, _), lesion_region = graded(subnet, spots(64, rng), rng)
+    (logits, layers, _), lesion_region = graded(subnet, spots(64, rng), rng)
     score, nothing = dr_score(logits), torch.zeros_like(lesion_region)
     picky, all_kept = GMSV(subnet.channels, GMSVConfig(theta_seg=0.99)), GMSV(subnet.channels)
-    assert not torch.allclose(picky(score, taps, lesion_region), all_kept(score, taps, nothing))
-    for xi in picky.xi:  # nothing is above 2, no channel overlaps, all are kept
+    assert not torch.allclose(picky(score, layers, lesion_region), all_kept(score, layers, nothing))
+    for xi in picky.xi:  # nothing is above 2, no channel overlaps, all are selected
         torch.nn.init.constant_(xi, 2)
-    assert torch.equal(picky(score, taps, lesion_region), all_kept(score, taps, nothing))
+    assert torch.equal(picky(score, layers, lesion_region), all_kept(score, layers, nothing))
 
 
 def test_evidence_without_create_graph_keeps_the_score_usable(rng: np.random.Generator) -> None:
     subnet = net()
-    (logits, taps, _), lesion_region = graded(subnet, spots(64, rng), rng)
-    GMSV(subnet.channels)(dr_score(logits), taps, lesion_region)
+    (logits, layers, _), lesion_region = graded(subnet, spots(64, rng), rng)
+    GMSV(subnet.channels)(dr_score(logits), layers, lesion_region)
     logits.square().sum().backward()
     assert subnet.conv1.weight.grad is not None and subnet.conv1.weight.grad.any()
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_gradient_through_gmsv_equals_finite_differences(training: bool, rng: np.random.Generator) -> None:
-    """d loss / d frame and d loss / d weights, in float64, along random directions; weights reach V by Eq. (3) too."""
+    """d loss / d frame and d loss / d weights along random directions; Eq. (3) depends on the weights too."""
     subnet = net(2).train(training)
     gmsv = GMSV(subnet.channels)
     region = torch.tensor(spots(64, rng)).expand(3, 1, 64, 64)
@@ -304,8 +304,8 @@ def test_gradient_through_gmsv_equals_finite_differences(training: bool, rng: np
     lesions, towards = torch.tensor(rng.random((3, 4, 64, 64))), torch.tensor(rng.random((3, 1, 64, 64)))
 
     def loss() -> Tensor:
-        logits, taps, _ = subnet(frame, lesions)
-        return (gmsv(dr_score(logits), taps, region, create_graph=True) - towards).square().mean()
+        logits, layers, _ = subnet(frame, lesions)
+        return (gmsv(dr_score(logits), layers, region, create_graph=True) - towards).square().mean()
 
     inputs = [frame, subnet.spp_fc.weight, subnet.classifier.weight, subnet.conv1.weight, subnet.layer3[0].conv1.weight]
     for parameter, exact in zip(inputs, torch.autograd.grad(loss(), inputs), strict=True):
@@ -329,35 +329,35 @@ def xi_gradients(gmsv: GMSV) -> list[bool]:
     return [xi.grad is not None and bool(xi.grad.any()) for xi in gmsv.xi]
 
 
-def test_xi_learns_from_its_own_loss_only(rng: np.random.Generator) -> None:
+def test_only_the_xi_loss_trains_xi(rng: np.random.Generator) -> None:
     subnet = net()
-    (logits, taps, _), lesion_region = graded(subnet, spots(64, rng), rng)
+    (logits, layers, _), lesion_region = graded(subnet, spots(64, rng), rng)
     gmsv = GMSV(subnet.channels)
-    gmsv(dr_score(logits), taps, lesion_region, create_graph=True).sum().backward()
+    gmsv(dr_score(logits), layers, lesion_region, create_graph=True).sum().backward()
     assert not any(xi_gradients(gmsv))
-    assert subnet.conv1.weight.grad is not None and subnet.conv1.weight.grad.any(), "the evidence teaches the network"
-    gmsv.xi_loss(taps, lesion_region).backward()
+    assert subnet.conv1.weight.grad is not None and subnet.conv1.weight.grad.any(), "the evidence trains the network"
+    gmsv.xi_loss(layers, lesion_region).backward()
     assert all(xi_gradients(gmsv))
 
 
-def test_xi_loss_teaches_nothing_but_xi(rng: np.random.Generator) -> None:
+def test_xi_loss_trains_only_xi(rng: np.random.Generator) -> None:
     subnet = net()
-    (_, taps, _), lesion_region = graded(subnet, spots(64, rng), rng)
+    (_, layers, _), lesion_region = graded(subnet, spots(64, rng), rng)
     lesion_region.requires_grad_()
-    GMSV(subnet.channels).xi_loss(taps, lesion_region).backward()
+    GMSV(subnet.channels).xi_loss(layers, lesion_region).backward()
     assert all(p.grad is None for p in subnet.parameters()) and lesion_region.grad is None
 
 
 def test_xi_loss_equals_reference(rng: np.random.Generator) -> None:
     subnet, region = net(), spots(64, rng)
-    (_, taps, _), lesion_region = graded(subnet, region, rng)
+    (_, layers, _), lesion_region = graded(subnet, region, rng)
     gmsv = GMSV(subnet.channels).double()
-    theirs = [reference.selection_loss(t[0].detach().numpy(), np.full(t.shape[1], HALF), region, 0.1) for t in taps]
-    assert gmsv.xi_loss(taps, lesion_region).item() == pytest.approx(np.mean(theirs), rel=1e-6)
+    theirs = [reference.selection_loss(t[0].detach().numpy(), np.full(t.shape[1], HALF), region, 0.1) for t in layers]
+    assert gmsv.xi_loss(layers, lesion_region).item() == pytest.approx(np.mean(theirs), rel=1e-6)
 
 
 def test_xi_loss_finds_the_better_threshold() -> None:
-    # The feature is 1 in the region and 0.6 around it: a threshold between the two, not 0.5, makes the mask the region.
+    # The feature is 1 in the region and 0.6 around it: with a threshold between the two the mask equals the region.
     feature, region = torch.full((1, 1, 8, 8), 0.6), torch.zeros(1, 1, 8, 8)
     feature[..., :2, :] = region[..., :2, :] = 1
     gmsv = GMSV([1])
@@ -370,13 +370,13 @@ def test_xi_loss_finds_the_better_threshold() -> None:
     assert iou((feature > gmsv.xi[0]).float(), region).item() == 1
 
 
-def test_xi_learns_nothing_from_photographs_without_lesion_region(rng: np.random.Generator) -> None:
+def test_photographs_without_lesion_region_do_not_train_xi(rng: np.random.Generator) -> None:
     subnet, region = net(), spots(64, rng)
-    (_, taps, _), lesion_region = graded(subnet, region, rng)
+    (_, layers, _), lesion_region = graded(subnet, region, rng)
     gmsv = GMSV(subnet.channels)
-    loss = gmsv.xi_loss(taps, torch.zeros_like(lesion_region))
+    loss = gmsv.xi_loss(layers, torch.zeros_like(lesion_region))
     loss.backward()
     assert loss.item() == 0 and not any(xi_gradients(gmsv))
-    with_empty = [torch.cat([tap, torch.rand_like(tap)]) for tap in taps]
+    with_empty = [torch.cat([layer, torch.rand_like(layer)]) for layer in layers]
     both = torch.cat([lesion_region, torch.zeros_like(lesion_region)])
-    assert gmsv.xi_loss(with_empty, both).item() == pytest.approx(gmsv.xi_loss(taps, lesion_region).item())
+    assert gmsv.xi_loss(with_empty, both).item() == pytest.approx(gmsv.xi_loss(layers, lesion_region).item())

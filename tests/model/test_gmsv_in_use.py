@@ -1,4 +1,4 @@
-"""GMSV where training uses it: autocast, activation checkpointing, several processes; no trace left, no loop."""
+"""GMSV in training: autocast, activation checkpointing, several processes; no side effects, no loop over channels."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from deepmtdr.model.gmsv import GMSV
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
 
 SIDE = 64
-Shown = tuple[Tensor, tuple[Tensor, ...], Tensor]
+GMSVInputs = tuple[Tensor, tuple[Tensor, ...], Tensor]
 
 
 class EvidenceOfAFrame(nn.Module):
-    """A grading subnet and its GMSV under one roof, as a wrapper for several processes needs them."""
+    """A grading subnet and its GMSV in one module, as DistributedDataParallel needs them."""
 
     def __init__(self, width: int = 4) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.grading = GradingSubnet(config=GradingConfig(width=width, hidden=8, dropout=0.0))
         self.gmsv = GMSV(self.grading.channels)
-        with torch.no_grad():  # the last stage speaks for DR, so that there is evidence
+        with torch.no_grad():  # positive weights for DR, so that there is evidence
             self.grading.spp_fc.weight.abs_()
             self.grading.classifier.weight.abs_()[0].neg_()
 
     def forward(self, frame: Tensor, lesions: Tensor) -> Tensor:
-        return self.gmsv(*self.shown(frame, lesions), create_graph=True)
+        return self.gmsv(*self.gmsv_inputs(frame, lesions), create_graph=True)
 
-    def shown(self, frame: Tensor, lesions: Tensor) -> Shown:
-        logits, taps, _ = self.grading(frame, lesions)
-        return dr_score(logits), taps, lesions.amax(dim=1, keepdim=True)
+    def gmsv_inputs(self, frame: Tensor, lesions: Tensor) -> GMSVInputs:
+        logits, features, _ = self.grading(frame, lesions)
+        return dr_score(logits), features, lesions.amax(dim=1, keepdim=True)
 
 
 class Recomputed(nn.Module):
-    """A stage whose activations are computed again on the way back instead of kept."""
+    """A stage with activation checkpointing: its activations are computed again in the backward pass."""
 
     def __init__(self, stage: nn.Module) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def frames(batch: int = 2, side: int = SIDE) -> tuple[Tensor, Tensor]:
 
 
 def eq5_in_the_image(model: EvidenceOfAFrame, frame: Tensor, lesions: Tensor) -> tuple[Tensor, Tensor]:
-    """The evidence, and the gradient of Eq. (5) in the image, against a target without evidence."""
+    """The evidence, and the gradient of Eq. (5) with respect to the image, for a target without evidence."""
     frame = frame.clone().requires_grad_()
     evidence = model(frame, lesions)
     loss = classification_aware_loss(evidence, torch.zeros_like(evidence))
@@ -106,7 +106,7 @@ def test_evidence_and_its_gradient_under_autocast_are_finite_and_close_to_single
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_evidence_through_recomputed_stages_teaches_the_same(training: bool) -> None:
+def test_activation_checkpointing_changes_neither_evidence_nor_gradients(training: bool) -> None:
     results, gradients = [], []
     for recompute in (False, True):
         model = EvidenceOfAFrame().double().train(training)
@@ -120,7 +120,9 @@ def test_evidence_through_recomputed_stages_teaches_the_same(training: bool) -> 
         classification_aware_loss(evidence, torch.zeros_like(evidence)).backward()
         assert all(stage.runs > 1 for stage in stages), "nothing was computed again"
         results.append(evidence.detach())
-        learners = [p for p in model.grading.parameters() if p is not model.grading.classifier.bias]  # it moves no V
+        learners = [
+            p for p in model.grading.parameters() if p is not model.grading.classifier.bias
+        ]  # it does not influence V
         gradients.append([frame.grad, *(p.grad for p in learners)])
     assert torch.allclose(*results, rtol=0, atol=1e-12)
     for kept, recomputed in zip(*gradients, strict=True):
@@ -132,8 +134,8 @@ def test_evidence_through_recomputed_stages_teaches_the_same(training: bool) -> 
 # Several processes
 
 
-def taught(wrapped: nn.Module, model: EvidenceOfAFrame, which: slice) -> dict[str, Tensor]:
-    """What Eq. (5) teaches the grading subnet from some of the frames."""
+def gradients_of(wrapped: nn.Module, model: EvidenceOfAFrame, which: slice) -> dict[str, Tensor]:
+    """Gradients of Eq. (5) in the grading subnet, for some of the frames."""
     frame, lesions = (x.double()[which] for x in frames())
     evidence = wrapped(frame, lesions)
     classification_aware_loss(evidence, torch.zeros_like(evidence)).backward()
@@ -141,21 +143,21 @@ def taught(wrapped: nn.Module, model: EvidenceOfAFrame, which: slice) -> dict[st
 
 
 def one_of_two(rank: int, folder: Path) -> None:
-    """A process that sees one of the two frames and keeps the gradients that it ends with."""
+    """A process that gets one of the two frames and saves its final gradients."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     model = EvidenceOfAFrame().double().eval()
     wrapped = DistributedDataParallel(model, find_unused_parameters=True)
-    save_file(taught(wrapped, model, slice(rank, rank + 1)), folder / f"{rank}.safetensors")
+    save_file(gradients_of(wrapped, model, slice(rank, rank + 1)), folder / f"{rank}.safetensors")
     dist.destroy_process_group()
 
 
-def test_evidence_in_two_processes_teaches_the_mean_of_both(tmp_path: Path) -> None:
+def test_gradients_of_two_processes_are_the_mean_of_both(tmp_path: Path) -> None:
     """The double backward inside DistributedDataParallel, with a frame in each process."""
     both = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     model = EvidenceOfAFrame().double().eval()
-    alone = taught(model, model, slice(0, 2))
+    alone = gradients_of(model, model, slice(0, 2))
     assert "grading.conv1.weight" in alone
     for rank in range(2):
         shared = load_file(tmp_path / f"{rank}.safetensors")
@@ -164,14 +166,14 @@ def test_evidence_in_two_processes_teaches_the_mean_of_both(tmp_path: Path) -> N
             assert torch.allclose(shared[name], gradient, rtol=1e-9, atol=1e-12)
 
 
-# No trace
+# No side effects
 
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def trace(model: nn.Module) -> dict[str, Any]:
-    """All that a run could leave behind: values, gradients, what wants one, hooks, mode."""
+    """Everything that a run could change: values, gradients, `requires_grad`, hooks, mode."""
     left: dict[str, Any] = {}
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         left[name] = tensor.detach().clone().tolist(), tensor.grad, tensor.requires_grad, tensor._backward_hooks
@@ -181,15 +183,15 @@ def trace(model: nn.Module) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_gmsv_leaves_no_trace(create_graph: bool) -> None:
+def test_gmsv_has_no_side_effects(create_graph: bool) -> None:
     model = EvidenceOfAFrame().train()
     model.grading.layer2.requires_grad_(False)
-    shown = model.shown(*frames())
-    before, grown = trace(model), [tap.requires_grad for tap in shown[1]]
-    model.gmsv(*shown, create_graph=create_graph)
+    gmsv_inputs = model.gmsv_inputs(*frames())
+    before, grown = trace(model), [feature.requires_grad for feature in gmsv_inputs[1]]
+    model.gmsv(*gmsv_inputs, create_graph=create_graph)
     assert trace(model) == before
-    for tap, grew in zip(shown[1], grown, strict=True):
-        assert tap.requires_grad == grew and not tap.retains_grad and tap._backward_hooks is None
+    for feature, grew in zip(gmsv_inputs[1], grown, strict=True):
+        assert feature.requires_grad == grew and not feature.retains_grad and feature._backward_hooks is None
     assert torch.is_grad_enabled()
 
 
@@ -197,7 +199,7 @@ def test_gmsv_leaves_no_trace(create_graph: bool) -> None:
 
 
 class Operations(TorchDispatchMode):
-    """Counts what is computed, and notes the largest tensor."""
+    """Counts the operations, and keeps the size of the largest tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -212,25 +214,25 @@ class Operations(TorchDispatchMode):
 
 
 def operations(batch: int, width: int, side: int = SIDE) -> Operations:
-    """Of GMSV, its double backward and the loss of xi; the subnet's forward is left out."""
+    """Operations of GMSV, its double backward and the xi loss, without the subnet's forward pass."""
     model = EvidenceOfAFrame(width).eval()
     frame, lesions = frames(batch, side)
-    shown = model.shown(frame.requires_grad_(), lesions)
-    with Operations() as seen:
-        evidence = model.gmsv(*shown, create_graph=True)
+    gmsv_inputs = model.gmsv_inputs(frame.requires_grad_(), lesions)
+    with Operations() as counted:
+        evidence = model.gmsv(*gmsv_inputs, create_graph=True)
         torch.autograd.grad(classification_aware_loss(evidence, torch.zeros_like(evidence)), frame, retain_graph=True)
-        model.gmsv.xi_loss(shown[1], shown[2])
-    return seen
+        model.gmsv.xi_loss(gmsv_inputs[1], gmsv_inputs[2])
+    return counted
 
 
-def test_gmsv_and_its_double_backward_take_as_many_operations_whatever_the_batch_and_width() -> None:
+def test_number_of_operations_does_not_depend_on_batch_and_width() -> None:
     count = operations(1, 4).count
     assert count > 100
     assert operations(3, 4).count == operations(1, 8).count == count
 
 
-def test_gmsv_and_its_double_backward_lift_no_tap_to_the_frame() -> None:
-    # The subnet's input, 7 channels at the frame's size, is the largest there is; the smallest tap has 8 channels.
+def test_no_layer_is_enlarged_to_the_frame() -> None:
+    # The largest tensor is the subnet's input, 7 channels at the frame's size; the smallest layer has 8 channels.
     assert operations(1, width=8, side=128).largest == 7 * 128 * 128
 
 

@@ -1,4 +1,4 @@
-"""The DR grading subnet: ResNet-18 under its usual names, SPP, five taps, y_DR."""
+"""The DR grading subnet: ResNet-18 under its usual names, SPP, five feature layers, y_DR."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL = GradingConfig(width=4, hidden=16)
 
 
 def usual_listing() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the field's ResNet-18 state-dict without `fc`, by rule (He et al. 2016)."""
+    """Names and shapes of the usual ResNet-18 state-dict without `fc` (He et al. 2016)."""
 
     def bn(name: str, channels: int) -> dict[str, tuple[int, ...]]:
         listing: dict[str, tuple[int, ...]] = {
@@ -40,7 +40,7 @@ def usual_listing() -> dict[str, tuple[int, ...]]:
 
 
 def imagenet_like() -> dict[str, Tensor]:
-    """What a published ResNet-18 file holds: the listing and a classifier of 1000 classes."""
+    """A state-dict as in a published ResNet-18 file, with a classifier of 1000 classes."""
     state = {
         name: torch.tensor(7) if name.endswith("tracked") else torch.randn(shape)
         for name, shape in usual_listing().items()
@@ -54,7 +54,7 @@ def subnet() -> GradingSubnet:
     return GradingSubnet()
 
 
-def test_state_dict_is_the_usual_listing_but_for_the_stem_and_the_head(subnet: GradingSubnet) -> None:
+def test_state_dict_is_the_usual_one_except_for_the_stem_and_the_head(subnet: GradingSubnet) -> None:
     ours = {name: tuple(tensor.shape) for name, tensor in subnet.state_dict().items()}
     assert ours.pop("conv1.weight") == (64, 7, 7, 7)
     head = {name for name in ours if name.startswith(("spp_fc", "classifier"))}
@@ -71,7 +71,7 @@ def test_residual_part_has_the_11_million_parameters_of_resnet18(subnet: Grading
     assert count == 11_689_512 - 513_000 + 12_544
 
 
-def test_imagenet_weights_load_and_the_stem_takes_the_rgb_part() -> None:
+def test_imagenet_weights_load_and_the_stem_keeps_its_lesion_channels() -> None:
     subnet, state = GradingSubnet(), imagenet_like()
     before = {name: tensor.clone() for name, tensor in subnet.state_dict().items()}
     subnet.load_imagenet(state)
@@ -82,14 +82,14 @@ def test_imagenet_weights_load_and_the_stem_takes_the_rgb_part() -> None:
     assert all(torch.equal(after[n], before[n]) for n in after if n.startswith(("spp_fc", "classifier")))
 
 
-def test_imagenet_weights_that_lack_a_tensor_are_refused() -> None:
+def test_imagenet_weights_without_a_tensor_are_an_error() -> None:
     state = imagenet_like()
     del state["layer3.0.bn2.weight"]
     with pytest.raises(ValueError, match=r"layer3\.0\.bn2\.weight is missing"):
         GradingSubnet().load_imagenet(state)
 
 
-def test_imagenet_weights_of_another_network_are_refused_and_change_nothing() -> None:
+def test_imagenet_weights_of_another_network_are_an_error_and_change_nothing() -> None:
     state, subnet = imagenet_like(), GradingSubnet()
     state["layer4.1.conv2.weight"] = torch.randn(512, 512, 1, 1)
     before = {name: tensor.clone() for name, tensor in subnet.state_dict().items()}
@@ -98,7 +98,7 @@ def test_imagenet_weights_of_another_network_are_refused_and_change_nothing() ->
     assert all(torch.equal(tensor, before[name]) for name, tensor in subnet.state_dict().items())
 
 
-def test_five_taps_at_strides_2_to_32() -> None:
+def test_five_feature_layers_at_strides_2_to_32() -> None:
     subnet = GradingSubnet(config=SMALL)
     logits, features, _ = subnet(torch.rand(2, 3, 64, 96), torch.rand(2, 4, 64, 96))
     assert logits.shape == (2, 5)
@@ -106,7 +106,7 @@ def test_five_taps_at_strides_2_to_32() -> None:
     assert [tuple(f.shape) for f in features] == [
         (2, c, 64 // s, 96 // s) for c, s in zip(subnet.channels, STRIDES, strict=True)
     ]
-    assert all((f >= 0).all() for f in features), "taps are after their ReLU"
+    assert all((f >= 0).all() for f in features), "features are after their ReLU"
 
 
 def test_spp_takes_the_maximum_of_4x4_2x2_and_1x1_cells() -> None:
@@ -115,7 +115,7 @@ def test_spp_takes_the_maximum_of_4x4_2x2_and_1x1_cells() -> None:
     assert spatial_pyramid_pooling(x).tolist() == [[*range(16), 5, 7, 13, 15, 15]]
 
 
-def test_spp_has_one_length_whatever_the_size_of_the_frame() -> None:
+def test_spp_has_the_same_length_for_any_size_of_the_frame() -> None:
     subnet = GradingSubnet(config=SMALL).eval()
     for height, width in ((32, 32), (64, 32), (160, 96)):
         assert subnet(torch.rand(1, 3, height, width), torch.rand(1, 4, height, width)).logits.shape == (1, 5)
@@ -129,26 +129,26 @@ def test_lesion_maps_are_multiplied_by_4_at_the_input() -> None:
     assert torch.allclose(stem, subnet.bn1(by_hand).relu(), atol=1e-5)
 
 
-def test_lesion_maps_reach_the_grade() -> None:
+def test_every_lesion_map_influences_the_grade() -> None:
     subnet, frame = GradingSubnet(config=SMALL).eval(), torch.rand(1, 3, 64, 64)
     lesions = torch.zeros(1, 4, 64, 64, requires_grad=True)
     subnet(frame, lesions).logits[0, 3].backward()
     assert lesions.grad is not None and (lesions.grad.abs().sum(dim=(0, 2, 3)) > 0).all()
 
 
-def test_gradient_reaches_every_parameter_and_every_tap() -> None:
+def test_gradient_reaches_every_parameter_and_every_feature() -> None:
     subnet = GradingSubnet(config=SMALL)
     logits, features, _ = subnet(torch.rand(2, 3, 128, 128), torch.rand(2, 4, 128, 128))
-    for tap in features:
-        tap.retain_grad()
+    for feature in features:
+        feature.retain_grad()
     nn.functional.cross_entropy(logits, torch.tensor([0, 3])).backward()
     assert all(p.grad is not None and p.grad.any() for p in subnet.parameters())
-    assert all(tap.grad is not None and tap.grad.any() for tap in features)
+    assert all(feature.grad is not None and feature.grad.any() for feature in features)
 
 
-def test_grading_twice_says_the_same_once_trained() -> None:
+def test_dropout_is_active_in_training_only() -> None:
     subnet, frame, lesions = GradingSubnet(config=SMALL), torch.rand(2, 3, 64, 64), torch.rand(2, 4, 64, 64)
-    assert not torch.equal(subnet(frame, lesions).logits, subnet(frame, lesions).logits), "dropout while training"
+    assert not torch.equal(subnet(frame, lesions).logits, subnet(frame, lesions).logits), "dropout in training"
     subnet.eval()
     assert torch.equal(subnet(frame, lesions).logits, subnet(frame, lesions).logits)
 
@@ -163,8 +163,8 @@ def test_its_loss_is_eq10_of_the_graded_photographs_with_class_weights() -> None
     assert loss.item() == pytest.approx((3 / 15 * log(2) + 6 / 11 * log(8)) / 2)
 
 
-def test_y_dr_is_the_sum_of_the_logits_of_grades_1_to_4_by_hand() -> None:
-    # Grade 0 is predicted, and still does not count (footnote 2, R5): 1 - 2 + 3 + 0.5.
+def test_y_dr_by_hand_is_the_sum_of_the_logits_of_grades_1_to_4() -> None:
+    # Grade 0 is predicted, but does not count (footnote 2, interpretation R5): 1 - 2 + 3 + 0.5.
     assert dr_score(torch.tensor([[9.0, 1.0, -2.0, 3.0, 0.5]])).tolist() == [2.5]
 
 
@@ -180,7 +180,7 @@ def test_y_dr_gradient_is_one_for_grades_1_to_4_and_zero_for_grade_0() -> None:
     assert logits.grad is not None and logits.grad.tolist() == [[0, 1, 1, 1, 1]] * 2
 
 
-def test_logits_have_a_mean_of_zero_whatever_constant_the_classifier_adds() -> None:
+def test_logits_have_a_mean_of_zero_for_any_bias() -> None:
     subnet, frame, lesions = GradingSubnet(config=SMALL).eval(), torch.randn(2, 3, 64, 64), torch.rand(2, 4, 64, 64)
     before = subnet(frame, lesions).logits
     with torch.no_grad():
@@ -190,12 +190,12 @@ def test_logits_have_a_mean_of_zero_whatever_constant_the_classifier_adds() -> N
 
 
 def test_no_1x1_convolution_has_a_stride() -> None:
-    # Channels-last and narrow, its gradient is written past the end of its memory (seen with torch 2.13 on AVX-512).
+    # In channels-last order with few channels, its gradient is written past the end of memory (torch 2.13, AVX-512).
     convolutions = [module for module in GradingSubnet().modules() if isinstance(module, nn.Conv2d)]
     assert not [c for c in convolutions if c.kernel_size == (1, 1) and c.stride != (1, 1)]
 
 
-def test_a_shortcut_takes_every_second_pixel_as_a_strided_convolution_would() -> None:
+def test_shortcut_equals_a_strided_convolution() -> None:
     block = BasicBlock(4, 8, 2).eval()
     assert block.downsample is not None
     x = torch.randn(2, 4, 9, 8)

@@ -1,4 +1,4 @@
-"""The ISR subnet: bicubic before training, one set of weights for x2, x4 and x8 (readings R1, R2)."""
+"""The ISR subnet: bicubic before training, one set of weights for x2, x4 and x8 (interpretations R1, R2)."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_untrained_subnet_is_bicubic(scale: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8, 0.25])
-def test_bicubic_is_pillows(scale: float, rng: np.random.Generator) -> None:
-    # 64 to 192: overshoot stays inside 8 bits, where Pillow would clip it between its two passes.
+def test_bicubic_equals_pillow(scale: float, rng: np.random.Generator) -> None:
+    # Values from 64 to 192: overshoot stays inside 8 bits; Pillow would clip it between its two passes.
     pixels = rng.integers(64, 193, (16, 24, 3), dtype=np.uint8)
     ours = bicubic(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, scale)[0].permute(1, 2, 0)
     size = (round(24 * scale), round(16 * scale))
     theirs = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), dtype=float)
     assert np.abs((255 * ours).round().numpy() - theirs).max() <= 1
-    # Without Pillow's two roundings to 8 bits the two are the same kernel.
+    # Without Pillow's two roundings to 8 bits the two kernels agree.
     exact = Image.fromarray(pixels[..., 0].astype(np.float32) / 255).resize(size, Image.Resampling.BICUBIC)
     assert np.abs(ours[..., 0].numpy() - np.asarray(exact)).max() < 1e-5
 
@@ -48,7 +48,7 @@ def test_bicubic_keeps_a_constant_image() -> None:
     assert torch.allclose(bicubic(torch.full((1, 3, 8, 8), 0.3), 4), torch.tensor(0.3), atol=1e-6)
 
 
-def test_one_checkpoint_serves_the_three_scales() -> None:
+def test_one_checkpoint_has_all_three_scales() -> None:
     one, other = trained_a_little(), ISRSubnet(SMALL)
     other.load_state_dict(one.state_dict())
     lr = torch.rand(1, 3, 8, 8)
@@ -57,7 +57,7 @@ def test_one_checkpoint_serves_the_three_scales() -> None:
         assert not torch.equal(one(lr, scale), bicubic(lr, scale))
 
 
-def test_scales_share_features_and_upscaling_and_each_has_its_last_convolution() -> None:
+def test_scales_share_everything_but_their_last_convolution() -> None:
     users = {scale: set() for scale in SCALES}
     for scale in SCALES:
         isr = trained_a_little()
@@ -77,7 +77,7 @@ def test_gradient_reaches_every_parameter_that_a_scale_uses() -> None:
     assert idle == {"to_rgb.2.weight", "to_rgb.2.bias", "to_rgb.4.weight", "to_rgb.4.bias"}
 
 
-def test_a_few_steps_beat_bicubic() -> None:
+def test_a_few_training_steps_are_better_than_bicubic() -> None:
     isr, frame = ISRSubnet(SMALL), torch.rand(1, 3, 32, 32)
     lr = bicubic(frame, 0.25)
     bicubic_error = (bicubic(lr, 4) - frame).abs().mean().item()
@@ -100,13 +100,13 @@ def test_five_feature_extraction_layers_and_two_upscaling_layers_at_x4() -> None
     assert len(ran) == 2
 
 
-def test_parameter_count_is_of_the_authors_order() -> None:
+def test_parameter_count_by_hand() -> None:
     # Stem 3*9*32+32; five blocks of two 32*9*32+32; three sub-pixel layers 32*9*128+128; three last 32*9*3+3.
     by_hand = 896 + 5 * 2 * 9248 + 3 * 36992 + 3 * 867
     assert sum(p.numel() for p in ISRSubnet().parameters()) == by_hand
     assert 100_000 < by_hand < 250_000
 
 
-def test_another_scale_is_refused() -> None:
+def test_another_scale_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"scale 3, expected one of \(2, 4, 8\)"):
         ISRSubnet(SMALL)(torch.rand(1, 3, 8, 8), 3)

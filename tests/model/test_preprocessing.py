@@ -1,4 +1,4 @@
-"""Local contrast (reading R21): what the segmentation and grading subnets see of a frame."""
+"""Local contrast (interpretation R21), the input of the paper's segmentation and grading subnets."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ def disc(side: int = 256, radius: int = 120) -> Tensor:
 
 
 def fundus(level: float = 0.4) -> Tensor:
-    """An even fundus with one dark spot of 8 px in the middle."""
+    """A uniform fundus with one dark spot of 8 px in the middle."""
     frame = (level * disc()).expand(1, 3, -1, -1).clone()
     frame[..., 124:132, 124:132] *= 0.7
     return frame
 
 
 def test_contrast_by_hand() -> None:
-    # Around the spot the mean is 0.4 but for the spot's own small share: GAIN * (0.28 - 0.4) / (0.4 + FLOOR).
-    seen = local_contrast(fundus())
-    assert seen[0, :, 128, 128].tolist() == pytest.approx([GAIN * -0.12 / (0.4 + FLOOR)] * 3, rel=0.02)
+    # The local mean is about 0.4, since the spot is small: GAIN * (0.28 - 0.4) / (0.4 + FLOOR).
+    contrast = local_contrast(fundus())
+    assert contrast[0, :, 128, 128].tolist() == pytest.approx([GAIN * -0.12 / (0.4 + FLOOR)] * 3, rel=0.02)
 
 
-def test_constant_frame_has_none() -> None:
+def test_constant_frame_has_no_contrast() -> None:
     assert local_contrast(torch.full((1, 3, 64, 96), 0.6)).abs().max() < 1e-5
 
 
-def test_border_of_the_field_of_view_is_no_contrast() -> None:
+def test_border_of_the_field_of_view_has_no_contrast() -> None:
     even = (0.4 * disc()).expand(1, 3, -1, -1)
     assert local_contrast(even).abs().max() < 1e-4
 
 
-def test_outside_the_field_of_view_it_is_zero() -> None:
+def test_contrast_outside_the_field_of_view_is_zero() -> None:
     outside = disc() == 0
     noisy = fundus() + 0.02 * torch.rand(1, 3, 256, 256) * outside
     assert not local_contrast(noisy)[:, :, outside].any()
@@ -45,10 +45,10 @@ def test_outside_the_field_of_view_it_is_zero() -> None:
 
 @pytest.mark.parametrize("gains", [(0.6, 0.6, 0.6), (1.5, 1.0, 0.5)], ids=["darker", "cast"])
 def test_a_cameras_gain_changes_contrast_by_less_than_a_tenth(gains: tuple[float, float, float]) -> None:
-    # Not by nothing: FLOOR keeps the noise of an empty channel small.
-    seen = local_contrast(fundus())
+    # It changes a little, because of FLOOR, which keeps the noise of an empty channel small.
+    contrast = local_contrast(fundus())
     other = local_contrast(fundus() * torch.tensor(gains).reshape(1, 3, 1, 1))
-    assert (seen - other).abs().max() < 0.1 * seen.abs().max()
+    assert (contrast - other).abs().max() < 0.1 * contrast.abs().max()
 
 
 def test_local_mean_spans_about_128_px() -> None:
@@ -63,13 +63,13 @@ def test_local_mean_spans_about_128_px() -> None:
 
 def test_a_slow_shadow_is_weaker_than_the_spot() -> None:
     shadow = torch.linspace(1.0, 0.6, 256)
-    seen = local_contrast(fundus() * shadow)
-    middle = seen[0, 0, 128, 64:192]
+    contrast = local_contrast(fundus() * shadow)
+    middle = contrast[0, 0, 128, 64:192]
     assert middle.argmin() in range(60, 69)
     assert middle[:40].abs().max() < 0.5 * middle.min().abs()
 
 
-def test_values_are_held_between_minus_3_and_3() -> None:
+def test_values_are_clamped_to_minus_3_and_3() -> None:
     frame = torch.full((1, 3, 256, 256), 0.05)
     frame[..., 128, 128] = 1.0
     assert local_contrast(frame).max() == 3

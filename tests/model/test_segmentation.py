@@ -1,4 +1,4 @@
-"""The lesion segmentation subnet: Eq. (1) and the U-shape of Fig. 6."""
+"""The lesion segmentation subnet: Eq. (1) and the U-Net of Fig. 6."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def maps_of_zeros() -> list[Tensor]:
 
 @pytest.mark.parametrize("i", range(5))
 def test_eq1_gamma_of_each_scale_by_hand(i: int) -> None:
-    # Only S_i speaks, with 1 for MA everywhere: softmax gives e^gamma_i / (e^gamma_i + 4).
+    # Only S_i is not zero: 1 for MA everywhere. Softmax gives e^gamma_i / (e^gamma_i + 4).
     maps = maps_of_zeros()
     maps[i][:, 0] = 1
     fused = fuse_scales(maps, GAMMA, (16, 16))
@@ -39,7 +39,7 @@ def test_eq1_gamma_of_each_scale_by_hand(i: int) -> None:
     assert torch.allclose(fused[:, 1:], torch.tensor((1 - expected) / 4))
 
 
-def test_eq1_gammas_of_the_authors_run_from_coarse_to_fine() -> None:
+def test_eq1_gammas_are_the_authors_from_coarse_to_fine() -> None:
     assert SegmentationConfig().gamma == GAMMA
 
 
@@ -84,7 +84,7 @@ def test_five_down_and_four_up_transitions() -> None:
     assert (len(subnet.down), len(subnet.up)) == (5, 4)
 
 
-def test_every_block_opens_with_3x3_and_5x5_side_by_side_half_the_channels_each() -> None:
+def test_every_block_starts_with_3x3_and_5x5_with_half_the_channels_each() -> None:
     blocks = [m for m in LesionSegmentationSubnet(config=SMALL).modules() if isinstance(m, MultiScaleBlock)]
     assert len(blocks) == 9
     for block in blocks:
@@ -103,7 +103,7 @@ def test_gradient_reaches_every_parameter_and_the_frame() -> None:
     assert frame.grad is not None and frame.grad.any()
 
 
-def test_a_few_steps_find_a_bright_square() -> None:
+def test_a_few_training_steps_segment_a_bright_square() -> None:
     frame, square = torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32)
     frame[..., 8:16, 8:16] = square[..., 8:16, 8:16] = 1
     subnet = LesionSegmentationSubnet(config=SMALL)
@@ -123,6 +123,6 @@ def test_about_51_million_parameters_at_the_authors_width() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 32), (32, 40), (8, 8)])
-def test_a_frame_that_five_levels_do_not_fit_is_refused(height: int, width: int) -> None:
+def test_a_frame_that_is_no_multiple_of_16_px_is_an_error(height: int, width: int) -> None:
     with pytest.raises(ValueError, match=f"{height}x{width} px, expected multiples of 16"):
         LesionSegmentationSubnet(config=SMALL)(torch.rand(1, 3, height, width))

@@ -1,4 +1,4 @@
-"""One step of each stage: what it computes, and which subnet learns from which equation (reading R10)."""
+"""One step of each stage, and which subnet each equation trains (interpretation R10)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from deepmtdr.training.step_losses import (
 )
 from segmenter_checks import randomise_lesion_maps
 
-PHI_VIS = 0.9  # a net that never trained finds evidence nearly everywhere
+PHI_VIS = 0.9  # an untrained network has evidence nearly everywhere
 LAMBDAS = ("lambda_img", "lambda_tv", "lambda_sa", "lambda_ca")
 NOTHING = LossWeights(
     **dict.fromkeys((*LAMBDAS, "dice", "lesion_cross_entropy", "unsupervised", "grading"), 0.0), phi_vis=PHI_VIS
@@ -36,7 +36,7 @@ EVERYTHING = LossWeights(phi_vis=PHI_VIS)
 
 @pytest.fixture
 def model() -> DeepMTDR:
-    """A small network whose last stage speaks for DR, so that there is evidence."""
+    """A small network whose last stage has positive weights for DR, so that there is evidence."""
     config = ModelConfig(
         isr=ISRConfig(width=8, blocks=1),
         segmentation=SegmentationConfig(width=4),
@@ -83,14 +83,16 @@ def learners(step: StepLosses, model: DeepMTDR, *, end_to_end: bool = True) -> s
     ],
     ids=["eq6", "eq7", "eq4", "eq5", "eq8", "beside-eq8", "eq9", "eq10"],
 )
-def test_joint_step_routes_each_loss(model: DeepMTDR, batch: Batch, weight: str, expected: set[str]) -> None:
+def test_each_loss_of_the_joint_step_trains_its_subnets(
+    model: DeepMTDR, batch: Batch, weight: str, expected: set[str]
+) -> None:
     step = joint_losses(model, batch, 4, replace(NOTHING, **{weight: 1.0}))
     step = step._replace(xi=step.xi.detach())
     assert learners(step, model) == expected
     assert learners(step, model, end_to_end=False) == (expected if expected == {"isr"} else expected - {"isr"})
 
 
-def test_classification_aware_loss_teaches_the_isr_subnet_not_its_instruments(model: DeepMTDR, batch: Batch) -> None:
+def test_classification_aware_loss_trains_only_the_isr_subnet(model: DeepMTDR, batch: Batch) -> None:
     step = joint_losses(model, batch, 4, replace(NOTHING, lambda_ca=10.0))
     assert step.terms["cls_aware"] > 0
     backward_by_subnet(step, model, end_to_end=True)
@@ -100,21 +102,21 @@ def test_classification_aware_loss_teaches_the_isr_subnet_not_its_instruments(mo
     assert not any(p.grad is not None and p.grad.any() for p in instruments)
 
 
-def test_joint_step_teaches_xi_by_its_own_loss_only(model: DeepMTDR, batch: Batch) -> None:
+def test_only_the_xi_loss_of_the_joint_step_trains_xi(model: DeepMTDR, batch: Batch) -> None:
     step = joint_losses(model, batch, 4, NOTHING)
     assert learners(step, model) == {"gmsv"}
     silent = joint_losses(model, batch, 4, EVERYTHING)
     assert "gmsv" not in learners(silent._replace(xi=silent.xi.detach()), model)
 
 
-def test_joint_step_teaches_everything_at_once(model: DeepMTDR, batch: Batch) -> None:
+def test_joint_step_trains_all_parts(model: DeepMTDR, batch: Batch) -> None:
     step = joint_losses(model, batch, 4, EVERYTHING)
     assert learners(step, model) == {"isr", "segmentation", "grading", "gmsv"}
     assert all(term > 0 for term in step.terms.values()), step.terms
 
 
-def test_a_fused_step_on_channels_last_is_the_plain_one(model: DeepMTDR, batch: Batch) -> None:
-    """It goes through memory as it lies: gradients must lie as their parameters do."""
+def test_fused_optimiser_step_in_channels_last_order_equals_the_plain_one(model: DeepMTDR, batch: Batch) -> None:
+    """The fused step needs gradients in the memory layout of their parameters."""
     model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     fused = build_optimiser(model, JointStage())
     plain = torch.optim.AdamW([{**group, "fused": False, "lr": 1e-3} for group in fused.param_groups])
@@ -138,11 +140,11 @@ def test_isr_loss_of_the_joint_step_is_eq11(model: DeepMTDR, batch: Batch) -> No
     assert step.isr.item() == pytest.approx(t["image"] + 1e-6 * t["tv"] + t["seg_aware"] + 10 * t["cls_aware"])
 
 
-def test_a_frame_that_skips_the_isr_subnet_teaches_it_nothing(model: DeepMTDR, batch: Batch) -> None:
+def test_scale_1_does_not_train_the_isr_subnet(model: DeepMTDR, batch: Batch) -> None:
     assert learners(joint_losses(model, batch, 1, EVERYTHING), model) == {"segmentation", "grading", "gmsv"}
 
 
-def test_eq9_is_for_photographs_without_annotation_only(model: DeepMTDR, batch: Batch) -> None:
+def test_eq9_counts_only_photographs_without_annotation(model: DeepMTDR, batch: Batch) -> None:
     annotated = batch._replace(annotated=torch.ones(2, 4, dtype=torch.bool))
     assert joint_losses(model, annotated, 4, EVERYTHING).terms["unsupervised"] == 0
     one = joint_losses(model, batch, 4, EVERYTHING).terms["unsupervised"]
@@ -150,7 +152,7 @@ def test_eq9_is_for_photographs_without_annotation_only(model: DeepMTDR, batch: 
     assert joint_losses(model, alone, 4, EVERYTHING).terms["unsupervised"] == pytest.approx(one, rel=1e-4)
 
 
-def test_an_ungraded_photograph_does_not_touch_the_grading_loss(model: DeepMTDR, batch: Batch) -> None:
+def test_ungraded_photographs_do_not_count_in_the_grading_loss(model: DeepMTDR, batch: Batch) -> None:
     one = joint_losses(model, batch, 4, EVERYTHING).terms["grading"]
     other = joint_losses(model, batch._replace(grade=torch.tensor([2, 4])), 4, EVERYTHING).terms["grading"]
     assert one == other > 0
@@ -159,14 +161,14 @@ def test_an_ungraded_photograph_does_not_touch_the_grading_loss(model: DeepMTDR,
     assert "grading" not in learners(none, model)
 
 
-def test_restoration_step_teaches_isr_and_segmentation_each_by_its_own(model: DeepMTDR, batch: Batch) -> None:
+def test_restoration_step_trains_the_isr_and_segmentation_subnets(model: DeepMTDR, batch: Batch) -> None:
     step = restoration_losses(model.train(), batch, 4, EVERYTHING)
     assert learners(step, model, end_to_end=False) == {"isr", "segmentation"}
     only_isr = restoration_losses(model, batch, 4, replace(NOTHING, lambda_img=1.0, lambda_sa=1.0))
     assert learners(only_isr, model, end_to_end=False) == {"isr"}
 
 
-def test_grading_step_teaches_grading_only_and_from_the_image_and_the_lesions(model: DeepMTDR, batch: Batch) -> None:
+def test_grading_step_trains_only_the_grading_subnet_from_image_and_lesions(model: DeepMTDR, batch: Batch) -> None:
     def step(image: float, lesions: float) -> StepLosses:
         drawn = GradingBatch(image * (batch.hr - 0.5), lesions * batch.lesion_masks, torch.tensor([2, 0]))
         return grading_losses(model, drawn, EVERYTHING)
@@ -177,22 +179,22 @@ def test_grading_step_teaches_grading_only_and_from_the_image_and_the_lesions(mo
 
 
 @pytest.mark.parametrize("compute", [restoration_losses, joint_losses])
-def test_lr_comes_from_what_was_taken_and_sr_is_held_against_the_sharp_one(
+def test_lr_comes_from_the_degraded_image_and_the_target_is_the_hr_image(
     model: DeepMTDR, batch: Batch, compute: Callable[..., StepLosses]
 ) -> None:
-    # Reading R24. The untrained ISR subnet is bicubic: grey stays grey, and misses the sharp image by |hr - 0.5|.
+    # Interpretation R24. The untrained ISR subnet is bicubic: grey stays grey, and differs from HR by |hr - 0.5|.
     grey = batch._replace(degraded=torch.full_like(batch.hr, 0.5))
     image = compute(model, grey, 4, EVERYTHING).terms["image"]
     assert image == pytest.approx((batch.hr - 0.5).abs().mean().item(), abs=1e-5)
 
 
-def test_a_standing_segmentation_subnet_that_eq4_does_not_need_is_not_asked(
+def test_frozen_segmentation_subnet_is_not_run_if_eq4_has_no_weight(
     model: DeepMTDR, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = replace(EVERYTHING, lambda_sa=0.0)
     whole = restoration_losses(model, batch, 4, weights)
     model.segmentation.requires_grad_(False)
-    monkeypatch.setattr(model.segmentation, "forward", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(model.segmentation, "forward", lambda *_: pytest.fail("was run"))
     alone = restoration_losses(model, batch, 4, weights)
     assert torch.equal(alone.isr, whole.isr) and alone.terms == {key: whole.terms[key] for key in ("image", "tv")}
     assert learners(alone, model) == {"isr"}

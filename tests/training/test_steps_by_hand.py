@@ -65,7 +65,7 @@ def residual() -> np.ndarray:
 
 
 COLOURS = np.array([[0.15, 0.1, 0.1], [0.1, 0.05, 0.2], [0.2, 0.1, 0.15]])
-"""Each degraded photograph has one colour, so that its LR image is the same colour, whatever the kernel."""
+"""Each degraded photograph has one colour, so that its LR image has the same colour with any kernel."""
 
 
 def hr_images() -> np.ndarray:
@@ -357,13 +357,13 @@ def test_losses_of_a_compared_system_are_its_parts_own() -> None:
 
 
 def test_prediction_and_evidence_equal_the_equations() -> None:
-    prediction, shown = network().predict(torch.tensor(hr_images()).float(), scale=1)
+    prediction, evidence_map = network().predict(torch.tensor(hr_images()).float(), scale=1)
     for n, image in enumerate(hr_images()):
         found = read(image)
         assert prediction.lesions[n].numpy() == pytest.approx(found.lesions, rel=1e-4)
         assert prediction.lesion_region[n, 0].numpy() == pytest.approx(found.region, rel=1e-4)
         assert prediction.grade_logits[n].numpy() == pytest.approx(found.logits, rel=1e-4)
-        assert shown[n, 0].numpy() == pytest.approx(evidence(image), rel=1e-4, abs=1e-6)
+        assert evidence_map[n, 0].numpy() == pytest.approx(evidence(image), rel=1e-4, abs=1e-6)
 
 
 def test_eq11_gradient_of_the_gain_equals_finite_differences() -> None:

@@ -83,13 +83,13 @@ class AntiNoiseDetector(Segmenter):
         """
         masks, annotated, total = labels
         surprise = -classes[..., ::PATCH, ::PATCH].float().clamp_min(EPSILON).log()
-        shown = F.max_pool2d(masks * annotated[:, :, None, None], PATCH)
-        shown = shown / shown.sum(dim=1, keepdim=True).clamp_min(1)
-        rest = (1 - shown.sum(dim=1)) * annotated.all(dim=1)[:, None, None]
+        target = F.max_pool2d(masks * annotated[:, :, None, None], PATCH)
+        target = target / target.sum(dim=1, keepdim=True).clamp_min(1)
+        background = (1 - target.sum(dim=1)) * annotated.all(dim=1)[:, None, None]
         lesion = 1 - classes[:, -1, ::PATCH, ::PATCH].detach().float()
         trust = torch.where(lesion > MISSED_LESION_THRESHOLD, 1 - lesion, 1.0)
-        present = total((surprise[:, :-1] * shown).sum()) / total(shown.sum()).clamp_min(1)
-        absent = total((surprise[:, -1] * rest * trust).sum()) / total(rest.sum()).clamp_min(1)
+        present = total((surprise[:, :-1] * target).sum()) / total(target.sum()).clamp_min(1)
+        absent = total((surprise[:, -1] * background * trust).sum()) / total(background.sum()).clamp_min(1)
         return (present + BACKGROUND_WEIGHT * absent) / (1 + BACKGROUND_WEIGHT)
 
 
