@@ -370,7 +370,7 @@ def test_eq11_gradient_of_the_gain_equals_finite_differences() -> None:
     """Of Eqs. (4), (6) and (7), through the whole network; the gain of the super-resolver is a single number."""
     model = network()
     step = joint_losses(model, batch(), 2, replace(WEIGHTS, lambda_ca=0.0))
-    (gradient,) = torch.autograd.grad(step.isr, model.isr.gain)  # pyright: ignore[reportArgumentType]
+    (gradient,) = torch.autograd.grad(step.isr, model.isr.get_parameter("gain"))
 
     def total(gain: float) -> float:
         sr, hr = gain * COLOURS[:, :, None, None] + residual(), hr_images()

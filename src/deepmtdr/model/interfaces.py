@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.losses import GradeLabels, LesionLabels, LossWeights
 from deepmtdr.model.preprocessing import rgb_to_input
 
@@ -178,56 +177,6 @@ class Grader(Subnet):
             graded: output of `forward`.
             labels: grades.
         """
-
-
-def _unchanged(frame: Tensor) -> Tensor:
-    return frame
-
-
-def background_only(network_input: Float[Tensor, "b 3 h w"], labels: LabelSet) -> Float[Tensor, "b k h w"]:
-    """Class probabilities without any lesion."""
-    batch, _, height, width = network_input.shape
-    classes = network_input.new_zeros(batch, len(labels.lesions) + 1, height, width)
-    classes[:, -1] = 1
-    return classes
-
-
-class NoSegmentation(Segmenter):
-    """Stands for a missing segmentation network: background everywhere."""
-
-    preprocess = staticmethod(_unchanged)
-
-    def __init__(self, labels: LabelSet = DIABETIC_RETINOPATHY) -> None:
-        super().__init__()
-        self.labels = labels
-
-    def forward(self, network_input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
-        """Probability 1 for the background, 0 for every lesion type."""
-        return background_only(network_input, self.labels)
-
-    def loss(
-        self, classes: Float[Tensor, "b k h w"], labels: LesionLabels, weights: LossWeights = DEFAULT_WEIGHTS
-    ) -> Float[Tensor, ""]:
-        """0: there is nothing to train."""
-        return classes.new_zeros(())
-
-
-class NoGrading(Grader):
-    """Stands for a missing grading network: equal logits, no features."""
-
-    preprocess = staticmethod(_unchanged)
-
-    def __init__(self, labels: LabelSet = DIABETIC_RETINOPATHY) -> None:
-        super().__init__()
-        self.labels = labels
-
-    def forward(self, network_input: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b l h w"]) -> GradingOutput:
-        """Logits of 0."""
-        return GradingOutput(network_input.new_zeros(network_input.shape[0], len(self.labels.grades)), ())
-
-    def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
-        """0: there is nothing to train."""
-        return graded.logits.new_zeros(())
 
 
 class EvidenceMethod(ABC):
