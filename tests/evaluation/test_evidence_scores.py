@@ -22,7 +22,7 @@ def curve(*healthy: float) -> np.ndarray:
     return np.array([[p, 0, 1 - p, 0, 0] for p in healthy], float)
 
 
-def shown(name: str, evidence: EvidenceScores | None) -> PhotographResult:
+def result(name: str, evidence: EvidenceScores | None) -> PhotographResult:
     return PhotographResult(dataset="x", name=name, patient=name, evidence=evidence)
 
 
@@ -34,10 +34,10 @@ def pick(rows: list[Score], subject: str, name: str) -> Score:
 def test_photograph_without_the_region_is_left_out_of_the_mean() -> None:
     both = {"MA": RegionScores(0.9, 1, 0.1), "HE": RegionScores(0.7, 0, 0.2)}
     measured = [
-        shown("a", EvidenceScores(both, RegionScores(0.8, 1, 0.3), 0.2, None)),
-        shown("b", EvidenceScores({"HE": RegionScores(0.5, 1, 0.4)}, RegionScores(0.5, 1, 0.4), 0.5, None)),
-        shown("c", EvidenceScores({}, NOTHING, math.nan, None)),
-        shown("d", None),
+        result("a", EvidenceScores(both, RegionScores(0.8, 1, 0.3), 0.2, None)),
+        result("b", EvidenceScores({"HE": RegionScores(0.5, 1, 0.4)}, RegionScores(0.5, 1, 0.4), 0.5, None)),
+        result("c", EvidenceScores({}, NOTHING, math.nan, None)),
+        result("d", None),
     ]
     rows = region_scores(measured, FEW, DIABETIC_RETINOPATHY)
     assert pick(rows, "MA", "evidence_auc").value == 0.9
@@ -57,7 +57,7 @@ def test_removal_scores_are_mean_areas_and_the_drawn_curve_is_the_mean_curve() -
         RemovalCurves(curve(0, 0.5, 1), curve(1, 0, 0), curve(0, 0, 1)),
         RemovalCurves(curve(0, 1, 1), curve(1, 0, 0), curve(0, 1, 1)),
     ]
-    measured = [shown(f"{i}", EvidenceScores({}, NOTHING, math.nan, one)) for i, one in enumerate(removal)]
+    measured = [result(f"{i}", EvidenceScores({}, NOTHING, math.nan, one)) for i, one in enumerate(removal)]
     rows = region_scores(measured, FEW, DIABETIC_RETINOPATHY)
     # P(grade >= 1) is 1, .5, 0 and 1, 0, 0: areas .5 and .25.
     assert pick(rows, "P(grade >= 1)", "area_deletion").value == pytest.approx(0.375)
@@ -65,4 +65,4 @@ def test_removal_scores_are_mean_areas_and_the_drawn_curve_is_the_mean_curve() -
     curves = removal_curves(measured)
     assert curves["deletion"].y.tolist() == [1, 0.25, 0]
     assert curves["deletion"].x.tolist() == [0, 0.5, 1]
-    assert removal_curves([shown("a", None)]) == {}
+    assert removal_curves([result("a", None)]) == {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn import metrics as judge
+from sklearn import metrics as reference
 
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.evaluation import Bootstrap, PhotographResult
@@ -47,17 +47,17 @@ def test_grade_scores_agree_with_scikit_learn() -> None:
     probs, truth = arrays(some())
     predicted = probs.argmax(1)
     expected = {
-        "accuracy": judge.accuracy_score(truth, predicted),
-        "kappa": judge.cohen_kappa_score(truth, predicted),
-        "kappa_linear": judge.cohen_kappa_score(truth, predicted, weights="linear"),
-        "kappa_quadratic": judge.cohen_kappa_score(truth, predicted, weights="quadratic"),
-        "auc_any": judge.roc_auc_score(truth >= 1, probs[:, 1:].sum(1)),
-        "auc_referable": judge.roc_auc_score(truth >= 2, probs[:, 2:].sum(1)),
-        "auc_sight_threatening": judge.roc_auc_score(truth >= 3, probs[:, 3:].sum(1)),
-        "negative_log_likelihood": judge.log_loss(truth, probs),
+        "accuracy": reference.accuracy_score(truth, predicted),
+        "kappa": reference.cohen_kappa_score(truth, predicted),
+        "kappa_linear": reference.cohen_kappa_score(truth, predicted, weights="linear"),
+        "kappa_quadratic": reference.cohen_kappa_score(truth, predicted, weights="quadratic"),
+        "auc_any": reference.roc_auc_score(truth >= 1, probs[:, 1:].sum(1)),
+        "auc_referable": reference.roc_auc_score(truth >= 2, probs[:, 2:].sum(1)),
+        "auc_sight_threatening": reference.roc_auc_score(truth >= 3, probs[:, 3:].sum(1)),
+        "negative_log_likelihood": reference.log_loss(truth, probs),
     }
     for average in ("weighted", "macro"):
-        scores = judge.precision_recall_fscore_support(truth, predicted, average=average)
+        scores = reference.precision_recall_fscore_support(truth, predicted, average=average)
         names = (f"{name}_{average}" for name in ("precision", "recall", "f1"))
         expected |= dict(zip(names, scores, strict=False))
     rows = grading_scores(some(), FEW, TASK)
@@ -95,7 +95,7 @@ def test_operating_point_has_its_specificity_and_threshold() -> None:
             found = pick(rows, subject, f"sensitivity_at_specificity_{percent}").value
             assert (p[~yes] < threshold).mean() >= percent / 100
             assert found == pytest.approx((p[yes] >= threshold).mean())
-            fpr, tpr, _ = judge.roc_curve(yes, p, drop_intermediate=False)
+            fpr, tpr, _ = reference.roc_curve(yes, p, drop_intermediate=False)
             assert found == pytest.approx(tpr[1 - fpr >= percent / 100 - 1e-12].max())
         assert pick(rows, subject, "sensitivity_at_half").value == pytest.approx((p[yes] >= 0.5).mean())
         assert pick(rows, subject, "specificity_at_half").value == pytest.approx((p[~yes] < 0.5).mean())
@@ -163,7 +163,7 @@ def test_grades_and_thresholds_of_another_label_set_name_the_scores() -> None:
     areas = [row.score for row in rows if row.score.startswith("auc_")]
     assert areas == ["auc_any", "auc_referable", "auc_needs_injection"]
     area = pick(rows, "grade", "auc_needs_injection")
-    assert area.value == pytest.approx(judge.roc_auc_score(truth == 2, probs[:, 2]))
+    assert area.value == pytest.approx(reference.roc_auc_score(truth == 2, probs[:, 2]))
     assert [row.subject for row in by_grade_scores(measured, FEW, labels)][::2] == ["0 none", "1 early", "2 late"]
     points = operating_point_scores(measured, FEW, labels)
     assert list(dict.fromkeys(row.subject for row in points)) == ["any", "referable", "needs-injection"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn import metrics as judge
+from sklearn import metrics as reference
 
 from deepmtdr.datasets.frames import read_lesion_masks
 from deepmtdr.datasets.sample import Sample
@@ -70,7 +70,7 @@ def test_lesions_are_scored_on_the_pixels_of_the_photograph(network: DeepMTDR, d
     with torch.no_grad():
         lesions = network(lr / 255, 4).lesions[0, DIABETIC_RETINOPATHY.channel("HE")].numpy()
     mapped = map_to_photograph(lesions, fov, height, width)[inside]
-    expected = judge.average_precision_score(mask[inside], mapped)
+    expected = reference.average_precision_score(mask[inside], mapped)
     assert pools[ORIGINAL]["HE"].average_precision() == pytest.approx(expected, abs=2e-3)
 
 

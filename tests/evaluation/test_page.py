@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn import metrics as judge
+from sklearn import metrics as reference
 
 from deepmtdr import checkpoint
 from deepmtdr.datasets.split import write_split
@@ -141,8 +141,8 @@ def test_page_has_every_score_with_its_interval(tmp_path: Path) -> None:
     assert len(done.scores) > 25
     for one in done.scores:
         interval = f" [{one.low:.3g}, {one.high:.3g}]" if one.low == one.low else ""
-        said = f"{one.value:.4g}{interval}" if one.value == one.value else f"undefined: {one.note}"
-        assert said in page.cells, one
+        cell = f"{one.value:.4g}{interval}" if one.value == one.value else f"undefined: {one.note}"
+        assert cell in page.cells, one
     assert page.headings == ["Summary", "one", "Worst cases", "Protocol", "Meaning of the scores"]
     assert not {"script", "link"} & {tag for tag, _ in page.tags} and "http" not in page.text
 
@@ -162,7 +162,7 @@ def test_confusion_matrix_has_counts_and_row_shares(tmp_path: Path) -> None:
 def test_roc_points_agree_with_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     scores, positive = rng.random(150).round(2), rng.random(150) < 0.4  # rounded: ties
-    alarms, found, _ = judge.roc_curve(positive, scores, drop_intermediate=False)
+    alarms, found, _ = reference.roc_curve(positive, scores, drop_intermediate=False)
     points = roc_curve(scores, positive)
     assert points.x == pytest.approx(alarms) and points.y == pytest.approx(found)
 
@@ -174,23 +174,23 @@ def test_drawn_roc_curve_has_the_area_of_the_legend(tmp_path: Path) -> None:
     for number, (least, name) in enumerate([(1, "any"), (2, "referable"), (3, "sight_threatening")]):
         x, y = line(page.plot("ROC"), f"c{number}")
         positive, scores = truth >= least, probs[:, least:].sum(axis=1)
-        area = judge.roc_auc_score(positive, scores)
+        area = reference.roc_auc_score(positive, scores)
         assert np.trapezoid(y, x) == pytest.approx(area, abs=2e-3)
-        (said,) = (s for s in done.scores if s.score == f"auc_{name}")
-        assert f"grade {least} or worse: AUC {area:.4g} [{said.low:.3g}, {said.high:.3g}]" in page.words
+        (found,) = (s for s in done.scores if s.score == f"auc_{name}")
+        assert f"grade {least} or worse: AUC {area:.4g} [{found.low:.3g}, {found.high:.3g}]" in page.words
     assert line(page.plot("ROC"), "even").tolist() == [[0, 1], [0, 1]]
 
 
 def test_precision_and_recall_agree_with_scikit_learn(tmp_path: Path) -> None:
     probability, truth, curve = pixels(0)
-    precision, recall, _ = judge.precision_recall_curve(truth, probability)
+    precision, recall, _ = reference.precision_recall_curve(truth, probability)
     points = precision_recall_curve(curve)
     assert points.x == pytest.approx(recall[-2::-1]) and points.y == pytest.approx(precision[-2::-1])
     page = Page(evaluation(*annotated([curve])), tmp_path)
     plot = page.plot("Lesions, pixel by pixel")
     assert line(plot, "c0") == pytest.approx(np.stack(points), abs=1e-3)
     assert line(plot, "c0 level")[1] == pytest.approx([truth.mean()] * 2, abs=1e-3)
-    area = judge.average_precision_score(truth, probability)
+    area = reference.average_precision_score(truth, probability)
     assert f"hard exudates: AUPR {area:.4g}, prevalence {truth.mean():.2g}" in page.words
 
 

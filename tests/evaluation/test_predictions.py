@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn import metrics as judge
+from sklearn import metrics as reference
 
 from deepmtdr.checkpoint import Checkpoint
 from deepmtdr.errors import DataError
@@ -42,9 +42,11 @@ def some(seed: int = 0, photographs: int = 60) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tables(folder: Path, probs: np.ndarray, truth: np.ndarray, patients: int = 30) -> tuple[Path, Path]:
-    said = write_table(folder / "said.csv", ["name", *PROBS], [(f"eye{i}", *row) for i, row in enumerate(probs)])
+    predictions = write_table(
+        folder / "predicted.csv", ["name", *PROBS], [(f"eye{i}", *row) for i, row in enumerate(probs)]
+    )
     known = [(f"eye{i}", grade, f"patient{i % patients}") for i, grade in enumerate(truth)]
-    return said, write_table(folder / "truth.csv", ["name", "grade", "patient"], known)
+    return predictions, write_table(folder / "truth.csv", ["name", "grade", "patient"], known)
 
 
 def by_name(done: Evaluation, dataset: str = "truth") -> dict[str, Score]:
@@ -52,11 +54,11 @@ def by_name(done: Evaluation, dataset: str = "truth") -> dict[str, Score]:
     return {score.score: score for score in done.scores if (score.dataset, score.task) == (dataset, "grading")}
 
 
-def scored(folder: Path, said: str, truth: str, **options: bool) -> Evaluation:
+def scored(folder: Path, predictions: str, truth: str, **options: bool) -> Evaluation:
     """Score two tables that are given as text, with a space for each new line."""
-    for name, text in (("said.csv", said), ("truth.csv", truth)):
+    for name, text in (("predicted.csv", predictions), ("truth.csv", truth)):
         (folder / name).write_text(text.replace(" ", "\n"), encoding="utf-8")
-    return score_predictions(folder / "said.csv", folder / "truth.csv", bootstrap=FEW, **options)
+    return score_predictions(folder / "predicted.csv", folder / "truth.csv", bootstrap=FEW, **options)
 
 
 def test_scores_agree_with_scikit_learn(tmp_path: Path) -> None:
@@ -64,14 +66,14 @@ def test_scores_agree_with_scikit_learn(tmp_path: Path) -> None:
     scores = by_name(score_predictions(*tables(tmp_path, probs, truth), bootstrap=FEW))
     predicted = probs.argmax(axis=1)
     expected = {
-        "kappa_quadratic": judge.cohen_kappa_score(truth, predicted, weights="quadratic"),
-        "kappa_linear": judge.cohen_kappa_score(truth, predicted, weights="linear"),
-        "kappa": judge.cohen_kappa_score(truth, predicted),
-        "accuracy": judge.accuracy_score(truth, predicted),
-        "f1_macro": judge.f1_score(truth, predicted, average="macro"),
-        "auc_any": judge.roc_auc_score(truth >= 1, probs[:, 1:].sum(axis=1)),
-        "auc_referable": judge.roc_auc_score(truth >= 2, probs[:, 2:].sum(axis=1)),
-        "auc_sight_threatening": judge.roc_auc_score(truth >= 3, probs[:, 3:].sum(axis=1)),
+        "kappa_quadratic": reference.cohen_kappa_score(truth, predicted, weights="quadratic"),
+        "kappa_linear": reference.cohen_kappa_score(truth, predicted, weights="linear"),
+        "kappa": reference.cohen_kappa_score(truth, predicted),
+        "accuracy": reference.accuracy_score(truth, predicted),
+        "f1_macro": reference.f1_score(truth, predicted, average="macro"),
+        "auc_any": reference.roc_auc_score(truth >= 1, probs[:, 1:].sum(axis=1)),
+        "auc_referable": reference.roc_auc_score(truth >= 2, probs[:, 2:].sum(axis=1)),
+        "auc_sight_threatening": reference.roc_auc_score(truth >= 3, probs[:, 3:].sum(axis=1)),
         "brier": np.square(probs - np.eye(5)[truth]).sum(axis=1).mean(),
     }
     assert {name: scores[name].value for name in expected} == pytest.approx(expected)
@@ -80,11 +82,11 @@ def test_scores_agree_with_scikit_learn(tmp_path: Path) -> None:
 
 
 def test_the_order_of_the_predictions_does_not_matter(tmp_path: Path) -> None:
-    said, truth = tables(tmp_path, *some())
-    first = score_predictions(said, truth, bootstrap=FEW)
-    head, *rows = said.read_text().splitlines()
-    said.write_text("\n".join([head, *reversed(rows)]))
-    assert score_predictions(said, truth, bootstrap=FEW).scores == first.scores
+    predictions, truth = tables(tmp_path, *some())
+    first = score_predictions(predictions, truth, bootstrap=FEW)
+    head, *rows = predictions.read_text().splitlines()
+    predictions.write_text("\n".join([head, *reversed(rows)]))
+    assert score_predictions(predictions, truth, bootstrap=FEW).scores == first.scores
 
 
 def test_photograph_without_patient_counts_as_its_own_patient(tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_photograph_without_patient_counts_as_its_own_patient(tmp_path: Path) ->
     assert by_name(done)["accuracy"].patients == 2
 
 
-# --- Our own predictions.csv ---
+# --- predictions.csv of an evaluation ---
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
         replace(drawings[3], dataset="other", grade=None),
         replace(drawings[0], dataset="other", name="text", photograph=folder / "text.jpg"),
     ]
-    done = evaluate(untrained, [*drawings, *more], EvaluationConfig(bootstrap=FEW))
+    done = evaluate(untrained, [*drawings, *more], EvaluationConfig(thorough=False, slow_metrics=False, bootstrap=FEW))
     done.write(folder)
     return done, folder / "predictions.csv"
 
@@ -141,10 +143,10 @@ def test_written_predictions_can_be_scored_again(tmp_path: Path) -> None:
 def test_predicted_grades_without_probabilities_leave_other_scores_undefined(tmp_path: Path) -> None:
     probs, truth = some()
     predicted = probs.argmax(axis=1)
-    said = write_table(
+    predictions = write_table(
         tmp_path / "hard.csv", ["name", "predicted_grade"], [(f"eye{i}", g) for i, g in enumerate(predicted)]
     )
-    hard = by_name(score_predictions(said, tables(tmp_path, probs, truth)[1], bootstrap=FEW))
+    hard = by_name(score_predictions(predictions, tables(tmp_path, probs, truth)[1], bootstrap=FEW))
     soft = by_name(score_predictions(*tables(tmp_path, probs, truth), bootstrap=FEW))
     assert {name for name, score in hard.items() if not math.isnan(score.value)} == set(LABEL_SCORES)
     assert {name: hard[name] for name in LABEL_SCORES} == {name: soft[name] for name in LABEL_SCORES}
@@ -162,8 +164,8 @@ def test_label_scores_do_not_depend_on_the_probabilities() -> None:
 
 
 def test_one_class_or_one_patient_is_undefined_with_a_note(tmp_path: Path) -> None:
-    said = "name,p0,p1,p2,p3,p4 a,1,0,0,0,0 b,0.4,0.6,0,0,0"
-    scores = by_name(scored(tmp_path, said, "name,grade,patient a,0,x b,0,x"))
+    predictions = "name,p0,p1,p2,p3,p4 a,1,0,0,0,0 b,0.4,0.6,0,0,0"
+    scores = by_name(scored(tmp_path, predictions, "name,grade,patient a,0,x b,0,x"))
     assert math.isnan(scores["auc_any"].value) and "needs both" in scores["auc_any"].note
     assert scores["accuracy"].value == 0.5
     assert math.isnan(scores["accuracy"].low) and "fewer than two patients" in scores["accuracy"].note
@@ -172,21 +174,21 @@ def test_one_class_or_one_patient_is_undefined_with_a_note(tmp_path: Path) -> No
 
 
 def test_row_with_status_error_is_a_failure_with_its_message(tmp_path: Path) -> None:
-    said = "name,status,message,predicted_grade a,ok,,0 b,error,torn, c,ungradable,,"
-    done = scored(tmp_path, said, "name,grade a,0 b,1 c,0")
+    predictions = "name,status,message,predicted_grade a,ok,,0 b,error,torn, c,ungradable,,"
+    done = scored(tmp_path, predictions, "name,grade a,0 b,1 c,0")
     assert [(m.name, m.failure) for m in done.failures] == [
         ("b", "torn"),
-        ("c", f"{tmp_path}/said.csv, row 4: status ungradable, without a message"),
+        ("c", f"{tmp_path}/predicted.csv, row 4: status ungradable, without a message"),
     ]
     assert by_name(done)["accuracy"].photographs == 1
 
 
 def test_missing_predictions_are_an_error_or_failures(tmp_path: Path) -> None:
-    said, truth = "name,predicted_grade a,0", "name,grade a,0 b,1 c,0 d,0 e,1"
+    predictions, truth = "name,predicted_grade a,0", "name,grade a,0 b,1 c,0 d,0 e,1"
     with pytest.raises(DataError, match=r"no row for 4 of the 5 photographs .*truth\.csv: b, c, d, \.\.\.;.*--allow-m"):
-        scored(tmp_path, said, truth)
-    done = scored(tmp_path, said, truth, allow_missing=True)
-    assert [(m.name, m.failure) for m in done.failures] == [(n, f"no row in {tmp_path}/said.csv") for n in "bcde"]
+        scored(tmp_path, predictions, truth)
+    done = scored(tmp_path, predictions, truth, allow_missing=True)
+    assert [(m.name, m.failure) for m in done.failures] == [(n, f"no row in {tmp_path}/predicted.csv") for n in "bcde"]
     assert done.protocol["failed"] == len(done.as_dict()["failures"]) == 4
 
 
@@ -194,15 +196,15 @@ def test_missing_predictions_are_an_error_or_failures(tmp_path: Path) -> None:
 
 
 def test_same_name_in_two_data_sets_needs_the_data_set_in_both_tables(tmp_path: Path) -> None:
-    said = "name,dataset,predicted_grade a,one,0 a,two,1"
-    done = scored(tmp_path, said, "name,dataset,grade a,one,0 a,two,0")
+    predictions = "name,dataset,predicted_grade a,one,0 a,two,1"
+    done = scored(tmp_path, predictions, "name,dataset,grade a,one,0 a,two,0")
     assert by_name(done, "one")["accuracy"].value == 1
     assert by_name(done, "two")["accuracy"].value == 0
     assert by_name(done, "all")["accuracy"].value == 0.5
     with pytest.raises(
-        DataError, match=r"said\.csv, row 3: found a for the second time; .* the other table does not have it"
+        DataError, match=r"predicted\.csv, row 3: found a for the second time; .* the other table does not have it"
     ):
-        scored(tmp_path, said, "name,grade a,0 b,0")
+        scored(tmp_path, predictions, "name,grade a,0 b,0")
 
 
 def test_data_set_is_taken_from_the_truth(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ BAD = {
     "twice predicted": (
         "name,predicted_grade a,0 a,1",
         "name,grade a,0",
-        r"said\.csv, row 3: found a for the second time",
+        r"predicted\.csv, row 3: found a for the second time",
     ),
     "twice known": (
         "name,predicted_grade a,0",
@@ -247,7 +249,11 @@ BAD = {
         "name,grade a,0",
         r"row 2: predicted_grade 2, but p0 is the highest",
     ),
-    "predicted 5": ("name,predicted_grade a,5", "name,grade a,0", r"said\.csv, row 2: expected a grade 0-4, found '5'"),
+    "predicted 5": (
+        "name,predicted_grade a,5",
+        "name,grade a,0",
+        r"predicted\.csv, row 2: expected a grade 0-4, found '5'",
+    ),
     "true -1": ("name,predicted_grade a,0", "name,grade a,-1", r"truth\.csv, row 2: expected a grade 0-4, found '-1'"),
     "positive": ("name,predicted_grade a,0", "name,grade a,positive", r"row 2: expected a grade 0-4, found 'positive'"),
     "no grade at all": (
@@ -255,7 +261,7 @@ BAD = {
         "name,grade a,",
         r"truth\.csv: no photograph has a grade",
     ),
-    "no name": ("name,predicted_grade ,0", "name,grade a,0", r"said\.csv, row 2: the cell `name` is empty"),
+    "no name": ("name,predicted_grade ,0", "name,grade a,0", r"predicted\.csv, row 2: the cell `name` is empty"),
     "no data set": (
         "name,predicted_grade a,0",
         "name,dataset,grade a,,0",
@@ -266,18 +272,18 @@ BAD = {
         "name,dataset,grade a,all,0",
         r"truth\.csv, row 2: dataset 'all', expected the name of one",
     ),
-    "no column": ("image,predicted_grade a,0", "name,grade a,0", r"said\.csv, row 1: expected the columns name"),
+    "no column": ("image,predicted_grade a,0", "name,grade a,0", r"predicted\.csv, row 1: expected the columns name"),
     "no truth": ("name,predicted_grade a,0", "name,label a,0", r"truth\.csv, row 1: .* grade not found"),
-    "column twice": ("name,p0,p0 a,0,0", "name,grade a,0", r"said\.csv, row 1: two columns p0, expected one"),
-    "no rows": ("name,predicted_grade", "name,grade a,0", r"said\.csv: no rows, expected one for each photograph"),
+    "column twice": ("name,p0,p0 a,0,0", "name,grade a,0", r"predicted\.csv, row 1: two columns p0, expected one"),
+    "no rows": ("name,predicted_grade", "name,grade a,0", r"predicted\.csv: no rows, expected one for each photograph"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_wrong_input_is_an_error_with_file_and_row(tmp_path: Path, kind: str) -> None:
-    said, truth, message = BAD[kind]
+    predictions, truth, message = BAD[kind]
     with pytest.raises(DataError, match=message):
-        scored(tmp_path, said, truth)
+        scored(tmp_path, predictions, truth)
 
 
 def test_missing_table_is_named(tmp_path: Path) -> None:
@@ -291,7 +297,7 @@ def test_missing_table_is_named(tmp_path: Path) -> None:
 def test_binary_scores_agree_with_scikit_learn_for_every_form_of_prediction(tmp_path: Path) -> None:
     probs, grades = some()
     p, truth = probs[:, 1:].sum(axis=1), grades >= 1
-    said, known = tables(tmp_path, probs, grades)
+    predictions, known = tables(tmp_path, probs, grades)
     alone = write_table(
         tmp_path / "p.csv", ["name", "p_positive"], [(f"eye{i}", repr(float(x))) for i, x in enumerate(p)]
     )
@@ -301,20 +307,20 @@ def test_binary_scores_agree_with_scikit_learn_for_every_form_of_prediction(tmp_
     words = [(f"eye{i}", "positive" if x else "negative", f"patient{i % 30}") for i, x in enumerate(truth)]
     in_words = write_table(tmp_path / "words.csv", ["name", "grade", "patient"], words)
     expected = {
-        "accuracy": judge.accuracy_score(truth, p >= 0.5),
-        "sensitivity": judge.recall_score(truth, p >= 0.5),
-        "specificity": judge.recall_score(~truth, p < 0.5),
-        "auc": judge.roc_auc_score(truth, p),
+        "accuracy": reference.accuracy_score(truth, p >= 0.5),
+        "sensitivity": reference.recall_score(truth, p >= 0.5),
+        "specificity": reference.recall_score(~truth, p < 0.5),
+        "auc": reference.roc_auc_score(truth, p),
     }
-    for predictions, table in ((said, known), (alone, known), (no_p0, in_words)):
-        done = score_predictions(predictions, table, binary=True, bootstrap=FEW)
+    for form, table in ((predictions, known), (alone, known), (no_p0, in_words)):
+        done = score_predictions(form, table, binary=True, bootstrap=FEW)
         assert {s.score: s.value for s in done.scores} == pytest.approx(expected)
         assert all(s.low <= s.value <= s.high and s.subject == "positive" for s in done.scores)
 
 
 def test_binary_scores_without_probabilities_or_with_one_class_are_undefined(tmp_path: Path) -> None:
-    said = "name,predicted_grade a,negative b,positive c,2"
-    scores = by_name(scored(tmp_path, said, "name,grade a,0 b,1 c,negative", binary=True))
+    predictions = "name,predicted_grade a,negative b,positive c,2"
+    scores = by_name(scored(tmp_path, predictions, "name,grade a,0 b,1 c,negative", binary=True))
     assert (scores["sensitivity"].value, scores["specificity"].value) == (1, 0.5)
     assert math.isnan(scores["auc"].value) and "needs probabilities" in scores["auc"].note
     scores = by_name(scored(tmp_path, "name,p_positive a,0.2 b,0.9", "name,grade a,0 b,0", binary=True))
@@ -323,14 +329,14 @@ def test_binary_scores_without_probabilities_or_with_one_class_are_undefined(tmp
 
 
 @pytest.mark.parametrize(
-    ("said", "truth", "message"),
+    ("predictions", "truth", "message"),
     [
         ("name,p_positive a,1.2", "name,grade a,0", r"row 2: p_positive is '1\.2', expected"),
         ("name,p1,p2,p3,p4 a,0.9,0.9,0,0", "name,grade a,0", r"row 2: the sum of p0 \.\.\. p4 is 1\.8"),
         (
             "name,predicted_grade a,yes",
             "name,grade a,0",
-            r"said\.csv, row 2: grade 'yes', expected negative, positive or",
+            r"predicted\.csv, row 2: grade 'yes', expected negative, positive or",
         ),
         (
             "name,predicted_grade a,0",
@@ -340,9 +346,9 @@ def test_binary_scores_without_probabilities_or_with_one_class_are_undefined(tmp
         ("name a", "name,grade a,0", r"row 2: no prediction, expected p_positive, p1 \.\.\. p4 or predicted_grade"),
     ],
 )
-def test_wrong_binary_input_is_an_error(tmp_path: Path, said: str, truth: str, message: str) -> None:
+def test_wrong_binary_input_is_an_error(tmp_path: Path, predictions: str, truth: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        scored(tmp_path, said, truth, binary=True)
+        scored(tmp_path, predictions, truth, binary=True)
 
 
 def test_protocol_identifies_both_tables(tmp_path: Path) -> None:
@@ -351,13 +357,14 @@ def test_protocol_identifies_both_tables(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert (
-        written["protocol"]["predictions"]["file"] == "said.csv" and len(written["protocol"]["truth"]["sha256"]) == 64
+        written["protocol"]["predictions"]["file"] == "predicted.csv"
+        and len(written["protocol"]["truth"]["sha256"]) == 64
     )
 
 
 def test_binary_p0_is_the_rest_of_the_others_if_its_cell_is_empty(tmp_path: Path) -> None:
-    said = "name,p0,p1,p2,p3,p4 a,,0.1,0.1,0,0 b,,0.5,0.3,0.1,0"
-    done = scored(tmp_path, said, "name,grade a,0 b,2", binary=True)
+    predictions = "name,p0,p1,p2,p3,p4 a,,0.1,0.1,0,0 b,,0.5,0.3,0.1,0"
+    done = scored(tmp_path, predictions, "name,grade a,0 b,2", binary=True)
     assert [m.p_positive for m in done.results] == pytest.approx([0.2, 0.9])
 
 
@@ -367,9 +374,11 @@ def test_another_label_set_has_its_own_columns_and_grades(tmp_path: Path) -> Non
         grades=(GradeLabel(name="none"), GradeLabel(name="early"), GradeLabel(name="late")),
         thresholds={"any": 1, "referable": 2},
     )
-    said = write_table(tmp_path / "said.csv", ["name", "p0", "p1", "p2"], [("a", 0.7, 0.2, 0.1), ("b", 0.1, 0.3, 0.6)])
+    predictions = write_table(
+        tmp_path / "predicted.csv", ["name", "p0", "p1", "p2"], [("a", 0.7, 0.2, 0.1), ("b", 0.1, 0.3, 0.6)]
+    )
     truth = write_table(tmp_path / "truth.csv", ["name", "grade"], [("a", 0), ("b", 2)])
-    done = score_predictions(said, truth, labels=labels, bootstrap=FEW)
+    done = score_predictions(predictions, truth, labels=labels, bootstrap=FEW)
     assert done.confusion == {"truth": [[1, 0, 0], [0, 0, 0], [0, 0, 1]]}
     assert done.protocol["asked"] == "grade 0-2"
     done.write(tmp_path)
@@ -377,5 +386,5 @@ def test_another_label_set_has_its_own_columns_and_grades(tmp_path: Path) -> Non
     assert [column for column in header if column[0] == "p" and column[1:].isdecimal()] == ["p0", "p1", "p2"]
     with pytest.raises(DataError, match="row 2: expected a grade 0-2, found '3'"):
         score_predictions(
-            said, write_table(tmp_path / "four.csv", ["name", "grade"], [("a", 3), ("b", 0)]), labels=labels
+            predictions, write_table(tmp_path / "four.csv", ["name", "grade"], [("a", 3), ("b", 0)]), labels=labels
         )

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from pyarrow.parquet import read_table as read_parquet
-from sklearn import metrics as judge
+from sklearn import metrics as reference
 
 from deepmtdr import checkpoint
 from deepmtdr.checkpoint import Checkpoint
@@ -36,9 +36,9 @@ from deepmtdr.evaluation import (
     measure,
     score_predictions,
 )
-from deepmtdr.evaluation.measure import predict_frame
+from deepmtdr.evaluation.measure import load_into_frame, predict_frame, to_batch
 from deepmtdr.labels import DIABETIC_RETINOPATHY
-from deepmtdr.metrics import kappa_quadratic
+from deepmtdr.metrics import PooledCurve, kappa_quadratic
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction, paper_parts
 from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
@@ -109,13 +109,13 @@ def test_lesion_scores_use_all_pixels_inside_the_field_of_view(
         probabilities.append(lesions[0, CODES.index("HE")].numpy()[inside])
     truth, probability = np.concatenate(truths), np.concatenate(probabilities)
     aupr = pick(done.scores, "drawings", "HE", "aupr_pooled")
-    assert aupr.value == pytest.approx(judge.average_precision_score(truth, probability), abs=1e-4)
+    assert aupr.value == pytest.approx(reference.average_precision_score(truth, probability), abs=1e-4)
     assert pick(done.scores, "drawings", "HE", "prevalence").value == pytest.approx(truth.mean())
     assert pick(done.scores, "drawings", "HE", "auc_pooled").value == pytest.approx(
-        judge.roc_auc_score(truth, probability), abs=1e-4
+        reference.roc_auc_score(truth, probability), abs=1e-4
     )
     having = [(t, p) for t, p in zip(truths, probabilities, strict=True) if t.any()]
-    per_image = np.mean([judge.average_precision_score(t, p) for t, p in having])
+    per_image = np.mean([reference.average_precision_score(t, p) for t, p in having])
     assert pick(done.scores, "drawings", "HE", "ap_per_image").value == pytest.approx(per_image, abs=1e-4)
     assert aupr.low <= aupr.value <= aupr.high
 
@@ -135,7 +135,7 @@ def test_grading_scores_are_computed_from_the_predictions(done: Evaluation) -> N
     assert score.value == pytest.approx(kappa_quadratic(predicted, truth), nan_ok=True)
     assert np.sum(done.confusion["drawings"], axis=1).tolist() == [3, 0, 2, 1, 0]
     referable = pick(done.scores, "drawings", "grade", "auc_referable")
-    assert referable.value == pytest.approx(judge.roc_auc_score(truth >= 2, [sum(m.probs[2:]) for m in graded]))
+    assert referable.value == pytest.approx(reference.roc_auc_score(truth >= 2, [sum(m.probs[2:]) for m in graded]))
 
 
 def test_unreadable_photograph_is_a_result_with_the_reason(done: Evaluation) -> None:
@@ -347,6 +347,40 @@ def test_thorough_evaluation_of_a_system_without_grading_is_written(
         (row,) = csv.DictReader(file)
     assert (row["status"], row["predicted_grade"], row["predicted_grade_hr"]) == ("ok", "", "")
     assert row["prevalence_HE"] != ""
+
+
+def test_evaluation_follows_the_label_set_of_the_model(
+    untrained: Checkpoint, drawings: list[Sample], tmp_path: Path
+) -> None:
+    labels = replace(
+        DIABETIC_RETINOPATHY,
+        lesions=(DIABETIC_RETINOPATHY.lesion("EX"), DIABETIC_RETINOPATHY.lesion("HE")),
+        grades=DIABETIC_RETINOPATHY.grades[:3],
+        thresholds={"any": 1, "referable": 2},
+    )
+    samples = [
+        replace(s, grade=min(s.grade or 0, 2), lesion_masks={code: s.lesion_masks[code] for code in ("HE", "EX")})
+        for s in drawings[:2]
+    ]
+    model = DeepMTDR(untrained.recipe.model, labels=labels).eval()
+    done = evaluate(untrained._replace(model=model), samples, replace(CONFIG, slow_metrics=False))
+    assert len(done.results[0].probs) == 3 and np.shape(done.confusion["drawings"]) == (3, 3)
+    lesions = [s.subject for s in done.scores if (s.task, s.score) == ("lesions", "aupr_pooled")]
+    assert lesions == ["EX", "HE", "mean"]
+    done.write(tmp_path)
+    with (tmp_path / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [column for column in rows[0] if column.startswith(("p0", "p2", "p3", "ap_"))] == [
+        "p0",
+        "p2",
+        "ap_EX",
+        "ap_HE",
+    ]
+    framed = load_into_frame(samples[0], CONFIG, FRAME)
+    prediction = predict_frame(model, to_batch(framed.lr), framed.scale, bf16=False)
+    expected = PooledCurve()
+    expected.update(prediction.lesions[0, 1].numpy(), framed.lesion_masks["HE"], framed.inside)
+    assert float(rows[0]["ap_HE"]) == expected.average_precision()
 
 
 def test_prediction_runs_on_the_device_of_the_model_with_its_autocast(monkeypatch: pytest.MonkeyPatch) -> None:

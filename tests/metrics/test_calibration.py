@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy.special import softmax
-from sklearn import metrics as judge
+from sklearn import metrics as reference
 
 from deepmtdr.metrics.calibration import (
     brier,
@@ -25,7 +25,7 @@ def test_expected_calibration_error_by_hand() -> None:
 
 def test_brier_of_two_classes_is_twice_the_binary_brier_score() -> None:
     probs, truth = np.array([[0.7, 0.3], [0.2, 0.8], [0.9, 0.1]]), np.array([0, 1, 1])
-    assert brier(probs, truth) == pytest.approx(2 * judge.brier_score_loss(truth, probs[:, 1]))
+    assert brier(probs, truth) == pytest.approx(2 * reference.brier_score_loss(truth, probs[:, 1]))
 
 
 def test_calibration_scores_without_photographs_are_undefined() -> None:
@@ -42,7 +42,7 @@ def test_negative_log_likelihood_by_hand() -> None:
 
 def test_negative_log_likelihood_agrees_with_scikit_learn(rng: np.random.Generator) -> None:
     probs, truth = softmax(rng.normal(size=(400, 5)), axis=1), rng.integers(0, 5, 400)
-    assert negative_log_likelihood(probs, truth) == pytest.approx(judge.log_loss(truth, probs, labels=range(5)))
+    assert negative_log_likelihood(probs, truth) == pytest.approx(reference.log_loss(truth, probs, labels=range(5)))
 
 
 def test_true_class_of_probability_0_makes_the_likelihood_infinite() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jaxtyping
 import numpy as np
 import pytest
-from sklearn import metrics as judge
+from sklearn import metrics as reference
 
 from deepmtdr.metrics import area_under_curve, evidence_auc, pointing_chance, pointing_game
 
@@ -36,7 +36,7 @@ def test_evidence_auc_worked_by_hand() -> None:
 
 def test_evidence_auc_agrees_with_scikit_learn(rng: np.random.Generator) -> None:
     evidence, region, inside = a_region(rng)
-    theirs = judge.roc_auc_score(region[inside], evidence[inside])
+    theirs = reference.roc_auc_score(region[inside], evidence[inside])
     assert evidence_auc(evidence, region, inside) == pytest.approx(theirs)
     assert evidence_auc(evidence.astype(np.float32), region, inside) == pytest.approx(theirs)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from scipy.optimize import linprog
-from sklearn import metrics as judge
+from sklearn import metrics as reference
 
 from deepmtdr.metrics import (
     accuracy,
@@ -63,12 +63,12 @@ def test_kappas_of_errors_by_two_grades_worked_by_hand() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_grading_scores_agree_with_scikit_learn(seed: int) -> None:
     predicted, truth = random_grades(np.random.default_rng(seed))
-    assert (confusion_matrix(predicted, truth) == judge.confusion_matrix(truth, predicted)).all()
-    assert accuracy(predicted, truth) == judge.accuracy_score(truth, predicted)
+    assert (confusion_matrix(predicted, truth) == reference.confusion_matrix(truth, predicted)).all()
+    assert accuracy(predicted, truth) == reference.accuracy_score(truth, predicted)
     for ours, weights in ((kappa, None), (kappa_linear, "linear"), (kappa_quadratic, "quadratic")):
-        assert ours(predicted, truth) == pytest.approx(judge.cohen_kappa_score(truth, predicted, weights=weights))
+        assert ours(predicted, truth) == pytest.approx(reference.cohen_kappa_score(truth, predicted, weights=weights))
     for average in ("weighted", "macro"):
-        theirs = judge.precision_recall_fscore_support(truth, predicted, average=average)[:3]
+        theirs = reference.precision_recall_fscore_support(truth, predicted, average=average)[:3]
         assert precision_recall_f1(predicted, truth, average) == pytest.approx(theirs)
 
 
@@ -82,8 +82,8 @@ def test_sensitivity_and_specificity_worked_by_hand() -> None:
 def test_sensitivity_and_specificity_agree_with_scikit_learn(seed: int) -> None:
     predicted, truth = random_grades(np.random.default_rng(seed))
     for grade, (sensitivity, specificity) in enumerate(zip(*sensitivity_specificity(predicted, truth), strict=True)):
-        assert sensitivity == pytest.approx(judge.recall_score(truth == grade, predicted == grade))
-        assert specificity == pytest.approx(judge.recall_score(truth != grade, predicted != grade))
+        assert sensitivity == pytest.approx(reference.recall_score(truth == grade, predicted == grade))
+        assert specificity == pytest.approx(reference.recall_score(truth != grade, predicted != grade))
 
 
 def test_with_two_classes_sensitivity_of_one_is_specificity_of_the_other() -> None:
@@ -102,7 +102,7 @@ def test_sensitivity_needs_photographs_of_the_grade_and_specificity_needs_others
 def test_grade_never_predicted_has_precision_0_and_absent_grade_is_left_out() -> None:
     truth, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 0, 3])
     for average in ("weighted", "macro"):
-        theirs = judge.precision_recall_fscore_support(
+        theirs = reference.precision_recall_fscore_support(
             truth, predicted, labels=[0, 1], average=average, zero_division=0
         )
         assert precision_recall_f1(predicted, truth, average) == pytest.approx(theirs[:3])

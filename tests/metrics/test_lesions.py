@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn import metrics as judge
+from sklearn import metrics as reference
 
 from deepmtdr.metrics import PooledCurve, dice, iou
 from deepmtdr.metrics.intervals import nan_mean
@@ -43,9 +43,9 @@ def test_pooled_curve_agrees_with_scikit_learn_to_1e_4(shape: str, prevalence: f
     curve = PooledCurve()
     for part in np.array_split(np.arange(PIXELS), 3):  # three photographs
         curve.update(probability[part], truth[part])
-    assert curve.average_precision() == pytest.approx(judge.average_precision_score(truth, probability), abs=1e-4)
-    assert curve.auc() == pytest.approx(judge.roc_auc_score(truth, probability), abs=1e-4)
-    assert curve.dice() == pytest.approx(judge.f1_score(truth, probability > 0.5, zero_division=0), abs=1e-9)
+    assert curve.average_precision() == pytest.approx(reference.average_precision_score(truth, probability), abs=1e-4)
+    assert curve.auc() == pytest.approx(reference.roc_auc_score(truth, probability), abs=1e-4)
+    assert curve.dice() == pytest.approx(reference.f1_score(truth, probability > 0.5, zero_division=0), abs=1e-9)
     assert curve.prevalence == pytest.approx(truth.mean())
 
 
@@ -61,9 +61,11 @@ def test_memory_is_bounded_and_error_is_below_the_tolerance(tolerance: float, rn
         everything.append((truth, probability))
         assert curve.values.size < (np.log(10_000 * (n + 1)) + 3) / tolerance
     truth, probability = map(np.concatenate, zip(*everything, strict=True))
-    assert curve.average_precision() == pytest.approx(judge.average_precision_score(truth, probability), abs=tolerance)
-    assert curve.auc() == pytest.approx(judge.roc_auc_score(truth, probability), abs=tolerance)
-    assert curve.dice() == pytest.approx(judge.f1_score(truth, probability > 0.5))
+    assert curve.average_precision() == pytest.approx(
+        reference.average_precision_score(truth, probability), abs=tolerance
+    )
+    assert curve.auc() == pytest.approx(reference.roc_auc_score(truth, probability), abs=tolerance)
+    assert curve.dice() == pytest.approx(reference.f1_score(truth, probability > 0.5))
 
 
 def test_r15_ap_per_image_and_pooled_worked_by_hand() -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from sklearn import metrics as judge
+from sklearn import metrics as reference
 
 from deepmtdr.metrics import auc, average_precision, sensitivity_at_specificity
 from deepmtdr.metrics.ranking import threshold_for_sensitivity
@@ -35,16 +35,16 @@ def test_average_precision_is_the_sum_of_steps() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_areas_agree_with_scikit_learn_with_and_without_ties(seed: int, levels: int | None) -> None:
     scores, positive = cases(seed, levels)
-    assert auc(scores, positive) == pytest.approx(judge.roc_auc_score(positive, scores), abs=1e-12)
+    assert auc(scores, positive) == pytest.approx(reference.roc_auc_score(positive, scores), abs=1e-12)
     assert average_precision(scores, positive) == pytest.approx(
-        judge.average_precision_score(positive, scores), abs=1e-12
+        reference.average_precision_score(positive, scores), abs=1e-12
     )
 
 
 @pytest.mark.parametrize("specificity", [0.0, 0.5, 0.9, 1.0])
 def test_operating_point_is_the_best_point_of_the_roc_curve_of_scikit_learn(specificity: float) -> None:
     scores, positive = cases(0, 4)
-    alarms, hits, _ = judge.roc_curve(positive, scores, drop_intermediate=False)
+    alarms, hits, _ = reference.roc_curve(positive, scores, drop_intermediate=False)
     point = sensitivity_at_specificity(scores, positive, specificity)
     assert point.sensitivity == pytest.approx(hits[1 - alarms >= specificity - 1e-12].max())
     assert point.specificity >= specificity - 1e-12

@@ -37,7 +37,7 @@ class CalibrationConfig:
     sensitivities: tuple[float, ...] = TARGET_SENSITIVITIES
     """Target sensitivities of the thresholds, each in (0, 1]."""
     as_lr: int | None = None
-    """See `EvaluationConfig.as_lr`. None: each photograph is used by its own size, as in `deepmtdr grade` (R19)."""
+    """See `EvaluationConfig.as_lr`. None: it depends on the size of each photograph (R19)."""
     bf16: bool = False
     """Compute convolutions in bfloat16."""
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP

@@ -15,7 +15,7 @@ class InputImage(StrEnum):
     """The images on which predictions are scored."""
 
     SR = "sr"
-    """The super-resolved image: the network's normal way."""
+    """The super-resolved image, which the network uses normally."""
     BICUBIC = "bicubic"
     """The LR image enlarged by bicubic interpolation, in place of SR."""
     HR = "hr"

@@ -30,6 +30,7 @@ from deepmtdr.evaluation.super_resolution import super_resolution_scores
 from deepmtdr.evaluation.worst_cases import make_thumbnails, worst_cases
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.metrics import PooledCurve
+from deepmtdr.metrics.lesions import DICE_THRESHOLD
 from deepmtdr.progress import Progress
 
 SCORES_ON_ORIGINAL = frozenset({"aupr_pooled", "prevalence", "dice_pooled", "iou_pooled", "ap_per_image"})
@@ -211,6 +212,6 @@ def _protocol(trained: Checkpoint, measured: Sequence[PhotographResult], config:
         "photographs": len(measured),
         "failed": sum(bool(m.failure) for m in measured),
         "lesion_truth_coverage": MIN_COVERAGE,
-        "dice_threshold": 0.5,
+        "dice_threshold": DICE_THRESHOLD,
         "bootstrap": config.bootstrap.to_protocol(),
     }

@@ -12,7 +12,7 @@ from deepmtdr.evaluation.photograph_result import PhotographResult
 from deepmtdr.metrics.intervals import Difference, Interval, bootstrap_difference, bootstrap_interval
 
 ALL = "all"
-"""The name that stands for all data sets together."""
+"""Name of all data sets together."""
 
 
 class ScoreTable(StrEnum):

@@ -7,6 +7,9 @@ from jaxtyping import Bool, Float, Int
 
 from deepmtdr.metrics.ranking import auc_from_counts, average_precision_from_counts
 
+DICE_THRESHOLD = 0.5
+"""A pixel above this probability is a predicted lesion, for Dice and IoU."""
+
 
 def dice(predicted: Bool[np.ndarray, "*shape"], truth: Bool[np.ndarray, "*shape"]) -> float:
     """Dice coefficient, 2 |P and T| / (|P| + |T|); nan if both are empty."""
@@ -81,7 +84,7 @@ class PooledCurve:
         found = np.cumsum(self.positives[::-1])[::-1] / max(int(self.positives.sum()), 1)
         # A group is one unit wide: `tolerance` of the rank, on a logarithmic scale, or of all positive pixels.
         group = np.floor((np.log(rank) / np.log1p(self.tolerance)) + found / self.tolerance)
-        last = np.append((np.diff(group) != 0) | (np.diff(self.values > 0.5)), True)
+        last = np.append((np.diff(group) != 0) | (np.diff(self.values > DICE_THRESHOLD)), True)
         first = np.append(0, np.flatnonzero(last)[:-1] + 1)
         self.values = self.values[last]
         self.positives, self.negatives = (np.add.reduceat(c, first) for c in (self.positives, self.negatives))
@@ -102,7 +105,7 @@ class PooledCurve:
 
     def dice(self) -> float:
         """Dice of all pixels, with p > 0.5 as lesion; nan if no pixel is predicted or annotated as lesion."""
-        predicted = self.values > 0.5
+        predicted = self.values > DICE_THRESHOLD
         hits, alarms = int(self.positives[predicted].sum()), int(self.negatives[predicted].sum())
         total = hits + alarms + int(self.positives.sum())
         return 2 * hits / total if total else float("nan")

@@ -71,7 +71,7 @@ def linear_axis(values: np.ndarray, whole: bool = False) -> Axis:
     step = next(nice for nice in (step, 2 * step, 5 * step, 10 * step) if (high - low) / nice <= 5)
     step = max(1.0, step) if whole else step
     ticks = np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1) * step
-    return Axis(lambda which: (which - low) / (high - low), ticks.tolist())
+    return Axis(lambda values: (values - low) / (high - low), ticks.tolist())
 
 
 def log_axis(positive: np.ndarray) -> Axis:
@@ -79,10 +79,10 @@ def log_axis(positive: np.ndarray) -> Axis:
     low, high = math.log10(float(positive.min())), math.log10(float(positive.max()))
     powers = range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)
     ticks = [10.0**power for power in powers[:: max(1, math.ceil(len(powers) / 6))]]
-    return Axis(lambda which: (np.log10(which) - low) / (high - low), ticks)
+    return Axis(lambda values: (np.log10(values) - low) / (high - low), ticks)
 
 
-UNIT_AXIS = Axis(lambda which: np.asarray(which), (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
+UNIT_AXIS = Axis(lambda values: np.asarray(values), (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
 """An axis from 0 to 1, for shares."""
 
 
@@ -112,7 +112,7 @@ class Panel(NamedTuple):
         return [f'<circle class="dot" cx="{across:.1f}" cy="{up:.1f}" r="{radius:g}"/>' for across, up in places]
 
     def bar(self, left: float, right: float, top: float | int, text: str = "") -> str:
-        """A bar that stands on the x axis.
+        """A bar from the x axis up.
 
         Args:
             left: x value of its left edge.

@@ -50,10 +50,10 @@ def curve_svg(
     if smooth:
         raw = thin_to_extremes(np.flatnonzero(keep), values)
         parts.append(panel.line("raw", steps[raw], values[raw]))
-    shown = _evenly(np.flatnonzero(mean > 0) if logarithmic else np.arange(values.size))
-    parts.append(panel.line("smooth", steps[shown], mean[shown]))
+    drawn_at = _evenly(np.flatnonzero(mean > 0) if logarithmic else np.arange(values.size))
+    parts.append(panel.line("smooth", steps[drawn_at], mean[drawn_at]))
     if not smooth:
-        parts += panel.dots(steps[shown], values[shown], radius=2.5)
+        parts += panel.dots(steps[drawn_at], values[drawn_at], radius=2.5)
     if best is not None and keep[best]:
         x, y = panel.x_pixels(steps[best : best + 1])[0], panel.y_pixels(values[best : best + 1])[0]
         parts.append(f'<circle class="best" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>')
