@@ -19,10 +19,13 @@ from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import Recipe, load_recipe, to_dict
 from deepmtdr.recipe_keys import REASONS, RENAMED_STAGE_KEYS
 
-TINY = [
-    *("model.isr.width=2", "model.isr.blocks=1", "model.segmentation.width=2"),
-    *("model.grading.width=1", "model.grading.hidden=2"),
-]
+TINY = (
+    "model.isr.width=2",
+    "model.isr.blocks=1",
+    "model.segmentation.width=2",
+    "model.grading.width=1",
+    "model.grading.hidden=2",
+)
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,16 @@ from deepmtdr.recipe import STAGES, Recipe, load_recipe
 
 FRAME = 64
 TINY = (
-    *('data.datasets=["idrid"]', 'data.split=""', "data.held_out=0", f"data.frame={FRAME}", "restoration.crop=32"),
-    *("model.isr.width=4", "model.isr.blocks=1", "model.segmentation.width=2"),
-    *("model.grading.width=2", "model.grading.hidden=8"),
+    'data.datasets=["idrid"]',
+    'data.split=""',
+    "data.held_out=0",
+    f"data.frame={FRAME}",
+    "restoration.crop=32",
+    "model.isr.width=4",
+    "model.isr.blocks=1",
+    "model.segmentation.width=2",
+    "model.grading.width=2",
+    "model.grading.hidden=8",
 )
 ONE_STAGE = {stage: tuple(f"{other}.steps=0" for other in STAGES if other != stage) for stage in STAGES}
 

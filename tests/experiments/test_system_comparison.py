@@ -21,10 +21,18 @@ from deepmtdr.synthetic.drawings import write_drawings
 from deepmtdr.systems import SYSTEMS
 
 TINY = (
-    *('data.datasets=["drawings"]', 'data.split=""', "data.held_out=0.5", "data.frame=64"),
-    *("restoration.crop=32", "restoration.batch=2", "grading.batch=2"),
-    *("model.isr.width=4", "model.isr.blocks=1", "model.segmentation.width=2"),
-    *("model.grading.width=2", "model.grading.hidden=8"),
+    'data.datasets=["drawings"]',
+    'data.split=""',
+    "data.held_out=0.5",
+    "data.frame=64",
+    "restoration.crop=32",
+    "restoration.batch=2",
+    "grading.batch=2",
+    "model.isr.width=4",
+    "model.isr.blocks=1",
+    "model.segmentation.width=2",
+    "model.grading.width=2",
+    "model.grading.hidden=8",
 )
 
 

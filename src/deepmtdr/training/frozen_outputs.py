@@ -95,7 +95,7 @@ def _order(frames: Sequence[Frame]) -> list[int]:
 
 def _compute(fabric: Fabric, model: DeepMTDR, frame: Frame, stage: GradingStage, n: int) -> UInt8[np.ndarray, "c s s"]:
     """Input of the grading subnet and lesion maps as 8 bits, in one stack of 3 + l channels."""
-    # The seed is the photograph's place alone, as it always was: resumed runs must find the same scales.
+    # The seed is the place alone, not that of the recipe: runs of earlier versions must find the same scales.
     scale = frame.scale if frame.scale > 1 else draw_scale(stage.scales, np.random.default_rng([n, 7]))
     lr = fabric.to_device(image_to_tensor(frame.pixels)[None])
     if frame.scale == 1:

@@ -121,7 +121,7 @@ def load_train_state(path: Path, model: DeepMTDR, recipe: Recipe, data: str) -> 
     if differences := _differences_so_far(path, card, recipe):
         raise TrainingError(
             f"{path}: made by another recipe ({'; '.join(map(str, differences))}); resume with the same recipe, "
-            "or start anew in another folder"
+            "or start a new run in another folder"
         )
     if card["data"] != data:
         raise TrainingError(
@@ -160,7 +160,7 @@ def _recipe_of(path: Path, card: Mapping[str, Any]) -> Recipe:
     try:
         return recipe_from_dict(card["recipe"], str(path))
     except ConfigError as error:
-        raise TrainingError(f"made by another recipe: {error}; start anew in another folder") from error
+        raise TrainingError(f"made by another recipe: {error}; start a new run in another folder") from error
 
 
 def _differences_so_far(path: Path, card: Mapping[str, Any], recipe: Recipe) -> list[RecipeDifference]:
