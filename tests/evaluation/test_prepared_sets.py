@@ -10,7 +10,7 @@ import pytest
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import PhotographError
 from deepmtdr.evaluation.config import EvaluationConfig
-from deepmtdr.evaluation.measure import load_into_frame
+from deepmtdr.evaluation.framed_photograph import load_into_frame
 from deepmtdr.preparation.prepare import prepare
 from image_files import write_mask, write_photograph
 

@@ -36,7 +36,8 @@ from deepmtdr.evaluation import (
     measure,
     score_predictions,
 )
-from deepmtdr.evaluation.measure import load_into_frame, predict_frame, to_batch
+from deepmtdr.evaluation.framed_photograph import load_into_frame, to_batch
+from deepmtdr.evaluation.measure import predict_frame
 from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.metrics import PooledCurve, kappa_quadratic
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction, paper_parts

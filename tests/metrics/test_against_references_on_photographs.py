@@ -13,7 +13,7 @@ from torchmetrics.functional import image
 
 from deepmtdr.datasets.frames import read_lesion_masks
 from deepmtdr.datasets.idrid import read_idrid_segmentation
-from deepmtdr.evaluation.measure import to_batch
+from deepmtdr.evaluation.framed_photograph import to_batch
 from deepmtdr.metrics import ms_ssim, psnr, ssim
 from deepmtdr.model.isr import bicubic
 from deepmtdr.photographs.decode import read_photograph

@@ -16,7 +16,7 @@ from deepmtdr import __version__
 from deepmtdr.errors import DeepMTDRError
 
 if TYPE_CHECKING:
-    from deepmtdr.evaluation.measure import PhotographResult
+    from deepmtdr.evaluation.photograph_result import PhotographResult
     from deepmtdr.rendering.html import Table
     from deepmtdr.screening.report import ScreeningReport
 

@@ -17,17 +17,15 @@ from scipy.ndimage import maximum_filter
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DeepMTDRError
 from deepmtdr.evaluation.config import DEFAULT_CONFIG, EvaluationConfig
-from deepmtdr.evaluation.evidence import evidence_scores
+from deepmtdr.evaluation.evidence import EvidenceScores, evidence_scores
+from deepmtdr.evaluation.framed_photograph import FramedPhotograph, load_into_frame, to_batch
 from deepmtdr.evaluation.measure import (
-    FramedPhotograph,
     LesionCurves,
     failed_result,
     lesion_result,
-    load_into_frame,
     measure_in_frame,
     measure_prediction,
     predict_frame,
-    to_batch,
 )
 from deepmtdr.evaluation.photograph_result import Agreement, InputImage, InputResult, LesionResult, PhotographResult
 from deepmtdr.labels import LabelSet
@@ -73,25 +71,16 @@ def measure_all_inputs(
     except (DeepMTDRError, OSError) as error:
         return failed_result(sample, error), {}
     result, curves = measure_in_frame(model, sample, framed, prediction, slow_metrics=config.slow_metrics)
-    results, pools, maps = {}, {InputImage.SR: curves}, {InputImage.SR: _lesion_maps(prediction)}
+    results, pools = {}, {InputImage.SR: curves}
     for image, other in others.items():
         probs, lesions, pools[image] = measure_prediction(other, framed, model.labels)
-        results[image], maps[image] = InputResult(probs if model.has_grading else (), lesions), _lesion_maps(other)
+        results[image] = InputResult(probs if model.has_grading else (), lesions)
+    maps = {image: _lesion_maps(one) for image, one in {InputImage.SR: prediction, **others}.items()}
     if framed.original is not None and framed.lesion_masks:
         lesions, pools[InputImage.ORIGINAL] = measure_on_original(maps[InputImage.SR], framed, model.labels)
         results[InputImage.ORIGINAL] = InputResult((), lesions)
-    evidence = None
-    if annotated.lesion_masks and model.has_grading:
-        evidence = evidence_scores(
-            model,
-            prediction.sr,
-            annotated.lesion_masks,
-            framed.inside,
-            steps=config.removal_steps,
-            bf16=config.bf16,
-            temperature=temperature,
-        )
     agreement = _agreement(maps, framed.inside, model.labels) if model.has_segmentation else {}
+    evidence = _evidence(model, annotated, prediction, config, temperature)
     return replace(result, other_inputs=results, agreement=agreement, evidence=evidence), pools
 
 
@@ -109,6 +98,27 @@ def _predict_other_images(
         name: predict_frame(model, image, 1, bf16=config.bf16, temperature=temperature)
         for name, image in images.items()
     }
+
+
+def _evidence(
+    model: DeepMTDR,
+    annotated: FramedPhotograph,
+    prediction: Prediction,
+    config: EvaluationConfig,
+    temperature: float,
+) -> EvidenceScores | None:
+    """Scores of the evidence; None without annotation or grading."""
+    if not (annotated.lesion_masks and model.has_grading):
+        return None
+    return evidence_scores(
+        model,
+        prediction.sr,
+        annotated.lesion_masks,
+        annotated.inside,
+        steps=config.removal_steps,
+        bf16=config.bf16,
+        temperature=temperature,
+    )
 
 
 def _lesion_maps(prediction: Prediction) -> LesionMaps:

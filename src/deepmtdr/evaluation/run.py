@@ -15,10 +15,11 @@ from deepmtdr.evaluation.binary import BINARY_TASK, use_binary_labels
 from deepmtdr.evaluation.config import DEFAULT_CONFIG, NO_REPORT, EvaluationConfig, ReportConfig, SampleSelection
 from deepmtdr.evaluation.curves import lesion_curves
 from deepmtdr.evaluation.evidence_scores import region_scores
+from deepmtdr.evaluation.framed_photograph import MIN_COVERAGE
 from deepmtdr.evaluation.grading import by_grade_scores, confusion_matrices, grade_task, grading_scores
 from deepmtdr.evaluation.input_scores import hallucination_scores, input_scores
 from deepmtdr.evaluation.lesions import CurveKey, PooledCurves, froc_curves, lesion_scores
-from deepmtdr.evaluation.measure import MIN_COVERAGE, LesionCurves, measure
+from deepmtdr.evaluation.measure import LesionCurves, measure
 from deepmtdr.evaluation.measure_inputs import measure_all_inputs
 from deepmtdr.evaluation.operating_points import operating_point_scores
 from deepmtdr.evaluation.page import write_page

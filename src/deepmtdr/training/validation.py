@@ -20,7 +20,8 @@ from torch import Tensor
 from deepmtdr import metrics
 from deepmtdr.datasets.frames import Frame
 from deepmtdr.datasets.prepared import COVERAGE_THRESHOLD
-from deepmtdr.evaluation.measure import FramedPhotograph, measure_in_frame, model_device, to_batch
+from deepmtdr.evaluation.framed_photograph import FramedPhotograph, to_batch
+from deepmtdr.evaluation.measure import measure_in_frame, model_device
 from deepmtdr.evaluation.photograph_result import PhotographResult
 from deepmtdr.labels import LabelSet
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
