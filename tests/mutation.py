@@ -196,7 +196,11 @@ def measure_coverage() -> None:
         "-p",
         "mutation",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "DURATIONS": str(OUT / "durations.json")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{SOURCE}{os.pathsep}{ROOT / 'tests'}",
+        "DURATIONS": str(OUT / "durations.json"),
+    }
     subprocess.run(
         [*program, *(f"--ignore=tests/{room}" for room in UNRELATED)], cwd=ROOT, env=environment, check=False
     )
