@@ -145,7 +145,9 @@ def test_photograph_twice_is_an_error_in_a_list_and_over_two_folders(tmp_path: P
 def test_mask_without_photograph_is_an_error(tmp_path: Path) -> None:
     root = dataset_trees.make_ddr_segmentation(tmp_path, train=["a"])
     dataset_trees.touch(root / "lesion_segmentation/train/label/EX", "b.tif")
-    with pytest.raises(DataError, match=r"EX/b\.tif: a mask without a photograph; expected a photograph named b"):
+    with pytest.raises(
+        DataError, match=r"EX/b\.tif: there is no photograph for this mask; expected a photograph named b"
+    ):
         read_ddr(root)
 
 

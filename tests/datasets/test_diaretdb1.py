@@ -45,7 +45,7 @@ def test_pixel_is_lesion_from_a_confidence_of_three_quarters(tmp_path: Path) -> 
 def test_contradictions_are_errors_that_name_the_place(tmp_path: Path) -> None:
     root = dataset_trees.make_diaretdb1(tmp_path)
     dataset_trees.touch(root / "resources/images/ddb1_groundtruth/softexudates", "image004.png")
-    with pytest.raises(DataError, match=r"softexudates/image004\.png: a mask without a photograph"):
+    with pytest.raises(DataError, match=r"softexudates/image004\.png: there is no photograph for this mask"):
         read_diaretdb1(root)
     dataset_trees.touch(root / "resources/images/ddb1_fundusimages", "image004.png")
     with pytest.raises(DataError, match=r"no row for 1 photographs, the first is .*image004\.png"):

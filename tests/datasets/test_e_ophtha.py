@@ -78,11 +78,15 @@ def test_photograph_without_mask_and_mask_without_photograph_are_errors(root: Pa
         read_e_ophtha(root)
     (root / "e_optha_EX/EX/E0000404/C5.jpg").unlink()
     dataset_trees.touch(root / "e_optha_EX/Annotation_EX/E0000404", "C6_EX.png")
-    with pytest.raises(DataError, match=r"C6_EX\.png: a mask without a photograph; expected a photograph named C6"):
+    with pytest.raises(
+        DataError, match=r"C6_EX\.png: there is no photograph for this mask; expected a photograph named C6"
+    ):
         read_e_ophtha(root)
     (root / "e_optha_EX/Annotation_EX/E0000404/C6_EX.png").unlink()
     dataset_trees.touch(root / "e_optha_EX/Annotation_EX/E0000499", "C7_EX.png")
-    with pytest.raises(DataError, match=r"C7_EX\.png: a mask without a photograph; expected one in .*E0000499"):
+    with pytest.raises(
+        DataError, match=r"C7_EX\.png: there is no photograph for this mask; expected one in the folder .*E0000499"
+    ):
         read_e_ophtha(root)
 
 

@@ -115,9 +115,9 @@ def test_table_of_a_spreadsheet_with_semicolons_is_read(tmp_path: Path) -> None:
 def test_table_without_rows_and_folder_without_photographs_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: cannot be listed"):
         read_folder(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no photographs found"):
+    with pytest.raises(DataError, match="found no photographs"):
         read_folder(tmp_path)
-    with pytest.raises(DataError, match=r"photographs\.csv: no photographs found"):
+    with pytest.raises(DataError, match=r"photographs\.csv: found no photographs"):
         read_folder(_table(tmp_path, "path,grade"))
 
 

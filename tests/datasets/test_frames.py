@@ -39,7 +39,7 @@ def test_written_tiff_is_mapped_and_opened_by_pillow(
 
 def test_other_files_are_errors_that_name_them(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
-    with pytest.raises(DataError, match=r"x\.tif: not a prepared file"):
+    with pytest.raises(DataError, match=r"x\.tif: expected a prepared file"):
         memmap_tiff(path)
     Image.new("RGB", (64, 64)).save(path, compression="tiff_lzw")
     with pytest.raises(DataError, match="uncompressed 8-bit TIFF"):

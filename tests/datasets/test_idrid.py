@@ -158,7 +158,7 @@ def test_testing_photograph_with_a_training_number_is_an_error(root: Path) -> No
 
 def test_mask_without_photograph_is_an_error(root: Path) -> None:
     dataset_trees.touch(root / dataset_trees.MASKS / "2. Haemorrhages", "IDRiD_06_HE.tif")
-    with pytest.raises(DataError, match=r"IDRiD_06_HE\.tif: a mask without a photograph"):
+    with pytest.raises(DataError, match=r"IDRiD_06_HE\.tif: there is no photograph for this mask"):
         read_idrid(root)
 
 

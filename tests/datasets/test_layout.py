@@ -67,7 +67,7 @@ def test_masks_are_found_by_name_with_and_without_ending(tmp_path: Path) -> None
         DataError, match=r"b\.png: not the name of a mask of hard exudates; expected a name that ends in _EX"
     ):
         find_masks(tmp_path, Lesion.EX, photographs, ("_EX",))
-    with pytest.raises(DataError, match=r"b\.png: a mask without a photograph; expected a photograph named b"):
+    with pytest.raises(DataError, match=r"b\.png: there is no photograph for this mask; expected a photograph named b"):
         find_masks(tmp_path, Lesion.EX, {"a": Path("a.jpg")}, ("_EX", ""))
 
 

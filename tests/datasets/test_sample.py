@@ -17,7 +17,7 @@ def sample(**labels: object) -> Sample:
 
 def test_ungradable_photograph_with_a_grade_is_an_error() -> None:
     assert sample(ungradable=True).grade is None
-    with pytest.raises(DataError, match=r"a\.png: ungradable, with grade 2; expected no grade"):
+    with pytest.raises(DataError, match=r"a\.png: found grade 2 for an ungradable photograph, expected no grade"):
         sample(ungradable=True, grade=2)
 
 

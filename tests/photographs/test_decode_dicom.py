@@ -219,13 +219,13 @@ def test_bomb_behind_a_small_header_is_refused(tmp_path: Path, syntax: UID) -> N
     dataset = dicom(PIXELS, "RGB")
     dataset.compress(syntax, generate_instance_uid=False)
     dataset.Rows = 50
-    assert "header of 80x50 px, but pixel data of 80x60 px" in fails(write(tmp_path / "a.dcm", dataset))
+    assert "header declares 80x50 px, the pixel data has 80x60 px" in fails(write(tmp_path / "a.dcm", dataset))
 
 
 def test_bomb_in_jpeg_behind_a_small_header_is_refused(tmp_path: Path) -> None:
     stream = jpeg(np.zeros((64, 3000, 3), np.uint8))
     message = fails(write(tmp_path / "a.dcm", encapsulated(stream, JPEGBaseline8Bit, "YBR_FULL_422")))
-    assert "header of 80x60 px, but pixel data of 3000x64 px" in message
+    assert "header declares 80x60 px, the pixel data has 3000x64 px" in message
 
 
 def test_deflated_file_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_truncated(tmp_path: Path, keep: int) -> None:
 def test_damaged_codestream(tmp_path: Path) -> None:
     stream = jpeg()
     dataset = encapsulated(stream[:40] + bytes(len(stream) - 40), JPEGBaseline8Bit, "YBR_FULL_422")
-    assert "DICOM, damaged or of an unsupported kind" in fails(write(tmp_path / "a.dcm", dataset))
+    assert "this DICOM file cannot be decoded" in fails(write(tmp_path / "a.dcm", dataset))
 
 
 def lossless_jpeg(path: Path) -> Path:

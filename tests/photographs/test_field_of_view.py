@@ -112,7 +112,7 @@ def test_other_pictures_have_no_field_of_view(rng: np.random.Generator) -> None:
     page = np.full((120, 160, 3), 240, np.uint8)
     page[10:30, 10:150] = page[50:70, 10:150] = page[90:110, 10:100] = 20
     for picture in (landscape, noise, page):
-        with pytest.raises(NoFieldOfViewError, match="neither the rim of a lit circle"):
+        with pytest.raises(NoFieldOfViewError, match="neither the rim of a bright disc"):
             find_fov(picture)
 
 

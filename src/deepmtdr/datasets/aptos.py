@@ -10,7 +10,7 @@ Counts: 3,662 training photographs: 1805, 370, 999, 193, 295 of grades 0-4.
 
 Official split: none. Kaggle did not publish the grades of its 1,928 test photographs, so test_images/ is not read.
 
-Known dirt:
+Known errors and gaps:
     * No patient numbers, and not known which eye: each photograph counts as a patient, so the two eyes of a person may
       be in two splits.
     * Several cameras and croppings. Some photographs are there twice under two names, some with two grades.

@@ -31,9 +31,9 @@ class DataSet(NamedTuple):
     """A data set's reader and its official parts."""
 
     read: Callable[[Path], list[Sample]]
-    """Reads the set from its folder, each photograph once; parts that are absent are left out."""
+    """Function that reads the set from its folder, each photograph once; parts that are absent are left out."""
     parts: tuple[DatasetPart, ...]
-    """The parts as published; empty for a set that is not."""
+    """The official parts; empty for a set that is not published."""
 
 
 DATASETS: dict[str, DataSet] = {
@@ -58,7 +58,7 @@ def read_datasets(roots: Mapping[str, Path], labels: LabelSet = DIABETIC_RETINOP
     """Read several data sets, in the order in which they are named.
 
     Args:
-        roots: name of a data set -> its folder, as its makers give it or as `prepare` wrote it.
+        roots: name of a data set -> its folder, in the original layout or as `prepare` wrote it.
         labels: the lesion types and grades that the data sets must have.
 
     Raises:
@@ -84,7 +84,7 @@ def count_parts(name: str, root: Path) -> list[tuple[DatasetPart, LabelCounts | 
     """Count the official parts of a data set, to be compared with `DatasetPart.expected`; a partial copy has fewer.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         root: its folder.
 
     Returns:

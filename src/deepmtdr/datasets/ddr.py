@@ -9,21 +9,21 @@ How to get it: https://github.com/nkicsl/DDR-dataset (Google Drive or Baidu); un
     DR_grading and lesion_segmentation are in ROOT. Either of the two is enough; lesion_detection is not read.
 Counts: grading 6835 + 2733 + 4105 photographs, of which 575, 230 and 346 are ungradable; segmentation 383 + 149 + 225.
     Grades 0-4 by part: `EXPECTED_GRADING`. Some publications count one photograph of grade 0 less (4385 for train and
-    valid together); the makers' table has 4386.
+    valid together); the authors' table has 4386.
 
-Known dirt:
+Known errors and gaps:
     * Label 5 is not a grade (interpretation R17): the sample is `ungradable`, and its grade is None.
     * HE means haemorrhages and EX hard exudates, unlike in the paper (interpretation R20).
     * The masks of the valid part are in "segmentation label", those of the others in "label"; both names are accepted.
-    * Each photograph has four masks, black if the makers saw no such lesion; some are black although there is one. A
-      missing mask file means no such lesion, as in IDRiD; `catalogue.count_parts` shows how many there are.
+    * Each photograph has four masks, black if the annotators saw no such lesion; some are black although there is one.
+      A missing mask file means no such lesion, as in IDRiD; `catalogue.count_parts` shows how many there are.
     * The annotated photographs were chosen from the others: a name that is in both parts is one sample here. It is not
-      known whether both parts were split alike. A photograph in two splits goes to the stricter one: test before
-      validation before train. So no photograph of either official test split is used for training, and the split "test"
-      may have more graded or annotated photographs than that part's own test split, which `read_ddr_grading` and
-      `read_ddr_segmentation` give exactly. We could not check how many there are.
-    * No patient numbers: 13,673 photographs are of 9,598 patients, but names such as 007-0004-000 and
-      20170413102628830 do not tell the patient. Each photograph counts as a patient; use the official splits.
+      known whether both parts were split alike. A photograph that is in two splits is assigned to test rather than
+      validation, and to validation rather than train. So no photograph of either official test split is used for
+      training, and the split "test" may have more graded or annotated photographs than that part's own test split,
+      which `read_ddr_grading` and `read_ddr_segmentation` give exactly. We could not check how many there are.
+    * No patient numbers: 13,673 photographs are of 9,598 patients, but names such as 007-0004-000 and 20170413102628830
+      do not identify the patient. Each photograph counts as a patient; use the official splits.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from deepmtdr.terms import Grade, Lesion
 Folder = Literal["train", "valid", "test"]
 
 SPLITS: dict[Folder, SplitName] = {"train": "train", "valid": "validation", "test": "test"}
-"""Folder of either part -> split, in the order of strictness."""
+"""Folder name, in both parts -> split. If a photograph is in several splits, the last of them is used."""
 
 EXPECTED_GRADING: dict[Folder, LabelCounts] = {
     "train": LabelCounts(6835, (3133, 315, 2238, 118, 456), ungradable=575),

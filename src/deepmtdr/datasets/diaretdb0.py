@@ -9,7 +9,7 @@ How to get it: https://www.it.lut.fi/project/imageret/diaretdb0/. We could not s
     hemorrhages, hardexudates, softexudates, neovascularisation, each 0 or 1.
 Counts: 130 photographs, 20 of them without any sign of diabetic retinopathy.
 
-Known dirt:
+Known errors and gaps:
     * No patient numbers, and not known which eye: each photograph counts as a patient.
     * image028 and image072 are the same photograph, byte for byte, with different lesions: they have one `patient`.
     * The labels do not tell where the lesions are: `lesion_masks` is empty, and the photographs count as not annotated.
@@ -29,7 +29,7 @@ from deepmtdr.terms import Lesion
 EXPECTED = LabelCounts(130)
 
 SAME_PHOTOGRAPH = {"image072": "image028"}
-"""Photograph that is there twice: the later name -> the earlier one."""
+"""Photograph that the data set has twice: the later name -> the earlier one."""
 
 _COLUMNS = {
     "redsmalldots": Lesion.MA,
@@ -62,7 +62,7 @@ def read_diaretdb0(root: Path) -> list[Sample]:
 
 
 PARTS = (DatasetPart("all", read_diaretdb0, EXPECTED, "images"),)
-"""The makers made no split."""
+"""The whole data set; there is no official split."""
 
 
 def read_presence(root: Path) -> dict[str, Presence]:

@@ -9,12 +9,12 @@ How to get it: https://www.it.lut.fi/project/imageret/diaretdb1/, version 1.1; u
 Counts: 28 training and 61 testing photographs, each with four masks. At a confidence of 0.75 the paper counts as
     positive MA 19 + 20, HE 21 + 18, EX 18 + 20, SE 6 + 9.
 
-Known dirt:
-    * Masks are grey levels of the experts' mean confidence, 252 for certainty. The makers' own evaluation takes a pixel
+Known errors and gaps:
+    * Masks are grey levels of the experts' mean confidence, 252 for certainty. The authors' evaluation counts a pixel
       with 0.75 or more as lesion; so does `mask_threshold`. A mask without such a pixel has no lesion here.
     * Outlines are coarse: circles, ellipses and polygons around lesions or groups of them.
     * "Red small dots" are taken as microaneurysms; small haemorrhages are among them.
-    * No grades. Five photographs show no retinopathy; only their black masks tell which.
+    * No grades. Five photographs show no retinopathy; only their black masks show which.
     * No patient numbers, and not known which eye: each photograph counts as a patient. We could not check whether one
       is in DIARETDB0 too.
 """
@@ -97,7 +97,7 @@ PARTS = (
 
 
 def _read_splits(root: Path) -> dict[str, SplitName]:
-    """Split by photograph, from two lists with one file name per line."""
+    """Photograph -> split, from two lists with one file name per line."""
     splits: dict[str, SplitName] = {}
     for split, name in _LISTS.items():
         for where, line in read_lines(root / name):

@@ -8,10 +8,11 @@ Citation: J. Staal et al., "Ridge-based vessel segmentation in color images of t
 How to get it: https://drive.grand-challenge.org (account); unpack training.zip and test.zip into ROOT.
 Counts: 20 + 20 photographs, each with a mask of the field of view.
 
-Known dirt:
-    * No grades. By the makers' notes, 26 and 32 of the training part and 03, 14 and 17 of the test part show background
-      diabetic retinopathy (`SHOWS_DR`), 25 and 08 show pigment changes without it, and the others show no sign of it.
-      "Background" is not one of the five grades: these five have no grade but `dr_present`, the others have grade 0.
+Known errors and gaps:
+    * No grades. By the authors' notes, 26 and 32 of the training part and 03, 14 and 17 of the test part show
+      background diabetic retinopathy (`SHOWS_DR`), 25 and 08 show pigment changes without it, and the others show no
+      sign of it. "Background" is not one of the five grades: these five have no grade but `dr_present`, the others have
+      grade 0.
     * No patient numbers: each photograph counts as a patient. Vessels are annotated, lesions are not.
 """
 
@@ -41,7 +42,7 @@ def read_drive(root: Path, part: DrivePart | None = None) -> list[Sample]:
     """Read ROOT/training/images/21_training.tif and so on, ROOT/test/images/01_test.tif and so on.
 
     Args:
-        root: folder with `training` and perhaps `test`.
+        root: folder with `training` and, if present, `test`.
         part: only this part. None: the training part and, if present, the test part.
 
     Raises:
@@ -77,7 +78,7 @@ PARTS = (
 
 
 def fov_mask_path(sample: Sample) -> Path:
-    """File of the makers' mask of the field of view: 255 inside, 0 outside.
+    """Path of the data set's mask of the field of view: 255 inside, 0 outside.
 
     Raises:
         DataError: if the file is missing.

@@ -11,7 +11,7 @@ Counts: EX: 47 photographs with exudates, 35 healthy; MA: 148 with microaneurysm
 
 Official split: none.
 
-Known dirt:
+Known errors and gaps:
     * In each part only one lesion type was annotated. The other types are not keys of `lesion_masks`. A healthy
       photograph has None for the type of its part only.
     * Some photographs are in both parts: each is one sample with both types. A photograph that is healthy in one part
@@ -123,4 +123,6 @@ def _refuse_masks_without_case(base: Path, lesion: Lesion) -> None:
     for case in sorted(set(_subfolders(annotations)) - set(_subfolders(base / lesion))):
         if masks := find_files(annotations / case):
             mask = next(iter(masks.values()))
-            raise DataError(f"{mask}: a mask without a photograph; expected one in {base / lesion / case}")
+            raise DataError(
+                f"{mask}: there is no photograph for this mask; expected one in the folder {base / lesion / case}"
+            )

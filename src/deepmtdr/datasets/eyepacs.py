@@ -16,7 +16,7 @@ Official split: the paper uses "the default setting of training, validation and 
 two parts. As is usual, this reader takes the public part of the testing set for validation, the private part for the
 test.
 
-Known dirt:
+Known errors and gaps:
     * Noisy grades; dark, blurred and overexposed photographs; strong JPEG; some photographs are upside down.
     * Copies from elsewhere are resized or contrast-equalised and have only some of the photographs. Their patients are
       the same people: `patient` is "eyepacs/NUMBER" in every copy, so that a split over several copies does not leak.

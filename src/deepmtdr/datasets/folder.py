@@ -7,7 +7,7 @@ an empty cell means not known:
     grade       a grade of the label set, such as 0-4, or the word ungradable
     patient     the person; without it each photograph is a patient
     eye         L, left, OS or OG (œil gauche); R, right or OD
-    side        the split: train, validation or test
+    side        the split (train, validation or test), not the left or right eye
     MA, HE, EX, SE, or the codes of another label set
                 file of the lesion mask, relative to ROOT or absolute, of the photograph's size, 0 outside lesions;
                 the word none: annotated, no such lesion; an empty cell: not annotated (interpretation R11)
@@ -54,7 +54,7 @@ def read_folder(root: Path, labels: LabelSet = DIABETIC_RETINOPATHY) -> list[Sam
 
     Args:
         root: the folder.
-        labels: gives the columns of the masks and the range of the grades.
+        labels: the label set, which has the columns of the masks and the range of the grades.
 
     Raises:
         DataError: if there is no photograph. With file and row: an unknown column, a photograph twice, a file that is
@@ -63,7 +63,7 @@ def read_folder(root: Path, labels: LabelSet = DIABETIC_RETINOPATHY) -> list[Sam
     table = root / TABLE_NAME
     found = list(_read_rows(table, root, labels) if table.exists() else _walk(root))
     if not found:
-        raise DataError(f"{table if table.exists() else root}: no photographs found")
+        raise DataError(f"{table if table.exists() else root}: found no photographs, expected at least one")
     names = _unique_names([os.path.relpath(photograph.path, root) for photograph in found])
     return [_sample(photograph, name, root, labels) for photograph, name in zip(found, names, strict=True)]
 
@@ -150,7 +150,7 @@ def _file(cell: str, root: Path, where: str, what: str) -> Path:
 
 
 def _parse_grade(cell: str, where: str, labels: LabelSet) -> tuple[int | None, bool]:
-    """Grade, and whether the photograph is ungradable."""
+    """Parse a cell: the grade, and whether the photograph is ungradable."""
     if cell.lower() == "ungradable":
         return None, True
     return (parse_grade(cell, f"{where}, column grade", labels) if cell else None), False
@@ -167,7 +167,7 @@ def _parse_mask(cell: str, root: Path, where: str) -> Path | None:
 
 
 def _unique_names(relative: list[str]) -> list[str]:
-    """A name for each path that can be a file name; a hash is added only where two names clash, also by case."""
+    """A name for each path that can be a file name; a hash is added where two names are equal but for case."""
     plain = [_plain_name(path) for path in relative]
     times = Counter(name.casefold() for name in plain)  # some file systems ignore case
     return [

@@ -27,13 +27,13 @@ class Frame:
     """One prepared photograph with its annotation."""
 
     sample: Sample
-    """Its files are the prepared ones; masks are coverage, 0 to 255."""
+    """The sample; its files are the prepared ones, and its masks are coverage, 0 to 255."""
     size: int
     """Side of the HR frame, px."""
     scale: int
     """1: the photograph fills the HR frame. 2, 4, 8: a low-resolution photograph, which the ISR subnet enlarges."""
     labels: LabelSet = DIABETIC_RETINOPATHY
-    """Gives the order of the masks."""
+    """The label set, whose order is the order of the masks."""
 
     @property
     def pixels(self) -> UInt8[np.ndarray, "s s 3"]:
@@ -60,7 +60,7 @@ def read_sample(sample: Sample) -> Photograph:
     """Decode the photograph of a sample.
 
     Raises:
-        PhotographError: if the file cannot be decoded, or with the reason why a prepared set has no file of it.
+        PhotographError: if the file cannot be decoded, or if a prepared set has no file of it (with the reason).
     """
     if sample.problem:
         raise PhotographError(sample.problem)
@@ -79,7 +79,7 @@ def read_lesion_masks(sample: Sample, shape: tuple[int, ...]) -> dict[str, Bool[
         prepared low-resolution photograph are in the HR frame.
 
     Raises:
-        DataError: naming the mask that cannot be decoded, or that has another size.
+        DataError: if a mask cannot be decoded or has another size; the message names it.
     """
     masks = {code: _read_mask(path, sample.mask_threshold) for code, path in sample.lesion_masks.items() if path}
     sizes = [(scale * shape[0], scale * shape[1]) for scale in (1, *SCALES)]
@@ -118,9 +118,10 @@ def memmap_tiff(path: Path) -> UInt8[np.ndarray, "h w *c"]:
             (tile,) = image.tile
             shape = (image.height, image.width, *((3,) if image.mode == "RGB" else ()))
         if tile[0] != "raw" or image.mode not in ("RGB", "L"):
-            raise ValueError(f"{image.mode} by the decoder {tile[0]!r}")
+            raise ValueError(f"pixel format {image.mode}, compression {tile[0]!r}")
         return np.memmap(path, np.uint8, "r", tile[2], shape)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
-            f"{path}: not a prepared file, an uncompressed 8-bit TIFF ({error}); prepare the set again"
+            f"{path}: expected a prepared file (an uncompressed 8-bit TIFF), found another ({error}); "
+            "prepare the data set again"
         ) from error

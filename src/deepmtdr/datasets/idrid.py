@@ -9,7 +9,7 @@ How to get it: https://ieee-dataport.org/open-access/indian-diabetic-retinopathy
 Counts: segmentation 54 + 27 photographs (masks of MA 54 + 27, HE 53 + 27, EX 54 + 27, SE 26 + 14), grading 413 + 103
     (training: 134, 20, 136, 74, 49 of grades 0-4; testing: 34, 5, 32, 19, 13).
 
-Known dirt:
+Known errors and gaps:
     * No patient numbers: each eye counts as a patient, so the two eyes of a person may be in two splits.
     * A photograph may be in A and in B under two names (`ALSO_GRADED`; ROOT/same_photograph.csv adds to it, with the
       columns segmentation_image, grading_image, retinopathy_grade). It is one sample here, with one `patient`.
@@ -88,7 +88,8 @@ MASK_FOLDERS = {
 def read_idrid(root: Path, part: IdridPart | None = None) -> list[Sample]:
     """Read every photograph of A and B once: A's with masks and, if known, the grade; then those of B that A lacks.
 
-    If a photograph is in both, A's copy is kept, with the grade of its twin in B, or None if there are several grades.
+    If a photograph is in both, A's copy is kept, with the grade of the same photograph in B, or None if B has different
+    grades for it.
 
     Args:
         root: folder with "A. Segmentation" and "B. Disease Grading".
@@ -192,7 +193,7 @@ def _join(root: Path, annotated: list[Sample], graded: list[Sample], part: Idrid
 
 
 def _twins(root: Path, names: Collection[str], part: IdridPart) -> dict[str, tuple[int, int | None]]:
-    """A's name -> number in B and grade, from `ALSO_GRADED` and same_photograph.csv; for the training parts only."""
+    """Name in A -> number in B and grade, from `ALSO_GRADED` and same_photograph.csv; for the training parts only."""
     if part == "testing":
         return {}
     numbers = {name: ALSO_GRADED.get(_number(name, root)) for name in names}
@@ -208,7 +209,7 @@ def _twins(root: Path, names: Collection[str], part: IdridPart) -> dict[str, tup
 
 
 def _once(number: int) -> int:
-    """One number for a photograph that B has twice."""
+    """The number of the first copy, if B contains the photograph twice; else its number."""
     return SAME_PHOTOGRAPH.get(number, number)
 
 

@@ -1,4 +1,4 @@
-"""Shared by the readers of the public data sets: find files, read labels, count them (Sec. V-A)."""
+"""Functions that the readers of the public data sets share: find files, read labels, count them (Sec. V-A)."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ class LabelCounts(NamedTuple):
 
 
 class DatasetPart(NamedTuple):
-    """A part of a data set as its makers published it, whose counts can be checked when it is opened."""
+    """A part of a data set as its authors published it, with the counts that a complete copy has."""
 
     title: str
-    """Such as "A. Segmentation, training"."""
+    """Title of the part, such as "A. Segmentation, training"."""
     read: Callable[[Path], list[Sample]]
-    """Reads this part from the data set's folder."""
+    """Function that reads this part from the data set's folder."""
     expected: LabelCounts
-    """The official counts; None in a field: the makers state no number."""
+    """The official counts; None in a field: the authors state no number."""
     folder: str
-    """Its folder in the data set's folder; if this is absent, so is the part, which is not an error."""
+    """Folder of the part, relative to the data set's folder. If it does not exist, the part is absent: not an error."""
 
 
 PartCounts = tuple[DatasetPart, LabelCounts | None]
-"""An official part, and the counts it has here; None: it is not there."""
+"""An official part, and its counts in this copy; None: the part is absent."""
 
 
 def count_labels(samples: Iterable[Sample], labels: LabelSet = DIABETIC_RETINOPATHY) -> LabelCounts:
@@ -109,12 +109,14 @@ def check_unique_names(samples: Iterable[Sample]) -> None:
     """Check that no two photographs have the same name, where several parts of a data set are joined.
 
     Raises:
-        DataError: naming two photographs of one name.
+        DataError: if two photographs have the same name; the message names both.
     """
     known: dict[str, Sample] = {}
     for sample in samples:
         if (other := known.setdefault(sample.name, sample)) is not sample:
-            raise DataError(f"{other.photograph} and {sample.photograph}: two photographs named {sample.name}")
+            raise DataError(
+                f"{other.photograph} and {sample.photograph}: two photographs named {sample.name}, expected one"
+            )
 
 
 def find_masks(
@@ -123,8 +125,8 @@ def find_masks(
     """Mask files of one lesion type by the name of their photograph.
 
     Args:
-        folder: where the masks of this type lie.
-        code: of a lesion type of diabetic retinopathy, for the error messages.
+        folder: folder with the masks of this type.
+        code: code of the lesion type, for the error messages.
         photographs: the photographs that the masks may belong to.
         endings: what a mask's name may add to its photograph's name, the longest first; "" adds nothing.
 
@@ -139,7 +141,7 @@ def find_masks(
             raise DataError(f"{path}: not the name of a mask of {lesion}; expected a name that ends in {endings[0]}")
         name = stem.removesuffix(ending)
         if name not in photographs:
-            raise DataError(f"{path}: a mask without a photograph; expected a photograph named {name}")
+            raise DataError(f"{path}: there is no photograph for this mask; expected a photograph named {name}")
         masks[name] = path
     return masks
 
@@ -162,7 +164,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def parse_grade(text: str, where: str, labels: LabelSet = DIABETIC_RETINOPATHY) -> int:
-    """Grade from a cell; `where` is "FILE, row N".
+    """Parse a grade from a cell; `where` is "FILE, row N".
 
     Raises:
         DataError: if the cell is not a grade of the label set.
@@ -173,7 +175,7 @@ def parse_grade(text: str, where: str, labels: LabelSet = DIABETIC_RETINOPATHY) 
 
 
 def parse_eye(text: str, where: str) -> Laterality | None:
-    """Left or right eye from a cell, None from an empty one; `where` is "FILE, row N".
+    """Parse left or right eye from a cell, None from an empty one; `where` is "FILE, row N".
 
     Raises:
         DataError: if the cell is not a word for an eye.
@@ -187,7 +189,7 @@ def check_labels(what: str, found: LabelSet, expected: LabelSet) -> None:
     """Check that a data set has the lesion types and grades that are expected.
 
     Raises:
-        DataError: naming both label sets, if they differ.
+        DataError: if the two label sets differ; the message names both.
     """
     if (found.codes, found.grade_names) != (expected.codes, expected.grade_names):
         both = (
@@ -200,7 +202,7 @@ def check_labels(what: str, found: LabelSet, expected: LabelSet) -> None:
 
 
 def read_grades(path: Path, name_column: str, grade_column: str) -> dict[str, int]:
-    """Grade by photograph from a label table.
+    """Read the grade of each photograph from a label table.
 
     Raises:
         DataError: if a column is missing, a grade is not 0-4, or a photograph is there twice.
@@ -217,7 +219,7 @@ def check_labels_match(
     """Check that every photograph has a label and every label a photograph.
 
     Raises:
-        DataError: naming the first photograph without label or label without photograph, and their number.
+        DataError: if a photograph or a label is missing; the message has the first one and their number.
     """
     if unlabelled := sorted(photographs.keys() - labels.keys()):
         file = photographs[unlabelled[0]]

@@ -54,38 +54,38 @@ class ManifestRow:
     name: str
     dataset: str
     status: Status
-    """If it is not "ok", there are no files, and `problem` tells why."""
+    """Whether the photograph could be prepared. If it is not "ok", there are no files, and `problem` has the reason."""
     problem: str = ""
     source: str
-    """Path of the photograph; relative to the data set's root, if it lies inside."""
+    """Path of the photograph, relative to the data set's folder if it is inside."""
     sha256: str = ""
-    """Of the photograph's bytes."""
+    """SHA-256 of the photograph's bytes."""
     masks_sha256: str = ""
-    """Of the bytes of all its masks, in channel order; empty without a mask file."""
+    """SHA-256 of the bytes of all its masks, in channel order; empty without a mask file."""
     patient: str
     laterality: Laterality | None = None
     grade: int | None = None
     dr_present: bool | None = None
     ungradable: bool = False
     side: SplitName | None = None
-    """The split in which the makers of the data set put the photograph."""
+    """The official split of the photograph; None: the data set has none."""
     split: str = ""
-    """The split of the photograph: the makers', or one drawn by the seed."""
+    """The split of the photograph: the official one, or one that was drawn with the seed."""
     areas: Mapping[str, float] = field(default_factory=dict)
     """Code of each annotated lesion type -> its area in px of the HR frame, 0 if there is none. One column per type."""
     overlap: float | None = None
     """Share of the lesion pixels that belong to two or more types; None without lesions."""
     width: int | None = None
     height: int | None = None
-    """Of the upright photograph, px."""
+    """Height of the upright photograph, px."""
     fov_x: int | None = None
     fov_y: int | None = None
     fov_side: int | None = None
     """The square around the field of view in the photograph's pixels; it may reach outside the photograph."""
     scale: int | None = None
-    """From the input to the HR frame (interpretation R19); 1 has an `hr` file, 2, 4 and 8 are of low resolution."""
+    """1: the photograph has an `hr` file. 2, 4 or 8: it has low resolution and none (interpretation R19)."""
     file: str = ""
-    """Name of its files, without suffix."""
+    """Name of the prepared files, without suffix."""
     perceptual_hash: str = ""
 
     @property
@@ -115,7 +115,7 @@ def read_manifest(path: Path, labels: LabelSet = DIABETIC_RETINOPATHY) -> Iterat
     """Read the rows of a manifest.
 
     Raises:
-        DataError: naming file and row.
+        DataError: if the file or a row is damaged; the message names both.
     """
     for where, cells in read_table(path, manifest_columns(labels)):
         yield _parse_row(cells, where, labels)
@@ -124,7 +124,7 @@ def read_manifest(path: Path, labels: LabelSet = DIABETIC_RETINOPATHY) -> Iterat
 def format_manifest(
     rows: Iterable[ManifestRow], labels: LabelSet = DIABETIC_RETINOPATHY, *, header: bool = True
 ) -> str:
-    """Rows of a manifest as CSV text."""
+    """Format the rows of a manifest as CSV text."""
     columns = manifest_columns(labels)
     return format_table([*([columns] if header else []), *(_cells(row, labels) for row in rows)])
 

@@ -1,4 +1,4 @@
-"""Messidor-2: pairs of eyes with adjudicated grades, the field's external test (Sec. V-A).
+"""Messidor-2: both eyes of each patient, with adjudicated grades; often used as an external test set (Sec. V-A).
 
 Who made it: E. Decenciere et al. (Messidor programme) and Brest University Hospital (LaTIM), France; Topcon TRC NW6,
     45 degrees, two photographs per examination. The grades: J. Krause et al., Google, three retina specialists.
@@ -16,10 +16,10 @@ Counts: 1,748 photographs of 874 patients; 1,744 gradable ones: 1017, 270, 347, 
 
 Official split: none. It is usual to keep the whole set for testing.
 
-Known dirt:
+Known errors and gaps:
     * Photographs are called NAME.png and IMNUMBER.JPG, but IMNUMBER.jpg in the table: names are compared without suffix
       and without case.
-    * Only the list of pairs tells which two photographs are of one patient, and which eye each shows. Without it each
+    * Only the list of pairs states which two photographs are of one patient, and which eye each shows. Without it each
       photograph counts as a patient, and the two eyes of a person may be in two splits.
     * Four photographs were judged ungradable; their grade is empty. The column of macular oedema is not read.
     * The first Messidor set has 1,058 of these photographs: never train on that and test on this.
@@ -83,7 +83,7 @@ def read_messidor2(root: Path) -> list[Sample]:
 
 
 PARTS = (DatasetPart("all", read_messidor2, EXPECTED, "IMAGES"),)
-"""The makers made no split."""
+"""The whole data set; there is no official split."""
 
 
 def _key(file: str) -> str:
@@ -95,7 +95,7 @@ def _by_key(files: dict[str, Path]) -> dict[str, Path]:
     photographs: dict[str, Path] = {}
     for path in files.values():
         if (other := photographs.setdefault(_key(path.name), path)) is not path:
-            raise DataError(f"{path.parent}: two files of one name, {other.name} and {path.name}; expected one")
+            raise DataError(f"{path.parent}: found two files of one name, {other.name} and {path.name}; expected one")
     return photographs
 
 

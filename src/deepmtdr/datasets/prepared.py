@@ -31,7 +31,7 @@ COVERAGE_THRESHOLD = 127
 
 
 class PreparedSettings(NamedTuple):
-    """What `prepared.json` records."""
+    """The settings in `prepared.json`."""
 
     size: int
     """Side of the HR frame, px."""
@@ -57,7 +57,7 @@ class PreparedSet(NamedTuple):
         return [self.sample(row) for row in self.rows]
 
     def frames(self) -> list[Frame]:
-        """The photographs that could be prepared."""
+        """The photographs that could be prepared, as frames."""
         ready = (row for row in self.rows if row.status == "ok")
         return [Frame(self.sample(row), self.size, row.scale or 1, self.labels) for row in ready]
 

@@ -13,7 +13,7 @@ Counts: 898 photographs, 611 of them negative and 287 positive.
 Split: test. The paper evaluates on it and does not train on it. DRIVE's own parts are ignored here. Training on
 DRIVE's training part would use photographs of this test set; `patient` is the same in both, so that a split reports it.
 
-Known dirt:
+Known errors and gaps:
     * Negative is grade 0. Positive is not one of the five grades: the grade is None, and `dr_present` is True.
     * DRIVE's photographs are labelled here by DRIVE's own notes (5 of the 40 are positive). The labels of the
       hospital's doctors for them are not published, so the counts may differ by a few.
@@ -70,7 +70,7 @@ def read_real_lr(root: Path) -> list[Sample]:
 
 
 PARTS = (DatasetPart("all", read_real_lr, EXPECTED, "."),)
-"""The paper gives counts of the whole set only."""
+"""The whole data set; the paper gives no counts of its parts."""
 
 
 def _read_hospital(root: Path) -> list[Sample]:

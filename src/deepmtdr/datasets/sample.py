@@ -1,4 +1,4 @@
-"""One photograph of a data set with its labels (Sec. V-A); None: not known."""
+"""One photograph of a data set with its labels (Sec. V-A). A label that is not known is None."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sample:
     photograph: Path
     """File of the photograph."""
     name: str
-    """Unique within the data set."""
+    """Name of the photograph, unique within the data set."""
     patient: str
     """The person; all photographs of one patient belong to the same split."""
     dataset: str
@@ -36,9 +36,9 @@ class Sample:
     dr_present: bool | None = None
     """Whether there is any retinopathy, for a data set that states this but no grade (see `has_dr`)."""
     ungradable: bool = False
-    """Judged too poor to be graded (interpretation R17); the grade is None."""
+    """Whether the photograph was judged too poor to be graded (interpretation R17); then the grade is None."""
     official_split: SplitName | None = None
-    """The split in which the makers of the data set put the photograph; None: they made no split."""
+    """The split that the authors of the data set chose for the photograph; None: they made no split."""
     lesion_masks: Mapping[str, Path | None] = field(default_factory=dict)
     """Code of a lesion type -> file of its mask; None: annotated, no such lesion; no key: not annotated."""
     mask_threshold: int = 0
@@ -48,7 +48,9 @@ class Sample:
 
     def __post_init__(self) -> None:
         if self.ungradable and self.grade is not None:
-            raise DataError(f"{self.photograph}: ungradable, with grade {self.grade:d}; expected no grade")
+            raise DataError(
+                f"{self.photograph}: found grade {self.grade:d} for an ungradable photograph, expected no grade"
+            )
 
     @property
     def has_dr(self) -> bool | None:

@@ -1,7 +1,7 @@
 """Splits by patient: stratified, reproducible by seed, stored as CSV (Sec. V-A).
 
-Each data set is split separately. Data sets that share patients are taken in the order of their names, so that a set
-whose name comes later moves no photograph of the earlier sets.
+Each data set is split separately. Data sets that share patients are taken in the order of their names, so that adding a
+data set whose name comes later does not change the split of the earlier ones.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ def split_by_patient(
     """Divide photographs into splits such as "train", "validation" and "test", whole patients at a time.
 
     Official validation and test splits (`Sample.official_split`) stay as they are; the other splits are drawn from the
-    official training split. A copy with the training split only counts as not divided. Within a data set every stratum
-    (annotated or not, the lesion types shown, the patient's highest grade) is divided in the given proportions, to
-    within about one patient. The result depends on a hash of seed and patient, not on the order of `samples`.
+    official training split. A data set of which only the training split is present is divided like one without official
+    splits. Within a data set every stratum (annotated or not, the lesion types shown, the patient's highest grade) is
+    divided in the given proportions, to within about one patient. The result depends on a hash of seed and patient, not
+    on the order of `samples`.
 
     Args:
         samples: photographs of one or several data sets.
@@ -79,7 +80,7 @@ def split_by_patient(
 def cross_validation_folds(
     samples: Iterable[Sample], count: int, seed: int, labels: LabelSet = DIABETIC_RETINOPATHY
 ) -> list[dict[str, list[Sample]]]:
-    """k-fold cross-validation by patient, stratified as `split_by_patient`: a patient is in "test" of one fold only.
+    """k-fold cross-validation by patient, stratified like `split_by_patient`: a patient is in "test" of one fold only.
 
     Photographs of official validation and test splits are in no fold.
 
@@ -97,7 +98,7 @@ def cross_validation_folds(
         DataError: as `split_by_patient`.
     """
     if count < 2:
-        raise RecipeError(f"{count} folds, expected at least 2")
+        raise RecipeError(f"found {count} folds, expected at least 2")
     samples = _sort_unique(samples)
     fold_of: dict[str, str] = {}
     held_out: set[str] = set()
@@ -116,16 +117,16 @@ def cross_validation_folds(
 def reduce_supervision(
     samples: Iterable[Sample], share: float, seed: int, labels: LabelSet = DIABETIC_RETINOPATHY
 ) -> list[Sample]:
-    """Keep the masks of a share of the annotated patients and drop the others' (Sec. V-D: 100, 75, 50 and 25 %).
+    """Keep the lesion masks of a share of the annotated patients, and remove the other masks (Sec. V-D).
 
-    All masks of a patient are kept or dropped, along the strata of `split_by_patient`. With the same seed, the patients
-    of a smaller share are among those of a larger one. Grades stay.
+    All masks of a patient are kept or removed, in equal shares of the strata of `split_by_patient`. With the same seed,
+    the patients of a smaller share are among those of a larger one. Grades stay.
 
     Raises:
         RecipeError: if the share is not in [0, 1].
     """
     if not 0 <= share <= 1:
-        raise RecipeError(f"pixel-wise supervision of {share}, expected a share from 0 to 1")
+        raise RecipeError(f"found pixel-wise supervision of {share}, expected a share from 0 to 1")
     samples = list(samples)
     order = _interleave(_strata((sample for sample in samples if sample.lesion_masks), labels), seed)
     kept = set(order[: round(share * len(order))])
@@ -233,7 +234,7 @@ def _official_splits(samples: Iterable[Sample]) -> dict[str, str]:
 def _group_by_split(
     samples: Iterable[Sample], split_of: Mapping[str, str], first: Iterable[str]
 ) -> dict[str, list[Sample]]:
-    """Split -> its photographs, the splits in `first` before any others."""
+    """Split -> its photographs; the splits in `first` come first."""
     splits: dict[str, list[Sample]] = {split: [] for split in (*first, *sorted(set(split_of.values())))}
     for sample in samples:
         splits[split_of[sample.patient]].append(sample)
@@ -258,7 +259,7 @@ def _strata(samples: Iterable[Sample], labels: LabelSet) -> dict[str, Stratum]:
 
 
 def _divide(strata: Mapping[str, Stratum], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
-    """Patient -> split: shuffled inside each stratum, every patient goes to the split that lacks most."""
+    """Patient -> split. In random order, each patient is assigned to the split that is furthest below its share."""
     split_of: dict[str, str] = {}
     filled: Counter[str] = Counter()
     for patient in sorted(strata, key=lambda patient: (strata[patient], _draw(seed, patient))):
@@ -270,7 +271,7 @@ def _divide(strata: Mapping[str, Stratum], fractions: Mapping[str, float], seed:
 
 
 def _interleave(strata: Mapping[str, Stratum], seed: int) -> list[str]:
-    """Patients in an order in which every beginning has the strata in about their proportions."""
+    """Order the patients so that, for every n, the first n contain each stratum in about its overall proportion."""
     sizes, taken = Counter(strata.values()), Counter[Stratum]()
     at: dict[str, float] = {}
     for patient in sorted(strata, key=lambda patient: _draw(seed, patient)):
@@ -284,7 +285,7 @@ def _draw(seed: int, patient: str) -> bytes:
 
 
 def _splits_by_patient(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Patient -> split; a patient in two splits is an error."""
+    """Patient -> split. A patient in two splits is an error."""
     split_of: dict[str, str] = {}
     for patient, split in pairs:
         if split_of.setdefault(patient, split) != split:
@@ -293,16 +294,18 @@ def _splits_by_patient(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _sort_unique(samples: Iterable[Sample]) -> list[Sample]:
-    """Sorted by data set and name; a photograph that is given twice is an error."""
+    """Sort the photographs by data set and name. A photograph that is given twice is an error."""
     ordered = sorted(samples, key=lambda sample: (sample.dataset, sample.name))
     for one, next_one in itertools.pairwise(ordered):
         if (one.dataset, one.name) == (next_one.dataset, next_one.name):
             raise DataError(
-                f"{one.dataset}/{one.name} twice: {one.photograph} and {next_one.photograph}; expected once"
+                f"{one.dataset}/{one.name} twice: {one.photograph} and {next_one.photograph}; expected it once"
             )
     return ordered
 
 
 def _check_fractions(fractions: Mapping[str, float]) -> None:
     if any(share < 0 for share in fractions.values()) or not math.isclose(sum(fractions.values()), 1, abs_tol=1e-9):
-        raise RecipeError(f"shares of the splits {dict(fractions)}, expected shares from 0 on that sum to 1")
+        raise RecipeError(
+            f"found the shares {dict(fractions)} of the splits, expected shares of 0 or more that sum to 1"
+        )

@@ -1,4 +1,4 @@
-"""Fit a circle to the rim of the field of view, where the lit retina meets the dark ground (Sec. V-A).
+"""Fit a circle to the rim of the field of view, where the bright retina meets the dark background (Sec. V-A).
 
 Candidates come from several thresholds and a vote among random triples of rim points, so that a notch or tab on the
 rim, text in a corner, a shadow, or a cut above and below do not matter. The best candidate is refined on the steepest
@@ -28,7 +28,7 @@ def fit_circle(light: NDArray, dark: float, lit: float) -> Circle | None:
 
     Args:
         light: brightness of the reduced photograph, 0 to 255.
-        dark: brightness of the ground.
+        dark: brightness of the background.
         lit: brightness of the retina.
 
     Returns:
@@ -68,7 +68,7 @@ def _without_bars(light: NDArray, dark: float, lit: float) -> slice:
 
 
 def _rim_points(mask: NDArray) -> NDArray:
-    """First and last pixel of each row and column of the largest lit part, without those at the photograph's edge."""
+    """First and last pixel of each row and column of the largest bright area, except at the photograph's edge."""
     if not mask.any():
         return np.empty((0, 2))
     labels = np.empty(mask.shape, np.int32)
@@ -110,7 +110,7 @@ def _most_common_circle(points: NDArray, shape: tuple[int, ...]) -> Circle | Non
 
 
 def _fit_to(points: NDArray, circle: Circle, share: float) -> Circle:
-    """Least squares over the points within this share of the radius from the circle, then within half that share."""
+    """Fit by least squares to the points within a share of the radius from the circle, then within half that share."""
     for tolerance in (share, share / 2):
         distance = np.hypot(points[:, 0] - circle.x, points[:, 1] - circle.y) - circle.radius
         near = abs(distance) < max(0.75, tolerance * circle.radius)

@@ -49,9 +49,9 @@ class Photograph(NamedTuple):
     """RGB, 0 to 255."""
     path: Path
     sha256: str
-    """Of the file's bytes, hexadecimal."""
+    """SHA-256 of the file's bytes, hexadecimal."""
     laterality: Laterality | None = None
-    """Which eye, if a DICOM header tells."""
+    """The eye that is shown, if a DICOM header names it; else None."""
     original_size: tuple[int, int] | None = None
     """Width and height in the file, if the photograph was decoded at a reduced size (`min_side`)."""
 
@@ -62,7 +62,7 @@ class Photograph(NamedTuple):
 
     @property
     def reduction(self) -> int:
-        """By how much the pixels are reduced: 1, 2, 4 or 8."""
+        """Factor by which the pixels are reduced: 1, 2, 4 or 8."""
         return round(self.size[0] / self.pixels.shape[1])
 
 
@@ -79,7 +79,8 @@ def read_photograph(path: Path | str, min_side: int | None = None) -> Photograph
         grey repeated three times.
 
     Raises:
-        PhotographError: naming the path, what was found there and what was expected.
+        PhotographError: if the photograph cannot be decoded; the message has the path, what was found and what was
+            expected.
     """
     path = Path(path)
     try:
@@ -109,7 +110,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _read_image(content: bytes, min_side: int | None) -> tuple[NDArray[np.uint8], tuple[int, int] | None]:
-    """Pixels by Pillow; and the upright width and height in the file, if it was decoded at a reduced size."""
+    """Decode with Pillow. Also return the upright width and height in the file, if the size was reduced, else None."""
     what = "image"
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
@@ -130,12 +131,15 @@ def _read_image(content: bytes, min_side: int | None) -> tuple[NDArray[np.uint8]
         raise DecodeError(f"found no photograph (the file begins {content[:16]!r}), {EXPECTED}") from error
     except Image.DecompressionBombError as error:
         raise DecodeError(
-            f"header declares too large an image ({error}), expected at most {MAX_PIXELS:,} pixels"
+            f"the header declares too large an image ({error}); expected at most {MAX_PIXELS:,} pixels"
         ) from error
     except DecodeError:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything on a damaged file
-        raise DecodeError(f"{what}, damaged or of an unsupported kind ({first_line(error)}), {EXPECTED}") from error
+        raise DecodeError(
+            f"found {what}, but it cannot be decoded ({first_line(error)}); "
+            "the file is damaged, or its encoding is not supported"
+        ) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -147,7 +151,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """8-bit RGB from any of Pillow's modes."""
+    """Convert an image of any of Pillow's modes to 8-bit RGB."""
     if image.mode == "F":
         raise DecodeError("found floating-point pixels, expected 8- or 16-bit integers")
     if image.mode.startswith("I"):

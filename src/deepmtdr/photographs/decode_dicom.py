@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmtdr.photographs.limits import EXPECTED, DecodeError, check_size, first_line, to_8_bits
+from deepmtdr.photographs.limits import DecodeError, check_size, first_line, to_8_bits
 from deepmtdr.terms import Laterality
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def read_dicom(content: bytes) -> tuple[NDArray[np.uint8], Laterality | None]:
         content: the bytes of the file.
 
     Returns:
-        RGB, and the eye if the header tells.
+        RGB, and the eye if the header names it.
 
     Raises:
         DecodeError: if there is no single photograph in it, or it is damaged or of an unsupported kind.
@@ -46,7 +46,7 @@ def read_dicom(content: bytes) -> tuple[NDArray[np.uint8], Laterality | None]:
         dataset = dcmread(io.BytesIO(content))
         if "PixelData" not in dataset:
             name = dataset.get("SOPClassUID", "")
-            raise DecodeError(f"DICOM without pixel data ({getattr(name, 'name', name)}), {EXPECTED}")
+            raise DecodeError(f"found DICOM without pixel data ({getattr(name, 'name', name)}), expected a photograph")
         check_size(dataset.Columns, dataset.Rows, int(dataset.get("NumberOfFrames") or 1))
         if dataset.PhotometricInterpretation not in _COLOURS:
             found = dataset.PhotometricInterpretation
@@ -58,7 +58,12 @@ def read_dicom(content: bytes) -> tuple[NDArray[np.uint8], Laterality | None]:
     except DecodeError:
         raise
     except Exception as error:  # decoders raise almost anything on damaged data
-        raise DecodeError(f"DICOM, damaged or of an unsupported kind ({first_line(error)}), {EXPECTED}") from error
+        raise DecodeError(_undecodable(first_line(error))) from error
+
+
+def _undecodable(reason: str) -> str:
+    """Message for a DICOM file whose pixels cannot be decoded."""
+    return f"this DICOM file cannot be decoded ({reason}); the file is damaged, or its encoding is not supported"
 
 
 def _dicom_pixels(dataset: Dataset, content: bytes) -> NDArray[np.uint8]:
@@ -105,21 +110,26 @@ def _decode_in_process(content: bytes) -> NDArray:
     try:
         done = subprocess.run(command, input=content, capture_output=True, timeout=DECODE_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
-        raise DecodeError(f"the JPEG decoder took longer than {DECODE_TIMEOUT:.0f} s, {EXPECTED}") from None
+        raise DecodeError(
+            f"the JPEG decoder took longer than {DECODE_TIMEOUT:.0f} s; the file is probably damaged"
+        ) from None
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise DecodeError(f"DICOM, damaged or of an unsupported kind ({reason[0]}), {EXPECTED}")
+        raise DecodeError(_undecodable(reason[0]))
     return np.load(io.BytesIO(done.stdout), allow_pickle=False)
 
 
 def _check_codestream(dataset: Dataset) -> None:
-    """Compare the size in the compressed stream with the header's: a huge image may hide behind a small header."""
+    """Compare the size in the compressed stream with the header, which may declare a small size for a huge image."""
     from pydicom.encaps import generate_frames
 
     stream = next(generate_frames(dataset.PixelData, number_of_frames=1))
     width, height = _stream_size(stream) or (dataset.Columns, dataset.Rows)
     if (width, height) != (dataset.Columns, dataset.Rows):
-        raise DecodeError(f"DICOM header of {dataset.Columns}x{dataset.Rows} px, but pixel data of {width}x{height} px")
+        raise DecodeError(
+            f"the DICOM header declares {dataset.Columns}x{dataset.Rows} px, the pixel data has {width}x{height} px; "
+            "the file is damaged"
+        )
 
 
 def _stream_size(stream: bytes) -> tuple[int, int] | None:

@@ -1,6 +1,6 @@
 """Find the field of view in a photograph, and crop the photograph to it (Sec. V-A, interpretation R1).
 
-A circle is fitted to the rim of the lit area (`circle_fit.py`) on a copy reduced to 256 px. If the photograph's edge
+A circle is fitted to the rim of the bright area (`circle_fit.py`) on a copy reduced to 256 px. If the photograph's edge
 cuts the circle, the whole circle is found, and its square reaches outside the photograph.
 """
 
@@ -31,7 +31,8 @@ def find_fov(pixels: UInt8[np.ndarray, "h w 3"]) -> FieldOfView:
         square around the whole photograph.
 
     Raises:
-        NoFieldOfViewError: if the photograph is uniform, or has neither a lit circle on a dark ground nor only retina.
+        NoFieldOfViewError: if the photograph is uniform, or has neither a bright disc on a dark background nor only
+            retina.
     """
     height, width = pixels.shape[:2]
     factor = max(1.0, max(height, width) / SEARCH_SIDE)
@@ -41,7 +42,7 @@ def find_fov(pixels: UInt8[np.ndarray, "h w 3"]) -> FieldOfView:
     if lit - dark < 6 and float(light.max()) - dark < 12:
         raise NoFieldOfViewError(
             f"no field of view: brightness spans {dark:.0f} to {light.max():.0f} of 255 over {width}x{height} px, "
-            "expected a lit circle on a dark ground"
+            "expected a bright disc on a dark background"
         )
     circle = fit_circle(light, dark, max(lit, dark + 12))
     if circle is not None:
@@ -51,7 +52,7 @@ def find_fov(pixels: UInt8[np.ndarray, "h w 3"]) -> FieldOfView:
         return FieldOfView(round(x - radius), round(y - radius), round(2 * radius))
     if not has_retina_colours(small):
         raise NoFieldOfViewError(
-            f"no field of view in {width}x{height} px: found neither the rim of a lit circle on a dark ground "
+            f"no field of view in {width}x{height} px: found neither the rim of a bright disc on a dark background "
             "nor the colours of a retina (red over green over blue)"
         )
     side = max(height, width)

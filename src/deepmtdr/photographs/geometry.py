@@ -48,25 +48,25 @@ class FieldOfView:
 
 
 class InputScale(NamedTuple):
-    """How a photograph gets into the HR frame: `lr_size * scale` is the frame's side (interpretation R19)."""
+    """How a photograph is resized to the HR frame: `lr_size * scale` is the side of the frame (interpretation R19)."""
 
     lr_size: int
-    """Side to which the field of view is brought, in pixels."""
+    """Side to which the field of view is resized, px."""
     scale: int
-    """2, 4 or 8: the ISR subnet's scale from there. 1: straight into the frame, the ISR subnet is skipped."""
+    """Factor by which the ISR subnet enlarges the `lr_size` image to the frame: 2, 4 or 8. 1: no super-resolution."""
 
 
 def choose_input_scale(fov_side: int, as_lr: int | None = None, frame: int = FRAME) -> InputScale:
-    """Choose the size to which a field of view is resized, and the scale from there to the frame (interpretation R19).
+    """Choose the size to which a field of view is resized, and the scale to the frame (interpretation R19).
 
     Args:
         fov_side: side of the field of view in the photograph's pixels.
-        as_lr: use this low-resolution size, whatever the photograph's own.
+        as_lr: low-resolution size to use; None: the one nearest to the size of the field of view.
         frame: side of the HR frame, px.
 
     Returns:
         The size among frame/8, frame/4, frame/2 and the frame itself that is nearest on a logarithmic scale (1024 px:
-        128, 256, 512, 1024), and the scale from there.
+        128, 256, 512, 1024), and the scale from that size to the frame.
 
     Raises:
         InputSizeError: if `as_lr` is not a low-resolution size of this frame.
@@ -86,7 +86,7 @@ def crop_mask(mask: Bool[np.ndarray, "h w"], fov: FieldOfView, size: int) -> Flo
     """The share of each pixel of the frame that a mask covers, so that a microaneurysm keeps its area.
 
     Args:
-        mask: on the photograph's pixels.
+        mask: the mask of the photograph, pixel by pixel.
         fov: the photograph's field of view.
         size: side of the result in pixels.
 
@@ -107,8 +107,8 @@ def map_to_photograph(
     Args:
         frame_map: one value per pixel of the frame, for example a lesion's probability.
         fov: the field of view by which the frame was cropped.
-        height: of the photograph, pixels.
-        width: of the photograph, pixels.
+        height: height of the photograph, px.
+        width: width of the photograph, px.
 
     Returns:
         The map on the photograph's pixels, float32, bilinear; 0 outside the square of the field of view.
@@ -132,7 +132,7 @@ def fov_mask(frame: UInt8[np.ndarray, "s s 3"]) -> Bool[np.ndarray, "s s"]:
 
     Returns:
         The inscribed disc, without the dark rows and columns at its edge where the camera cut the circle. If the
-        corners are lit too (a photograph without a dark ground), all lit rows and columns.
+        corners are lit too (a photograph without a dark background), all lit rows and columns.
     """
     size = frame.shape[0]
     light = frame.max(axis=2)
@@ -151,7 +151,7 @@ def inscribed_disc(side: int) -> Bool[np.ndarray, "{side} {side}"]:
 
 
 def _lit_range(light: NDArray, disc: NDArray, axis: int, threshold: float) -> slice:
-    # A row or column counts as lit if a tenth of its pixels in the disc are, so that text or noise does not count.
+    # A row or column counts as lit if at least a tenth of its pixels in the disc are lit: text or noise is not enough.
     share = ((light > threshold) & disc).sum(axis) / np.maximum(disc.sum(axis), 1)
     lit = np.flatnonzero(share > 0.1)
     return slice(int(lit[0]), int(lit[-1]) + 1) if lit.size else slice(0, 0)

@@ -6,16 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_PIXELS = 80_000_000
-"""Most pixels of a photograph by its header: more than the largest fundus cameras, fewer than Pillow's own limit."""
+"""Most pixels that a header may declare: more than the largest fundus cameras have, fewer than the limit of Pillow."""
 
 MAX_BYTES = 1 << 29
 """Largest file that is read into memory; 16-bit RGB of `MAX_PIXELS` is smaller."""
 
 MIN_SIDE = 32
-"""Shortest side of a photograph in pixels. Whether the field of view is large enough, the quality gate decides."""
+"""Shortest side of a photograph in pixels. The quality gate decides whether the field of view is large enough."""
 
 EXPECTED = "expected one photograph as JPEG, PNG, TIFF, PPM, BMP or DICOM"
-"""The end of an error message."""
+"""The end of the message for a file that is not a photograph."""
 
 
 class DecodeError(Exception):
@@ -31,7 +31,7 @@ def check_size(width: int, height: int, frames: int) -> None:
     if frames != 1:
         raise DecodeError(f"found {frames} frames, expected one photograph")
     if width * height > MAX_PIXELS:
-        raise DecodeError(f"header declares {width}x{height} px, expected at most {MAX_PIXELS:,} pixels")
+        raise DecodeError(f"the header declares {width}x{height} px, expected at most {MAX_PIXELS:,} pixels")
     if min(width, height) < MIN_SIDE:
         raise DecodeError(f"found {width}x{height} px, expected at least {MIN_SIDE} px on each side")
 

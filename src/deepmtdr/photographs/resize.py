@@ -29,7 +29,7 @@ def resize(pixels: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "
 
 
 def resize_by_torch(pixels: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """`resize` by PyTorch."""
+    """Resize with PyTorch; see `resize`."""
     import torch
     from torch.nn import functional as F
 
@@ -41,7 +41,7 @@ def resize_by_torch(pixels: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.n
 
 
 def resize_by_numpy(pixels: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """`resize` by NumPy: first along the rows, then along the columns, rounded to 8 bits after each."""
+    """Resize with NumPy; see `resize`. First along the rows, then along the columns, rounded to 8 bits after each."""
     by_column = _resize_rows(pixels.swapaxes(0, 1), side)
     return _resize_rows(by_column.swapaxes(0, 1), side)
 
@@ -61,7 +61,7 @@ def _resize_rows(pixels: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
 
 
 def _weights(length: int, count: int, row: int) -> tuple[int, NDArray[np.float64]]:
-    """The first source row that goes into a row of the result, and the weights of the source rows from there on."""
+    """For each row of the result: the first source row that it depends on, and the weights from that row on."""
     scale = length / count
     width = max(scale, 1.0)  # the kernel is widened where the image shrinks, against aliasing
     centre = scale * (row + 0.5)
@@ -74,7 +74,7 @@ def _weights(length: int, count: int, row: int) -> tuple[int, NDArray[np.float64
 
 
 def _precision(largest: float) -> int:
-    """Fractional bits of the weights: as many as fit the largest weight into a signed 16-bit integer."""
+    """Number of fractional bits of the weights: as many as fit the largest weight into a signed 16-bit integer."""
     bits = 0
     while bits < 21 and int(0.5 + largest * 2 ** (bits + 1)) < 1 << 15:
         bits += 1

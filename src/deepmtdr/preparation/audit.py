@@ -17,7 +17,7 @@ MAX_OVERLAP = 0.05
 """A photograph is reported if more than this share of its lesion pixels belongs to several types."""
 
 FINDING_KINDS = {
-    "counts": "is a part with other counts than its makers published",
+    "counts": "is a part with other counts than published",
     "unreadable": "cannot be decoded",
     "no_fov": "shows no field of view",
     "bad_mask": "has a mask that is damaged or has another size",
@@ -37,7 +37,7 @@ class Finding(NamedTuple):
     """One possible problem."""
 
     kind: str
-    """Of `FINDING_KINDS`."""
+    """Kind of the finding, a key of `FINDING_KINDS`."""
     photographs: tuple[str, ...]
     """Names of the photographs; empty for a finding about a part."""
     detail: str
@@ -49,8 +49,8 @@ def audit(
     """Search for every problem that `FINDING_KINDS` lists.
 
     Args:
-        rows: of a manifest.
-        parts: the set's official parts with their counts in this copy.
+        rows: rows of a manifest.
+        parts: official parts of the data set with their counts in this copy.
         labels: lesion types and grades of the set.
 
     Returns:
@@ -62,7 +62,7 @@ def audit(
 
 
 def _audit_parts(parts: Iterable[PartCounts]) -> Iterator[Finding]:
-    """Parts that are present but have other counts than the official ones."""
+    """Find the parts that are present but have other counts than the official ones."""
     for part, found in parts:
         if found is None:
             continue
@@ -77,7 +77,7 @@ def _audit_parts(parts: Iterable[PartCounts]) -> Iterator[Finding]:
 
 
 def _audit_photographs(rows: Iterable[ManifestRow], labels: LabelSet) -> Iterator[Finding]:
-    """Problems of single photographs."""
+    """Find problems of single photographs."""
     for row in rows:
         shown = [f"{code} {row.areas[code]:.0f} px" for code in labels.codes if row.areas.get(code)]
         empty = row.areas and not shown
@@ -98,7 +98,7 @@ def _audit_patients(rows: Iterable[ManifestRow]) -> Iterator[Finding]:
 
 
 def _audit_duplicates(rows: Sequence[ManifestRow]) -> Iterator[Finding]:
-    """Photographs with the same bytes or almost the same hash, and whether their grades or splits differ."""
+    """Find photographs with the same bytes or almost the same hash, and those with different grades or splits."""
     same = [own for digest, own in _group(rows, lambda row: row.sha256) if digest and len(own) > 1]
     for own in same:
         yield Finding("duplicate", _names(own), f"SHA-256 {own[0].sha256[:12]}")

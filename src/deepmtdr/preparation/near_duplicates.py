@@ -15,10 +15,10 @@ BITS = 256
 
 
 def perceptual_hash(frame: UInt8[np.ndarray, "s s 3"]) -> str:
-    """A hash that changes little with size, brightness or compression of the photograph.
+    """Compute a hash that changes little with size, brightness or compression of the photograph.
 
     The green channel is reduced to 64 px. Its local contrast depends on vessels and lesions, not on the illumination or
-    the circle. The bits tell which of its lowest frequencies are above their median.
+    the circle. Each bit states whether one of its lowest frequencies is above their median.
 
     Args:
         frame: a photograph cropped to its field of view, RGB.

@@ -36,7 +36,7 @@ class PhotographJob:
 
 
 def prepare_photograph(job: PhotographJob) -> ManifestRow:
-    """Write the files of one photograph; the status of its row tells if it cannot be prepared.
+    """Write the files of one photograph; its row has the status.
 
     Raises:
         OSError: if a file cannot be written.
@@ -124,10 +124,10 @@ def _write_files(job: PhotographJob, row: ManifestRow) -> ManifestRow:
 
 
 def _decode(path: Path, size: int) -> tuple[Photograph, FieldOfView]:
-    """The photograph, perhaps reduced but with enough pixels to fill the frame, and its field of view."""
+    """Decode the photograph, reduced if enough pixels remain to fill the frame, and find its field of view."""
     photograph = read_photograph(path, min_side=size)
     fov = find_fov(photograph.pixels)
-    if photograph.reduction > 1 and fov.side < size:  # a wide dark ground
+    if photograph.reduction > 1 and fov.side < size:  # a wide dark border
         photograph = read_photograph(path)
         fov = find_fov(photograph.pixels)
     return photograph, fov

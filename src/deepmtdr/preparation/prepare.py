@@ -63,10 +63,10 @@ def prepare(
         root: folder of the data set; the manifest names the photographs relative to it.
         out: folder of the prepared set; photographs that an earlier run prepared from the same bytes are kept.
         size: side of the HR frame, px.
-        scale: 2, 4 or 8, from the LR files to the HR frame.
+        scale: enlargement factor from the LR files to the HR frame: 2, 4 or 8.
         labels: the lesion types and grades of the samples.
         splits: name of a photograph -> its split, for the manifest.
-        workers: processes; None: one per core, fewer for a small set.
+        workers: number of worker processes; None: one per core, fewer for a small data set.
 
     Returns:
         The prepared set.
@@ -76,7 +76,9 @@ def prepare(
             written (the disk is full, for example); finished photographs are kept.
     """
     if scale not in SCALES or size % max(SCALES):
-        raise DataError(f"size {size} and scale {scale}, expected a multiple of {max(SCALES)} and one of {SCALES}")
+        raise DataError(
+            f"found size {size} and scale {scale}, expected a multiple of {max(SCALES)} and one of {SCALES}"
+        )
     samples = sorted(samples, key=lambda sample: sample.name)
     settings = PreparedSettings(size, scale, labels)
     try:
@@ -142,7 +144,7 @@ def _open_folder(out: Path, settings: PreparedSettings) -> dict[str, ManifestRow
     """Make the folder, and return the rows of an earlier run by name."""
     for folder in ("hr", "lr", *settings.labels.codes):
         (out / folder).mkdir(parents=True, exist_ok=True)
-        for part in (out / folder).glob(PART_PATTERN):  # a killed run's
+        for part in (out / folder).glob(PART_PATTERN):  # temporary files of a run that was killed
             part.unlink()
     if (out / SETTINGS).exists():
         _check_settings(out, read_prepared_settings(out / SETTINGS), settings)
@@ -186,7 +188,7 @@ def _run(jobs: Sequence[PhotographJob], workers: int | None) -> Iterator[Manifes
             yield from pool.map(prepare_photograph, jobs, chunksize=4)
         except BrokenProcessPool as error:
             reason = "perhaps out of memory; finished photographs are kept: run again, with fewer workers"
-            raise DataError(f"{jobs[0].out}: a worker was killed, {reason}") from error
+            raise DataError(f"{jobs[0].out}: a worker process was killed, {reason}") from error
 
 
 def _start_worker() -> None:
@@ -208,6 +210,6 @@ def _file_names(names: Sequence[str]) -> dict[str, str]:
     files: dict[str, str] = {}
     for name in names:
         if name in files:
-            raise DataError(f"{name}: two photographs of one name; expected each once")
+            raise DataError(f"{name}: two photographs of one name; expected one")
         files[name] = file_name(name)
     return files

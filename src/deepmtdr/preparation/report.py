@@ -26,7 +26,7 @@ from deepmtdr.terms import FRAME
 
 FINDINGS_NAME, PAGE_NAME = "findings.csv", "report.html"
 MAX_FINDINGS_SHOWN = 200
-"""Most findings of a kind on the page; findings.csv has all."""
+"""Largest number of findings of a kind on the page; findings.csv has all."""
 MAX_FINDINGS_OPEN = 12
 """If there are more findings of a kind, the page shows them folded."""
 
@@ -56,14 +56,14 @@ def prepare_and_report(
     """Read a data set, split it, prepare it (`prepare`) and report possible problems (`audit`).
 
     Args:
-        name: of the data set.
-        root: its folder, as its makers give it.
+        name: name of the data set.
+        root: its folder, in the original layout.
         out: folder of the prepared set; gets `findings.csv` and `report.html` too.
         size: side of the HR frame, px.
-        scale: from the LR files to the HR frame.
+        scale: enlargement factor from the LR files to the HR frame.
         labels: the lesion types and grades; other than those of diabetic retinopathy for the data set `folder` only.
         shares: split -> share of the patients, for photographs without an official split.
-        seed: of the split.
+        seed: seed of the split.
         workers: see `prepare`.
 
     Raises:
@@ -81,7 +81,7 @@ def prepare_and_report(
 
 
 def _split(samples: Sequence[Sample], shares: Mapping[str, float], seed: int, labels: LabelSet) -> dict[str, str]:
-    """Name -> split. A patient in two official splits stays there, for `audit` to report."""
+    """Name -> split. A patient in two official splits is left in both; `audit` reports it."""
     official: dict[str, set[str | None]] = defaultdict(set)
     for sample in samples:
         official[sample.patient].add(sample.official_split)
@@ -92,7 +92,7 @@ def _split(samples: Sequence[Sample], shares: Mapping[str, float], seed: int, la
 
 
 def summary_tables(prepared: PreparedSet, parts: Iterable[PartCounts] = ()) -> list[Table]:
-    """Counts beside the official ones, grades by split, lesions, sizes of the photographs."""
+    """Tables of the counts beside the official ones, grades by split, lesions, and sizes of the photographs."""
     rows, labels = prepared.rows, prepared.labels
     tables = [
         _parts_table(parts, labels),
@@ -104,7 +104,7 @@ def summary_tables(prepared: PreparedSet, parts: Iterable[PartCounts] = ()) -> l
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
-    """Number of findings of each kind."""
+    """Table of the number of findings of each kind."""
     counts = Counter(finding.kind for finding in findings)
     rows = [(f"{kind}: {FINDING_KINDS[kind]}", format_count(n)) for kind, n in counts.items()] or [("none", "0")]
     return Table("Findings", ("", "findings"), rows)

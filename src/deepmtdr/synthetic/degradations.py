@@ -35,7 +35,7 @@ def degrade(frame: UInt8[np.ndarray, "s s 3"], kind: str, rng: np.random.Generat
         ValueError: if the kind is unknown.
     """
     if kind not in DEGRADATIONS:
-        raise ValueError(f"kind {kind!r}, expected one of {', '.join(DEGRADATIONS)}")
+        raise ValueError(f"unknown kind of degradation {kind!r}, expected one of {', '.join(DEGRADATIONS)}")
     degraded = DEGRADATIONS[kind](frame.astype(np.float32), rng)
     return np.rint(degraded * inscribed_disc(len(frame))[..., None]).clip(0, 255).astype(np.uint8)
 
@@ -83,7 +83,7 @@ def _faint(frame: NDArray, rng: np.random.Generator) -> NDArray:
 
 
 def _shadow(frame: NDArray, rng: np.random.Generator) -> NDArray:
-    """Most of the field dark: all but one side, or all but a spot."""
+    """Darken most of the field: all but one side, or all but a spot."""
     x, y = _places(len(frame))
     if rng.random() < 0.5:
         angle = rng.uniform(0, 2 * np.pi)
@@ -125,7 +125,7 @@ def _noise(frame: NDArray, rng: np.random.Generator) -> NDArray:
 
 
 def _compressed(frame: NDArray, rng: np.random.Generator) -> NDArray:
-    """JPEG of the lowest quality at 192 or 256 px."""
+    """Compress as JPEG of the lowest quality at 192 or 256 px."""
     small, file = int(rng.choice([192, 256])), io.BytesIO()
     picture = Image.fromarray(frame.clip(0, 255).astype(np.uint8)).resize((small, small), Image.Resampling.BICUBIC)
     picture.save(file, "JPEG", quality=int(rng.integers(1, 5)))

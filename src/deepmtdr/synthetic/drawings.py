@@ -1,8 +1,8 @@
 """Draw fundus photographs with known lesions and grade, reproducible by seed (in place of the data sets of Sec. V-A).
 
-A drawing shows no patient: it can be stored in the repository, published, and used in tests. A score on drawings tells
-nothing about patients. The optics are simple: a mean colour, times the reflection of the fundus and its lesions in each
-channel, times the illumination; then blur, noise and rounding to 8 bits.
+A drawing shows no patient: it can be stored in the repository, published, and used in tests. A score on drawings is not
+evidence of performance on patients. The optics are simple: a mean colour, times the reflection of the fundus and its
+lesions in each channel, times the illumination; then blur, noise and rounding to 8 bits.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Drawing:
 
     photograph: UInt8[np.ndarray, "h w 3"]
     lesion_masks: Bool[np.ndarray, "l h w"]
-    """In the channel order of `DIABETIC_RETINOPATHY`; a preretinal haemorrhage is a haemorrhage."""
+    """Masks in the channel order of `DIABETIC_RETINOPATHY`; a preretinal haemorrhage is a haemorrhage."""
     new_vessels: Bool[np.ndarray, "h w"]
     """Where new vessels were drawn; in grade 4 only."""
     grade: Grade
@@ -63,7 +63,7 @@ class Drawing:
     macula: Point
     """Centre of the macula in the photograph, pixels."""
     disc_diameter: float
-    """Pixels."""
+    """Diameter of the optic disc, px."""
 
     def mask(self, lesion: Lesion) -> Bool[np.ndarray, "h w"]:
         """Mask of one lesion type."""
@@ -74,7 +74,7 @@ class _Camera(NamedTuple):
     """A patient's pigment and the camera; ranges as in photographs of IDRiD, EyePACS and DRIVE."""
 
     colour: tuple[float, float, float]
-    """Mean of the fundus, 0-255."""
+    """Mean colour of the fundus, 0-255."""
     fall: float
     """Share of the light that is lost at the edge of the field of view."""
     tilt: tuple[float, float]
@@ -82,9 +82,9 @@ class _Camera(NamedTuple):
     haze: tuple[float, float, float]
     """Stray light added at the edge, 0-255."""
     blur: float
-    """Standard deviation, 1/1024 of the field of view."""
+    """Standard deviation of the blur, 1/1024 of the field of view."""
     noise: float
-    """Standard deviation, of 255."""
+    """Standard deviation of the noise, in levels of 255."""
     margins: tuple[float, float]
     """Dark margin beside and above the circle, in sides of its square; negative where the circle is cut."""
 
@@ -108,7 +108,7 @@ def draw_photograph(
     """
     if seed < 0 or size < 64 or not (jpeg_quality is None or 1 <= jpeg_quality <= 95):
         raise ValueError(
-            f"drawing: seed {seed}, size {size}, JPEG quality {jpeg_quality}; "
+            f"found seed {seed}, size {size} and JPEG quality {jpeg_quality} of a drawing; "
             "expected at least 0, at least 64, and 1 to 95 or None"
         )
     camera = _choose_camera(np.random.default_rng([seed // 2, 0]))
@@ -133,8 +133,8 @@ def write_drawings(
 
     Args:
         root: folder to be made or added to; an existing table is replaced when all drawings are written.
-        seeds: of the drawings; 2 p and 2 p + 1 are the two eyes of one patient.
-        grade: of all drawings; None: by `GRADE_SHARES`.
+        seeds: seeds of the drawings; 2 p and 2 p + 1 are the two eyes of one patient.
+        grade: grade of all drawings; None: drawn by `GRADE_SHARES`.
         size: diameter of the field of view in pixels.
         jpeg_quality: see `draw_photograph`; the files are PNG in any case.
 
@@ -167,9 +167,9 @@ def _write_png(path: Path, pixels: NDArray) -> None:
 
 
 def _write_mask(root: Path, name: str, lesion: Lesion, mask: Bool[np.ndarray, "h w"]) -> str:
-    """Write a mask; its path in the table, or "none" for an empty mask, which has no file."""
+    """Write a mask. Returns its path for the table, or "none" for an empty mask, which has no file."""
     path = root / "masks" / f"{name}_{lesion}.png"
-    path.unlink(missing_ok=True)  # of an earlier drawing of this name
+    path.unlink(missing_ok=True)  # remove the mask of an earlier drawing of this name
     if not mask.any():
         return "none"
     _write_png(path, mask)

@@ -25,7 +25,7 @@ MIN_HALF_WIDTH = 0.006
 AVASCULAR_RADIUS = 0.3
 """Radius around the fovea that no vessel enters, DD."""
 FULL_COLOUR_HALF_WIDTH = 0.006
-"""Half-width from which a vessel has its full colour, in sides of the square; at a third of it, half of the colour."""
+"""Half-width from which a vessel has its full colour, in sides of the square; a third as wide, it has half of it."""
 SUPERSAMPLING = 4
 """Vessels are drawn at this many times the resolution, then averaged."""
 
@@ -45,7 +45,7 @@ class Eye:
     disc: Point
     macula: Point
     disc_diameter: float
-    """0.14 to 0.17 for a field of view of 45-50 degrees."""
+    """Diameter of the disc: 0.14 to 0.17 for a field of view of 45-50 degrees."""
     reach: float
     """Half of the height that the camera shows; 0.5 if it cuts nothing off."""
 
@@ -131,7 +131,7 @@ def _trunks(rng: Generator) -> list[_Sprout]:
 
 
 def _grow(rng: Generator, eye: Eye, sprout: _Sprout) -> tuple[Vessel, list[_Sprout]]:
-    """Grow a vessel until it is too thin, too long, out of view or at the fovea; with the starts of its branches."""
+    """Grow a vessel until it is too thin, too long, out of view or at the fovea. Also return its branches' starts."""
     u, v, half_width = sprout.u, sprout.v, sprout.half_width
     longest = 9.0 if sprout.depth == 0 else 110 * half_width * rng.uniform(0.6, 1.2)
     sway, ripple, side, near_fovea = 0.0, 0.0, int(rng.choice((-1, 1))), False
@@ -167,7 +167,7 @@ def _grow(rng: Generator, eye: Eye, sprout: _Sprout) -> tuple[Vessel, list[_Spro
 def _branch(
     rng: Generator, parent: _Sprout, u: float, v: float, heading: float, side: int, half_width: float
 ) -> _Sprout:
-    """A branch, which leaves its parent to one side and then bends back towards the parent's direction."""
+    """Start a branch, which leaves its parent to one side and then bends back towards the parent's direction."""
     start = heading + side * np.radians(rng.uniform(30, 70))
     final = start - side * rng.uniform(0.1, 0.9)
     return _Sprout(u, v, start, final, rng.uniform(0.5, 2), half_width, parent.vein, parent.depth + 1)
@@ -179,7 +179,7 @@ def paint_vessels(vessels: list[Vessel], size: int, share: float = 1.0) -> Float
     Args:
         vessels: their paths.
         size: side of the square in pixels.
-        share: of their width to be painted; less than 1 for the light reflex along the middle.
+        share: share of the width of the vessels that is painted; less than 1 for the light reflex along the middle.
     """
     fine = size * SUPERSAMPLING
     sheet = Image.new("L", (fine, fine))
@@ -201,7 +201,7 @@ def smooth_noise(rng: Generator, cells: int, size: int) -> Float[np.ndarray, "{s
 
 
 def paint_fundus(rng: Generator, eye: Eye, size: int) -> Float[np.ndarray, "{size} {size} 3"]:
-    """The fundus without vessels, as a factor on the mean colour: pigment, choroid, nerve fibres, macula, disc."""
+    """The fundus without retinal vessels, as a factor on the mean colour: choroid, nerve fibres, macula, disc."""
     fundus = _choroid(rng, size)
     place = (np.arange(size, dtype=np.float32) + 0.5) / size
     _darken_macula(rng, fundus, eye, place)
@@ -216,7 +216,7 @@ def paint_fundus(rng: Generator, eye: Eye, size: int) -> Float[np.ndarray, "{siz
 
 
 def _choroid(rng: Generator, size: int) -> NDArray:
-    """Clouds and grains of pigment, and the broad orange vessels behind it, clear in some eyes and hidden in others."""
+    """Clouds and grains of pigment, and the broad orange vessels of the choroid behind it, which some eyes hide."""
     clouds = (
         0.06 * smooth_noise(rng, 4, size) + 0.045 * smooth_noise(rng, 9, size) + 0.025 * smooth_noise(rng, 25, size)
     )
@@ -244,7 +244,7 @@ def _darken_macula(rng: Generator, fundus: NDArray, eye: Eye, place: NDArray) ->
 
 
 def _paint_disc(rng: Generator, fundus: NDArray, eye: Eye, x: NDArray, y: NDArray) -> None:
-    """A pale ellipse with a brighter cup and a soft rim; in some eyes a crescent beside it."""
+    """Paint a pale ellipse with a brighter cup and a soft rim; in some eyes a crescent beside it."""
     tall, temporal = rng.uniform(1.0, 1.14), 1 if eye.laterality == "L" else -1
     edge = rng.uniform(0.025, 0.05)
     rim = 2 * np.hypot(x * tall**0.5, y / tall**0.5)

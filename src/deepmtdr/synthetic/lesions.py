@@ -28,7 +28,7 @@ from deepmtdr.terms import Grade, Lesion
 MAX_MICROANEURYSM_DIAMETER = 1 / 14
 """Diameter in DD, 125 um; a larger red dot is a haemorrhage."""
 MAX_MODERATE_HAEMORRHAGES = 20
-"""Most haemorrhages in a quadrant that are moderate by the 4-2-1 rule."""
+"""Largest number of haemorrhages in a quadrant that is still moderate by the 4-2-1 rule."""
 
 MICROANEURYSM_COUNTS = {
     Grade.NEGATIVE: (0, 0),
@@ -60,7 +60,7 @@ def draw_lesions(rng: Generator, eye: Eye, grade: Grade, vessels: NDArray) -> Dr
 
     Args:
         rng: random generator.
-        eye: its geometry.
+        eye: geometry of the eye.
         grade: decides which lesions are drawn.
         vessels: share of each pixel that vessels cover; a red dot on a vessel would be invisible.
     """
@@ -101,7 +101,7 @@ def _scatter(rng: Generator, brush: _Brush, grade: Grade) -> None:
 
 
 def _new_vessels(rng: Generator, eye: Eye) -> list[Vessel]:
-    """A tuft of fine curling vessels on the disc or along an arcade."""
+    """Draw a tuft of fine curling vessels on the disc or along an arcade."""
     on_disc = rng.random() < 0.6
     up = rng.choice((-1, 1))
     root = (rng.uniform(-0.3, 0.3), up * rng.uniform(0.2, 0.45)) if on_disc else (rng.uniform(0.6, 2), up * 1.6)
@@ -125,7 +125,7 @@ class _Brush:
         self.dd = eye.disc_diameter
 
     def microaneurysm(self) -> None:
-        """A round red dot, not on a vessel."""
+        """Paint a round red dot, not on a vessel."""
         diameter = self.dd * (0.026 + (MAX_MICROANEURYSM_DIAMETER - 0.03) * self.rng.beta(1.3, 2.5))
         place = self._free_place(diameter / 2, off_vessels=True)
         if place is not None:
@@ -133,7 +133,7 @@ class _Brush:
             self._blob(Lesion.MA, *place, diameter / 2, strength, wobble=0.08, edge=0.3)
 
     def haemorrhage(self, quadrant: int, *, small: bool) -> None:
-        """A dot, a blot, or a flame along the nerve fibres. `small` leaves room for ninety of them."""
+        """Paint a dot, blot or flame along the nerve fibres. `small` limits the radius, so that about ninety fit."""
         rng = self.rng
         radius = float(self.dd * np.clip(0.042 * np.exp(rng.normal(0, 0.55)), 0.026, 0.10 if small else 0.2))
         flame = rng.random() < 0.25
@@ -164,7 +164,7 @@ class _Brush:
             self._blob(Lesion.HE, x, y, 0.28 * radius, strength, rng.uniform(3, 4.5), along, 0.1, edge=0.4)
 
     def hard_exudates(self) -> None:
-        """A cluster, ring or part of a ring of small sharp yellow grains, within 2.5 DD of the fovea."""
+        """Paint a cluster, ring or part of a ring of small sharp yellow grains, within 2.5 DD of the fovea."""
         rng, dd = self.rng, self.dd
         around = rng.uniform(0, 2 * np.pi)
         away = dd * rng.uniform(0.35, 2.2)
@@ -186,7 +186,7 @@ class _Brush:
                 self._blob(Lesion.EX, gx, gy, radius, own, rng.uniform(1, 1.8), rng.uniform(0, np.pi), 0.15, edge=0.25)
 
     def soft_exudate(self) -> None:
-        """A pale fluffy patch across the nerve fibres, within 3 DD of the disc."""
+        """Paint a pale fluffy patch across the nerve fibres, within 3 DD of the disc."""
         rng, dd = self.rng, self.dd
         radius = dd * rng.uniform(0.07, 0.17)
         for _ in range(60):
@@ -203,7 +203,7 @@ class _Brush:
                 return
 
     def preretinal_haemorrhage(self) -> None:
-        """A pool of blood in front of the retina, with a level upper edge and a round lower edge."""
+        """Paint a pool of blood in front of the retina, with a level upper edge and a round lower edge."""
         rng, dd = self.rng, self.dd
         half, depth = dd * rng.uniform(0.35, 0.85), dd * rng.uniform(0.35, 0.7)
         x, y = rng.uniform(0.15, 0.85), rng.uniform(0.2, 0.8)
@@ -259,7 +259,7 @@ class _Brush:
         wobble: float = 0.1,
         edge: float = 0.3,
     ) -> None:
-        """An ellipse with an uneven outline, whose edge fades over `edge` radii; the mask ends half-way."""
+        """Paint an ellipse with an uneven outline, whose edge fades over `edge` radii; the mask ends half-way."""
         rng, size = self.rng, self.size
         waves = 2 * wobble * rng.standard_normal(5) / np.arange(2, 7)
         phases = rng.uniform(0, 2 * np.pi, 5)
