@@ -1,7 +1,7 @@
 """Evaluate: score weights on photographs with known lesions and grades.
 
 Run it from a clone: `.venv/bin/python examples/evaluate.py`. Each `# %%` begins a cell that Jupyter, VS Code and
-PyCharm can run on its own. The photographs are drawings; a score on drawings says nothing about patients.
+PyCharm can run on its own. The photographs are drawings: the scores do not show how well patients are graded.
 """
 
 # %% Photographs with known labels: a folder per data set, under its name. At 1024 px they are the ground truth of SR.

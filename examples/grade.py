@@ -19,7 +19,7 @@ OUT = Path(mkdtemp(prefix="deepmtdr-grade-"))
 
 engine = ScreeningEngine.load()
 
-# %% Grade one photograph. A photograph that cannot be graded is a report with a status and a message, not an exception.
+# %% Grade one photograph. If it cannot be graded, the report has a status and a message; there is no exception.
 report = engine.predict(DRAWINGS / "drawing_3.png")
 print(f"status: {report.status} {report.message}")
 print(f"grade: {report.grade} ({report.grade_name}), P(referable) = {report.p_referable:.2f}")

@@ -1,7 +1,7 @@
 """Draw photographs with the labels of another disease, as a folder that `deepmtdr prepare folder` reads.
 
-The drawings show diabetic retinopathy. Here their hard exudates stand in for drusen, and five grades become three. So
-the result shows how the software works, and nothing about macular degeneration.
+The drawings show diabetic retinopathy. Here their hard exudates are labelled as drusen, and five grades become three.
+The result shows how the software works; it has no meaning for macular degeneration.
 """
 
 from __future__ import annotations

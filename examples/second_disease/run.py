@@ -2,7 +2,7 @@
 
 Run it from a clone: `.venv/bin/python examples/second_disease/run.py`. It calls the commands that you would type. Each
 `# %%` begins a cell that Jupyter, VS Code and PyCharm can run on its own. Training takes only eight steps, so the
-results are random. What matters: every output has the names of `amd.toml`.
+results are random, but every output has the names of `amd.toml`.
 """
 
 # %% Draw photographs with two lesion types and three grades.
@@ -27,7 +27,7 @@ def deepmtdr(*arguments: str | Path) -> None:
     app([str(argument) for argument in arguments], standalone_mode=False)
 
 
-# %% Prepare the photographs. From here on the prepared set knows its label set.
+# %% Prepare the photographs. The prepared set contains the label set.
 PREPARED = OUT / "prepared"
 options = ["--size", "256", "--split", "train=0.6,test=0.4", "--workers", "1"]
 deepmtdr("prepare", "folder", OUT / "photographs", PREPARED / "folder", "--labels", HERE / "amd.toml", *options)
