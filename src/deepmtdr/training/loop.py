@@ -152,7 +152,7 @@ class Loop:
         raise TrainingError(f"{stage.name} step {self.state.step}: {found}; the batch is in {printable_path(path)}")
 
     def _clock(self) -> float:
-        """Seconds that count for a stage's `minutes`: on a CPU those of this thread, so that other programs do not count."""
+        """Seconds that count for a stage's `minutes`; on a CPU those of this thread only, not of other programs."""
         return time.thread_time() if self.fabric.device.type == "cpu" else time.monotonic()
 
     def _share_done(self, stage: TrainingStage) -> float:
