@@ -43,8 +43,10 @@ def test_the_document_has_modality_and_length() -> None:
 
 
 def test_the_document_title_names_the_disease() -> None:
-    assert make_objects(make_result(report=glaucoma_report()))["document"].DocumentTitle == "Glaucoma, read by deepmtdr"
-    assert make_objects(make_result())["document"].DocumentTitle == "Diabetic retinopathy, read by deepmtdr"
+    assert (
+        make_objects(make_result(report=glaucoma_report()))["document"].DocumentTitle == "Glaucoma, graded by deepmtdr"
+    )
+    assert make_objects(make_result())["document"].DocumentTitle == "Diabetic retinopathy, graded by deepmtdr"
 
 
 def test_the_overlay_has_no_patient_data_in_its_pixels() -> None:

@@ -101,10 +101,12 @@ def test_quality_and_review_reasons_are_sent_if_the_report_has_them() -> None:
     bundle = sent(graded_report(quality=0.75, review_reasons=("low confidence", "poor quality")))
     assert by_code(bundle)["quality"]["valueQuantity"]["value"] == 0.75
     assert by_code(bundle)["reader"]["valueString"] == "low confidence; poor quality"
-    assert "To be read by a person: low confidence" in resources(bundle, "DiagnosticReport")[0]["conclusion"]
+    assert (
+        "A person must check this photograph: low confidence" in resources(bundle, "DiagnosticReport")[0]["conclusion"]
+    )
 
 
-def test_the_report_is_marked_as_unverified_and_names_the_weights() -> None:
+def test_the_report_is_marked_as_not_checked_and_names_the_weights() -> None:
     bundle = sent(graded_report())
     (report,) = resources(bundle, "DiagnosticReport")
     assert {one["status"] for one in [report, *resources(bundle, "Observation")]} == {"preliminary"}
@@ -204,7 +206,7 @@ def test_the_example_in_the_docs_has_the_form_of_a_sent_resource(root: Path) -> 
 def test_resources_follow_the_label_set() -> None:
     bundle = sent(glaucoma_report())
     (report,) = resources(bundle, "DiagnosticReport")
-    assert report["code"]["text"] == "Fundus photograph, read by a machine for glaucoma"
+    assert report["code"]["text"] == "Fundus photograph, graded automatically for glaucoma"
     assert "Right eye: Manifest, grade 2 of 0 to 2 (probability 0.70); P(referable) 0.90" in report["conclusion"]
     assert report["conclusionCode"][0]["coding"][0]["display"] == "Glaucoma"
     displays = [one["code"]["coding"][0]["display"] for one in resources(bundle, "Observation")]

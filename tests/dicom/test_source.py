@@ -74,7 +74,7 @@ def test_different_uids_in_file_header_and_data_set_are_refused(tmp_path: Path) 
 
 def test_the_error_for_another_file_does_not_quote_its_content(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(b"Yamada" * 100)
-    with pytest.raises(DicomError, match=r"a\.dcm: no readable DICOM header \(InvalidDicomError\)") as caught:
+    with pytest.raises(DicomError, match=r"a\.dcm: found no readable DICOM header \(InvalidDicomError\)") as caught:
         read_source(tmp_path / "a.dcm")
     assert "Yamada" not in str(caught.value)
 

@@ -239,7 +239,7 @@ def test_the_summary_takes_any_probabilities_and_scaling() -> None:
 
 
 def test_a_photograph_without_a_grade_has_no_summary() -> None:
-    with pytest.raises(ValueError, match=r"a\.jpg: status error without pictures"):
+    with pytest.raises(ValueError, match=r"a\.jpg: found status error without pictures"):
         draw_summary(failed())
 
 

@@ -60,7 +60,7 @@ def test_the_same_uid_with_other_content_is_a_dead_letter_that_retry_leaves_alon
     put(queue)
     assert put(queue, content=b"other eye") == 2
     (letter,) = queue.dead_letters()
-    assert (letter.job, letter.reason) == (2, "has the SOP Instance UID of job 1, but other content")
+    assert (letter.job, letter.reason) == (2, "its SOP Instance UID is that of job 1, but its content differs")
     assert len(list(queue.spool.originals.iterdir())) == 2
     assert queue.retry_dead_letters() == 0 and queue.counts().jobs["dead"] == 1
 
@@ -154,7 +154,7 @@ def test_results_must_be_at_least_one_plain_file(queue: Queue) -> None:
     with pytest.raises(ServiceError, match="wrote 0 entries"):
         queue.spool.commit_results(part, 1)
     (part / "folder").mkdir()
-    with pytest.raises(ServiceError, match="plain files"):
+    with pytest.raises(ServiceError, match="regular files"):
         queue.spool.commit_results(part, 1)
 
 

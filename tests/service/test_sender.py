@@ -203,7 +203,7 @@ def test_a_sop_class_that_a_pacs_does_not_accept_is_a_dead_letter_and_the_others
 def test_a_missing_file_delays_no_other(pacs: FakePacs, files: list[Path]) -> None:
     files[0].unlink()
     deliveries = list(node(pacs.port).deliver(files))
-    assert deliveries[0] == DeliveryResult(DEAD, "its file is missing or damaged")
+    assert deliveries[0] == DeliveryResult(DEAD, "the file is missing or damaged")
     assert [one.state for one in deliveries[1:]] == [SENT, SENT]
 
 

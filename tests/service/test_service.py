@@ -69,7 +69,7 @@ def test_each_object_gets_its_results_or_a_reason_and_the_next_one_is_examined(t
     wait_until(lambda: ended(service, 5))
     found = reasons(service)
     assert found[2] == "no pixel data, expected some"
-    assert found[3] == "ended its process (exit code 7); 2 times"
+    assert found[3] == "the worker process ended (exit code 7); 2 times"
     assert found[4].startswith("ValueError at fake_service.py:") and PATIENT_NAME not in found[4]
     assert sorted(path.name for path in service.queue.spool.results.iterdir()) == ["1", "5"]
     assert {path.name for path in service.queue.spool.results_folder(1).iterdir()} == {
@@ -86,7 +86,7 @@ def test_a_process_that_takes_too_long_is_killed_with_the_processes_it_has_start
     service = start(make_settings(tmp_path / "service", workers=WorkerSettings(seconds=0.5, crashes=1)))
     send(service.receiver.port, [make_photograph(patient=Trouble.HANG)])
     wait_until(lambda: ended(service, 1))
-    assert reasons(service) == {1: "took more than 0.5 s; 1 times"}
+    assert reasons(service) == {1: "the worker process took more than 0.5 s; 1 times"}
     child = service.queue.spool.folder / "child.pid"
     if child.exists():  # on a busy machine the time may be over before the process has started its child
         wait_until(lambda: not is_running(int(child.read_text())))
@@ -98,7 +98,7 @@ def test_a_process_that_takes_too_much_memory_is_killed(tmp_path: Path, start: S
     service = start(make_settings(tmp_path / "service", workers=workers))
     send(service.receiver.port, [make_photograph(patient=Trouble.MEMORY), make_photograph()])
     wait_until(lambda: ended(service, 2))
-    assert reasons(service) == {1: "took more than 256 MiB of memory; 1 times"}
+    assert reasons(service) == {1: "the worker process used more than 256 MiB of memory; 1 times"}
 
 
 def test_a_network_that_cannot_be_loaded_is_an_error_before_the_service_listens(tmp_path: Path) -> None:

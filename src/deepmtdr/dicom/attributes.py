@@ -75,7 +75,7 @@ ACQUISITION_ATTRIBUTES = (
     "SynchronizationFrameOfReferenceUID",
     "AcquisitionTimeSynchronized",
 )
-"""How the photograph was taken. All of it is true of the super-resolved image too, except for the camera's angle."""
+"""How the photograph was taken. All of this applies to the super-resolved image too, except for the camera's angle."""
 OTHER_ATTRIBUTES = (
     "SpecificCharacterSet",
     "InstanceNumber",
@@ -103,7 +103,7 @@ def select_valid_attributes(dataset: Dataset) -> Dataset:
     """Select the attributes of a photograph's header that results may copy.
 
     Args:
-        dataset: the header as it was read; not changed.
+        dataset: the header as it was read; it is not changed.
 
     Returns:
         The attributes listed above whose value representation, multiplicity and value the standard allows.
@@ -141,7 +141,7 @@ def parse_datetime(date: str, time: str = "") -> datetime | None:
 
 
 def format_person_name(name: str) -> str:
-    """Format a DICOM person name (PN) for people: the alphabetic group, then the ideographic one in parentheses.
+    """Format a DICOM person name (PN) for display: the alphabetic group, then the ideographic one in parentheses.
 
     Args:
         name: `family^given^middle^prefix^suffix`, in up to three groups separated by `=`. The third, phonetic group is

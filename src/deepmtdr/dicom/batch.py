@@ -20,10 +20,10 @@ from deepmtdr.screening.report import ScreeningReport
 
 
 class BatchResults(NamedTuple):
-    """The inputs of a batch, and their reports."""
+    """The reports of a batch, and the files that are not inputs."""
 
     reports: Iterator[ScreeningReport]
-    """One for each input. A photograph is graded when its report is taken."""
+    """A report for each input. A photograph is graded when its report is requested from the iterator."""
     inputs: list[InputFile]
     skipped: list[Path]
     """Files in the given folders that are not photographs."""
@@ -31,7 +31,7 @@ class BatchResults(NamedTuple):
 
 @dataclass(frozen=True)
 class _Job:
-    """One input: where its results go, and the name under which it is reported."""
+    """One input: the folder of its results, and the name under which it is reported."""
 
     found: InputFile
     folder: Path
@@ -52,7 +52,7 @@ def process_paths(
         paths: files, folders and glob patterns.
         out: results folder. With a key its folders have numbers for names, since a file name may be a patient's name.
             From this call on, only the owner can read files that the process writes.
-        codes: TOML file with the site's own codes; None: the shipped ones.
+        codes: TOML file with the codes of the site; None: the shipped codes.
         key_file: de-identify with the key in this file; created if it does not exist. None: do not de-identify.
 
     Raises:

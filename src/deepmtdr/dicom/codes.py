@@ -1,7 +1,7 @@
 """Codes of terminologies: the names of grades, lesion types, eyes and questions in DICOM and FHIR.
 
 `codes.toml` has the codes that fit any disease, `codes_diabetic_retinopathy.toml` those of diabetic retinopathy. The
-codes of another label set come from the label set (`label_codes.py`). A site can replace each of them by its own.
+codes of another label set come from the label set (`label_codes.py`). A site can replace each code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Code(NamedTuple):
     """A concept, identified by the code of a scheme."""
 
     scheme: str
-    """DICOM's coding scheme designator."""
+    """Coding scheme designator of DICOM."""
     value: str
     meaning: str
 
@@ -46,18 +46,19 @@ class Codes:
 
     @property
     def fingerprint(self) -> str:
-        """All codes in one text. It is part of every derived identifier: other codes make other objects.
+        """All codes in one text. The text is part of every derived identifier: other codes make other objects.
 
-        `systems` is not part of it: a corrected URI does not change the concept, and an object keeps its identifier.
+        `systems` is not part of the text: a corrected URI does not change the concept, and an object keeps its
+        identifier.
         """
         return str(sorted((name, *code) for name, code in self.by_name.items()))
 
     def __getitem__(self, name: str) -> Code:
-        """The code of a name."""
+        """Return the code with a name."""
         return self.by_name[name]
 
     def check_labels(self, labels: LabelSet) -> None:
-        """Refuse a report of another label set, whose grades and lesion types these codes do not mean.
+        """Check that these codes belong to the label set of a report.
 
         Raises:
             DicomError: if the label set is another one.
@@ -71,19 +72,19 @@ class Codes:
 
 @dataclass(frozen=True, kw_only=True)
 class Namespaces:
-    """URIs of the identifiers that a site assigns, for FHIR. Empty: none, unless the identifier's issuer is an OID."""
+    """URIs of the identifiers that a site assigns, for FHIR. Empty: no URI, unless the issuer is an OID."""
 
     patient: str = ""
-    """Of Patient ID."""
+    """URI for Patient ID."""
     accession: str = ""
-    """Of Accession Number."""
+    """URI for Accession Number."""
 
 
 def load_codes(path: Path | None = None, labels: LabelSet = DIABETIC_RETINOPATHY) -> Codes:
     """Read the codes of a label set, and replace those for which a site has its own.
 
     Args:
-        path: a TOML file like `codes.toml` with only the codes that differ; None: no replacements.
+        path: a TOML file like `codes.toml` with only the codes that differ; None: the shipped codes.
         labels: the label set of the reports.
 
     Raises:
@@ -114,7 +115,7 @@ def _shipped_codes(labels: LabelSet) -> tuple[dict[str, str], CodeTable]:
 
 
 def _named(tables: Mapping[str, Mapping[str, Any]]) -> CodeTable:
-    """One table with the names `TABLE.KEY`."""
+    """Convert nested tables to one table with the names `TABLE.KEY`."""
     return {f"{table}.{name}": value for table, values in tables.items() for name, value in values.items()}
 
 
@@ -130,7 +131,7 @@ def _read_site_file(path: Path) -> dict[str, Any]:
 
 
 def _code(source: str, name: str, value: Any, systems: Mapping[str, str]) -> Code:
-    """Check one code; `source` is the place of its definition, for the error message."""
+    """Check one code; `source` is the place where it is defined, for the error message."""
     where = f"{source}: {name} = {value!r}"
     is_sequence = isinstance(value, list | tuple) and len(value) == len(CODE_FIELDS)
     if not (is_sequence and all(isinstance(part, str) and part for part in value)):

@@ -60,7 +60,7 @@ def deidentify(dataset: Dataset, key: bytes) -> Dataset:
     """De-identify an image object.
 
     Args:
-        dataset: the object; not changed.
+        dataset: the object; it is not changed.
         key: at least 16 bytes, secret. The same key gives the same pseudonym and the same UIDs.
 
     Returns:
@@ -71,7 +71,7 @@ def deidentify(dataset: Dataset, key: bytes) -> Dataset:
             damaged, or the key is too short.
     """
     if len(key) < 16:
-        raise DicomError(f"key of {len(key)} bytes, expected at least 16")
+        raise DicomError(f"found a key of {len(key)} bytes, expected at least 16")
     if str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES":
         raise DicomError("(0028,0301) Burned In Annotation is YES, expected NO: the pixels may name the patient")
     clean = copy.deepcopy(dataset)
@@ -93,7 +93,7 @@ def load_or_create_key(path: Path) -> bytes:
     """Read the key, or create one that only its owner can read.
 
     Args:
-        path: file of 64 hexadecimal digits; created if it does not exist. Keep it secret: with the key one can find
+        path: file of 64 hexadecimal digits; created if it does not exist. Keep it secret: whoever has it can compute
             the pseudonym of a known patient.
 
     Raises:
@@ -113,7 +113,7 @@ def load_or_create_key(path: Path) -> bytes:
 
 
 def _create_key(path: Path) -> None:
-    """Create the key file in one step; if another process was faster, its key stays."""
+    """Create the key file in one step. If another process has created it first, that key is kept."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secrets.token_hex(KEY_BYTES) + "\n")
@@ -141,7 +141,7 @@ class _Cleaner:
             dataset.PatientID = patient
 
     def _pseudonym(self, dataset: Dataset) -> str:
-        """The replacement of Patient ID; it depends on the issuer too. An empty Patient ID stays empty."""
+        """Compute the replacement of Patient ID, which depends on the issuer too. An empty Patient ID stays empty."""
         patient, issuer = (str(dataset.get(name) or "").strip() for name in ("PatientID", "IssuerOfPatientID"))
         return self._hash(f"patient\n{issuer}\n{patient}").hex()[:16].upper() if patient else ""
 
@@ -171,7 +171,7 @@ class _Cleaner:
             _replace(dataset, tag, "Z" if known == "PN" else "D")
 
     def uid(self, uid: object) -> str | None:
-        """The replacement of a UID. UIDs of the standard identify no object, and stay."""
+        """Compute the replacement of a UID. UIDs that the standard defines are kept: they identify no object."""
         if not uid or str(uid).startswith("1.2.840.10008."):
             return str(uid) if uid else None
         number = uuid.UUID(bytes=self._hash(f"uid\n{uid}")[:16], version=4).int
@@ -194,7 +194,7 @@ def _replace(dataset: Dataset, tag: BaseTag, action: str) -> None:
 
 
 def action_of(tag: BaseTag) -> str:
-    """The action of the basic profile for an attribute.
+    """Look up the action of the basic profile for an attribute.
 
     Returns:
         `X` remove, `Z` empty, `D` dummy, `U` another UID, their combinations as in Table E.1-1, or `K` keep.
@@ -206,7 +206,7 @@ def action_of(tag: BaseTag) -> str:
 
 @cache
 def _table() -> Mapping[int, str]:
-    """Table E.1-1 without its ranges of groups: tag -> action."""
+    """Read Table E.1-1 without its ranges of groups: tag -> action."""
     table = dicom_anonymization_database_selector(f"dicomfields_{EDITION}")
     named = {
         "D_TAGS": "D",

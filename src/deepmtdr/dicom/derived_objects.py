@@ -48,13 +48,13 @@ LOSSY_METHODS = {
 
 
 class LossyCompression(NamedTuple):
-    """Whether the photograph's pixels were ever compressed with loss (PS3.3 C.7.6.1.1.5)."""
+    """Whether the photograph's pixels were ever compressed with loss, and how (PS3.3 C.7.6.1.1.5)."""
 
     lossy: bool
     ratio: object = None
     """Compression ratio, or several; None: not known."""
     method: object = None
-    """Method, or several; None: not known."""
+    """Compression method, or several; None: not known."""
 
     @property
     def fully_described(self) -> bool:
@@ -66,7 +66,7 @@ def create_sr_image(result: DicomResult, sr: UInt8[np.ndarray, "s s 3"]) -> Data
     """Create the super-resolved image: Ophthalmic Photography 8 Bit if possible, else a Secondary Capture.
 
     An Ophthalmic Photography object must contain the side of the eye and the method of any lossy compression. Neither
-    is guessed.
+    of them is guessed.
 
     Args:
         result: photograph and report.
@@ -113,11 +113,11 @@ def create_overlay(result: DicomResult, page: UInt8[np.ndarray, "h w 3"]) -> Dat
 
 
 def create_encapsulated_pdf(result: DicomResult, pdf: bytes) -> Dataset:
-    """Create the report for people as an encapsulated PDF.
+    """Create the PDF report as an encapsulated PDF object.
 
     Args:
         result: photograph and report.
-        pdf: the file; it contains the patient's name.
+        pdf: content of the PDF file, which contains the patient's name.
     """
     created = create_object(result, ObjectKind.DOCUMENT, EncapsulatedPDFStorage, "DOC", "deepmtdr: report")
     created.ConversionType, created.BurnedInAnnotation, created.VerificationFlag = "WSD", "YES", "UNVERIFIED"
@@ -132,7 +132,7 @@ def create_encapsulated_pdf(result: DicomResult, pdf: bytes) -> Dataset:
 
 
 def find_lossy_compression(result: DicomResult) -> LossyCompression:
-    """Whether the photograph lost detail before, from its header or from its transfer syntax."""
+    """Find out from header and transfer syntax whether the photograph was compressed with loss."""
     source, report = result.source, result.report
     header, method = source.dataset, LOSSY_METHODS.get(UID(source.transfer_syntax))
     if header.get("LossyImageCompression") != "01" and method is None:
@@ -154,7 +154,7 @@ def _set_pixels(created: Dataset, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
 
 
 def _set_secondary_capture(created: Dataset, result: DicomResult) -> None:
-    """Set the attributes of a Secondary Capture. Its side is one of the series, which therefore has one side only."""
+    """Set the attributes of a Secondary Capture. Laterality belongs to its series, so each series shows one eye."""
     created.ConversionType, created.Laterality = "WSD", result.source.laterality or ""
 
 
@@ -175,12 +175,17 @@ def _sr_derivation(result: DicomResult) -> str:
     report = result.report
     fov = report.fov
     where = "" if fov is None else f"Square of the field of view: x {fov.x}, y {fov.y}, side {fov.side} px. "
-    how = f"Brought into the frame {report.scaling_text} by deepmtdr {report.version}, weights {report.weights}. "
-    return f"{where}{how}Plausible, not recovered detail: no finding may rest on it alone."
+    how = (
+        f"Resized to the frame by deepmtdr {report.version} ({report.scaling_description}), weights {report.weights}. "
+    )
+    return (
+        f"{where}{how}The details are computed by a network and may be wrong. "
+        "Do not base a finding on this image alone."
+    )
 
 
 def _burned_in_annotation(result: DicomResult) -> str:
-    """YES if the photograph has text in its pixels: every picture made from it has that text too."""
+    """Return YES if the photograph has text in its pixels: every picture made from it has that text too."""
     return result.source.dataset.get("BurnedInAnnotation") or "NO"
 
 

@@ -18,7 +18,7 @@ class Examination:
     """The part of a DICOM photograph's header that its results refer to."""
 
     patient_id: str
-    """(0010,0020); may be empty."""
+    """Patient ID, (0010,0020); may be empty."""
     issuer: str = ""
     """Issuer of the patient ID, (0010,0021)."""
     accession: str = ""
@@ -27,7 +27,7 @@ class Examination:
     series_uid: str
     instance_uid: str
     laterality: Laterality | None = None
-    """Of the eye; None: unknown."""
+    """Side of the eye; None: unknown."""
     acquired: datetime | None = None
     """When the photograph was taken; without a time zone if the object has none."""
     device: str = ""
@@ -40,10 +40,10 @@ class Examination:
 
 
 def ungradable_reason(report: ScreeningReport) -> str:
-    """Why a photograph was not graded, without its path: a file name may contain a patient's name.
+    """Return the reason why a photograph was not graded, without its path: a file name may contain a patient's name.
 
     A name of letters and digits only is not replaced. On DICOM media many files are called `1` or `A`, and
-    `report.reason` has no path at its beginning any more.
+    `report.reason` does not begin with the path.
     """
     reason = report.reason
     for name in (os.fspath(report.path), report.path.name):
@@ -54,7 +54,7 @@ def ungradable_reason(report: ScreeningReport) -> str:
 
 
 def check_reportable(report: ScreeningReport) -> None:
-    """Refuse a report from which no result can be written.
+    """Check that results can be written from a report.
 
     Raises:
         DicomError: if the file could not be decoded, or a graded report has no grade or no probabilities.

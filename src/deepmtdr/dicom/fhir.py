@@ -1,6 +1,6 @@
 """FHIR R4: a report as a transaction of a DiagnosticReport, its Observations and the Device that made them.
 
-Every resource is `preliminary`: no person has verified it. Patient, order, study and photograph are references by
+Every resource is `preliminary`: no person has checked it. Patient, order, study and photograph are references by
 identifier; the patient's name is never written. Each resource has an identifier that is derived from the photograph,
 the weights and the codes, and the server creates it only if it has none with that identifier. Sending a report again
 therefore changes nothing.
@@ -36,7 +36,7 @@ from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.terms import RESEARCH_USE_NOTICE
 
 HL7 = "http://terminology.hl7.org/CodeSystem"
-METHOD = "Artificial intelligence on one fundus photograph, not verified by a person"
+METHOD = "Artificial intelligence on one fundus photograph, not checked by a person"
 
 
 def to_bundle(
@@ -45,13 +45,12 @@ def to_bundle(
     """Write a report as FHIR resources.
 
     Args:
-        report: of status `ok` or `ungradable`.
+        report: a report of status `ok` or `ungradable`.
         examination: patient, study and photograph.
-        codes: of the report's label set.
-        namespaces: of the site's identifiers.
+        codes: codes of the report's label set.
+        namespaces: URIs for the identifiers of the site.
 
-    Returns:
-        A valid transaction; the same arguments give the same one.
+    Returns: A valid transaction. The same arguments give the same transaction.
 
     Raises:
         DicomError: if no result can be written for the report, or the codes are of another label set.
@@ -123,7 +122,7 @@ class _BundleWriter:
         return DiagnosticReport(
             status="preliminary",
             category=[_hl7("v2-0074", "IMG", "Diagnostic Imaging")],
-            code=self.concept("document.report", f"Fundus photograph, read by a machine for {disease}"),
+            code=self.concept("document.report", f"Fundus photograph, graded automatically for {disease}"),
             subject=self._subject(),
             basedOn=[self._order()] if examination.accession else None,
             imagingStudy=[_by_uid("ImagingStudy", examination.study_uid)],
@@ -143,11 +142,11 @@ class _BundleWriter:
         finding = f"{self.codes[f'grade.{report.grade:d}'].meaning}, {scale}"
         probability = f"probability {report.probabilities[report.grade]:.2f}"
         reasons = "; ".join(report.review_reasons)
-        review = f" To be read by a person: {reasons}." if reasons else ""
+        review = f" A person must check this photograph: {reasons}." if reasons else ""
         return f"{eye}: {finding} ({probability}); P(referable) {report.p_referable:.2f}, {called}.{review} {notice}"
 
     def _grade(self) -> Observation:
-        """The grade with all probabilities, or the reason why there is none."""
+        """Observation of the grade with all probabilities, or with the reason why there is no grade."""
         report = self.report
         observation = self._observation(self.concept(f"question.{self.examination.laterality or 'unknown'}"))
         if report.grade is None:
@@ -160,7 +159,7 @@ class _BundleWriter:
         return observation
 
     def _referable(self) -> list[ObservationComponent]:
-        """The probability of referable disease; with an operating point also that point and the decision.
+        """Components for the probability of referable disease and, if there is an operating point, point and decision.
 
         The operating point is the upper end of the range that is not called referable.
         """
@@ -168,13 +167,16 @@ class _BundleWriter:
         point = self.report.operating_point
         if point is None:
             return [probability]
-        text = f"operating point: referable from here on, set for a sensitivity of {point.sensitivity:g}"
+        text = (
+            "operating point: a photograph is called referable from this probability on; "
+            f"chosen for a sensitivity of {point.sensitivity:g}"
+        )
         probability.referenceRange = [ObservationReferenceRange(high=self._quantity(point.value, "one"), text=text)]
         call = ObservationComponent(code=self.concept("said.referable"), valueBoolean=self.report.referable)
         return [probability, call]
 
     def _lesion(self, code: str) -> Observation:
-        """Number and area of a lesion type."""
+        """Observation of the number and area of a lesion type."""
         counts, areas = self.report.counts or {}, self.report.areas or {}
         count = ObservationComponent(code=self.concept("measured.count"), valueInteger=counts[code])
         area = [self._component("measured.area", areas[code], "share")] if code in areas else []
@@ -184,7 +186,7 @@ class _BundleWriter:
         return observation
 
     def _observation(self, code: CodeableConcept) -> Observation:
-        """An observation of the photograph, without a value."""
+        """Create an observation of the photograph, without a value."""
         examination = self.examination
         photograph = _by_uid("Media", examination.instance_uid, f"Fundus photograph {examination.device}".strip())
         return Observation(
@@ -218,7 +220,7 @@ class _BundleWriter:
         return concept
 
     def concept(self, name: str, text: str | None = None) -> CodeableConcept:
-        """The concept of a code, with its second code if it has one."""
+        """Create the concept of a code, with its second code if it has one."""
         also = name.replace("lesion.", "also.")
         found = [self.codes[one] for one in dict.fromkeys((name, also)) if one in self.codes.by_name]
         codings = [Coding(system=self.codes.systems[c.scheme], code=c.value, display=c.meaning) for c in found]
@@ -238,7 +240,7 @@ class _BundleWriter:
 
 
 def _identifier(value: str, system: str, issuer: str = "") -> Identifier:
-    """An identifier under the site's URI, else under the issuer if that is an OID, else with the issuer's name."""
+    """Create an identifier under the site's URI, else under the issuer if it is an OID, else with the issuer's name."""
     if not system and re.fullmatch(r"[0-2](\.(0|[1-9]\d*))+", issuer):
         system = f"urn:oid:{issuer}"
     assigner = Reference(display=issuer) if issuer and not system else None
@@ -254,7 +256,7 @@ def _hl7(system: str, code: str, display: str, text: str | None = None) -> Codea
 
 
 def _fhir_time(examination: Examination) -> Any:
-    """The time of the photograph; only its day if the time zone is unknown, since a FHIR time must have one.
+    """The time of the photograph; only the day if the time zone is unknown, since a FHIR time must have a time zone.
 
     The library takes a day too, although it declares the parameter as a datetime.
     """

@@ -1,4 +1,4 @@
-"""Items that highdicom needs, in segmentations and in the structured report: codes, retina and side, algorithm."""
+"""Items for highdicom, in segmentations and in the structured report: codes, retina and side, algorithm."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from deepmtdr.dicom.objects import IMPLEMENTATION_UID, PRODUCT, TYPE_2_ATTRIBUTE
 
 
 def coded_concept(code: Code) -> hd.sr.CodedConcept:
-    """A code as highdicom takes it."""
+    """Convert a code to the type of highdicom."""
     return hd.sr.CodedConcept(code.value, code.scheme, code.meaning)
 
 
 def finding_sites(result: DicomResult) -> Sequence[hd.sr.FindingSite]:
-    """The retina, with the side if it is known, for the structured report."""
+    """Create the item for the retina, with the side if it is known, for the structured report."""
     codes, side = result.codes, result.source.laterality
     laterality = None if side is None else coded_concept(codes[f"place.{side}"])
     return [hd.sr.FindingSite(anatomic_location=coded_concept(codes["place.retina"]), laterality=laterality)]
 
 
 def segment_algorithm(result: DicomResult) -> hd.AlgorithmIdentificationSequence:
-    """The algorithm, for a segment."""
+    """Create the item for the algorithm of a segment."""
     family = coded_concept(result.codes["document.family"])
     return hd.AlgorithmIdentificationSequence(PRODUCT, family, result.report.version)
 
 
 def report_algorithm(result: DicomResult) -> hd.sr.AlgorithmIdentification:
-    """The algorithm with its weights, for the structured report."""
+    """Create the item for the algorithm with its weights, for the structured report."""
     report = result.report
     return hd.sr.AlgorithmIdentification(
         name=PRODUCT, version=report.version, parameters=[f"weights {report.weights}", report.precision]
@@ -43,7 +43,7 @@ def normalise_highdicom_object(dataset: Dataset) -> Dataset:
     """Remove the time of creation from an object that highdicom made, and set this project's implementation UID.
 
     Args:
-        dataset: the object; changed.
+        dataset: the object; it is changed.
 
     Returns:
         The object.
@@ -57,13 +57,13 @@ def normalise_highdicom_object(dataset: Dataset) -> Dataset:
 
 
 def without_patient(dataset: Dataset) -> Dataset:
-    """A copy of an image's header without patient and study attributes, as input of highdicom.
+    """Copy an image's header without patient and study attributes, as input of highdicom.
 
     highdicom accepts fewer character sets and values than a photograph may have. `set_common_attributes` sets the true
-    ones afterwards.
+    values afterwards.
 
     Args:
-        dataset: a photograph, or an image made from it; not changed.
+        dataset: a photograph, or an image made from it; the data set is not changed.
     """
     header = Dataset()
     for element in dataset:

@@ -1,4 +1,4 @@
-"""The codes of a label set other than diabetic retinopathy: its own codings, else private codes.
+"""The codes of a label set other than diabetic retinopathy: those in the label set, else private codes.
 
 A private code is of the scheme 99DEEPMTDR. It is derived from the label set's name, the concept and its meaning, so
 that it is the same in every run, and two label sets never share one.
@@ -17,7 +17,7 @@ MAX_TEXT_LENGTH = 64
 
 
 def codes_from_labels(labels: LabelSet) -> dict[str, Coding]:
-    """The codes of a label set under the names of `codes_diabetic_retinopathy.toml`.
+    """Make the codes of a label set under the names of `codes_diabetic_retinopathy.toml`.
 
     A grade has a code `condition.N`, and a lesion type a second code `also.CODE`, only where the label set has one.
     """
@@ -43,12 +43,12 @@ def _codes(labels: LabelSet) -> Iterator[tuple[str, Coding]]:
 
 
 def _private(labels: LabelSet, concept: str, meaning: str) -> Coding:
-    """A private code: the beginning of the concept's name and six hexadecimal digits, at most 16 characters."""
+    """Make a private code: the beginning of the concept's name and six hexadecimal digits, at most 16 characters."""
     digest = hashlib.sha256("|".join((labels.name, concept, meaning)).encode()).hexdigest()[:6]
     return PRIVATE_SCHEME, f"{concept[:9]}-{digest}", short_text(meaning)
 
 
 def short_text(text: str) -> str:
-    """The text as DICOM's LO can hold it: at most 64 printable characters, no backslash."""
+    """Shorten a text to what DICOM's LO can hold: at most 64 printable characters, no backslash."""
     printable = "".join(letter if letter.isprintable() and letter != "\\" else " " for letter in text)
     return printable[:MAX_TEXT_LENGTH].strip()

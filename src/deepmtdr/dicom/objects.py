@@ -1,8 +1,8 @@
-"""What all DICOM objects written for a photograph have in common: patient, study, series, identifiers, dates, maker.
+"""Attributes that all DICOM objects of a photograph share: patient, study, series, identifiers, dates, manufacturer.
 
-Identifiers are derived from those of the photograph and from the software, weights and codes. Every date is one of the
-photograph. The same photograph graded again with the same weights therefore gives the same objects, byte by byte, and
-an archive keeps each of them once.
+Identifiers are derived from those of the photograph and from the software, weights and codes. Every date is a date of
+the photograph. Therefore the same photograph graded again with the same weights gives the same objects, byte by byte,
+and an archive keeps each object once.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class ObjectKind(StrEnum):
 
     @property
     def file_name(self) -> str:
-        """Name of its file in the folder of the photograph."""
+        """Name of the object's file in the folder of the photograph."""
         return f"{self.value}.dcm"
 
     @property
     def series_number(self) -> int:
-        """9001 to 9006: each kind has a series for itself."""
+        """Number of the series, 9001 to 9006: each kind of object has a separate series."""
         return FIRST_SERIES_NUMBER + list(ObjectKind).index(self)
 
 
@@ -81,9 +81,10 @@ class DicomResult:
         self.codes.check_labels(self.report.labels)
 
     def uid(self, *names: str) -> UID:
-        """The identifier of a part of this result.
+        """Derive the identifier of a part of this result.
 
-        It also depends on patient and study, because some devices give the same identifier to several photographs.
+        The identifier also depends on patient and study, because some devices give the same identifier to several
+        photographs.
 
         Args:
             names: the part, such as "lesions", "dimensions".
@@ -92,7 +93,7 @@ class DicomResult:
         return self._uid(self.source.uid, about.study_uid, about.issuer, about.patient_id, *names)
 
     def series_uid(self, kind: ObjectKind) -> UID:
-        """The series of a kind of object: one for all photographs of the same series and eye."""
+        """Derive the UID of the series of a kind of object: the same for all photographs of one series and eye."""
         return self._uid(self.source.dataset.SeriesInstanceUID, kind, self.source.laterality or "", "series")
 
     def _uid(self, *names: str) -> UID:
@@ -102,7 +103,7 @@ class DicomResult:
 
     @property
     def instance_number(self) -> int:
-        """That of the photograph, so that viewers sort both in the same order."""
+        """Instance number of the photograph, so that viewers sort photographs and results in the same order."""
         return self.source.instance_number
 
     @property
@@ -121,10 +122,10 @@ def create_object(result: DicomResult, kind: ObjectKind, sop_class: UID, modalit
 
     Args:
         result: photograph and report.
-        kind: of the object.
-        sop_class: of the object.
-        modality: of its series.
-        description: of its series, for people.
+        kind: kind of the object.
+        sop_class: SOP class of the object.
+        modality: modality of its series.
+        description: description of its series, which viewers show.
     """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, result.uid(kind)
@@ -138,10 +139,10 @@ def create_object(result: DicomResult, kind: ObjectKind, sop_class: UID, modalit
 
 
 def set_common_attributes(dataset: Dataset, result: DicomResult) -> Dataset:
-    """Set patient, study, dates and maker of an object, and remove the time of its creation.
+    """Set patient, study, dates and manufacturer of an object, and remove the time of its creation.
 
     Args:
-        dataset: the object; changed.
+        dataset: the object; it is changed.
         result: photograph and report.
 
     Returns:
@@ -177,21 +178,21 @@ def _set_patient_and_study(dataset: Dataset, source: Dataset) -> None:
 
 
 def code_item(code: Code) -> Dataset:
-    """A code as an item of a sequence."""
+    """Create a sequence item for a code."""
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme, code.meaning
     return item
 
 
 def reference_item(dataset: Dataset) -> Dataset:
-    """A reference to an object by class and identifier, as an item of a sequence."""
+    """Create a sequence item that refers to an object by class and identifier."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
     return item
 
 
 def anatomic_region(result: DicomResult) -> Dataset:
-    """The retina, with the side if it is known, as an item of AnatomicRegionSequence."""
+    """Create the item of AnatomicRegionSequence for the retina, with the side if it is known."""
     item, side = code_item(result.codes["place.retina"]), result.source.laterality
     if side is not None:
         item.AnatomicRegionModifierSequence = [code_item(result.codes[f"place.{side}"])]
@@ -199,7 +200,7 @@ def anatomic_region(result: DicomResult) -> Dataset:
 
 
 def to_file_bytes(dataset: Dataset) -> bytes:
-    """An object as the bytes of a DICOM file."""
+    """Encode an object as a DICOM file."""
     buffer = io.BytesIO()
     dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()

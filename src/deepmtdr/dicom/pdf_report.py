@@ -1,9 +1,10 @@
-"""The report of one photograph for people: a page of A4 as PDF, with text that can be searched.
+"""The report of one photograph as a PDF page of A4, with text that can be searched.
 
 The same arguments give the same bytes. The page contains the patient's name, and never the path of the file.
 
-The page is in this room and not in `rendering/` because its content is the DICOM examination: patient, order, time and
-UID of the photograph. What any page needs (text in every script, bars, pictures) is in `rendering/pdf_page.py`.
+This module is in `dicom/` and not in `rendering/` because its content is the DICOM examination: patient, order, time
+and UID of the photograph. The functions for any page (text in every script, bars, pictures) are in
+`rendering/pdf_page.py`.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ GAP = 14.0
 PICTURE_SIDE_PT = 168.0
 """Side of a picture, pt."""
 PICTURE_SIDE_PX = 704
-"""The same in px: 300 dots per inch."""
+"""Side of a picture, px: 300 dots per inch."""
 GRADE_STEP, GRADES_HEIGHT = 26.0, 234.0
-"""Height of one grade's line and bar, and of all of them at most, pt."""
+"""Height of the line and bar of one grade, and largest height of all grades together, pt."""
 LESION_STEP, LESIONS_HEIGHT = 14.0, 112.0
-"""Height of one lesion type's line, and of all of them at most, pt."""
+"""Height of the line of one lesion type, and largest height of all lesion types together, pt."""
 DISCLAIMER = (
-    "This page was made by a research program. No authority has cleared it, and nobody has verified what it says: do "
-    "not diagnose, treat or refer by it. The super-resolved image is plausible, not recovered: no finding may rest on "
-    "it alone. The evidence shows which pixels moved the grade, not which are diseased. Only one field of one eye was "
-    "looked at, for {disease} alone."
+    "This page was made by a research program. It has not been cleared by any authority, and its content was not "
+    "checked by a person. Do not use it to diagnose, treat or refer a patient. The details of the super-resolved image "
+    "are computed and may be wrong: do not base a finding on this image alone. The evidence map shows which pixels "
+    "contributed to the grade. It does not show which pixels are diseased. Only one photograph of one eye was graded, "
+    "and only for {disease}."
 )
 
 
@@ -45,8 +47,8 @@ class Fact(NamedTuple):
 
 
 def document_title(labels: LabelSet) -> str:
-    """Title of the document for people."""
-    return f"{capitalise(labels.disease)}, read by deepmtdr"
+    """Title of the document."""
+    return f"{capitalise(labels.disease)}, graded by deepmtdr"
 
 
 def draw_pdf_report(
@@ -55,9 +57,9 @@ def draw_pdf_report(
     """Draw the page of a photograph.
 
     Args:
-        report: of status `ok`, with pictures, or `ungradable`.
+        report: a report of status `ok`, with pictures, or `ungradable`.
         examination: patient, study and photograph.
-        patient: the patient for people (`attributes.format_person_name` formats a DICOM name).
+        patient: name of the patient as it is displayed (`attributes.format_person_name` formats a DICOM name).
         fonts: TrueType fonts for letters that Western Europe does not have.
 
     Returns:
@@ -82,7 +84,7 @@ class _ReportPage:
         self.labels = report.labels
 
     def draw(self, patient: str) -> None:
-        """Draw everything, from top to bottom."""
+        """Draw the page from top to bottom."""
         self._title()
         self._facts(patient)
         if self.report.pictures is not None and self.report.probabilities is not None:
@@ -100,7 +102,7 @@ class _ReportPage:
             name = capitalise(self.labels.grade_names[grade])
             title = f"{name} {self.labels.disease}" if grade else name
             last = len(self.labels.grades) - 1
-            below = f"Grade {grade:d} on the scale of 0 to {last}, estimated by a machine, verified by nobody."
+            below = f"Grade {grade:d} on the scale of 0 to {last}, estimated by a program and not checked by a person."
         page.text(self.examination.eye, 12, bold=True, right=True, drop=20)
         page.text(page.text_writer.cut(title, 20, TEXT_WIDTH - 60), 20, bold=True, drop=0)
         for line in page.text_writer.wrap(below, 9.5, TEXT_WIDTH, 4):
@@ -127,12 +129,12 @@ class _ReportPage:
     def _pictures(self, pictures: Pictures) -> None:
         """Draw photograph, super-resolved image, lesions and evidence, two in a row."""
         way, labels, page = self.report.way, self.labels, self.page
-        skipped = way is None or way.scale == 1
+        not_enlarged = way is None or way.scale == 1
         lesions = draw_lesion_overlay(pictures.sr, pictures.lesions, labels, PICTURE_SIDE_PX)
         evidence = draw_evidence_overlay(pictures.sr, pictures.evidence, PICTURE_SIDE_PX)
         panels = (
             ("Photograph", "", pictures.photograph),
-            ("As read" if skipped else "Super-resolved", self.report.scaling_text, pictures.sr),
+            ("Resized" if not_enlarged else "Super-resolved", self.report.scaling_description, pictures.sr),
             ("Lesions", f"from probability {LESION_THRESHOLD} on", lesions),
             ("Evidence", f"for {labels.short_disease or labels.disease}", evidence),
         )
@@ -198,10 +200,13 @@ class _ReportPage:
         if report.quality is not None:
             page.paragraph(f"Quality of the photograph: {report.quality:.2f} of 1.", 9, MARGIN, TEXT_WIDTH, 1)
         if report.review_reasons:
-            text = f"To be read by a person: {'; '.join(report.review_reasons)}."
+            text = f"A person must check this photograph: {'; '.join(report.review_reasons)}."
             page.paragraph(text, 9, MARGIN, TEXT_WIDTH, 3, MARK)
         if report.grade is None:
-            text = "No grade, no probability and no finding is given. Take another photograph, or have a person look."
+            text = (
+                "No grade, no probability and no finding is given. "
+                "Take another photograph, or ask a person to look at this one."
+            )
             page.paragraph(text, 10, MARGIN, TEXT_WIDTH, 2, MARK)
 
     def _foot(self) -> None:

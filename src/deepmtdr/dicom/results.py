@@ -48,15 +48,15 @@ def write_results(
     Args:
         engine: grades the photograph.
         photograph: a DICOM file.
-        folder: for `sr.dcm`, `lesions.dcm` and `probabilities.dcm` of a graded photograph; for `report.dcm`,
-            `overlay.dcm`, `document.dcm`, `fhir.json` and `report.json` of an ungradable one too. Results of an
-            earlier photograph are removed.
-        codes: of the engine's label set; None: the shipped ones.
-        key: de-identify the photograph first, with this key, and write it as `original.dcm`; None: do not.
-        namespaces: of the site's identifiers, for FHIR.
+        folder: gets `sr.dcm`, `lesions.dcm` and `probabilities.dcm` of a graded photograph, and `report.dcm`,
+            `overlay.dcm`, `document.dcm`, `fhir.json` and `report.json` of an ungradable one too. Results of an earlier
+            photograph are removed.
+        codes: codes of the engine's label set; None: the shipped codes.
+        key: de-identify the photograph first, with this key, and write it as `original.dcm`; None: do not de-identify.
+        namespaces: URIs for the identifiers of the site, for FHIR.
 
     Returns:
-        The report. Its path is a name for people, without patient data.
+        The report. Its `path` is a display name without patient data.
 
     Raises:
         DicomError: if no results can be written for the object; the folder then has none. The message contains no
@@ -82,7 +82,7 @@ def write_results(
 
 
 def create_objects(result: DicomResult) -> Mapping[ObjectKind, Dataset]:
-    """Create the DICOM objects of a result. An ungradable photograph has only report, overlay and document."""
+    """Create the DICOM objects of a result. An ungradable photograph has only `REPORT`, `OVERLAY` and `DOCUMENT`."""
     report, source, created = result.report, result.source, dict[ObjectKind, Dataset]()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # names and numbers are copied unchanged, even if they are too long
@@ -120,18 +120,18 @@ def _grade(engine: ScreeningEngine, photograph: Path, codes: Codes, key: bytes |
 
 
 def _with_public_name(report: ScreeningReport, source: SourcePhotograph) -> ScreeningReport:
-    """The report under a name for people instead of its path, which may contain patient data."""
+    """Replace the path in a report, which may contain patient data, by a display name."""
     name = f"{source.examination.eye}, image {source.instance_number}"
     return replace(report, path=Path(name), message=f"{name}: {ungradable_reason(report)}" if report.message else "")
 
 
 def _without_quotations(reason: str) -> str:
-    """A decoder's message without the parts in quotation marks, which may be values of the object."""
+    """Remove the quoted parts from the message of a decoder, because they may contain patient data."""
     return re.sub(r"b?(['\"]).*?\1", "...", reason)
 
 
 def _without_patient_data(error: Exception, photograph: Path) -> DicomError:
-    """The error with the path of the file. The text of an unexpected error is left out: it may quote the header."""
+    """Add the path of the file to an error. The text of an unexpected error is left out: it may quote the header."""
     where = printable_path(photograph)
     known = isinstance(error, ClinicError)
     reason = str(error) if known else f"no results could be written ({describe_error_location(error)})"

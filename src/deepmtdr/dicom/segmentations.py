@@ -26,7 +26,7 @@ from deepmtdr.terms import LESION_THRESHOLD
 
 
 class Segment(NamedTuple):
-    """One segment: its label for people and the code of what it shows."""
+    """One segment: its label, and the code of what it shows."""
 
     label: str
     code: Code
@@ -40,7 +40,7 @@ def create_lesion_segmentation(result: DicomResult, image: Dataset, pictures: Pi
     Args:
         result: photograph and report.
         image: the super-resolved image that is segmented.
-        pictures: those of the report.
+        pictures: pictures of the report.
     """
     present = threshold_lesions(pictures)
     return _segmentation(result, image, ObjectKind.LESIONS, present, _lesion_segments(result))
@@ -52,7 +52,7 @@ def create_probability_segmentation(result: DicomResult, image: Dataset, picture
     Args:
         result: photograph and report.
         image: the super-resolved image that is segmented.
-        pictures: those of the report.
+        pictures: pictures of the report.
     """
     maps = np.concatenate([pictures.lesions, pictures.evidence[None]])
     segments = [Segment(f"{segment.label}, probability", segment.code) for segment in _lesion_segments(result)]
@@ -61,7 +61,7 @@ def create_probability_segmentation(result: DicomResult, image: Dataset, picture
 
 
 def threshold_lesions(pictures: Pictures) -> Bool[np.ndarray, "l s s"]:
-    """Where each lesion type is present, by the rule by which the report counts lesions."""
+    """Masks of the lesion types, with the same threshold with which the report counts lesions."""
     return (pictures.lesions >= LESION_THRESHOLD) & fov_mask(pictures.sr)
 
 
@@ -111,7 +111,7 @@ def _segmentation(
 
 
 def _highdicom_source(image: Dataset) -> Dataset:
-    """A copy of the image's header with a pixel size, which highdicom requires of enhanced images."""
+    """Copy the image's header with a pixel size, which highdicom requires of enhanced images."""
     header = without_patient(image)
     header.file_meta = image.file_meta
     groups = Dataset()

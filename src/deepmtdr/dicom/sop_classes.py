@@ -29,7 +29,7 @@ PHOTOGRAPH_SOP_CLASSES = (
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     VLPhotographicImageStorage,
 )
-"""SOP classes. Objects with several frames are refused."""
+"""SOP classes of photographs, of which objects with several frames are refused."""
 TRANSFER_SYNTAXES = (
     ExplicitVRLittleEndian,  # first, so that a sender need not compress an uncompressed image
     ImplicitVRLittleEndian,

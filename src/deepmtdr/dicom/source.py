@@ -35,7 +35,7 @@ LATERALITY_CODES = {
 """Codes of right, left and both: SNOMED CT, and the retired SNOMED RT that older devices write."""
 DATETIME_KEYWORDS = (("ContentDate", "ContentTime"), ("StudyDate", "StudyTime"))
 DUMMY_DATE, DUMMY_TIME = "19000101", "000000"
-"""Date and time of a photograph without any, for example after de-identification."""
+"""Date and time of a photograph without date and time, for example after de-identification."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class SourcePhotograph:
     laterality: Laterality | None
     """Of the eye; None: unknown."""
     transfer_syntax: str
-    """UID of the file's transfer syntax."""
+    """Transfer syntax UID of the file."""
     sha256: str
     """Of the file."""
     size_bytes: int
-    """Of the file, bytes."""
+    """Size of the file, bytes."""
 
     @property
     def uid(self) -> UID:
@@ -65,7 +65,7 @@ class SourcePhotograph:
 
     @property
     def examination(self) -> Examination:
-        """Patient, study and photograph for reports."""
+        """The patient, study and photograph to which reports refer."""
         header = self.dataset
         camera = (str(header.get(keyword) or "").strip() for keyword in ("Manufacturer", "ManufacturerModelName"))
         return Examination(
@@ -82,7 +82,7 @@ class SourcePhotograph:
 
     @property
     def patient_label(self) -> str:
-        """The patient for people: name, number, date of birth."""
+        """The patient as reports show it: name, number, date of birth."""
         born = str(self.dataset.get("PatientBirthDate") or "")
         name = format_person_name(str(self.dataset.get("PatientName") or ""))
         parts = (name, self.examination.patient_id, f"born {born}" if born else "")
@@ -110,7 +110,9 @@ def read_source(path: Path) -> SourcePhotograph:
     except DicomError as error:
         raise DicomError(f"{printable_path(path)}: {error}") from None
     except Exception as error:  # pydicom raises almost any exception for a damaged header, and quotes its content
-        raise DicomError(f"{printable_path(path)}: no readable DICOM header ({type(error).__name__})") from None
+        raise DicomError(
+            f"{printable_path(path)}: found no readable DICOM header ({type(error).__name__}), expected a DICOM file"
+        ) from None
 
 
 def source_from_dataset(dataset: FileDataset | Dataset, sha256: str = "", size_bytes: int = 1) -> SourcePhotograph:
@@ -118,8 +120,8 @@ def source_from_dataset(dataset: FileDataset | Dataset, sha256: str = "", size_b
 
     Args:
         dataset: the object, with or without pixels.
-        sha256: of the file.
-        size_bytes: of the file, bytes.
+        sha256: SHA-256 of the file.
+        size_bytes: size of the file, bytes.
 
     Raises:
         DicomError: as `read_source`, without the path.
@@ -157,7 +159,7 @@ def content_time(dataset: Dataset) -> tuple[str, str]:
 
 
 def _first(dataset: Dataset, *places: tuple[str, str]) -> datetime | None:
-    """The first valid date and time; each place is a pair of keywords, or of the texts themselves."""
+    """Return the first valid date and time; each place is a pair of keywords, or a pair of texts."""
     for date, time in places:
         found = parse_datetime(str(dataset.get(date, date) or ""), str(dataset.get(time, time) or ""))
         if found is not None:
@@ -170,7 +172,7 @@ def _class_name(uid: UID) -> str:
 
 
 def _laterality(dataset: Dataset) -> Laterality | None:
-    """The side of the eye from all attributes that may name it.
+    """Determine the side of the eye from all attributes that may name it.
 
     Raises:
         DicomError: if they contradict each other: a result could then be filed under the wrong eye.
@@ -186,5 +188,5 @@ def _laterality(dataset: Dataset) -> Laterality | None:
 
 
 def _values(value: Any) -> list[Any]:
-    """The values of an attribute that has one, several or none."""
+    """Return the values of an attribute as a list, whether it has one value, several or none."""
     return list(value) if isinstance(value, MultiValue) else [value] if value else []

@@ -18,14 +18,14 @@ from deepmtdr.dicom.highdicom_items import (
 from deepmtdr.dicom.objects import PRODUCT, DicomResult, ObjectKind, lesion_part, set_common_attributes
 from deepmtdr.terms import RESEARCH_USE_NOTICE
 
-COMPLETION_NOTE = f"{RESEARCH_USE_NOTICE}. No human has read this."
+COMPLETION_NOTE = f"{RESEARCH_USE_NOTICE}. Not checked by a person."
 NOT_GRADED_NOTE = "The photograph was not graded."
 
 MeasurementGroup = hd.sr.MeasurementsAndQualitativeEvaluations | hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations
 
 
 class CodedAnswer(NamedTuple):
-    """A question and its answer, both names in `codes.toml`."""
+    """A question and its answer, as names in `codes.toml`."""
 
     question: str
     answer: str
@@ -42,7 +42,7 @@ def create_structured_report(
     Args:
         result: photograph and report.
         image: the super-resolved image; None if the photograph was not graded.
-        lesions: the lesion segmentation of it.
+        lesions: the lesion segmentation of that image; None if there is no image.
     """
     groups: list[MeasurementGroup] = [_eye_group(result)]
     if lesions is not None and image is not None:
@@ -86,7 +86,7 @@ def _observer(result: DicomResult) -> hd.sr.ObservationContext:
 
 
 def _eye_group(result: DicomResult) -> hd.sr.MeasurementsAndQualitativeEvaluations:
-    """The group of measurements of the whole photograph."""
+    """Create the group of measurements of the whole photograph."""
     report, codes = result.report, result.codes
     measured: list[tuple[str, float | None]] = [("quality", report.quality), ("p_referable", report.p_referable)]
     measured += [(f"p{grade}", probability) for grade, probability in enumerate(report.probabilities or ())]
@@ -113,7 +113,7 @@ def _eye_group(result: DicomResult) -> hd.sr.MeasurementsAndQualitativeEvaluatio
 
 
 def _answers(result: DicomResult) -> list[CodedAnswer]:
-    """Gradable or not, the grade, the diagnosis if there is one, and referable or not."""
+    """Create the answers: gradable or not, the grade, the diagnosis if there is one, and referable or not."""
     report = result.report
     answers = [CodedAnswer("said.gradable", _yes_or_no(report.grade is not None))]
     if report.grade is not None:
@@ -126,7 +126,7 @@ def _answers(result: DicomResult) -> list[CodedAnswer]:
 
 
 def _lesion_group(result: DicomResult, code: str, lesions: Dataset) -> MeasurementGroup:
-    """The group of measurements of a lesion type; it refers to a segment only if a lesion was found."""
+    """Create the group of measurements of a lesion type, which refers to a segment only if a lesion was found."""
     report, codes = result.report, result.codes
     count, area = (report.counts or {}).get(code, 0), (report.areas or {}).get(code, 0.0)
     tracking = _tracking(result, lesion_part(code))

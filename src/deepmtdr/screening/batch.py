@@ -20,9 +20,9 @@ from deepmtdr.screening.report_files import save_report
 
 RESULTS_CSV = "results.csv"
 SAVE_INTERVAL = 2.0
-"""Least time in s between two writings of `results.csv`; a killed run loses the rows of this time."""
+"""Shortest time between two writings of `results.csv`, s. A run that is killed loses the rows of this time."""
 MAX_FOLDER_BYTES = 240
-"""A longer folder name is shortened; with a number added it then has at most the 255 bytes of most file systems."""
+"""Longest folder name; longer ones are shortened. With a number added they stay within the usual limit of 255."""
 
 
 def grade_photographs(
@@ -62,7 +62,7 @@ def _grade_each(
 def record_results(
     reports: Iterable[ScreeningReport], out: Path | None, labels: LabelSet = DIABETIC_RETINOPATHY
 ) -> Iterator[ScreeningReport]:
-    """Pass reports on and write `results.csv` with a row for each; it is complete when the caller stops, too.
+    """Pass reports on and write `results.csv` with a row for each; the file is also complete if the caller stops early.
 
     Args:
         reports: in the order of the rows.

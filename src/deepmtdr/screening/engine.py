@@ -92,7 +92,7 @@ class ScreeningEngine:
         """Make the report of a photograph that was not graded.
 
         Args:
-            path: of the photograph.
+            path: path of the photograph.
             reason: why it was not graded; the report's message is one line with path and reason.
             status: `error` or `ungradable`.
         """
@@ -110,7 +110,7 @@ class ScreeningEngine:
         )
 
     def _process(self, path: Path, as_lr: int | None) -> ScreeningReport:
-        """Decode, assess and grade; the report is filled as far as that succeeds."""
+        """Decode, assess and grade a photograph. The report has the results of the steps that succeeded."""
         report = self._empty_report(path)
         try:
             photograph = read_photograph(path)
@@ -127,7 +127,7 @@ class ScreeningEngine:
             return _failed(report, str(error), "ungradable")
         except (PhotographError, OSError) as error:
             return _failed(report, str(error), "error")
-        except Exception as error:  # one photograph must not end the batch of a night
+        except Exception as error:  # one photograph must not stop a long batch
             log.debug("grading %s failed", path, exc_info=True)
             return _failed(report, f"{type(error).__name__}: {error}", "error")
 
@@ -177,7 +177,7 @@ def measure_lesions(
     Args:
         lesions: probability of each lesion type.
         inside: the field of view.
-        codes: of the lesion types, in the order of the channels.
+        codes: codes of the lesion types, in the order of the channels.
 
     Returns:
         For each code the number of connected parts (8 neighbours), and their area in per cent of the field of view.
@@ -191,14 +191,14 @@ def measure_lesions(
 
 
 def _failed(report: ScreeningReport, reason: str, status: Status) -> ScreeningReport:
-    """The report with the reason why the photograph was not graded."""
+    """Add the reason to the report of a photograph that was not graded."""
     reason = " ".join(reason.removeprefix(f"{report.path}: ").split())
     failed = replace(report, status=status, message=printable_path(f"{report.path}: {reason}"))
     return replace(failed, review_reasons=find_review_reasons(failed))
 
 
 def _digest(path: Path) -> str | None:
-    """SHA-256 of a file that could not be decoded; None if the file cannot be read."""
+    """Compute the SHA-256 of a file that could not be decoded; None if the file cannot be read."""
     try:
         return file_sha256(path)
     except OSError:

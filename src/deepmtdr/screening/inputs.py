@@ -19,7 +19,7 @@ FILE_SIGNATURES = (
     b"P5",  # PNM, grey
     b"P6",  # PNM, colour
 )
-"""First bytes of photographs, which are found under any file name."""
+"""First bytes of photographs. A file that begins with one of them is a photograph, whatever its name is."""
 
 
 class InputFile(NamedTuple):
@@ -33,7 +33,7 @@ class FoundInputs(NamedTuple):
     """What was found under the given paths."""
 
     inputs: list[InputFile]
-    """One row of `results.csv` each; at least one for each given path."""
+    """The inputs: a row of `results.csv` for each; at least one input for each given path."""
     skipped: list[Path]
     """Files in given folders that are no photographs by name and content, without hidden files."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from deepmtdr.screening.report import PROBABILITY_DIGITS, ScreeningReport
 
 NOT_GRADED = "not graded"
-"""The reason of a photograph without a grade."""
+"""The reason for a review of a photograph without a grade."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ def find_review_reasons(report: ScreeningReport, limits: ReviewLimits | None = N
     """Find the reasons why a person should review a photograph.
 
     Args:
-        report: of the photograph; its own `review_reasons` are not used.
+        report: report of the photograph; its `review_reasons` are not used.
         limits: limits for a graded photograph; None: the defaults.
 
     Returns:
@@ -51,6 +51,9 @@ def _reasons(report: ScreeningReport, limits: ReviewLimits) -> Iterator[str]:
     point = 0.5 if report.operating_point is None else report.operating_point.value
     name = "one half" if report.operating_point is None else f"the operating point {point:.2f}"
     if abs(p - point) < limits.margin * min(point, 1 - point):
-        yield f"P(referable) {p:.2f} close to {name}"
-    if (report.grade >= report.labels.referable_from) != (p >= point):
-        yield f"grade {report.grade}, but P(referable) {p:.2f} on the other side of {name}"
+        yield f"P(referable) {p:.2f} is close to {name}"
+    is_referable = report.grade >= report.labels.referable_from
+    if is_referable and p < point:
+        yield f"grade {report.grade} is referable, but P(referable) {p:.2f} is below {name}"
+    if not is_referable and p >= point:
+        yield f"grade {report.grade} is not referable, but P(referable) {p:.2f} is not below {name}"

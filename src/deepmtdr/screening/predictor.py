@@ -21,7 +21,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorInfo:
-    """What a predictor was made from, and how its outputs are to be used."""
+    """The weights, labels, frame and calibration of a predictor."""
 
     weights: str
     """Name of the weights and the first digits of their SHA-256, for reports."""

@@ -1,6 +1,6 @@
 """The quality gate: decides whether a photograph can be graded, and if not, why (before Fig. 6).
 
-It refuses photographs that are too small, pictures that are no fundus photographs, and photographs that no reader could
+It refuses photographs that are too small, pictures that are no fundus photographs, and photographs that no person could
 grade. It does not decide whether a specialist would call a faint photograph adequate; the quality score beside each
 grade is for that.
 """
@@ -32,15 +32,15 @@ class Quality(NamedTuple):
     """The gate's decision on a photograph."""
 
     score: float
-    """How fit it is to be graded, in [0, 1]. Without meaning if the fault is `NO_FUNDUS` or `SMALL`."""
+    """How fit the photograph is to be graded, in [0, 1]. Meaningless if the fault is `NO_FUNDUS` or `SMALL`."""
     fault: Fault | None
-    """Why it is not graded; None if it can be graded."""
+    """Why the photograph cannot be graded; None if it can."""
     reason: str | None
-    """One clause: what was found and what was expected; None if it can be graded."""
+    """One clause: what was found and what was expected; None if the photograph can be graded."""
 
     @property
     def gradable(self) -> bool:
-        """Whether it can be graded."""
+        """Whether the photograph can be graded."""
         return self.fault is None
 
 

@@ -90,14 +90,14 @@ class _MaskedImage:
             self.around = self.green[-1] + 8
 
     def smooth(self, values: NDArray, sigma: float) -> NDArray:
-        """Gaussian mean over the pixels of the field of view; the dark background is left out."""
+        """Compute the Gaussian mean over the pixels of the field of view; the dark background is left out."""
         if sigma not in self.weights:
             self.weights[sigma] = np.maximum(ndimage.gaussian_filter(self.mask, sigma, truncate=3), 1e-3)
         return ndimage.gaussian_filter(values * self.mask, sigma, truncate=3) / self.weights[sigma]
 
 
 def _brightness(image: _MaskedImage) -> Iterator[float]:
-    """Median brightness, shares of dark, black and white pixels, percentiles relative to the median, unevenness."""
+    """Compute median brightness, shares of dark, black and white pixels, percentiles over the median, unevenness."""
     light = image.light
     median = float(np.median(light))
     first, tenth, last = np.percentile(light, (1, 10, 99))
@@ -110,7 +110,7 @@ def _brightness(image: _MaskedImage) -> Iterator[float]:
 
 
 def _structure(image: _MaskedImage) -> Iterator[float]:
-    """Contrast of the green channel by octave, how evenly it is spread, its direction, and vessels."""
+    """Compute contrast of the green channel by octave, how evenly it is spread, its direction, and vessels."""
     bands = [(fine - coarse) / image.around for fine, coarse in zip(image.green, image.green[1:], strict=False)]
     spreads = [band[image.inside].std() for band in bands]
     yield from (np.log(spread + 2e-3) for spread in spreads)
@@ -125,7 +125,7 @@ def _structure(image: _MaskedImage) -> Iterator[float]:
 
 
 def _direction(image: _MaskedImage) -> float:
-    """Logarithm of the ratio of gradient energy along and across its main direction; it is large after motion blur."""
+    """Compute the log ratio of gradient energy along and across the main direction; it is large after motion blur."""
     down, right = (slope[image.inside] for slope in np.gradient(image.green[1] / image.around))
     across, along, mixed = (right * right).mean(), (down * down).mean(), (right * down).mean()
     mean, differ = (across + along) / 2, np.hypot((across - along) / 2, mixed)
@@ -133,7 +133,7 @@ def _direction(image: _MaskedImage) -> float:
 
 
 def _vessels(image: _MaskedImage) -> float:
-    """Logarithm of the strength of dark lines relative to bright lines; the vessels of a retina are dark lines."""
+    """Compute the logarithm of the strength of dark over that of bright lines; vessels of a retina are dark lines."""
     down, right = np.gradient(image.green[2] / image.around)
     (down_down, mixed), right_right = np.gradient(down), np.gradient(right)[1]
     mean, differ = (right_right + down_down) / 2, np.hypot((right_right - down_down) / 2, mixed)
@@ -143,7 +143,7 @@ def _vessels(image: _MaskedImage) -> float:
 
 
 def _colour(image: _MaskedImage) -> Iterator[float]:
-    """Median shares of red and green, darkest channel relative to brightness, spread of hues, colour structure."""
+    """Compute median shares of red and green, darkest channel over brightness, spread of hues, colour structure."""
     median = np.median(image.light)
     lit = image.colours[image.light >= 0.25 * median]
     shares = lit / np.maximum(lit.sum(axis=1, keepdims=True), 1)

@@ -6,7 +6,7 @@ some. The first model separates real photographs from copies with six kinds of s
 The second model separates fundus photographs, degraded or not, from other pictures. `benchmarks/quality_gate.py` fits
 and evaluates both; docs/clinic.md has the figures.
 
-Limitation: the degradations are synthetic. Photographs that human readers refused (label 5 of the DDR set) would be
+Limitation: the degradations are synthetic. Photographs that people judged ungradable (label 5 of the DDR set) would be
 better training data, but were not available.
 """
 
@@ -59,7 +59,7 @@ class Fault(StrEnum):
 
     @property
     def description(self) -> str:
-        """For a message: `too blurred`."""
+        """The fault in words, for a message: `too blurred`."""
         return _DESCRIPTIONS[self]
 
 

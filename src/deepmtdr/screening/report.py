@@ -65,7 +65,7 @@ class ScreeningReport:
     """The result for one photograph. Values that are not known are None."""
 
     path: Path
-    """As given by the caller."""
+    """Path of the photograph, as given by the caller."""
     status: Status
     """`ok`: graded. `ungradable`: decoded, but not fit to be graded. `error`: not decoded, or not processed."""
     labels: LabelSet = DIABETIC_RETINOPATHY
@@ -73,7 +73,7 @@ class ScreeningReport:
     message: str = ""
     """One line with path and reason if the status is not `ok`."""
     sha256: str | None = None
-    """Of the file."""
+    """SHA-256 of the file."""
     quality: float | None = None
     """How fit the photograph is to be graded, in [0, 1]; None if no field of view was found."""
     fault: Fault | None = None
@@ -91,7 +91,7 @@ class ScreeningReport:
     areas: Mapping[str, float] | None = None
     """Lesion code -> area of these parts in per cent of the field of view."""
     width: int | None = None
-    """Of the upright photograph, px."""
+    """Width of the upright photograph, px."""
     height: int | None = None
     fov: FieldOfView | None = None
     """The square that the frame shows, in px of the photograph; `map_to_photograph` uses it to map results back."""
@@ -100,16 +100,16 @@ class ScreeningReport:
     weights: str = ""
     """Name and digest of the weights."""
     version: str = ""
-    """Of deepmtdr."""
+    """Version of deepmtdr."""
     precision: str = ""
     """Number format of the convolutions: `fp32` or `bf16`. The two differ in the third digit of a probability."""
     seconds: float = 0.0
-    """Time taken. It is not written to files, so that a repeated run writes the same bytes."""
+    """Time taken, s. It is not written to files, so that a repeated run writes the same bytes."""
     pictures: Pictures | None = None
 
     @property
     def grade_name(self) -> str | None:
-        """Name of the grade for people: "moderate"."""
+        """Name of the grade in words: "moderate"."""
         return None if self.grade is None else self.labels.grade_names[self.grade]
 
     @property
@@ -130,10 +130,18 @@ class ScreeningReport:
 
     @property
     def scaling_text(self) -> str:
-        """How the photograph was brought into the frame: `x4 from 256 px`, or `straight, ISR skipped`."""
+        """How the photograph was resized to the frame, for report.json and identifiers; do not change these texts.
+
+        `straight, ISR skipped` means that it was not super-resolved; `scaling_description` is the text for people.
+        """
         if self.way is None:
             return ""
         return "straight, ISR skipped" if self.way.scale == 1 else f"x{self.way.scale} from {self.way.lr_size} px"
+
+    @property
+    def scaling_description(self) -> str:
+        """How the photograph was resized to the frame, for people: `x4 from 256 px`, or `not super-resolved`."""
+        return "not super-resolved" if self.way is not None and self.way.scale == 1 else self.scaling_text
 
     def row(self) -> dict[str, Any]:
         """The photograph's row of `results.csv`; with `REFERABLE_COLUMN` if there is an operating point."""

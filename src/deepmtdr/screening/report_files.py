@@ -27,8 +27,8 @@ def save_report(report: ScreeningReport, folder: Path) -> None:
     `report.json` is written last: a folder that has it is complete. Pictures of an earlier run are removed first.
 
     Args:
-        report: with its pictures if the status is `ok`.
-        folder: created if it does not exist.
+        report: the report, with its pictures if the status is `ok`.
+        folder: folder of the photograph; created if it does not exist.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -53,7 +53,7 @@ def write_report_json(report: ScreeningReport, folder: Path) -> None:
 
 
 def _draw(report: ScreeningReport, pictures: Pictures) -> dict[str, Image.Image]:
-    """Every picture by its file name."""
+    """Draw all pictures; returns them by file name."""
     maps = {f"lesion_{code}.png": map_ for code, map_ in zip(report.labels.codes, pictures.lesions, strict=True)}
     maps["evidence.png"] = pictures.evidence
     grey = {name: Image.fromarray(np.rint(255 * map_).astype(np.uint8)) for name, map_ in maps.items()}

@@ -52,7 +52,7 @@ def draw_summary(report: ScreeningReport) -> Image.Image:
     """Draw the summary image of a graded photograph.
 
     Args:
-        report: with status `ok` and its pictures.
+        report: a report with status `ok` and its pictures.
 
     Returns:
         An RGB image of `PAGE_SIZE`.
@@ -61,7 +61,9 @@ def draw_summary(report: ScreeningReport) -> Image.Image:
         ValueError: if the report has no pictures.
     """
     if report.pictures is None or report.probabilities is None:
-        raise ValueError(f"{report.path}: status {report.status} without pictures, expected a graded photograph")
+        raise ValueError(
+            f"{report.path}: found status {report.status} without pictures, expected a graded photograph with pictures"
+        )
     page = Image.new("RGB", PAGE_SIZE, PAGE_COLOUR)
     top, left = HEAD + CAPTION, MARGIN + LARGE_SIDE + GAP
     right, below = left + SMALL_SIDE + GAP, top + SMALL_SIDE + GAP + CAPTION
@@ -93,8 +95,8 @@ def _draw_caption(page: Image.Image, square: PageSquare, title: str, detail: str
 
 def _sr_caption(report: ScreeningReport) -> tuple[str, str]:
     if report.way is None or report.way.scale == 1:
-        return "As read", "large enough, not super-resolved"
-    return "Super-resolved", report.scaling_text
+        return "Resized", "large enough, not super-resolved"
+    return "Super-resolved", report.scaling_description
 
 
 def _draw_header(page: Image.Image, report: ScreeningReport) -> None:
@@ -102,11 +104,11 @@ def _draw_header(page: Image.Image, report: ScreeningReport) -> None:
     name = capitalise(labels.grade_names[grade])
     title = name if grade == 0 else f"{name} {labels.disease}"
     draw_text(page, (MARGIN, 74), shorten_middle(title, 44, PAGE_SIZE[0] / 2 - 2 * MARGIN), 44, bold=True)
-    scale = f"Grade {grade} on the scale of 0 to {len(labels.grades) - 1}, estimated by a machine"
+    scale = f"Grade {grade} on the scale of 0 to {len(labels.grades) - 1}, estimated by a program"
     draw_text(page, (MARGIN, 110), scale, 20, MUTED_COLOUR)
     if report.review_reasons:
         x = MARGIN + round(text_width(scale, 20)) + GAP
-        reasons = f"For a human reader: {', '.join(report.review_reasons)}"
+        reasons = f"A person must check this photograph: {', '.join(report.review_reasons)}"
         draw_text(page, (x, 110), shorten_middle(reasons, 20, PAGE_SIZE[0] - MARGIN - 320 - x), 20, HIGHLIGHT_COLOUR)
     _draw_file_name(page, report)
     draw_text(page, (PAGE_SIZE[0] - MARGIN, 110), f"SHA-256 {(report.sha256 or '')[:16]}", 20, MUTED_COLOUR, "rs")

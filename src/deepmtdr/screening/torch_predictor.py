@@ -29,7 +29,7 @@ class TorchPredictor:
             ValueError: if the precision is unknown.
         """
         if precision not in PRECISIONS:
-            raise ValueError(f"precision {precision!r}, expected one of {', '.join(PRECISIONS)}")
+            raise ValueError(f"found precision {precision!r}, expected one of {', '.join(PRECISIONS)}")
         _check_tasks(checkpoint)
         # Channels-last memory: on CPUs it saves a third of the time of convolutions, in bfloat16 half.
         self.model = checkpoint.model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -85,4 +85,6 @@ def _check_tasks(checkpoint: checkpoints.Checkpoint) -> None:
     model = checkpoint.model
     if not (model.has_grading and model.has_segmentation):
         found = "grades, but does not segment lesions" if model.has_grading else "does not grade"
-        raise CheckpointError(f"weights of {checkpoint.recipe.system}, which {found}; expected a system that does both")
+        raise CheckpointError(
+            f"found weights of {checkpoint.recipe.system}, which {found}; expected a system that does both"
+        )

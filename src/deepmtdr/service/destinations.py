@@ -30,11 +30,11 @@ DUPLICATE_SOP_INSTANCE = 0x0111
 FAILED_SOP_SEQUENCE, FAILURE_REASON = "00081198", "00081197"
 """Tags in the DICOM JSON of a STOW-RS response."""
 RETRYABLE_STATUSES = frozenset({0x0110, 0x0124, 0x0210, 0x0213, *range(0xA700, 0xA800)})
-"""Failures that the object does not cause: processing failure, not authorised, out of resources ..."""
+"""Status codes of failures that the object did not cause: processing failure, not authorised, out of resources ..."""
 RETRYABLE_HTTP_ERRORS = frozenset({408, 423, 425, 429, 503})
-"""HTTP statuses for a file that may succeed later, while other files may succeed now."""
+"""HTTP statuses of a file that cannot be sent now, but may be accepted later; other files may be accepted now."""
 PERMANENT_HTTP_ERRORS = frozenset({400, 406, 409, 410, 411, 413, 415, 422})
-"""HTTP statuses that the file causes; all others are caused by the server or its settings."""
+"""HTTP statuses of a file that the server refuses. Other statuses are caused by the server or its settings."""
 MAX_RESPONSE_LENGTH = 300
 """Characters of an HTTP response that are kept as the reason."""
 
@@ -52,21 +52,21 @@ def create_destinations(settings: ServiceSettings) -> dict[str, Destination]:
 
 
 class _ObjectKind(NamedTuple):
-    """What an association has to be requested for."""
+    """The SOP class and transfer syntax for which an association must be requested."""
 
     sop_class: str
     transfer_syntax: str
 
 
 class CStoreDestination:
-    """Sends DICOM objects by C-STORE, each as it is on the disk, in its own transfer syntax."""
+    """Sends DICOM objects by C-STORE, unchanged, in the transfer syntax of the file."""
 
     def __init__(self, settings: DicomNodeSettings, calling: str) -> None:
         """Load the certificates, without connecting.
 
         Args:
             settings: the PACS.
-            calling: AE title of this service.
+            calling: AE title with which this service calls.
         """
         self.settings, self.calling = settings, calling
         self._tls = (client_tls_context(settings.tls), settings.host) if settings.encrypted else None
@@ -100,7 +100,7 @@ class CStoreDestination:
     def _send(self, association: Association, path: Path, message_id: int) -> DeliveryResult:
         kind = _object_kind(path)
         if kind is None:
-            return DeliveryResult(DeliveryState.DEAD, "its file is missing or damaged")
+            return DeliveryResult(DeliveryState.DEAD, "the file is missing or damaged")
         try:
             response = association.send_c_store(path, msg_id=message_id)
         except ValueError:  # raised by pynetdicom if the peer has not accepted the presentation context
@@ -114,7 +114,7 @@ class CStoreDestination:
 
 
 def _judge_status(status: int, comment: str) -> DeliveryResult:
-    """What the status of a C-STORE response means for the delivery."""
+    """Decide from the status of a C-STORE response how the delivery ended."""
     reason = f"status 0x{status:04X} {comment}".strip()
     match code_to_category(status):
         case "Success":
@@ -127,7 +127,7 @@ def _judge_status(status: int, comment: str) -> DeliveryResult:
 
 
 def _object_kind(path: Path) -> _ObjectKind | None:
-    """SOP class and transfer syntax of a file; None if it cannot be read."""
+    """Read the SOP class and transfer syntax of a file; None if the file cannot be read."""
     try:
         meta = read_file_meta_info(path)
         return _ObjectKind(str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
@@ -144,7 +144,7 @@ def _association_failure(association: Association) -> str:
 
 
 class _HttpDestination(ABC):
-    """Common part of both HTTP destinations: certificates, secrets, one client for a batch."""
+    """Base class of both HTTP destinations: certificates, secrets, one client for a batch."""
 
     def __init__(self, settings: WebServerSettings) -> None:
         """Load the certificates, without connecting."""
@@ -162,7 +162,7 @@ class _HttpDestination(ABC):
                     raise DestinationUnreachable(f"does not answer ({type(error).__name__}: {error})") from error
 
     def _client(self) -> httpx.Client:
-        """A client; the secrets are read each time, because they may be renewed while the service runs."""
+        """Create a client. The secrets are read each time, because they may be renewed while the service runs."""
         settings = self.settings
         headers = {"Authorization": f"Bearer {read_secret(settings.token)}"} if settings.token else {}
         auth = httpx.BasicAuth(settings.user, read_secret(settings.password)) if settings.password else None
@@ -173,7 +173,7 @@ class _HttpDestination(ABC):
         """Send one file."""
 
     def _judge(self, response: httpx.Response) -> DeliveryResult:
-        """What a response means for the delivery.
+        """Decide from a response how the delivery ended.
 
         Raises:
             DestinationUnreachable: for statuses such as 401, 404 and 500, with which no other file would succeed.
@@ -208,7 +208,7 @@ class StowDestination(_HttpDestination):
         return client.post(url, content=_chunks(head, path, tail), headers=headers)
 
     def _judge(self, response: httpx.Response) -> DeliveryResult:
-        """As `_HttpDestination._judge`, but 200 and 202 may list objects that were not stored."""
+        """Decide from a response how the delivery ended: 200 and 202 may list objects that were not stored."""
         failures = _failure_reasons(response)
         if not failures:
             return super()._judge(response)
@@ -228,7 +228,7 @@ def _chunks(head: bytes, path: Path, tail: bytes) -> Iterator[bytes]:
 
 
 def _failure_reasons(response: httpx.Response) -> list[int]:
-    """Failure reasons in the DICOM JSON of a STOW-RS response; empty if it lists none or is not DICOM JSON."""
+    """Parse the failure reasons in a STOW-RS response; empty if there are none, or it is not DICOM JSON."""
     try:
         answer = response.json()
         answer = answer[0] if isinstance(answer, list) else answer

@@ -1,4 +1,4 @@
-"""The examination that a worker process does: the network is loaded once, then examines one object after another."""
+"""The examination in a worker process: load the network once, then grade one DICOM object after another."""
 
 from __future__ import annotations
 

@@ -26,22 +26,22 @@ log = logging.getLogger(__name__)
 
 @runtime_checkable
 class MonitoredService(Protocol):
-    """What the server needs of the service."""
+    """The methods of the service that the server calls."""
 
     def problems(self) -> list[str]:
-        """What keeps the service from working; empty if it is healthy."""
+        """List what keeps the service from working; empty if it is healthy."""
         ...
 
     def counts(self) -> QueueCounts:
-        """Number of jobs and deliveries by state."""
+        """Count jobs and deliveries by state."""
         ...
 
     def receiver_counts(self) -> Mapping[ReceiverEvent, int]:
-        """Events of the receiver since the start."""
+        """Count the events of the receiver since the start."""
         ...
 
     def free_bytes(self) -> int:
-        """Free disk space, bytes."""
+        """Return the free disk space, bytes."""
         ...
 
 
@@ -93,7 +93,7 @@ class _Metrics:
         self.service = service
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics; names and labels are used by dashboards of users, so they do not change."""
+        """Return all metrics. Do not change their names and labels: dashboards of users depend on them."""
         counts = self.service.counts()
         jobs = GaugeMetricFamily("deepmtdr_jobs", "Received objects, by state of their job.", labels=["state"])
         for state, number in counts.jobs.items():

@@ -1,4 +1,4 @@
-"""Limits that apply before a message is decoded: who may connect, and how much memory a connection may use."""
+"""Limits that apply before a message is decoded: allowed addresses, and memory of a connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_DATA = b"\x03"
 """Message control header of an empty last fragment of a command (PS3.8 Annex E)."""
 
 Address = tuple[str, int] | tuple[str, int, int, int]
-"""Host and port; flow info and scope too for IPv6."""
+"""Host and port, for IPv6 with flow info and scope."""
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class MessageSizeCounter:
         """
         self.max_bytes, self.data, self.command = max_bytes, 0, 0
         self.too_large: deque[bool] = deque()
-        """For each complete message that has not been answered yet: whether its data set was too large."""
+        """For each complete message without an answer so far: whether its data set was too large."""
 
     def count_pdu(self, event: PduEvent) -> None:
         """Count a PDU before pynetdicom appends it to its message."""
@@ -81,10 +81,10 @@ class _Handler(RequestHandler):
 
 
 class LimitedServer(ThreadedAssociationServer):
-    """Accepts connections from allowed networks alone; a slow or broken TLS handshake delays no other connection.
+    """Accepts connections from allowed networks only; a slow or broken TLS handshake delays no other connection.
 
-    The base classes also type what UDP servers and IPv4 servers alone have; here a request is a socket, an address one
-    of IPv4 or IPv6.
+    The types in the base classes also allow UDP sockets. Here a request is always a TCP socket, and an address is IPv4
+    or IPv6.
     """
 
     daemon_threads = True
@@ -106,8 +106,8 @@ class LimitedServer(ThreadedAssociationServer):
             address: host and port.
             tls: None for a connection without TLS.
             settings: allowed networks, and limits.
-            count: is called for each rejected association and refused connection.
-            store: answers C-STORE requests.
+            count: called for each rejected association and refused connection.
+            store: called to answer C-STORE requests.
 
         Raises:
             OSError: if the port cannot be bound.

@@ -1,6 +1,6 @@
-"""All changes to the inside of pynetdicom 3, and types for what it leaves untyped.
+"""All changes to internals of pynetdicom 3, and types for its untyped objects.
 
-Nothing else in the service uses a private name of pynetdicom or replaces a part of it.
+No other module of the service uses a private name of pynetdicom or replaces a part of it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PduEvent(Protocol):
 
     assoc: Association
     pdu: object
-    """A class of `pynetdicom.pdu`."""
+    """The PDU, an instance of a class of `pynetdicom.pdu`."""
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class StoreEvent(Protocol):
     context: PresentationContextTuple
 
     def encoded_dataset(self) -> bytes:
-        """The object as the bytes of a DICOM file."""
+        """Return the object as the bytes of a DICOM file."""
         ...
 
 
@@ -70,7 +70,7 @@ class BoundedSocket(AssociationSocket):
     def recv(self, nr_bytes: int) -> bytearray:
         """Read bytes, or raise an OSError, which ends the connection."""
         if nr_bytes > MAX_PDU_BYTES:
-            raise OSError(f"PDU of {nr_bytes} bytes, expected at most {MAX_PDU_BYTES}")
+            raise OSError(f"found a PDU of {nr_bytes} bytes, expected at most {MAX_PDU_BYTES}")
         return super().recv(nr_bytes)
 
     _shutdown_socket = shut_down_and_close

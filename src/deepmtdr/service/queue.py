@@ -30,20 +30,20 @@ from deepmtdr.service.states import (
 
 DATABASE_FILE = "queue.sqlite"
 MAX_REASON_LENGTH = 500
-"""Most characters of a reason that are stored."""
+"""Largest number of characters of a reason that are stored."""
 IDLE_WAIT_SECONDS = 1.0
-"""How often workers and senders read the queue again although nothing has changed, s: another process may have."""
+"""How often workers and senders read the queue although nothing was reported, s: another process may change it."""
 NO_OTHER_JOB_FOR_UID = (
     "NOT EXISTS (SELECT 1 FROM jobs AS other"
     " WHERE other.uid = jobs.uid AND (other.state <> 'dead' OR other.id > jobs.id))"
 )
-"""Condition for a dead job that may be tried again: no other job of its SOP Instance UID is alive, or came later."""
+"""Condition for retrying a dead job: no other job with the same SOP Instance UID is not dead, or was received later."""
 
 log = logging.getLogger(__name__)
 
 
 class Queue:
-    """Jobs and outbox of one folder; safe to use from many threads and processes."""
+    """The jobs and the outbox of one folder; can be used from many threads and processes."""
 
     def __init__(self, folder: Path) -> None:
         """Open the queue, or create it.
@@ -62,7 +62,7 @@ class Queue:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[QueueDatabase]:
-        """One transaction; afterwards the threads in `wait` go on."""
+        """Context manager for one transaction; afterwards the threads in `wait` continue."""
         with self._database.transaction():
             yield self._database
         self.notify()
@@ -73,7 +73,7 @@ class Queue:
             self._changed.notify_all()
 
     def wait(self) -> None:
-        """Wait until something changes, at most `IDLE_WAIT_SECONDS`; changes by another process do not end the wait."""
+        """Wait until this process changes something, at most `IDLE_WAIT_SECONDS`."""
         with self._changed:
             self._changed.wait(IDLE_WAIT_SECONDS)
 
@@ -82,14 +82,14 @@ class Queue:
 
         Args:
             content: the whole file.
-            uid: its SOP Instance UID.
-            digest: its name in the spool (`spool.object_digest`).
+            uid: SOP Instance UID of the object.
+            digest: name of the object in the spool (`spool.object_digest`).
 
         Returns:
             The job: a new one, or the former one if the same object was received before.
 
         Raises:
-            OSError, sqlite3.Error: if it could not be stored; then nothing of it is left.
+            OSError, sqlite3.Error: if the object could not be stored; then no part of it is left.
         """
         if (known := self._stored_job(digest)) is not None:
             self._retry_if_dead(known)
@@ -100,7 +100,7 @@ class Queue:
             self.spool.commit_original(part, digest)
             try:
                 return Receipt(self._insert(uid, digest), is_new=True)
-            except sqlite3.IntegrityError:  # it has a row, but its file had been removed from the disk
+            except sqlite3.IntegrityError:  # the object has a row, but its file had been removed from the disk
                 return Receipt(self._jobs_of(digest)[0], is_new=False)
             except BaseException:
                 with contextlib.suppress(OSError, sqlite3.Error):
@@ -109,16 +109,16 @@ class Queue:
                 raise
 
     def _jobs_of(self, digest: str) -> list[int]:
-        """The job of an object, or an empty list."""
+        """Find the job of an object; an empty list if there is none."""
         return [job for (job,) in self._database.read("SELECT id FROM jobs WHERE digest = ?", digest)]
 
     def _stored_job(self, digest: str) -> int | None:
-        """The job of an object that is both in the queue and on the disk."""
+        """Find the job of an object that is both in the queue and on the disk."""
         known = self._jobs_of(digest)
         return known[0] if known and self.spool.original_path(digest).is_file() else None
 
     def _retry_if_dead(self, job: int) -> None:
-        """Queue a dead job again: since its object came again, the cause may be mended by now."""
+        """Queue a dead job again: its object was received again, so the cause of the failure may have been fixed."""
         dead = f"SELECT id FROM jobs WHERE id = ? AND state = 'dead' AND {NO_OTHER_JOB_FOR_UID}"
         if self._database.read(dead, job):
             with self._transaction() as database:
@@ -126,10 +126,10 @@ class Queue:
                 database.execute(retry, time.time(), job)
 
     def _insert(self, uid: str, digest: str) -> int:
-        """Add a row for an object in `originals`; it is dead if another object of the same UID is queued or done."""
+        """Add a job for an object in `originals`. It is dead if another object of the same UID is queued or done."""
         with self._transaction() as database:
             other = database.read("SELECT id FROM jobs WHERE uid = ? AND state <> 'dead' ORDER BY id LIMIT 1", uid)
-            reason = f"has the SOP Instance UID of job {other[0][0]}, but other content" if other else ""
+            reason = f"its SOP Instance UID is that of job {other[0][0]}, but its content differs" if other else ""
             state = JobState.DEAD if other else JobState.RECEIVED
             add = "INSERT INTO jobs (uid, digest, state, reason, since) VALUES (?, ?, ?, ?, ?)"
             job = database.execute(add, uid, digest, state, reason, time.time()).lastrowid or 0
@@ -151,7 +151,7 @@ class Queue:
     def claim(self) -> Job | None:
         """Take the next job: the oldest of those with the fewest crashes; None if there is none."""
         choose = "SELECT id FROM jobs WHERE state = 'received' ORDER BY crashes, id LIMIT 1"
-        if not self._database.read(choose):  # an idle worker must not write, nor end the waits of the others
+        if not self._database.read(choose):  # an idle worker must not write, nor end the waits of other workers
             return None
         with self._transaction() as database:
             claim = f"UPDATE jobs SET state = 'working' WHERE id = ({choose}) RETURNING id, digest, crashes"
@@ -163,7 +163,7 @@ class Queue:
 
         Args:
             job: a claimed job.
-            part: the staging folder that holds its results; it is moved.
+            part: the staging folder with the results; it is moved.
             seconds: duration of the examination, s.
             deliveries: which file goes to which destination.
         """
@@ -179,7 +179,7 @@ class Queue:
                 database.execute(add, job.id, delivery.file, delivery.destination, now, now)
 
     def requeue(self, job: Job) -> None:
-        """Queue a job again that failed for a reason outside of its object; no crash is counted."""
+        """Queue a job again that failed for a reason which is not in its object; no crash is counted."""
         self._set_job(job, JobState.RECEIVED, job.crashes, "")
 
     def mark_dead(self, job: Job, reason: str, crashes: int | None = None) -> None:
@@ -205,7 +205,7 @@ class Queue:
             database.execute(update, state, crashes, _shorten(reason), job.id)
 
     def due_deliveries(self, destination: str, most: int) -> list[OutboxItem]:
-        """Up to `most` deliveries to a destination that are due, oldest first."""
+        """Find at most `most` deliveries to a destination that are due, oldest first."""
         choose = "SELECT id, job, file, attempts, since FROM outbox WHERE destination = ? AND state = 'waiting'"
         rows = self._database.read(f"{choose} AND due <= ? ORDER BY id LIMIT ?", destination, time.time(), most)
         return [
@@ -235,7 +235,7 @@ class Queue:
         return QueueCounts(jobs, outbox, examined, seconds, max(time.time() - since, 0) if since else 0.0)
 
     def dead_letters(self) -> list[DeadLetter]:
-        """All dead letters, sorted by job."""
+        """List all dead letters, sorted by job."""
         read = self._database.read
         jobs = read("SELECT id, 'examination', since, reason FROM jobs WHERE state = 'dead'")
         deliveries = read(
@@ -244,7 +244,7 @@ class Queue:
         return sorted(DeadLetter(*row) for row in jobs + deliveries)
 
     def retry_dead_letters(self) -> int:
-        """Queue all dead letters again, except an object whose UID is that of another queued or finished object.
+        """Queue all dead letters again, except objects whose UID belongs to another queued or finished object.
 
         Returns:
             How many were queued again.
@@ -258,12 +258,12 @@ class Queue:
 
 
 def _uid_of(path: Path) -> str:
-    """The SOP Instance UID at the head of a file that this service wrote; the file's name if it cannot be read."""
+    """The SOP Instance UID from the header of a stored object, or the name of its file if the header cannot be read."""
     from pydicom.filereader import read_file_meta_info
 
     try:
         return str(read_file_meta_info(path).MediaStorageSOPInstanceUID)
-    except Exception:  # the disk has lost a part of it: the worker will report that
+    except Exception:  # a part of the file was lost on the disk: the worker will report that
         return path.stem
 
 

@@ -46,7 +46,7 @@ LOCK_TIMEOUT_SECONDS = 30
 
 
 class QueueDatabase:
-    """One connection to the database; safe to use from many threads."""
+    """One connection to the database; can be used from many threads."""
 
     def __init__(self, path: Path) -> None:
         """Open the database, or create it.
@@ -94,7 +94,7 @@ class QueueDatabase:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """One transaction: committed to the disk at the end, or rolled back if an exception leaves the context."""
+        """Context manager for one transaction, which is committed at the end, or rolled back after an exception."""
         with self.lock:
             self.execute("BEGIN IMMEDIATE")
             try:
@@ -110,6 +110,6 @@ class QueueDatabase:
         return self._connection.execute(statement, values)
 
     def read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """All rows that a SELECT returns."""
+        """Return all rows of a SELECT."""
         with self.lock:
             return self._connection.execute(statement, values).fetchall()

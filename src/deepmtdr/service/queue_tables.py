@@ -22,7 +22,7 @@ class QueueTable(NamedTuple):
 
 
 class QueueReport(NamedTuple):
-    """What `deepmtdr queue` prints, and what decides its exit code."""
+    """The output of `deepmtdr queue`, and the dead letters, which decide its exit code."""
 
     tables: list[QueueTable]
     dead_letters: int
@@ -33,14 +33,14 @@ def queue_tables(settings: ServiceSettings, *, retry: bool = False) -> QueueRepo
 
     Args:
         settings: settings of the service.
-        retry: queue its dead letters again first; a running service starts on them within a second.
+        retry: first queue its dead letters again; a running service starts on them within a second.
 
     Raises:
         ServiceError: if there is no queue in the folder.
     """
     if not (settings.folder / DATABASE_FILE).is_file():
         raise ServiceError(
-            f"{settings.folder}: no {DATABASE_FILE}, expected the folder of a service that has run;"
+            f"{settings.folder}: found no {DATABASE_FILE}, expected the folder of a service that has run;"
             " check `folder`, or start `deepmtdr serve` once"
         )
     with closing(Queue(settings.folder)) as queue:

@@ -1,8 +1,8 @@
-"""Receives objects by C-STORE and answers C-ECHO; "success" is sent after the object is on the disk and in the queue.
+"""Receive objects by C-STORE and answer C-ECHO; "success" is sent after the object is on the disk and in the queue.
 
 Objects are stored as they were sent and not decoded here: the worker finds damaged pixel data. A peer that is not
-allowed never reaches the decoder of messages, and a message uses no more memory than `receiver.largest_mb`. The answer
-is a status alone, and the log holds job numbers alone, so that neither can hold patient data.
+allowed never reaches the decoder of messages, and a message uses no more memory than `receiver.largest_mb`. An answer
+contains only a status, and the log only job numbers, so neither contains patient data.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class StoreStatus(IntEnum):
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_MISMATCH = 0xA900
     TOO_LARGE = 0xC001
-    """One of the codes that PS3.4 leaves to the receiver."""
+    """The object is larger than `receiver.largest_mb`; one of the codes whose meaning PS3.4 leaves to the receiver."""
 
 
 class StoreServer(BackgroundThread):
@@ -58,7 +58,7 @@ class StoreServer(BackgroundThread):
 
         Args:
             settings: port, allowed peers, limits.
-            queue: stores the objects.
+            queue: the queue that stores the objects.
             min_free_bytes: free disk space below which objects are refused, bytes.
 
         Raises:
@@ -73,12 +73,12 @@ class StoreServer(BackgroundThread):
 
     @property
     def port(self) -> int:
-        """The port that is bound; 0 before `start`."""
+        """The bound port; 0 before `start`."""
         return self._server.server_address[1] if self._server else 0
 
     @property
     def counts(self) -> Mapping[ReceiverEvent, int]:
-        """How often each event has happened since the start, zeros included."""
+        """Return how often each event has happened since the start, zeros included."""
         with self._counts_lock:
             return {event: self._counts[event] for event in ReceiverEvent}
 
@@ -124,7 +124,7 @@ class StoreServer(BackgroundThread):
         self._server.serve_forever(poll_interval=0.05)
 
     def stop(self) -> None:
-        """Stop listening and abort the open associations; their senders send again what was not answered."""
+        """Stop listening and abort the open associations; a sender must send an object again if it got no answer."""
         super().stop()
         if self._server is not None:
             self._server.close()

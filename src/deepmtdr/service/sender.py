@@ -1,4 +1,4 @@
-"""Sends results: one thread for each destination, which waits longer after each failure."""
+"""Send results: one thread for each destination, which waits longer after each failure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deepmtdr.service.settings import RetrySettings
 from deepmtdr.service.states import DeliveryState, OutboxItem
 
 BATCH_SIZE = 50
-"""Most files in one association or connection."""
+"""Largest number of files in one association or connection."""
 SECONDS_PER_HOUR = 3600
 
 log = logging.getLogger(__name__)
@@ -28,17 +28,17 @@ class DeliveryResult(NamedTuple):
     """How an attempt to deliver one file ended."""
 
     state: DeliveryState
-    """`WAITING`: to be sent again; `DEAD`: refused for good."""
+    """State of the delivery. `WAITING`: send again later; `DEAD`: refused, not sent again."""
     reason: str = ""
 
 
 class DestinationUnreachable(ServiceError):
-    """A destination cannot be reached or refuses this service; the files are not the cause."""
+    """A destination cannot be reached, or refuses this service. The files are not the cause."""
 
 
 @runtime_checkable
 class Destination(Protocol):
-    """A server that results are sent to."""
+    """A server to which results are sent."""
 
     def accepts(self, file: str) -> bool:
         """Whether result files of this name are sent to it."""
@@ -48,7 +48,7 @@ class Destination(Protocol):
         """Send files over one connection, in their order; yields the result of each file as soon as it is known.
 
         Raises:
-            DestinationUnreachable: if a file could not be sent for a reason that is not in the file.
+            DestinationUnreachable: if a file could not be sent, and the file is not the cause.
         """
         ...
 
@@ -61,7 +61,7 @@ class Sender(BackgroundThread):
         super().__init__(f"sender {name}")
         self.name, self.destination, self.queue, self.retry = name, destination, queue, retry
         self.failures = 0
-        """Attempts in a row that did not reach the destination."""
+        """Number of successive attempts that did not reach the destination."""
 
     def stop(self) -> None:
         """Request the sender to end after the file that is being sent.
@@ -108,7 +108,7 @@ class Sender(BackgroundThread):
         log.log(level, "job %d, result %d: %s (%s)", item.job, item.id, state, self.name)
 
     def _wait_for_destination(self, unsent: Sequence[OutboxItem], reason: str) -> None:
-        """Wait after a failure. The first file waits longer than the others, because it may be the cause."""
+        """Wait after a failure. The first file waits longer than the other files, because it may be the cause."""
         wait = retry_delay(self.retry, self.failures)
         self.failures += 1
         log.warning("%s cannot be reached, attempt %d; waiting %.0f s", self.name, self.failures, wait)
@@ -118,13 +118,13 @@ class Sender(BackgroundThread):
         self.stop_requested.wait(wait)
 
     def _dead_if_old(self, item: OutboxItem) -> DeliveryState:
-        """The state after a failed attempt: waiting, or dead after `give_up_hours`."""
+        """Return the state after a failed attempt: waiting, or dead after `give_up_hours`."""
         old = time.time() - item.since > SECONDS_PER_HOUR * self.retry.give_up_hours
         return DeliveryState.DEAD if old else DeliveryState.WAITING
 
 
 def retry_delay(retry: RetrySettings, failures: int) -> float:
-    """Seconds before the next attempt: a random time from half to the whole of the present step.
+    """Return the seconds before the next attempt: a random time between half of the present step and the whole step.
 
     Args:
         retry: first step, factor and longest step.

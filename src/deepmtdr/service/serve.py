@@ -24,7 +24,7 @@ from deepmtdr.service.worker import Worker
 from deepmtdr.service.worker_child import ExaminerFactory
 
 SIGNAL_POLL_SECONDS = 0.2
-"""How often the main thread checks whether a signal has come, s."""
+"""How often the main thread checks whether a signal was received, s."""
 
 log = logging.getLogger(__name__)
 
@@ -119,27 +119,27 @@ class Service:
             thread.join(max(deadline - time.monotonic(), 0))
 
     def problems(self) -> list[str]:
-        """What keeps the service from working; empty if it is healthy.
+        """List what keeps the service from working; empty if it is healthy.
 
-        Dead letters and destinations that are down are not listed: to restart the service would not help.
+        Dead letters and destinations that are down are not listed: restarting the service would not help.
         """
         found = [] if self.receiver.alive else ["the receiver does not listen"]
-        found += ["a worker does not work" for worker in self.workers if not worker.alive]
+        found += ["a worker is not running" for worker in self.workers if not worker.alive]
         found += [f"nothing is sent to {sender.name}" for sender in self.senders if not sender.alive]
         if self.free_bytes() < self._min_free_bytes:
             found.append("the disk is full")
         return found
 
     def counts(self) -> QueueCounts:
-        """Number of jobs and deliveries by state."""
+        """Count jobs and deliveries by state."""
         return self.queue.counts()
 
     def receiver_counts(self) -> Mapping[ReceiverEvent, int]:
-        """Events of the receiver since the start."""
+        """Count the events of the receiver since the start."""
         return self.receiver.counts
 
     def free_bytes(self) -> int:
-        """Free disk space, bytes."""
+        """Return the free disk space, bytes."""
         return self.queue.spool.free_bytes()
 
 
@@ -170,5 +170,5 @@ def serve(settings: ServiceSettings, make_examiner: ExaminerFactory) -> None:
 
 
 def _log_thread_failure(args: threading.ExceptHookArgs) -> None:
-    """Log the type of an error that ended a thread, without its text, which may quote values of an object."""
+    """Log the type of an error that ended a thread. The text is left out: it may quote values of an object."""
     log.error("thread %s failed: %s", args.thread.name if args.thread else "?", args.exc_type.__name__)

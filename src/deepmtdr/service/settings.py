@@ -1,4 +1,4 @@
-"""Settings of a service: who may send, where results go, how long to wait. `settings_file.py` reads them."""
+"""Settings of a service: allowed senders, destinations, waiting times. `settings_file.py` reads them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from deepmtdr.dicom.codes import Namespaces
 
 @dataclass(frozen=True, kw_only=True)
 class TlsSettings:
-    """Certificates for one side of a TLS connection (PEM files)."""
+    """Certificates for one end of a TLS connection (PEM files)."""
 
     certificate: Path | None = None
-    """Own certificate with its chain; None: the receiver does not use TLS, a sender shows no certificate."""
+    """Certificate of this service with its chain; None: the receiver does not use TLS, a sender shows no
+    certificate.
+    """
     key: Path | None = None
-    """Key of the certificate; None: it is in the same file."""
+    """Key of the certificate; None: the key is in the file of the certificate."""
     ca: Path | None = None
-    """Certificate authority that must have signed the certificate of the other side.
+    """Certificate authority that must have signed the certificate of the other end.
 
     None: a receiver requires no certificate of the caller, a sender trusts the list of the operating system.
     """
@@ -28,21 +30,21 @@ class ReceiverSettings:
     """The DICOM receiver (C-STORE and C-ECHO)."""
 
     ae_title: str = "DEEPMTDR"
-    """Own AE title; an association that calls another one is rejected."""
+    """AE title of this service; an association that calls another AE title is rejected."""
     address: str = "127.0.0.1"
     """Address to listen on; "0.0.0.0": all addresses of this machine."""
     port: int = 11112
-    """0: any free port."""
+    """Port to listen on; 0: any free port."""
     calling: tuple[str, ...] = ()
     """AE titles that may call; empty: any."""
     networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """Addresses and networks that may connect; other connections are closed before a byte is read."""
     associations: int = 20
-    """Most associations at the same time."""
+    """Largest number of associations at the same time."""
     idle_seconds: float = 60.0
     """Silence after which an association is ended, s."""
     largest_mb: float = 256.0
-    """Largest object, MiB; a larger one is refused, and its bytes are not kept in memory."""
+    """Largest object, MiB. A larger object is refused, and its bytes are not kept in memory."""
     tls: TlsSettings = field(default_factory=TlsSettings)
 
 
@@ -51,13 +53,13 @@ class WorkerSettings:
     """The processes that examine photographs."""
 
     count: int = 1
-    """Number of processes; each loads the network: about 1 GiB."""
+    """Number of processes. Each of them loads the network and needs about 1 GiB."""
     seconds: float = 120.0
-    """Longest examination, s; then the process is killed, which counts as a crash."""
+    """Longest examination, s; after that the process is killed, which counts as a crash."""
     crashes: int = 3
     """Crashes on one object after which it is a dead letter."""
     memory_mb: float = 6144.0
-    """Most resident memory of a process, MiB; beyond it the process is killed, which counts as a crash."""
+    """Largest resident memory of a process, MiB; above it the process is killed, which counts as a crash."""
     load_seconds: float = 300.0
     """Longest time to load the network, s."""
     weights: Path | None = None
@@ -91,7 +93,7 @@ class WebServerSettings:
     user: str = ""
     """User name for basic authentication."""
     password: str = ""
-    """Where the password of `user` is: as `token`."""
+    """Where the password of `user` is: "env:NAME" or "file:PATH", never the password itself."""
     tls: TlsSettings = field(default_factory=TlsSettings)
     seconds: float = 60.0
     """Longest wait for an answer, s."""
@@ -104,7 +106,7 @@ class RetrySettings:
     first_wait: float = 5.0
     """Wait after the first failure, s. Each wait is a random time from half to the whole of its length."""
     factor: float = 2.0
-    """Ratio of each wait to the one before."""
+    """Ratio of each wait to the wait before."""
     longest_wait: float = 900.0
     """Longest wait, s."""
     give_up_hours: float = 168.0
@@ -117,7 +119,7 @@ class HealthSettings:
 
     address: str = "127.0.0.1"
     port: int = 9112
-    """0: any free port."""
+    """Port to listen on; 0: any free port."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ class ServiceSettings:
     """All settings of `deepmtdr serve`."""
 
     folder: Path = Path()
-    """Folder of queue, originals and results: on one local disk, readable by its owner alone."""
+    """Folder of queue, originals and results: on one local disk, readable by its owner only."""
     least_free_mb: float = 1024.0
     """Free disk space below which objects are refused and /health answers 503, MiB."""
     stop_seconds: float = 20.0

@@ -22,7 +22,7 @@ NO_TLS = TlsSettings()
 
 
 def find_problems(settings: ServiceSettings) -> Iterator[str]:
-    """Each wrong value: its key, what was found, what was expected."""
+    """Describe each wrong value: its key, what was found, what was expected."""
     yield from _receiver_problems(settings.receiver)
     if not 0 <= settings.health.port <= MAX_PORT:
         yield f"health.port = {settings.health.port}, expected 0 to {MAX_PORT}"

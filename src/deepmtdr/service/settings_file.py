@@ -32,19 +32,19 @@ def load_settings(path: Path) -> ServiceSettings:
         settings = _resolve_paths(from_dict(ServiceSettings, values, str(path)), path.resolve().parent)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ServiceError(
-            f"{path}: no valid TOML ({error}); `deepmtdr serve --example` prints a valid file"
+            f"{path}: found no valid TOML ({error}); `deepmtdr serve --example` prints a valid file"
         ) from error
     except ConfigError as error:
         raise ServiceError(str(error)) from error
     if "folder" not in values:
-        raise ServiceError(f'{path}: no `folder`; add folder = "PATH", where the service keeps its queue')
+        raise ServiceError(f'{path}: found no `folder`; add folder = "PATH", where the service keeps its queue')
     for problem in find_problems(settings):
         raise ServiceError(f"{path}: {problem}")
     return settings
 
 
 def example_settings() -> str:
-    """The shipped example: every setting, with comments."""
+    """Return the shipped example: every setting, with comments."""
     return files("deepmtdr.service").joinpath("serve.toml").read_text(encoding="utf-8")
 
 
@@ -69,7 +69,7 @@ def read_secret(where: str) -> str:
 
 
 def _resolve_paths(settings: T, folder: Path) -> T:
-    """The same settings with every relative path made absolute."""
+    """Make every relative path in the settings absolute."""
     resolved = {name: _resolve(value, folder) for name, value in vars(settings).items()}
     return type(settings)(**resolved)
 

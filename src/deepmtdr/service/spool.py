@@ -1,4 +1,4 @@
-"""The folder of the service: originals and results, which are on the disk before anything refers to them.
+"""The folder of the service: originals and results, which are on the disk before the queue refers to them.
 
     queue.sqlite            states of jobs and deliveries (`queue.py`)
     originals/<hash>.dcm    received objects, named by a hash of their content
@@ -26,10 +26,10 @@ PRIVATE_FOLDER_MODE, PRIVATE_FILE_MODE = 0o700, 0o600
 
 
 class Spool:
-    """The files of one service."""
+    """The folder of one service."""
 
     def __init__(self, folder: Path) -> None:
-        """Create the folders that are missing, accessible to their owner alone.
+        """Create the folders that are missing, accessible to their owner only.
 
         Raises:
             OSError: if they cannot be created.
@@ -41,7 +41,7 @@ class Spool:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the folder while the context lasts; the operating system unlocks it when the process ends.
+        """Context manager that locks the folder; the operating system unlocks it when the process ends.
 
         Raises:
             ServiceError: if another service has locked it.
@@ -51,32 +51,32 @@ class Spool:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ServiceError(
-                    f"{self.folder}: another service runs in this folder, expected one service for each folder;"
+                    f"{self.folder}: found another service in this folder, expected one service for each folder;"
                     " stop it, or set another `folder`"
                 ) from None
             yield
 
     def original_path(self, digest: str) -> Path:
-        """Path of a received object."""
+        """Return the path of a received object."""
         return self.originals / f"{digest}.dcm"
 
     def results_folder(self, job: int) -> Path:
-        """Folder of the results of a job."""
+        """Return the folder of the results of a job."""
         return self.results / str(job)
 
     def free_bytes(self) -> int:
-        """Free disk space that this user may use, bytes."""
+        """Return the free disk space that this user may use, bytes."""
         return shutil.disk_usage(self.folder).free
 
     @contextlib.contextmanager
     def stage_original(self, content: bytes) -> Iterator[Path]:
-        """Write an object to the disk under a temporary name, which is removed at the end of the context.
+        """Context manager that writes an object to the disk under a temporary name, and removes that name at the end.
 
         `commit_original` within the context gives it its final name. The two steps are apart so that many objects can
         be written at the same time, while names and rows are written one after another.
 
         Raises:
-            OSError: if it cannot be written; then nothing of it is left.
+            OSError: if the object cannot be written; then no part of it is left.
         """
         part = self.originals / f".{secrets.token_hex(8)}.part"
         try:
@@ -95,7 +95,7 @@ class Spool:
         _sync_folder(self.originals)
 
     def create_staging_folder(self) -> Path:
-        """A new empty folder for the results of a job that is being examined."""
+        """Create an empty folder for the results of a job that is being examined."""
         part = self.results / f".{secrets.token_hex(8)}.part"
         part.mkdir(mode=PRIVATE_FOLDER_MODE)
         return part
@@ -104,13 +104,13 @@ class Spool:
         """Move a staging folder to its final name, replacing older results of the same job.
 
         Raises:
-            ServiceError: if the folder is empty or holds anything but plain files.
+            ServiceError: if the folder is empty or contains anything but regular files.
             OSError: if the files cannot be written to the disk.
         """
         files = sorted(part.iterdir())
         if not files or not all(file.is_file() and not file.is_symlink() for file in files):
             raise ServiceError(
-                f"the examination wrote {len(files)} entries, expected at least one and plain files alone;"
+                f"the examination wrote {len(files)} entries, expected at least one, and only regular files;"
                 " this is a bug in deepmtdr"
             )
         for file in files:
@@ -132,14 +132,14 @@ class Spool:
 
 
 def object_digest(uid: str, sop_class: str, syntax: str, data_set: bytes | memoryview) -> str:
-    """Name of an object in the spool: a SHA-256, equal for equal objects, that reveals nothing of the object."""
+    """Compute the name of an object in the spool: a SHA-256, which contains no patient data."""
     digest = sha256("\0".join((uid, sop_class, syntax, "")).encode())
     digest.update(data_set)
     return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the names in a folder to the disk."""
+    """Flush the file names in a folder to the disk."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)

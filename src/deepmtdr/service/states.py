@@ -18,11 +18,11 @@ class JobState(StrEnum):
     RECEIVED = "received"
     """Waiting for a worker."""
     WORKING = "working"
-    """A worker has it."""
+    """A worker is examining the object."""
     DONE = "done"
-    """Its results are on the disk."""
+    """The results are on the disk."""
     DEAD = "dead"
-    """A dead letter: given up until a person retries it, or its sender sends it again."""
+    """A dead letter: not tried again until a person retries it, or the object is received again."""
 
 
 class DeliveryState(StrEnum):
@@ -32,16 +32,16 @@ class DeliveryState(StrEnum):
     """Not sent yet, or to be sent again."""
     SENT = "sent"
     DEAD = "dead"
-    """A dead letter: refused for good, or given up after `retry.give_up_hours`."""
+    """A dead letter: refused by the destination, or older than `retry.give_up_hours`. It is not sent again."""
 
 
 class ReceiverEvent(StrEnum):
-    """What the receiver counts from its start."""
+    """Events that the receiver counts."""
 
     STORED = "stored"
     """A new object was stored and queued."""
     STORED_BEFORE = "again"
-    """The same object was sent before; it is the same job."""
+    """The same object was received before; no new job was made."""
     OBJECT_REFUSED = "refused"
     """A C-STORE request was answered with a failure."""
     ASSOCIATION_REJECTED = "associations"
@@ -51,7 +51,7 @@ class ReceiverEvent(StrEnum):
 
 
 class Receipt(NamedTuple):
-    """What became of an object that was handed to the queue."""
+    """The result of adding an object to the queue: its job, and whether the job is new."""
 
     job: int
     is_new: bool
@@ -65,11 +65,11 @@ class Job(NamedTuple):
     source: Path
     """The DICOM file."""
     crashes: int
-    """How many worker processes have ended while they examined it."""
+    """Number of worker processes that crashed while they examined the object."""
 
 
 class PlannedDelivery(NamedTuple):
-    """A result file and the destination it goes to."""
+    """A result file and its destination."""
 
     file: str
     """Name of the file in the folder of the job's results."""
@@ -83,9 +83,9 @@ class OutboxItem(NamedTuple):
     job: int
     path: Path
     attempts: int
-    """Attempts so far."""
+    """Number of attempts so far."""
     since: float
-    """When it was put into the outbox, s since 1970."""
+    """When the delivery was put into the outbox, s since 1970."""
 
 
 class DeadLetter(NamedTuple):
@@ -103,16 +103,16 @@ class QueueCounts(NamedTuple):
     """Number of jobs and deliveries in each state."""
 
     jobs: Mapping[JobState, int]
-    """All states, also those without a job."""
+    """Number of jobs in each state, zeros included."""
     outbox: Mapping[tuple[str, DeliveryState], int]
-    """By destination and state, without zeros."""
+    """Number of deliveries by destination and state, without zeros."""
     examined: int
-    """Jobs that were ever done."""
+    """Number of jobs that were ever done."""
     seconds: float
-    """Duration of all those examinations together, s."""
+    """Duration of all these examinations together, s."""
     oldest_waiting_seconds: float
     """Age of the oldest job or delivery that is not finished, s; 0 if there is none."""
 
     def deliveries(self, state: DeliveryState) -> int:
-        """Number of deliveries in a state, to all destinations."""
+        """Count the deliveries in a state, to all destinations."""
         return sum(number for (_, each), number in self.outbox.items() if each == state)

@@ -9,7 +9,7 @@ from deepmtdr.service.settings import TlsSettings
 
 
 def server_tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """A context for the receiver: TLS 1.2 or later; with a `ca`, the caller must show a certificate signed by it.
+    """Create a context for the receiver: TLS 1.2 or later. With a `ca`, it must have signed the caller's certificate.
 
     Raises:
         ServiceError: if a file is missing or cannot be used.
@@ -19,7 +19,7 @@ def server_tls_context(tls: TlsSettings) -> ssl.SSLContext:
 
 
 def client_tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """A context for a destination: TLS 1.2 or later; name and certificate of the server are checked.
+    """Create a context for a destination: TLS 1.2 or later; name and certificate of the server are checked.
 
     Raises:
         ServiceError: if a file is missing or cannot be used.

@@ -1,7 +1,7 @@
 """The threads that take jobs from the queue and have a process examine them.
 
-If an object makes its process crash, hang or use too much memory, that process alone ends, and the crash is counted
-against the object. The end of the whole service is not counted.
+If an object makes its process crash, hang or use too much memory, only that process ends, and a crash of the object is
+counted. If the whole service ends, no crash is counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from deepmtdr.service.worker_process import WorkerProcess
 DISK_FULL_WAIT_SECONDS = 10.0
 """Wait while the disk is full, s."""
 FIRST_RELOAD_WAIT_SECONDS, LONGEST_RELOAD_WAIT_SECONDS = 1.0, 60.0
-"""Waits before the network is loaded again after a failure, s; each is twice the one before."""
+"""First and longest wait before the network is loaded again after a failure, s; each wait is twice the wait before."""
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +43,16 @@ class Worker(BackgroundThread):
 
         Args:
             settings: limits of time, memory and crashes.
-            queue: source of the jobs; stores their results.
+            queue: queue of the jobs, which also stores their results.
             make_examiner: loads the network in the process.
-            deliveries: decides to which destinations some result files go.
+            deliveries: function that decides to which destinations result files are sent.
         """
         super().__init__("worker")
         self.settings, self.queue, self.deliveries = settings, queue, deliveries
         self.load_error = ""
         """Why the network could not be loaded the last time; empty if it could."""
         self.loaded = threading.Event()
-        """Set when the network has been loaded for the first time, or could not be."""
+        """Set after the first attempt to load the network, successful or not."""
         self._process = WorkerProcess(make_examiner, settings.memory_mb)
         self._kill_requested = threading.Event()
 
@@ -67,7 +67,7 @@ class Worker(BackgroundThread):
         self.queue.notify()
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait for the present job; kill its process if it takes longer. The next service then does the job first."""
+        """Wait for the present job; kill its process if it takes longer. The next service then begins with that job."""
         super().join(seconds)
         self._kill_requested.set()
         super().join()
@@ -91,7 +91,7 @@ class Worker(BackgroundThread):
         self._process.kill()
 
     def _load(self) -> bool:
-        """Start a process; whether its network could be loaded."""
+        """Start a process. Returns whether its network could be loaded."""
         reply = self._process.start(self.settings.load_seconds, cancel=self.stop_requested)
         loaded = reply.kind == ReplyKind.READY
         if not loaded:
@@ -119,17 +119,17 @@ class Worker(BackgroundThread):
         self._settle(job, reply)
 
     def _settle(self, job: Job, reply: WorkerReply) -> None:
-        """Store what became of a job; try again while the disk is full."""
+        """Store how a job ended; try again while the disk is full."""
         while True:
             try:
                 return self._record(job, reply)
             except sqlite3.Error as error:
                 log.error("job %d: its state cannot be stored (%s)", job.id, type(error).__name__)
                 if self.stop_requested.wait(DISK_FULL_WAIT_SECONDS):
-                    return None  # it stays "working", which the next service changes into "received"
+                    return None  # the job stays "working"; the next service changes that into "received"
 
     def _record(self, job: Job, reply: WorkerReply) -> None:
-        """Store what became of a job. The log gets the kind alone, because a reason may quote values of the object."""
+        """Store how a job ended. The log gets only the kind of the reply: a reason may quote values of the object."""
         match reply.kind:
             case ReplyKind.REFUSED:
                 self.queue.mark_dead(job, reply.reason)

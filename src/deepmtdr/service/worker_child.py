@@ -1,4 +1,4 @@
-"""What runs in the process that examines objects: load the network once, then examine one object after another."""
+"""The code of a worker process: it loads the network once, then grades one DICOM object after another."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from typing import NamedTuple
 from deepmtdr.errors import DeepMTDRError, describe_error_location
 
 Examiner = Callable[[Path, Path], object]
-"""Reads one DICOM file and writes all its result files into a folder.
+"""Function that grades one DICOM file and writes all result files into a folder.
 
-A DeepMTDRError is a property of the object: its message is the reason of the dead letter.
+A DeepMTDRError means that the object cannot be examined; its message becomes the reason of the dead letter.
 """
 ExaminerFactory = Callable[[], Examiner]
-"""Loads the network; it is pickled and called once in each worker process."""
+"""Function that loads the network; it is pickled, and called once in each worker process."""
 
 
 class ReplyKind(StrEnum):
@@ -48,15 +48,15 @@ class ReplyKind(StrEnum):
 
 
 class WorkerReply(NamedTuple):
-    """Reply of a worker process, or why there is none."""
+    """Reply of a worker process, or the reason why there is no reply."""
 
     kind: ReplyKind
     reason: str = ""
 
 
 def run_worker_process(connection: Connection, make_examiner: ExaminerFactory) -> None:
-    """Load the network, then examine the objects that come over the connection until it is closed."""
-    os.setsid()  # its own process group, so that decoders it has started end with it
+    """Load the network, then grade each object that is received over the connection, until the connection is closed."""
+    os.setsid()  # a new process group, so that decoders which this process started end with it
     os.umask(0o077)
     for stop in (signal.SIGINT, signal.SIGTERM):  # the service decides when this process ends
         signal.signal(stop, signal.SIG_IGN)
@@ -91,12 +91,12 @@ def _examine(examine: Examiner, source: Path, folder: Path) -> WorkerReply:
 
 
 def _describe(error: Exception) -> str:
-    """What went wrong and where; the text of an unexpected error is left out, because it may quote patient data."""
+    """Describe an error and where it was raised, without the text of an unexpected error: it may quote patient data."""
     return str(error) if isinstance(error, DeepMTDRError) else describe_error_location(error)
 
 
 def _silence_output() -> None:
-    """Discard stdout and stderr: decoders written in C print values of the object there."""
+    """Discard stdout and stderr: decoders written in C print values of the object to them."""
     sys.stdout.flush()
     sys.stderr.flush()
     null = os.open(os.devnull, os.O_WRONLY)
@@ -105,7 +105,7 @@ def _silence_output() -> None:
 
 
 def _end_with_parent() -> None:
-    """Kill this process and those it has started as soon as the service has ended."""
+    """Kill this process and the processes that it has started as soon as the service has ended."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait_for([parent.sentinel])

@@ -1,4 +1,4 @@
-"""A process that examines objects, seen from the service: start it, pass it an object, enforce its limits, kill it."""
+"""Control a worker process from the service: start it, pass it an object, enforce its limits, kill it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.1
 
 
 class WorkerProcess:
-    """At most one running process; it can be started again after it has ended."""
+    """A worker process, which can be started again after it has ended."""
 
     def __init__(self, make_examiner: ExaminerFactory, memory_mb: float) -> None:
         """Create the object without starting the process.
@@ -68,7 +68,7 @@ class WorkerProcess:
             cancel: the process is killed when it is set.
         """
         assert self._connection is not None
-        with contextlib.suppress(OSError):  # the process has ended while it was idle: `_reply` finds that
+        with contextlib.suppress(OSError):  # the process ended while it was idle: `_reply` reports that
             self._connection.send((source, folder))
         reply = self._reply(seconds, cancel)
         if reply.kind in (ReplyKind.CRASHED, ReplyKind.STOPPED):
@@ -76,7 +76,7 @@ class WorkerProcess:
         return reply
 
     def _reply(self, seconds: float, cancel: threading.Event) -> WorkerReply:
-        """Wait for a reply of the process; if there is none, why."""
+        """Wait for a reply of the process. If there is none, return the reason as a reply."""
         assert self._connection is not None and self._process is not None
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -85,19 +85,23 @@ class WorkerProcess:
                     return self._connection.recv()
             except (EOFError, OSError):
                 self._process.join()
-                return WorkerReply(ReplyKind.CRASHED, f"ended its process (exit code {self._process.exitcode})")
+                return WorkerReply(ReplyKind.CRASHED, f"the worker process ended (exit code {self._process.exitcode})")
             if cancel.is_set():
                 return WorkerReply(ReplyKind.STOPPED)
             if _resident_bytes(self._process.pid) > self.memory_mb * 2**20:
-                return WorkerReply(ReplyKind.CRASHED, f"took more than {self.memory_mb:g} MiB of memory")
-        return WorkerReply(ReplyKind.CRASHED, f"took more than {seconds:g} s")
+                return WorkerReply(
+                    ReplyKind.CRASHED, f"the worker process used more than {self.memory_mb:g} MiB of memory"
+                )
+        return WorkerReply(ReplyKind.CRASHED, f"the worker process took more than {seconds:g} s")
 
     def kill(self) -> None:
-        """Kill the process and those it has started; does nothing if it is not running."""
+        """Kill the process and the processes that it has started; does nothing if it is not running."""
         if self._process is None or self._connection is None:
             return
         if self._process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):  # it has not made its group yet, or all have ended
+            with contextlib.suppress(
+                ProcessLookupError
+            ):  # the process has not made its group yet, or all processes of the group have ended
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
@@ -106,7 +110,7 @@ class WorkerProcess:
 
 
 def _resident_bytes(pid: int | None) -> int:
-    """Resident memory of a process, bytes; 0 if the operating system has no /proc."""
+    """Return the resident memory of a process, bytes; 0 if the operating system has no /proc."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
