@@ -169,6 +169,7 @@ def test_every_parameter_gets_a_finite_gradient_in_bfloat16_too(narrow: AdlyEtAl
         assert all(p.grad is not None and p.grad.isfinite().all() for p in narrow.parameters())
 
 
+@pytest.mark.slow
 def test_it_overfits_five_drawn_photographs_of_different_grades() -> None:
     class Small(AdlyEtAl):
         size = 64

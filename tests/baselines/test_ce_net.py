@@ -169,5 +169,6 @@ def test_missing_imagenet_weights_are_named() -> None:
         net.load_imagenet(state)
 
 
+@pytest.mark.slow
 def test_it_overfits_two_drawings() -> None:
     assert overfit_precision(CENet(widths=SMALL), 100, 3e-3) > 0.5

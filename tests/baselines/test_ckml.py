@@ -128,6 +128,7 @@ def test_every_parameter_gets_a_gradient_from_the_loss() -> None:
     assert_all_parameters_get_gradients(SmallCKML(), *photographs(64))
 
 
+@pytest.mark.slow
 def test_it_overfits_five_drawings() -> None:
     net, (network_input, lesions, grade) = SmallCKML().train(), photographs(96)
     for module in net.modules():

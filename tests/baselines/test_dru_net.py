@@ -91,5 +91,6 @@ def test_loss_is_cross_entropy_of_photographs_with_all_types_annotated() -> None
     assert loss(classes, LesionLabels(torch.zeros(2, 4, 8, 8), torch.tensor([[True, True, True, False]] * 2))) == 0
 
 
+@pytest.mark.slow
 def test_it_overfits_two_drawings() -> None:
     assert overfit_precision(DRUNet(widths=SMALL), 120, 3e-3) > 0.5

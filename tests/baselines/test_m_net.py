@@ -208,6 +208,7 @@ def test_imagenet_weights_load_except_for_the_last_layer() -> None:
         net.load_imagenet(state)
 
 
+@pytest.mark.slow
 def test_it_overfits_five_drawings() -> None:
     net, (network_input, lesions, grade) = SmallMNet().train(), photographs(96)
     for module in net.modules():
