@@ -35,7 +35,7 @@ class Processes(NamedTuple):
     all_reduce: AllReduce = no_reduce
 
     def mean(self, loss: Tensor) -> Tensor:
-        """Mean over the processes, for a loss in which all photographs count alike."""
+        """Compute the mean over the processes, for a loss in which all photographs have the same weight."""
         return self.all_reduce(loss) / self.world_size
 
 
@@ -46,23 +46,23 @@ class StepLosses(NamedTuple):
     """The losses of one step, already weighted, by the part that they train (interpretation R10)."""
 
     isr: Tensor
-    """Eq. (11): trains the ISR subnet only."""
+    """Loss of Eq. (11), which trains the ISR subnet only."""
     segmentation: Tensor
-    """Eqs. (8), (9): trains the segmentation subnet and, end to end, the ISR subnet."""
+    """Loss of Eqs. (8) and (9), which trains the segmentation subnet and, end to end, the ISR subnet."""
     grading: Tensor
-    """Eq. (10): trains the grading subnet and, end to end, the ISR subnet."""
+    """Loss of Eq. (10), which trains the grading subnet and, end to end, the ISR subnet."""
     xi: Tensor
-    """Interpretation R7: trains the thresholds of Eq. (2) only."""
+    """Loss of interpretation R7, which trains the thresholds of Eq. (2) only."""
     terms: dict[str, float]
     """Unweighted value of each equation, for the log."""
     discriminator: Tensor | None = None
-    """Trains the discriminator of an adversarial ISR subnet only; None without one."""
+    """Loss that trains only the discriminator of an adversarial ISR subnet; None without a discriminator."""
 
 
 def backward_by_subnet(step: StepLosses, model: DeepMTDR, *, end_to_end: bool) -> None:
-    """Compute the gradient of each loss for the parts that it trains, and for no others (interpretation R10).
+    """Compute the gradient of each loss for the parts that it trains, and for no other parts (interpretation R10).
 
-    The segmentation and grading subnets are not trained by Eq. (11), so their gradients of it are not computed.
+    The segmentation and grading subnets are not trained by Eq. (11), so its gradient is not computed for them.
 
     Args:
         step: the losses.
@@ -106,18 +106,22 @@ def restoration_losses(
     sr = _super_resolve(model, batch, scale)
     if not model.task_aware:
         return composed_losses(model, batch, sr, scale, weights, processes, grades=False)
+    none = seg_aware = sr.new_zeros(())
+    classes = None
+    if model.has_segmentation and (weights.lambda_sa or _trainable(model.segmentation)):
+        classes = model.segment(model.preprocess(sr)[0])
     image, variation = _image_terms(sr, batch.hr, processes)
-    none = sr.new_zeros(())
-    if not (model.has_segmentation and (weights.lambda_sa or _trainable(model.segmentation))):
+    if classes is None:
         isr = _isr_loss(image, variation, none, none, scale, weights)
         return StepLosses(isr, none, none, none, _values(image=image, tv=variation))
-    lesions = model.segment(model.preprocess(sr)[0])[:, :-1]
-    seg_aware = none
     if weights.lambda_sa and scale > 1:
         with torch.no_grad():
-            lesions_hr = model.segment(model.preprocess(batch.hr)[0])[:, :-1]
-        seg_aware = processes.mean(losses.segmentation_aware_loss(lesions, lesions_hr))
-    dice, entropy = _supervised_terms(lesions, _lesion_labels(batch, processes))
+            classes_hr = model.segment(model.preprocess(batch.hr)[0])
+        seg_aware = processes.mean(losses.segmentation_aware_loss(classes[:, :-1], classes_hr[:, :-1]))
+    # A slice for each loss: autograd sums gradients in this order, which earlier versions had, bit for bit.
+    labels = _lesion_labels(batch, processes)
+    dice = losses.dice_loss(classes[:, :-1], *labels)
+    entropy = losses.lesion_cross_entropy_loss(classes[:, :-1], *labels)
     return StepLosses(
         _isr_loss(image, variation, seg_aware, none, scale, weights),
         losses.segmentation_loss(dice, entropy, none, weights),
@@ -151,8 +155,8 @@ def joint_losses(
 ) -> StepLosses:
     """Stage 2, the whole of Fig. 6 on whole frames: every loss of Eqs. (4)-(11).
 
-    Annotated photographs count in Eq. (8), the others in Eq. (9), whose pseudo ground truth is the evidence mask of the
-    HR frame.
+    Eq. (8) is computed for annotated photographs. Eq. (9) is computed for the other photographs, with the evidence mask
+    of the HR frame as pseudo ground truth.
 
     Args:
         model: the network.
@@ -172,7 +176,9 @@ def joint_losses(
         seg_aware = processes.mean(losses.segmentation_aware_loss(on_sr.lesions, on_hr.lesions))
     if weights.lambda_ca and sr.requires_grad:  # Eq. (5) trains only the ISR subnet
         cls_aware = processes.mean(_classification_aware_loss(model, on_sr, on_hr, evidence_hr, weights))
-    dice, entropy = _supervised_terms(on_sr.lesions, _lesion_labels(batch, processes))
+    labels = _lesion_labels(batch, processes)
+    dice = losses.dice_loss(on_sr.lesions, *labels)
+    entropy = losses.lesion_cross_entropy_loss(on_sr.lesions, *labels)
     pseudo = losses.unsupervised_segmentation_loss(
         on_sr.lesion_region, evidence_hr, weights.phi_vis, _has_pseudo_mask(model, batch), processes.all_reduce
     )
@@ -240,33 +246,28 @@ def composed_losses(
 
 
 def _super_resolve(model: DeepMTDR, batch: Batch, scale: int) -> Tensor:
-    """SR images from the degraded photographs (interpretation R24)."""
+    """Compute SR images from the degraded photographs (interpretation R24)."""
     return model.super_resolve(bicubic(batch.degraded, 1 / scale).clamp(0, 1), scale)
 
 
 def _image_terms(sr: Tensor, hr: Tensor, processes: Processes) -> tuple[Tensor, Tensor]:
-    """Eqs. (6) and (7)."""
+    """Compute Eqs. (6) and (7)."""
     return processes.mean(losses.image_loss(sr, hr)), processes.mean(losses.total_variation_loss(sr))
 
 
 def _isr_loss(
     image: Tensor, variation: Tensor, seg_aware: Tensor, cls_aware: Tensor, scale: int, weights: LossWeights
 ) -> Tensor:
-    """Eq. (11); 0 if the ISR subnet was skipped."""
+    """Compute Eq. (11); 0 if the ISR subnet was skipped."""
     if scale == 1:
         return image.new_zeros(())
     return losses.isr_loss(image, variation, seg_aware, cls_aware, weights)
 
 
-def _supervised_terms(lesions: Tensor, labels: LesionLabels) -> tuple[Tensor, Tensor]:
-    """Eq. (8), and the pixel-wise cross-entropy that is added to it."""
-    return losses.dice_loss(lesions, *labels), losses.lesion_cross_entropy_loss(lesions, *labels)
-
-
 def _classification_aware_loss(
     model: DeepMTDR, on_sr: Prediction, on_hr: Prediction, evidence_hr: Tensor, weights: LossWeights
 ) -> Tensor:
-    """Eq. (5), or the loss of a method whose evidence has no location."""
+    """Compute Eq. (5), or the loss of a method whose evidence has no location."""
     if isinstance(model.evidence_method, ScoreOnlyEvidence):
         return model.evidence_method.loss(on_sr, on_hr)
     evidence_sr = model.evidence(on_sr, create_graph=True)
@@ -274,7 +275,7 @@ def _classification_aware_loss(
 
 
 def _has_pseudo_mask(model: DeepMTDR, batch: Batch) -> Tensor:
-    """The photographs of Eq. (9): without annotation, if the evidence has a location."""
+    """Return the photographs of Eq. (9): those without annotation, if the evidence has a location."""
     return ~batch.annotated.any(dim=1) & (not isinstance(model.evidence_method, ScoreOnlyEvidence))
 
 
