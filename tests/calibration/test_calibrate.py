@@ -155,7 +155,7 @@ def test_temperature_that_makes_other_patients_worse_has_a_warning() -> None:
         fit_calibration(at_temperature_1(rng.normal(0, 1, (20, 5)), truth), TARGET_SENSITIVITIES, FEW) for _ in range(3)
     ]
     worse = [d for d in found if any(s.difference.value > 0 for s in d.scores)]
-    assert worse and all(any("higher after than before" in w for w in done.warnings) for done in worse)
+    assert worse and all(any("higher after the calibration than before" in w for w in done.warnings) for done in worse)
 
 
 # --- Thresholds ---
@@ -294,13 +294,13 @@ def test_output_that_is_not_finite_is_an_error_with_that_reason(weights: Path, s
 
 def test_wrong_arguments_are_errors_before_photographs_are_read(weights: Path, folder: Path) -> None:
     loaded = checkpoint.load(weights)
-    with pytest.raises(ValueError, match=r"sensitivity 0\.0, expected"):
+    with pytest.raises(ValueError, match=r"sensitivity of 0\.0, expected"):
         CalibrationConfig(sensitivities=(0.0,))
     with pytest.raises(InputSizeError, match="size 300 px, expected one of 16, 32, 64 for a frame of 128 px"):
         calibrate(loaded, [], CalibrationConfig(as_lr=300))
-    with pytest.raises(CheckpointError, match=r"w\.json: expected the name of a \.safetensors"):
+    with pytest.raises(CheckpointError, match=r"w\.json: .*expected a name that ends in \.safetensors"):
         calibrate_folder(weights, drawings(folder), out=weights.with_suffix(".json"))
-    with pytest.raises(CheckpointError, match=r"gone\.safetensors: no such file"):
+    with pytest.raises(CheckpointError, match=r"gone\.safetensors: .*no such file"):
         calibrate_folder(folder / "gone.safetensors", drawings(folder))
 
 

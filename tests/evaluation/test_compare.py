@@ -149,9 +149,9 @@ def test_two_data_sets_are_compared_separately_and_together() -> None:
 
 def test_different_photographs_or_labels_are_errors() -> None:
     a, b = system(1, 0), system(1, 1)
-    with pytest.raises(DataError, match=r"system B lacks 4 photographs of the other: 0, 1, 2, \.\.\.;"):
+    with pytest.raises(DataError, match=r"system B lacks 4 photographs of the other system: 0, 1, 2, \.\.\.;"):
         compare(a, b[4:])
-    with pytest.raises(DataError, match="system A lacks 1 photographs of the other: 99;"):
+    with pytest.raises(DataError, match="system A lacks 1 photographs of the other system: 99;"):
         compare(a[:-1], b)
     with pytest.raises(DataError, match="x 0: true grade 0 in system A, 4 in B"):
         compare(a, [replace(b[0], grade=4), *b[1:]])
@@ -180,7 +180,7 @@ def test_tables_and_json_contain_all_results(tmp_path: Path) -> None:
 def test_evaluations_with_different_label_sets_are_not_compared() -> None:
     a, b = (score_photographs(system(1, seed, 20), {}, FEW, {}) for seed in (0, 1))
     other = replace(DIABETIC_RETINOPATHY, name="other", thresholds={"any": 1, "referable": 3})
-    with pytest.raises(DataError, match="system A has the label set 'diabetic-retinopathy', B 'other'"):
+    with pytest.raises(DataError, match="the systems have the label sets 'diabetic-retinopathy' and 'other'"):
         compare(a, replace(b, labels=other), bootstrap=FEW)
 
 

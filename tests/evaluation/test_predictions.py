@@ -243,11 +243,11 @@ BAD = {
         "name,grade a,0",
         r"row 2: the sum of p0 \.\.\. p4 is 0\.9, expected 1",
     ),
-    "neither": ("name a", "name,grade a,0", r"row 2: no prediction, expected p0 \.\.\. p4 or predicted_grade"),
+    "neither": ("name a", "name,grade a,0", r"row 2: found no prediction, expected p0 \.\.\. p4 or predicted_grade"),
     "contradiction": (
         "name,predicted_grade,p0,p1,p2,p3,p4 a,2,0.9,0.1,0,0,0",
         "name,grade a,0",
-        r"row 2: predicted_grade 2, but p0 is the highest",
+        r"row 2: predicted_grade 2, but p0 has the highest",
     ),
     "predicted 5": (
         "name,predicted_grade a,5",
@@ -259,7 +259,7 @@ BAD = {
     "no grade at all": (
         "name,predicted_grade a,0",
         "name,grade a,",
-        r"truth\.csv: no photograph has a grade",
+        r"truth\.csv: found no photograph with a grade",
     ),
     "no name": ("name,predicted_grade ,0", "name,grade a,0", r"predicted\.csv, row 2: the cell `name` is empty"),
     "no data set": (
@@ -274,8 +274,8 @@ BAD = {
     ),
     "no column": ("image,predicted_grade a,0", "name,grade a,0", r"predicted\.csv, row 1: expected the columns name"),
     "no truth": ("name,predicted_grade a,0", "name,label a,0", r"truth\.csv, row 1: .* grade not found"),
-    "column twice": ("name,p0,p0 a,0,0", "name,grade a,0", r"predicted\.csv, row 1: two columns p0, expected one"),
-    "no rows": ("name,predicted_grade", "name,grade a,0", r"predicted\.csv: no rows, expected one for each photograph"),
+    "column twice": ("name,p0,p0 a,0,0", "name,grade a,0", r"predicted\.csv, row 1: found two columns p0"),
+    "no rows": ("name,predicted_grade", "name,grade a,0", r"predicted\.csv: found no rows, expected one for each"),
 }
 
 
@@ -336,14 +336,18 @@ def test_binary_scores_without_probabilities_or_with_one_class_are_undefined(tmp
         (
             "name,predicted_grade a,yes",
             "name,grade a,0",
-            r"predicted\.csv, row 2: grade 'yes', expected negative, positive or",
+            r"predicted\.csv, row 2: grade is 'yes', expected negative, positive or",
         ),
         (
             "name,predicted_grade a,0",
             "name,grade a,yes",
-            r"truth\.csv, row 2: grade 'yes', expected negative, positive or",
+            r"truth\.csv, row 2: grade is 'yes', expected negative, positive or",
         ),
-        ("name a", "name,grade a,0", r"row 2: no prediction, expected p_positive, p1 \.\.\. p4 or predicted_grade"),
+        (
+            "name a",
+            "name,grade a,0",
+            r"row 2: found no prediction, expected p_positive, p1 \.\.\. p4 or predicted_grade",
+        ),
     ],
 )
 def test_wrong_binary_input_is_an_error(tmp_path: Path, predictions: str, truth: str, message: str) -> None:

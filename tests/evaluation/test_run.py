@@ -258,7 +258,7 @@ def test_photographs_of_a_split_file_are_evaluated(
     assert done.protocol["weights"] == "own"
     assert done.protocol["split"] == {"side": "test", "sha256": digest, "of_the_weights": True}
     assert (tmp_path / "out" / "predictions.csv").exists()
-    with pytest.raises(DataError, match="no split 'validation' in this file; expected one of test, train"):
+    with pytest.raises(DataError, match="found no split 'validation' in this file, expected one of test, train"):
         evaluate_folder(replace(selection, split="validation"), weights)
     with pytest.raises(DataError, match="expected a split file or the name of a data set"):
         evaluate_folder(SampleSelection(data=data), weights)

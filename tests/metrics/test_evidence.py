@@ -130,10 +130,10 @@ def test_deletion_curve_that_falls_earlier_has_a_smaller_area() -> None:
 
 def test_nan_evidence_and_short_curves_are_errors() -> None:
     for score in (evidence_auc, pointing_game):
-        with pytest.raises(ValueError, match="nan, expected numbers"):
+        with pytest.raises(ValueError, match=r"nan.*, expected numbers"):
             score(np.full((2, 3), np.nan), REGION, INSIDE)
     for points in (0, 1):
-        with pytest.raises(ValueError, match=rf"a curve of {points} points, expected at least 2"):
+        with pytest.raises(ValueError, match=rf"curve of {points} points, expected at least 2"):
             area_under_curve(np.zeros(points))
 
 

@@ -119,9 +119,9 @@ def test_undefined_grading_scores_are_nan() -> None:
 
 
 def test_class_out_of_range_is_an_error() -> None:
-    with pytest.raises(ValueError, match="true classes 0 to 5, expected 0 to 4"):
+    with pytest.raises(ValueError, match="true classes from 0 to 5, expected 0 to 4"):
         kappa(np.array([0, 1]), np.array([0, 5]), classes=5)
-    with pytest.raises(ValueError, match="predicted classes -1 to 1, expected 0 to 5"):
+    with pytest.raises(ValueError, match="predicted classes from -1 to 1, expected 0 to 5"):
         kappa(np.array([-1, 1]), np.array([0, 5]))
 
 

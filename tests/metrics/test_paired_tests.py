@@ -100,7 +100,7 @@ def test_delong_of_unpaired_scores_is_an_error() -> None:
     positive = np.array([True, False, True])
     with pytest.raises(ValueError, match="2 scores of system b for 3 photographs"):
         inspect.unwrap(delong)(np.zeros(3), np.zeros(2), positive)
-    with pytest.raises(ValueError, match="1 of 3 scores of system a are nan"):
+    with pytest.raises(ValueError, match="found nan in 1 of 3 scores of system a"):
         delong(np.array([0.1, np.nan, 0.2]), np.zeros(3), positive)
 
 
@@ -127,5 +127,5 @@ def test_mcnemar_of_systems_that_agree_has_p_1() -> None:
 
 
 def test_mcnemar_of_unpaired_predictions_is_an_error() -> None:
-    with pytest.raises(ValueError, match="3 photographs of system a and 2 of b"):
+    with pytest.raises(ValueError, match="3 photographs of system a and 2 of system b"):
         inspect.unwrap(mcnemar)(np.zeros(3, bool), np.zeros(2, bool))  # without the type check of the tests

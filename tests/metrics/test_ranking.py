@@ -68,7 +68,7 @@ def test_auc_of_one_class_is_undefined(truth: bool) -> None:
 
 def test_nan_scores_are_an_error() -> None:
     for score in (auc, average_precision):
-        with pytest.raises(ValueError, match="1 of 2 scores are nan"):
+        with pytest.raises(ValueError, match="found nan in 1 of 2 scores"):
             score(np.array([0.1, np.nan]), np.array([True, False]))
 
 
@@ -81,5 +81,5 @@ def test_threshold_for_sensitivity_is_the_highest_that_reaches_it(sensitivity: f
 
 def test_threshold_without_positive_cases_is_undefined() -> None:
     assert math.isnan(threshold_for_sensitivity(np.array([0.5]), np.array([False]), 0.9))
-    with pytest.raises(ValueError, match=r"sensitivity 90\.0, expected above 0 and at most 1"):
+    with pytest.raises(ValueError, match=r"sensitivity of 90\.0, expected above 0 and at most 1"):
         threshold_for_sensitivity(np.array([0.5]), np.array([True]), 90.0)

@@ -237,7 +237,9 @@ def test_decompression_bomb_is_refused_by_its_header(tmp_path: Path, side: int) 
 
 def test_largest_allowed_header_is_decoded(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_header(8_000, 10_000))
-    assert "8000x10000 px, but it cannot be decoded" in fails(tmp_path / "a.png")  # the header was accepted; the pixels are missing
+    assert "8000x10000 px, but it cannot be decoded" in fails(
+        tmp_path / "a.png"
+    )  # the header was accepted; the pixels are missing
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.png"])

@@ -37,7 +37,7 @@ class CalibrationConfig:
     sensitivities: tuple[float, ...] = TARGET_SENSITIVITIES
     """Target sensitivities of the thresholds, each in (0, 1]."""
     as_lr: int | None = None
-    """See `EvaluationConfig.as_lr`. None: it depends on the size of each photograph (R19)."""
+    """Size to which each field of view is reduced, as `EvaluationConfig.as_lr`. None: chosen by its size (R19)."""
     bf16: bool = False
     """Compute convolutions in bfloat16."""
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
@@ -45,11 +45,11 @@ class CalibrationConfig:
 
     def __post_init__(self) -> None:
         if wrong := [target for target in self.sensitivities if not 0 < target <= 1]:
-            raise ValueError(f"sensitivity {wrong[0]}, expected above 0 and at most 1")
+            raise ValueError(f"found a target sensitivity of {wrong[0]}, expected above 0 and at most 1")
 
     @property
     def evaluation(self) -> EvaluationConfig:
-        """The same settings for the measurement of a photograph."""
+        """Return the settings for the measurement of a photograph."""
         return EvaluationConfig(as_lr=self.as_lr, scale=None, bf16=self.bf16, thorough=False, slow_metrics=False)
 
 
@@ -66,7 +66,7 @@ def calibrate(
     """Predict every graded photograph once, and fit a temperature and thresholds.
 
     Args:
-        trained: a loaded checkpoint; a temperature that it already has is not used.
+        trained: a loaded checkpoint; a temperature in its card is not used.
         samples: photographs that were not used to train the weights; those without a grade are ignored.
         config: how photographs are predicted and what is fitted.
         advance: called after each graded photograph.
@@ -115,7 +115,9 @@ def calibrate_folder(
     """
     trained = checkpoint.load(weights)
     if not trained.model.has_grading:
-        raise CheckpointError(f"{weights}: {trained.recipe.system} does not grade, expected weights with grading")
+        raise CheckpointError(
+            f"{weights}: found {trained.recipe.system}, which does not grade; expected weights with grading"
+        )
     out = weights if out is None else out
     _check_writable(out)
     samples = [s for s in load_samples(selection, trained.model.labels) if s.grade is not None]
@@ -127,13 +129,13 @@ def calibrate_folder(
 
 
 def _predict(trained: Checkpoint, sample: Sample, config: CalibrationConfig) -> PhotographResult:
-    """The grade probabilities at temperature 1, without scores of the other tasks."""
+    """Predict the grade probabilities at temperature 1, without scores of the other tasks."""
     unmasked = replace(sample, lesion_masks={})
     return measure(trained.model, unmasked, config.evaluation, frame=trained.recipe.data.frame)[0]
 
 
 def _protocol(trained: Checkpoint, config: CalibrationConfig) -> dict[str, Any]:
-    """Everything that is needed to compute the same temperature again."""
+    """Record everything that is needed to compute the same temperature again."""
     return {
         "version": __version__,
         **checkpoint_protocol(trained, bf16=config.bf16),
@@ -155,9 +157,9 @@ def _with_split(done: Calibration, trained: Checkpoint, selection: SampleSelecti
 
 
 def _check_writable(out: Path) -> None:
-    """Raise errors before the photographs are read, not after."""
+    """Check that the file can be written, before the photographs are read."""
     if out.suffix != ".safetensors":
-        raise CheckpointError(f"{out}: expected the name of a .safetensors file")
+        raise CheckpointError(f"{out}: found another file type, expected a name that ends in .safetensors")
     out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK):
         raise PermissionError(errno.EACCES, "no permission to write", str(out.parent))

@@ -26,9 +26,9 @@ from deepmtdr.metrics.intervals import Interval, mean_or_nan
 from deepmtdr.metrics.ranking import threshold_for_sensitivity
 
 MIN_PHOTOGRAPHS = 20
-"""Fewest graded photographs for a calibration; they must have at least two different grades."""
+"""Smallest number of graded photographs for a calibration; they must have at least two different grades."""
 MIN_PATIENTS = 4
-"""Fewest patients for a calibration."""
+"""Smallest number of patients for a calibration."""
 THRESHOLD_STEPS = 1_000_000
 """Thresholds are rounded down to a multiple of 1 / THRESHOLD_STEPS, the precision of probabilities in a report."""
 NEEDS_TWO_PATIENTS = "needs two patients with such a grade and two without"
@@ -106,7 +106,7 @@ def _warnings(temperature: float, scores: Iterable[BeforeAfter]) -> Iterator[str
             yield f"temperature {end:g} is the end of the search range: these photographs do not determine it"
     for one in scores:
         if one.difference.value > 0:
-            yield f"{one.score} is higher after than before, on patients that were not used for the fit"
+            yield f"{one.score} is higher after the calibration than before, on patients that were not used for the fit"
 
 
 class _Case(NamedTuple):
@@ -114,11 +114,11 @@ class _Case(NamedTuple):
 
     graded: list[PhotographResult]
     logits: Probabilities
-    """Up to a constant for each photograph, which does not change the softmax."""
+    """Logits, except for an unknown constant per photograph, which does not change the softmax."""
     truth: Int[np.ndarray, " n"]
     first: Half
     temperatures: tuple[float, float]
-    """Fitted on the first and on the second half."""
+    """Temperatures fitted on the first and on the second half of the patients."""
     after: Probabilities
     """Probabilities of each half at the temperature of the other half."""
 
@@ -179,7 +179,7 @@ def _thresholds(
 
 
 def _cross_fitted(case: _Case, least: int, target: float, bootstrap: Bootstrap) -> tuple[Interval, Interval]:
-    """Sensitivity and specificity of each half at the threshold of the other half; nan without such a threshold."""
+    """Compute sensitivity and specificity of each half at the threshold of the other half; nan without a threshold."""
     positive, called = case.truth >= least, np.zeros(case.truth.size)
     for half, temperature in zip((case.first, ~case.first), case.temperatures, strict=True):
         own = softmax_probabilities(case.logits[half], temperature)[:, least:].sum(axis=1)
@@ -192,6 +192,6 @@ def _cross_fitted(case: _Case, least: int, target: float, bootstrap: Bootstrap) 
 
 
 def rounded_threshold(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], sensitivity: float) -> float:
-    """`threshold_for_sensitivity`, rounded down to the precision of a report; nan without a positive photograph."""
+    """Compute `threshold_for_sensitivity`, rounded down to the precision of a report; nan without a positive case."""
     exact = threshold_for_sensitivity(scores, positive, sensitivity)
     return exact if math.isnan(exact) else max(math.floor(exact * THRESHOLD_STEPS), 1) / THRESHOLD_STEPS

@@ -23,7 +23,7 @@ class BeforeAfter(NamedTuple):
     score: str
     before: Interval
     after: Interval
-    """Cross-fitted: each half of the patients at the temperature of the other half."""
+    """The score with the temperature, cross-fitted: each half of the patients at the temperature of the other half."""
     difference: Difference
     """After - before, by paired bootstrap over patients."""
 
@@ -37,11 +37,11 @@ class CalibratedThreshold(NamedTuple):
     """The lowest grade that is positive."""
     target_sensitivity: float
     threshold: float
-    """Of the probability of these grades; nan if it is undefined. `note` gives the reason."""
+    """Threshold of the probability of these grades; nan if it is undefined. `note` gives the reason."""
     sensitivity: Interval
-    """Cross-fitted: each half of the patients at the threshold of the other half."""
+    """Sensitivity, cross-fitted: each half of the patients at the threshold of the other half."""
     specificity: Interval
-    """As `sensitivity`."""
+    """Specificity, cross-fitted like `sensitivity`."""
     note: str = ""
 
 
@@ -50,24 +50,24 @@ class Calibration:
     """A temperature and thresholds fitted on graded photographs, with scores before and after."""
 
     protocol: dict[str, Any]
-    """How it was done: weights, photographs, input size, bootstrap."""
+    """How the calibration was done: weights, photographs, input size, bootstrap."""
     temperature: float
-    """Fitted on all photographs; this one is stored in the checkpoint."""
+    """Temperature fitted on all photographs, which is stored in the checkpoint."""
     half_temperatures: tuple[float, float]
-    """Fitted on each half of the patients; their difference shows how well the photographs determine it."""
+    """Temperatures fitted on each half of the patients. A large difference means that they are uncertain."""
     scores: list[BeforeAfter]
     reliability_before: list[ReliabilityBin]
     reliability_after: list[ReliabilityBin]
-    """Cross-fitted, like the scores."""
+    """Reliability with the temperature, cross-fitted like the scores."""
     thresholds: list[CalibratedThreshold]
     warnings: list[str] = field(default_factory=list)
-    """Possible problems."""
+    """Descriptions of possible problems."""
     results: list[PhotographResult] = field(default_factory=list)
-    """One for each graded photograph, predicted at temperature 1; also those that failed."""
+    """A result for each graded photograph, predicted at temperature 1; also for photographs that failed."""
 
     @property
     def failures(self) -> list[PhotographResult]:
-        """The photographs without prediction, each with the reason."""
+        """List the photographs without prediction, each with the reason."""
         return [m for m in self.results if m.failure]
 
     def tables(self) -> list[Table]:
@@ -114,7 +114,7 @@ def _point(point: CalibratedThreshold) -> dict[str, Any]:
 
 
 def _bounds(interval: Interval) -> list[float | None]:
-    """Value, low and high for JSON."""
+    """Convert value, low and high for JSON."""
     return [finite_or_none(round(float(number), 6)) for number in interval]
 
 

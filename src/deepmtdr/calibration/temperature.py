@@ -20,11 +20,10 @@ def fit_temperature(logits: Float[np.ndarray, "n c"], truth: Int[np.ndarray, " n
     """Find the temperature T for which softmax(logits / T) has the highest likelihood (Guo et al. 2017).
 
     Args:
-        logits: of the grades, one row per photograph.
+        logits: logits of the grades, one row per photograph.
         truth: true grades.
 
-    Returns:
-        Within `TEMPERATURE_RANGE`; above 1 for an overconfident network. An end of the range is returned if the
+    Returns: T, within `TEMPERATURE_RANGE`; above 1 for an overconfident network. An end of the range is returned if the
         likelihood has no maximum, as when every photograph is graded right.
 
     Raises:
@@ -33,7 +32,7 @@ def fit_temperature(logits: Float[np.ndarray, "n c"], truth: Int[np.ndarray, " n
     if not truth.size or not np.isfinite(logits).all():
         not_finite = int((~np.isfinite(logits)).sum())
         raise ValueError(
-            f"{truth.size} photographs, {not_finite} logits not finite; expected photographs with finite logits"
+            f"found {truth.size} photographs, {not_finite} logits not finite; expected photographs with finite logits"
         )
 
     def loss(log_temperature: float) -> float:

@@ -40,7 +40,7 @@ class _Case(NamedTuple):
     b: list[PhotographResult]
 
     def where(self, known: Callable[[PhotographResult], bool]) -> _Case:
-        """The photographs for which it is known of both systems."""
+        """The case restricted to the photographs for which `known` is true of the results of both systems."""
         kept = [(x, y) for x, y in zip(self.a, self.b, strict=True) if known(x) and known(y)]
         return _Case(self.dataset, [x for x, _ in kept], [y for _, y in kept])
 
@@ -56,9 +56,9 @@ def compare(
 
     Args:
         a: an evaluation, or its photographs.
-        b: the same of the other system; the photographs can be in another order.
+        b: the same for the other system; the photographs can be in another order.
         bootstrap: how intervals and p-values are computed.
-        labels: lesion types and grades; an `Evaluation` has its own.
+        labels: lesion types and grades; not used for an `Evaluation`, which has a label set.
 
     Returns:
         The differences A - B for each data set: scores of the SR image, pooled AUPR of each lesion type, and every
@@ -75,7 +75,7 @@ def compare(
     tasks = (grade_task(labels), BINARY_TASK)
     differences = [row for case in cases for row in _differences(case, tasks, labels, bootstrap)]
     if not differences:
-        raise DataError("no photograph with a known label and predictions of both systems, expected at least one")
+        raise DataError("found no photograph with a known label and predictions of both systems, expected at least one")
     return Comparison(
         protocol={
             **{name: x.protocol for name, x in (("a", a), ("b", b)) if isinstance(x, Evaluation)},
@@ -93,9 +93,7 @@ def _common_labels(
     """The label set of the evaluations, which must be the same."""
     found = [x.labels for x in (a, b) if isinstance(x, Evaluation)]
     if any(other != found[0] for other in found):
-        raise DataError(
-            f"system A has the label set {found[0].name!r}, B {found[1].name!r}; expected the same lesions and grades"
-        )
+        raise DataError(f"the systems have the label sets {found[0].name!r} and {found[1].name!r}; expected the same")
     return found[0] if found else labels
 
 
@@ -106,7 +104,7 @@ def _check_same_task(a: list[PhotographResult], b: list[PhotographResult]) -> No
 
 
 def _cases(pairs: Sequence[Pair]) -> Iterator[_Case]:
-    """Each data set, then all together if there are several."""
+    """Make a case for each data set, then one for all together if there are several."""
     other = {photograph_key(pair.a): pair.b for pair in pairs}
     for dataset, group in group_by_dataset([pair.a for pair in pairs]):
         yield _Case(dataset, group, [other[photograph_key(m)] for m in group])
@@ -139,7 +137,7 @@ def _image_differences(case: _Case, bootstrap: Bootstrap) -> Iterator[ScoreDiffe
 
 
 def _lesion_differences(case: _Case, code: str, why: str, bootstrap: Bootstrap) -> Iterator[ScoreDifference]:
-    """AUPR of all pixels, from the coarse counts of each photograph: within 0.01 of the value in the tables."""
+    """Compare the AUPR of all pixels, from coarse counts of each photograph: within 0.01 of the value in the tables."""
     if not case.a:
         return
     systems = [ResampledCurves(case.a, code), ResampledCurves(case.b, code)]
@@ -165,7 +163,7 @@ def _grade_differences(case: _Case, task: GradingTask, bootstrap: Bootstrap) -> 
 
 
 def _tests(case: _Case, task: GradingTask) -> Iterator[PairedTest]:
-    """McNemar's and DeLong's test on one data set."""
+    """Do McNemar's and DeLong's test on one data set."""
     case = case.where(task.is_scored)
     if not case.a:
         return

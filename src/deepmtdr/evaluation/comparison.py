@@ -21,7 +21,7 @@ class ScoreDifference(NamedTuple):
 
     dataset: str
     subject: str
-    """As in `Score.subject`."""
+    """What is scored, as in `Score.subject`."""
     score: str
     a: float
     b: float
@@ -41,11 +41,11 @@ class PairedTest(NamedTuple):
 
     dataset: str
     test: str
-    """`mcnemar`: of the number of right predictions. `delong`: of the area under the ROC curve."""
+    """Name of the test. `mcnemar` compares the number of right predictions, `delong` the area under the ROC curve."""
     found: Mapping[str, float]
     """Other results of the test, named as in `deepmtdr.metrics.paired_tests`."""
     p_value: float
-    """Two-sided; nan if the test is undefined. `note` gives the reason."""
+    """Two-sided p-value; nan if the test is undefined. `note` gives the reason."""
     note: str = ""
 
 
@@ -58,10 +58,10 @@ class Comparison:
     differences: list[ScoreDifference]
     tests: list[PairedTest]
     left_out: list[PhotographKey]
-    """Photographs without prediction of one of the systems; they are used for neither."""
+    """Photographs without prediction of one of the systems; they are not used."""
 
     def tables(self) -> list[Table]:
-        """For each data set the differences and then the tests."""
+        """Tables of the differences, then of the tests, for each data set."""
         return [
             table
             for dataset in dict.fromkeys(row.dataset for row in self.differences)
@@ -72,7 +72,7 @@ class Comparison:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON. An undefined value is None; `note` gives the reason."""
+        """Convert to a dict for JSON. An undefined value is None; `note` gives the reason."""
         return {
             "protocol": self.protocol,
             "differences": [json_safe(row._asdict()) for row in self.differences],

@@ -1,4 +1,4 @@
-"""Settings of an evaluation: which photographs, how they are measured, what is written."""
+"""Settings of an evaluation: photographs, measurements, files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class EvaluationConfig:
     as_lr: int | None = None
     """Size to which each field of view is reduced first, px: 1/8, 1/4 or 1/2 of the frame. None: use `scale`."""
     scale: int | None = 4
-    """Scale from the LR image to the frame (2, 4 or 8) if `as_lr` is None; the paper has 4. None: it depends on the
-    size of each photograph (interpretation R19), as in `deepmtdr grade`."""
+    """Scale from the LR image to the frame (2, 4 or 8) if `as_lr` is None; the paper has 4. None: chosen by the size of
+    each photograph (interpretation R19), as in `deepmtdr grade`.
+    """
     bf16: bool = False
     """Compute convolutions in bfloat16: two to three times as fast on processors with bfloat16 multiplication."""
     thorough: bool = True
@@ -31,22 +32,23 @@ class EvaluationConfig:
     slow_metrics: bool = True
     """Compute SSIM and FROC, which take longer than all other scores."""
     removal_steps: int = 0
-    """Steps of deletion and insertion of the evidence on annotated photographs; each step needs three predictions.
-    0 leaves both out."""
+    """Steps of deletion and insertion of the evidence on annotated photographs; each step needs three predictions. 0:
+    neither is done.
+    """
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
     """How confidence intervals are computed."""
 
     def __post_init__(self) -> None:
         if self.scale is not None and self.scale not in SCALES:
-            raise ValueError(f"scale {self.scale}, expected 2, 4, 8 or None")
+            raise ValueError(f"found scale {self.scale}, expected 2, 4, 8 or None")
         if self.removal_steps < 0:
-            raise ValueError(f"removal_steps {self.removal_steps}, expected at least 0")
+            raise ValueError(f"found removal_steps {self.removal_steps}, expected at least 0")
 
     def input_scale(self, fov_side: int, frame: int) -> InputScale:
-        """Size of the LR image and scale from there for a photograph.
+        """Return the size of the LR image of a photograph, and the scale from that size to the frame.
 
         Args:
-            fov_side: side of its field of view in pixels of the photograph.
+            fov_side: side of the field of view in pixels of the photograph.
             frame: side of the checkpoint's HR frame, px.
 
         Raises:
@@ -57,7 +59,7 @@ class EvaluationConfig:
         return choose_input_scale(fov_side, self.as_lr, frame)
 
     def fixed_lr_size(self, frame: int) -> int | None:
-        """Size of every LR image, px; None if it depends on the photograph.
+        """Return the size of every LR image, px; None if the size depends on the photograph.
 
         Args:
             frame: side of the checkpoint's HR frame, px.
@@ -78,16 +80,16 @@ class SampleSelection:
     data: Path
     """Folder that contains one folder per data set, under its name."""
     split_file: Path | None = None
-    """`split.csv`, which training leaves beside its weights. None: all photographs of `datasets`."""
+    """`split.csv`, which training writes beside its weights. None: all photographs of `datasets`."""
     split: str = "test"
     """Which split of `split_file`: train, validation or test."""
     datasets: tuple[str, ...] = ()
-    """Names of data sets; empty: those of `split_file`."""
+    """Names of data sets; empty: the data sets of `split_file`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """What an evaluation writes."""
+    """Files that an evaluation writes."""
 
     out: Path | None = None
     """Folder for `evaluation.json`, `predictions.csv` and `report.html`. None: nothing is written."""

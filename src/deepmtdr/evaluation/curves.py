@@ -12,7 +12,7 @@ from deepmtdr.evaluation.scores import ALL
 from deepmtdr.metrics import FrocCounts, PooledCurve
 
 MAX_POINTS = 200
-"""Most points of a curve; more would not be visible."""
+"""Largest number of points of a curve; more would not be visible."""
 
 
 class CurvePoints(NamedTuple):
@@ -31,14 +31,13 @@ class FrocPoints(NamedTuple):
     thresholds: Float[np.ndarray, " t"]
     alarms_per_image: Float[np.ndarray, " t"]
     sensitivity: Float[np.ndarray, " t"]
-    """Nan without lesions."""
+    """Fraction of the lesions found; nan without lesions."""
 
 
 def roc_curve(scores: Num[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> CurvePoints:
     """Sensitivity over 1 - specificity, one point per distinct score, from (0, 0) to (1, 1).
 
-    Returns:
-        No points if there is no positive or no negative case.
+    Returns: The curve, without points if there is no positive or no negative case.
     """
     values, place = np.unique(scores, return_inverse=True)
     found, alarms = (
@@ -53,8 +52,7 @@ def roc_curve(scores: Num[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -
 def precision_recall_curve(curve: PooledCurve) -> CurvePoints:
     """Precision over recall, one point per distinct probability, the highest first.
 
-    Returns:
-        No points if no pixel is positive.
+    Returns: The curve, without points if no pixel is positive.
     """
     hits, alarms = np.cumsum(curve.positives[::-1]), np.cumsum(curve.negatives[::-1])
     if not (hits.size and hits[-1]):
@@ -72,7 +70,7 @@ def froc_points(counts: FrocCounts) -> FrocPoints:
 
 
 def thin_curve(points: CurvePoints, most: int = MAX_POINTS) -> CurvePoints:
-    """At most `most` points at even distances along the curve, with the first and the last."""
+    """Keep at most `most` points at even distances along the curve, with the first and the last."""
     if points.x.size <= most:
         return points
     steps = np.hypot(np.diff(points.x), np.diff(points.y))

@@ -44,11 +44,11 @@ class RemovalAreas(NamedTuple):
     """Areas under the three curves of one probability."""
 
     deletion: float
-    """Low if the probability depends on the pixels with the highest evidence."""
+    """Area under the deletion curve: low if the probability depends on the pixels with the highest evidence."""
     insertion: float
-    """High if these pixels are sufficient."""
+    """Area under the insertion curve: high if these pixels are sufficient."""
     random: float
-    """With pixels in random order: deletion should be lower than this, insertion higher.
+    """Area with the pixels in random order: deletion should be lower, insertion higher.
 
     This baseline is easy to beat: with random single pixels blurred, a lesion remains half visible.
     """
@@ -58,11 +58,14 @@ class RemovalCurves(NamedTuple):
     """Probability of each grade after equal fractions of the pixels, from none to all."""
 
     deletion: Float[np.ndarray, "n c"]
-    """Blurred from the highest evidence to the lowest."""
+    """Probabilities while pixels are blurred, from the highest evidence to the lowest."""
     insertion: Float[np.ndarray, "n c"]
-    """Restored in the same order."""
+    """Probabilities while blurred pixels are restored in the same order."""
     random: Float[np.ndarray, "n c"]
-    """Blurred in random order. Read backwards it is an insertion in random order, so its area serves for both."""
+    """Probabilities while pixels are blurred in random order.
+
+    In reverse order this is the curve of an insertion in random order, so the same area is the baseline for both.
+    """
 
     @property
     def grade(self) -> int:
@@ -88,11 +91,11 @@ class EvidenceScores(NamedTuple):
     lesions: dict[str, RegionScores]
     """Code of a lesion type -> its scores; only annotated types with a lesion."""
     any_lesion: RegionScores
-    """All annotated lesions together; nan without lesions."""
+    """Scores of all annotated lesions together; nan without lesions."""
     background: float
     """AUC of the field of view without the annotated lesions; nan without lesions."""
     removal: RemovalCurves | None
-    """None if `steps` was 0, or the field of view is empty."""
+    """Deletion and insertion curves; None if `steps` was 0, or the field of view is empty."""
 
 
 def evidence_scores(
@@ -114,10 +117,10 @@ def evidence_scores(
         masks: the masks of the annotated lesion types, by code; a type that is not annotated counts as background.
         inside: the field of view.
         steps: number of equal fractions of the pixels for deletion and insertion; each needs three predictions, which
-            take almost all of the time. 0 leaves both out.
+            take almost all of the time. 0: neither is done.
         bf16: compute convolutions in bfloat16.
         temperature: the logits are divided by it, see `Checkpoint.temperature`.
-        seed: of the random order.
+        seed: seed of the random order.
 
     Raises:
         ValueError: if a mask or the field of view does not have the size of the frame, or `steps` is negative.
@@ -135,7 +138,7 @@ def evidence_scores(
 def _in_regions(
     evidence: Float[np.ndarray, "f f"], masks: Mapping[str, Mask], inside: Mask
 ) -> tuple[dict[str, RegionScores], RegionScores, float]:
-    """Scores of each lesion type and of all together, and the AUC of the background."""
+    """Compute the scores of each annotated lesion type and of all lesions together, and the AUC of the background."""
     tolerance = POINTING_TOLERANCE * evidence.shape[0] / FRAME
 
     def scores(region: Mask) -> RegionScores:
@@ -155,7 +158,7 @@ def _removal(
     steps: int,
     seed: int,
 ) -> RemovalCurves:
-    """The three curves; `predict` computes the probabilities of a frame."""
+    """Compute the three curves; `predict` computes the probabilities of a frame."""
     blurred, shuffled = _blurred(sr, inside), np.random.default_rng(seed).permutation(np.flatnonzero(inside))
     highest_first = shuffled[np.argsort(-evidence.ravel()[shuffled], kind="stable")]  # ties are in random order
     original, removed = (sr, predict(sr)), (blurred, predict(blurred))
@@ -172,13 +175,13 @@ def _removal(
 
 
 def _probs(model: DeepMTDR, bf16: bool, temperature: float, frame: Float[Tensor, "1 3 f f"]) -> Probs:
-    """Probabilities of a frame. It is segmented again too, because the grade depends on the lesion maps."""
+    """Predict a frame. The frame is segmented again, because the grade depends on the lesion maps."""
     with torch.inference_mode(), torch.autocast(frame.device.type, torch.bfloat16, enabled=bf16):
         return model.segment_and_grade(frame).grade_logits[0].cpu().double().div(temperature).softmax(dim=0).numpy()
 
 
 def _intermediate_frames(start: Tensor, goal: Tensor, order: Int[np.ndarray, " n"], steps: int) -> Iterator[Tensor]:
-    """The frames between two frames, with one more fraction of the pixels replaced each time, in the given order."""
+    """Yield the frames between two frames; each has one more fraction of the pixels replaced, in the given order."""
     frame = start.clone(memory_format=torch.contiguous_format)
     pixels, target = frame.view(1, 3, -1), goal.reshape(1, 3, -1)
     for share in np.array_split(order, steps)[:-1]:
@@ -188,7 +191,7 @@ def _intermediate_frames(start: Tensor, goal: Tensor, order: Int[np.ndarray, " n
 
 
 def _blurred(sr: Float[Tensor, "1 3 f f"], inside: Mask) -> Float[Tensor, "1 3 f f"]:
-    """The photograph without details. The black border is unchanged and does not darken the field of view.
+    """Blur the photograph. The black border is unchanged and does not darken the field of view.
 
     Petsiuk et al. replace deleted pixels by grey, and insert into a blurred image. Here deleted pixels are blurred too,
     because a grey patch on a retina could be taken for a lesion.
@@ -206,6 +209,6 @@ def _check(sr: Tensor, masks: Mapping[str, np.ndarray], inside: np.ndarray, step
         if mask.shape != frame:
             raise ValueError(f"{name} has the shape {mask.shape}, expected {frame}, the size of the frame")
     if sr.shape[0] != 1:
-        raise ValueError(f"{sr.shape[0]} photographs, expected one")
+        raise ValueError(f"found {sr.shape[0]} photographs, expected one")
     if steps < 0:
-        raise ValueError(f"{steps} steps, expected at least 0")
+        raise ValueError(f"found {steps} steps, expected at least 0")

@@ -25,7 +25,7 @@ REGION_SCORES: Mapping[str, Callable[[RegionScores], float]] = {
 
 
 def region_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:
-    """Means over the annotated photographs that contain a region, and areas under the removal curves."""
+    """Compute means over the annotated photographs that contain a region, and areas under the removal curves."""
     rows: list[Score] = []
     for dataset, group in group_by_dataset(measured):
         annotated = [(m, m.evidence) for m in group if m.evidence is not None]

@@ -45,7 +45,7 @@ REMOVAL_NAMES = {
 
 
 def roc_figure(group: Sequence[PhotographResult], scores: Sequence[Score], labels: LabelSet) -> str:
-    """ROC curve for each threshold of the label set, or of positive photographs; empty without probabilities."""
+    """Plot the ROC curve of each threshold of the label set, or of `positive`; empty without probabilities."""
     areas = {score.score: format_score(score) for score in scores if score.task == ScoreTable.GRADING}
     series = []
     if graded := _with_probabilities(group):
@@ -61,7 +61,7 @@ def roc_figure(group: Sequence[PhotographResult], scores: Sequence[Score], label
 
 
 def threshold_words(labels: LabelSet, threshold: str) -> str:
-    """A threshold in words, such as "referable, grade 2 or worse"."""
+    """Describe a threshold in words, such as "referable, grade 2 or worse"."""
     name = f"any {labels.short_disease or labels.disease}" if threshold == "any" else threshold_title(threshold)
     return f"{name}, grade {labels.thresholds[threshold]} or worse"
 
@@ -71,7 +71,7 @@ def _with_probabilities(group: Sequence[PhotographResult]) -> list[PhotographRes
 
 
 def precision_recall_figure(curves: Mapping[str, CurvePoints], scores: Sequence[Score], labels: LabelSet) -> str:
-    """Precision over recall of the pixels of each lesion type, with the prevalence; empty without annotation."""
+    """Plot precision over recall of the pixels of each lesion type, with the prevalence; empty without annotation."""
     found = {(score.subject, score.score): score for score in scores if score.task == ScoreTable.LESIONS}
     series = []
     for code, points in curves.items():
@@ -83,7 +83,7 @@ def precision_recall_figure(curves: Mapping[str, CurvePoints], scores: Sequence[
 
 
 def froc_figure(curves: Mapping[str, FrocCounts], scores: Sequence[Score], labels: LabelSet) -> str:
-    """Fraction of the lesions found, over false alarms per image; empty if no lesions were counted."""
+    """Plot the fraction of the lesions found, over false alarms per image; empty if no lesions were counted."""
     found = {score.subject: score for score in scores if (score.task, score.score) == (ScoreTable.LESIONS, "froc_cpm")}
     alarms = np.geomspace(*FROC_ENDS, 49)
     series = []
@@ -96,7 +96,7 @@ def froc_figure(curves: Mapping[str, FrocCounts], scores: Sequence[Score], label
 
 
 def removal_figure(group: Sequence[PhotographResult], scores: Sequence[Score]) -> str:
-    """P(grade >= 1) while the pixels with the highest evidence are blurred or restored; empty if this was not done."""
+    """Plot P(grade >= 1) while pixels with the highest evidence are blurred or restored; empty if this was not done."""
     areas = {score.score: format_score(score) for score in scores if score.subject == P_DISEASE}
     series = [
         Series(REMOVAL_NAMES[name], f"area {areas.get(f'area_{name}', '')}", *points)
@@ -106,7 +106,7 @@ def removal_figure(group: Sequence[PhotographResult], scores: Sequence[Score]) -
 
 
 def reliability_figure(group: Sequence[PhotographResult], scores: Sequence[Score]) -> str:
-    """How often the predicted grade is right, over its probability; empty without probabilities."""
+    """Plot how often the predicted grade is right, over its probability; empty without probabilities."""
     graded = _with_probabilities(group)
     if not graded:
         return ""
@@ -130,7 +130,7 @@ def reliability_figure(group: Sequence[PhotographResult], scores: Sequence[Score
 
 
 def gain_figure(group: Sequence[PhotographResult], scores: Sequence[Score]) -> str:
-    """Histogram of the PSNR gain over bicubic interpolation; empty without an HR frame."""
+    """Plot a histogram of the PSNR gain over bicubic interpolation; empty without an HR frame."""
     gains = [gain for m in group if (gain := m.psnr_gain) is not None]
     finite = np.array([gain for gain in gains if np.isfinite(gain)])
     if not finite.size:
@@ -151,7 +151,7 @@ def gain_figure(group: Sequence[PhotographResult], scores: Sequence[Score]) -> s
 
 
 def confusion_figure(counts: Sequence[Sequence[int]], labels: LabelSet) -> str:
-    """Number of photographs by true and predicted grade; a cell is darker for a higher share of its row."""
+    """Table of the photographs by true and predicted grade; a cell is darker for a higher share of its row."""
     head = "".join(f"<th>{grade}</th>" for grade in range(len(counts)))
     rows = ""
     for grade, row in enumerate(counts):

@@ -22,7 +22,7 @@ MIN_COVERAGE = 0.5
 
 
 class OriginalPhotograph(NamedTuple):
-    """What is needed to transform maps of the frame back to the photograph."""
+    """The data with which maps of the frame are transformed back to the photograph."""
 
     fov: FieldOfView
     shape: tuple[int, int]
@@ -35,22 +35,22 @@ class FramedPhotograph(NamedTuple):
     """A photograph cropped to its field of view, with its labels in the frame."""
 
     lr: UInt8[np.ndarray, "s s 3"]
-    """The network's input."""
+    """Input of the network, RGB."""
     hr: UInt8[np.ndarray, "f f 3"] | None
-    """None if the photograph has fewer pixels than the frame."""
+    """The HR frame, RGB; None if the photograph has fewer pixels than the frame."""
     inside: Bool[np.ndarray, "f f"]
     """The field of view."""
     scale: int
-    """From `lr` to the frame; 1 skips the ISR subnet."""
+    """Factor by which `lr` is enlarged to the frame; 1 skips the ISR subnet."""
     lesion_masks: Mapping[str, Bool[np.ndarray, "f f"]]
     """Masks of the annotated lesion types, by code."""
     fov_side: int | None = None
     """Diameter of the field of view in pixels of the photograph; None if unknown."""
     original: OriginalPhotograph | None = None
-    """None if unknown."""
+    """The photograph before cropping; None if unknown."""
 
     def without_masks(self) -> FramedPhotograph:
-        """The same without lesion masks, for a system that does not segment."""
+        """Return a copy without lesion masks, for a system that does not segment."""
         return self._replace(lesion_masks={}, original=None)
 
 
@@ -81,5 +81,5 @@ def load_into_frame(sample: Sample, config: EvaluationConfig, frame: int) -> Fra
 
 
 def to_batch(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
-    """An image as a batch of one, RGB in [0, 1]."""
+    """Convert an image to a batch of one, RGB in [0, 1]."""
     return image_to_tensor(image)[None]

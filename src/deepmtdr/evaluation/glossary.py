@@ -1,4 +1,4 @@
-"""What the scores and the entries of a protocol mean, in words for the report."""
+"""The meaning of the scores and of the entries of a protocol, for the report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROTOCOL_LABELS = {
     "grades_alone": "photographs with a predicted grade but no probabilities",
     "without_grade": "photographs without a true grade",
 }
-"""Names of protocol entries in words; an entry that is missing here is shown by its key."""
+"""Key of a protocol entry -> its name in words; an entry that is missing here is shown by its key."""
 
 _MEANINGS = {
     "psnr_fov": "PSNR in the field of view, dB",
@@ -33,7 +33,7 @@ _MEANINGS = {
     "invented_share": "fraction of these lesions without a lesion near them on the HR frame",
     "lost_share": "fraction of the lesions on the HR frame without a lesion near them on this image",
     "aupr_pooled": "area under the precision-recall curve of all pixels; a random guess reaches the prevalence",
-    "ap_per_image": "the same for each image, mean over the photographs with such a lesion (interpretation R15)",
+    "ap_per_image": "area under the precision-recall curve of one image, mean over the images with such a lesion (R15)",
     "prevalence": "fraction of the pixels that are lesion",
     "auc_pooled": "area under the ROC curve of all pixels",
     "auc_per_image": "the same for each image, mean over the photographs with such a lesion",
@@ -100,12 +100,12 @@ def score_meanings(labels: LabelSet) -> dict[str, str]:
 
 
 def score_source(score: str) -> str:
-    """Where a score comes from: `paper`, or `field` for a score that is common in the field."""
+    """Return where a score comes from: `paper`, or `field` for a score that is common in the field."""
     return "paper" if score in PAPER_SCORES else "field"
 
 
 def describe_split(protocol: Mapping[str, Any]) -> str:
-    """Which split was used, and whether the weights were trained with the same split file; empty without weights."""
+    """Describe the split, and whether the weights were trained with the same split file; empty without weights."""
     if "weights" not in protocol:
         return ""
     if not (split := protocol.get("split")):

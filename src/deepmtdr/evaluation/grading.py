@@ -1,4 +1,4 @@
-"""Scores of the grade: those of Table I (interpretation R14), others, and those of each grade."""
+"""Scores of the grade: the scores of Table I (interpretation R14), others, and scores of each grade."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFAULT_THRESHOLD = 0.5
 """Probability from which a photograph is called positive without another threshold."""
 
 GradingFunction = Callable[[np.ndarray, np.ndarray], float]
-"""Computes a score from predictions and truth."""
+"""Function that computes a score from predictions and truth."""
 
 
 class GradingScore(NamedTuple):
@@ -32,21 +32,21 @@ class GradingScore(NamedTuple):
 
     function: GradingFunction
     undefined_reason: str = ""
-    """Why it may be undefined."""
+    """Why the score may be undefined."""
     needs_probabilities: bool = True
-    """False: predicted grades without probabilities are enough."""
+    """Whether the score needs probabilities. False: predicted grades are enough."""
 
 
 GradingScores = Mapping[str, GradingScore]
 
 
 def _of_labels(function: Callable[[np.ndarray, np.ndarray, int], float], undefined_reason: str = "") -> GradingScore:
-    """A score of the most probable grades; the function takes predicted grades, true grades and their number."""
+    """Make a score of predicted grades; `function` takes predicted grades, true grades and the number of grades."""
     return GradingScore(lambda p, truth: function(p.argmax(1), truth, p.shape[1]), undefined_reason, False)
 
 
 def _averaged(pick: Callable[[PrecisionRecallF1], float], average: Literal["weighted", "macro"]) -> GradingScore:
-    """Precision, recall or F1."""
+    """A score for precision, recall or F1 (chosen by `pick`), averaged over the grades by `average`."""
     return _of_labels(
         lambda predicted, truth, classes: pick(metrics.precision_recall_f1(predicted, truth, average, classes))
     )
@@ -71,7 +71,7 @@ CALIBRATION_SCORES: Mapping[str, GradingFunction] = {
     "brier": brier,
     "negative_log_likelihood": negative_log_likelihood,
 }
-"""Scores of the probabilities as such."""
+"""Scores of the probabilities."""
 
 
 def auc_name(threshold: str) -> str:
@@ -85,7 +85,7 @@ def threshold_title(threshold: str) -> str:
 
 
 def grading_functions(labels: LabelSet) -> GradingScores:
-    """All scores of the grade; their functions take probabilities "n c" and true grades " n"."""
+    """All scores of the grade; the functions take probabilities "n c" and true grades " n"."""
     return {
         **LABEL_SCORES,
         **{
@@ -101,7 +101,7 @@ def _auc_from(least: int) -> GradingFunction:
 
 
 def at_least(probs: np.ndarray, truth: np.ndarray, grade: int) -> tuple[np.ndarray, np.ndarray]:
-    """The probability that the grade is at least `grade`, and whether the true grade is."""
+    """Return the probability that the grade is at least `grade`, and whether the true grade is at least `grade`."""
     return probs[:, grade:].sum(axis=1), truth >= grade
 
 
@@ -110,26 +110,26 @@ class GradingTask:
     """A prediction task on photographs: all grades, or negative and positive."""
 
     subject: str
-    """As in `Score.subject`."""
+    """What is scored, as in `Score.subject`."""
     scores: GradingScores
     is_scored: Callable[[PhotographResult], bool]
-    """Whether truth and prediction are known."""
+    """Function that returns whether truth and prediction of a photograph are known."""
     arrays: Callable[[list[PhotographResult]], tuple[np.ndarray, np.ndarray]]
-    """Predictions and truth as arguments of the scores."""
+    """Function that returns predictions and truth, the arguments of the scores."""
     is_correct: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """From these two arrays: where the prediction is right."""
+    """Function of the two `arrays`: True for each photograph whose prediction is right."""
     auc_inputs: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    """From these two arrays: the probability and truth of the AUC that DeLong's test compares."""
+    """Function of the two `arrays`: probability and truth of the AUC that DeLong's test compares."""
 
     def defined_scores(self, scored: Iterable[PhotographResult]) -> GradingScores:
-        """The scores; those that need probabilities are always undefined if a photograph has none."""
+        """Return the scores. Scores that need probabilities are undefined if a photograph has no probabilities."""
         if not any(m.grade_only for m in scored):
             return self.scores
         undefined = GradingScore(lambda _predicted, _truth: float("nan"), NO_PROBABILITIES)
         return {name: undefined if score.needs_probabilities else score for name, score in self.scores.items()}
 
     def by_dataset(self, measured: Sequence[PhotographResult]) -> Iterator[tuple[str, list[PhotographResult]]]:
-        """The scored photographs of each data set that has any, and of all together."""
+        """Group the scored photographs by data set, and as all together."""
         for dataset, group in group_by_dataset(measured):
             if scored := [m for m in group if self.is_scored(m)]:
                 yield dataset, scored
@@ -141,12 +141,12 @@ def is_graded(measured: PhotographResult) -> bool:
 
 
 def grade_arrays(graded: Sequence[PhotographResult]) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities "n c" and true grades " n" of graded photographs."""
+    """Return probabilities "n c" and true grades " n" of graded photographs."""
     return np.array([m.probs for m in graded]), np.array([m.grade for m in graded], dtype=np.int64)
 
 
 def grade_task(labels: LabelSet) -> GradingTask:
-    """The task of predicting the grade. Two systems are compared by the AUC of the threshold `referable`."""
+    """Make the task of predicting the grade. Two systems are compared by the AUC of the threshold `referable`."""
     return GradingTask(
         subject="grade",
         scores=grading_functions(labels),
@@ -158,7 +158,7 @@ def grade_task(labels: LabelSet) -> GradingTask:
 
 
 def grading_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, task: GradingTask) -> list[Score]:
-    """The scores of a task for each data set: the paper's (interpretation R14) and others."""
+    """Compute the scores of a task for each data set: the paper's scores (interpretation R14) and others."""
     return [
         ScoreKey(ScoreTable.GRADING, dataset, task.subject).row(
             name,
@@ -174,7 +174,7 @@ def grading_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, t
 
 
 def by_grade_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:
-    """Sensitivity and specificity of each grade against all others."""
+    """Compute the sensitivity and specificity of each grade against all other grades."""
     return [
         ScoreKey(ScoreTable.EACH_GRADE, dataset, f"{grade} {name}").row(score, interval, scored, why)
         for dataset, scored in grade_task(labels).by_dataset(measured)
@@ -201,7 +201,7 @@ def _one_grade_scores(
 
 
 def confusion_matrices(measured: Sequence[PhotographResult], labels: LabelSet) -> dict[str, list[list[int]]]:
-    """Number of photographs by true grade (row) and predicted grade (column), for each data set."""
+    """Count the photographs by true grade (row) and predicted grade (column), for each data set."""
     matrices = {}
     for dataset, graded in grade_task(labels).by_dataset(measured):
         probs, truth = grade_arrays(graded)

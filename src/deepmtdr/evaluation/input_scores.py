@@ -18,7 +18,7 @@ INPUTS = (InputImage.SR, InputImage.BICUBIC, InputImage.HR)
 GRADE_SCORES = ("kappa_quadratic", "accuracy", auc_name("referable"))
 
 RowScore = Callable[[np.ndarray], float]
-"""A score of photographs that are given by their numbers."""
+"""Function that computes a score of the photographs with the given indexes."""
 
 
 def input_scores(
@@ -27,11 +27,11 @@ def input_scores(
     bootstrap: Bootstrap,
     labels: LabelSet,
 ) -> list[Score]:
-    """Grading and lesion scores of the same network on each image, and the paired gain of SR over bicubic.
+    """Compute grading and lesion scores of the same network on each image, and the paired gain of SR over bicubic.
 
     Args:
         measured: photographs; those with predictions on all three images are used.
-        pools: their fine pixel counts by image.
+        pools: fine pixel counts of the photographs by image.
         bootstrap: how intervals are computed.
         labels: lesion types and grades.
     """
@@ -78,7 +78,7 @@ def _side_by_side(
     bootstrap: Bootstrap,
     why: str,
 ) -> Iterator[Score]:
-    """One score on the three images, and the gain of SR over bicubic with its paired interval."""
+    """Compute one score on the three images, and the gain of SR over bicubic with its paired interval."""
     numbers = np.arange(len(group))
     for image in INPUTS:
         interval = bootstrap.interval(scores[image], group, numbers)._replace(value=values[image])
@@ -105,7 +105,7 @@ def _grade_rows(dataset: str, group: list[PhotographResult], bootstrap: Bootstra
 
 
 def _same_grade_rows(dataset: str, predicted: list[PhotographResult], bootstrap: Bootstrap) -> Iterator[Score]:
-    """How often SR and bicubic get the grade of HR."""
+    """Compute the fraction of photographs with the same predicted grade on SR (or bicubic) as on HR."""
     on_hr = [m.for_input(InputImage.HR).predicted_grade for m in predicted]
     for image in (InputImage.SR, InputImage.BICUBIC) if predicted else ():
         grades = [m.for_input(image).predicted_grade for m in predicted]
@@ -115,7 +115,7 @@ def _same_grade_rows(dataset: str, predicted: list[PhotographResult], bootstrap:
 
 
 def hallucination_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:
-    """The fraction of lesions on SR or bicubic that are not detected on HR, and of those on HR that are lost.
+    """Compute the fraction of lesions on SR or bicubic that are not on HR, and of lesions on HR that were lost.
 
     The detections on HR are taken as the truth, so no annotation is needed.
     """

@@ -35,7 +35,7 @@ PER_IMAGE: dict[str, Callable[[LesionResult], float]] = {
     "dice_per_image": lambda pixels: pixels.dice,
     "iou_per_image": lambda pixels: pixels.iou,
 }
-"""Means over the photographs on which they are defined."""
+"""Scores that are means over the photographs on which they are defined."""
 
 AVERAGED = ("ap_per_image", "auc_per_image")
 """Scores that Table III averages over the lesion types."""
@@ -45,14 +45,14 @@ FROC_SCORES: dict[str, Callable[[FrocCounts], float]] = {
     "froc_sensitivity_at_1": lambda counts: counts.sensitivity_at(1.0),
     "froc_sensitivity_at_8": lambda counts: counts.sensitivity_at(8.0),
 }
-"""For the lesion types with `LesionType.froc`."""
+"""Scores of the lesion types with `LesionType.froc`."""
 
 BOOTSTRAP_TOLERANCE = 0.003
 """Tolerance of the pixel counts that the bootstrap resamples: about 7,000 values."""
 
 
 def absent_note(labels: LabelSet, code: str) -> str:
-    """Why the scores of a lesion type are undefined."""
+    """Return the reason why the scores of a lesion type are undefined."""
     return f"no {labels.lesion(code).name} on these photographs"
 
 
@@ -64,18 +64,18 @@ def lesion_scores(
     table: ScoreTable = ScoreTable.LESIONS,
     kept: Callable[[str], bool] = lambda name: True,
 ) -> list[Score]:
-    """Scores over all pixels together, and the paper's AP and AUC image by image.
+    """Compute scores over all pixels together, and the paper's AP and AUC image by image.
 
     A photograph counts for the types that were annotated on it. The intervals of the pooled scores come from coarser
     pixel counts than the scores themselves.
 
     Args:
         measured: photographs.
-        pooled: their fine pixel counts.
+        pooled: fine pixel counts of the photographs.
         bootstrap: how intervals are computed.
         labels: the lesion types.
         table: the table to which the scores belong.
-        kept: takes the name of a score; False leaves the score out.
+        kept: function of the name of a score; if it returns False, the score is left out.
     """
     rows = []
     for dataset, group in group_by_dataset(measured):
@@ -92,7 +92,7 @@ def lesion_scores(
 
 
 def dataset_curves(pooled: PooledCurves, dataset: str, labels: LabelSet) -> dict[str, PooledCurve]:
-    """Fine pixel counts of one data set, or of `ALL` together, by code, in the order of the label set."""
+    """Return the fine pixel counts of one data set, or of `ALL` together, by code, in the order of the label set."""
     parts: dict[str, list[PooledCurve]] = {}
     for (name, code), curve in pooled.items():
         if dataset in (name, ALL):
@@ -115,7 +115,7 @@ def _lesion_rows(
     why: str,
     kept: Callable[[str], bool],
 ) -> Iterator[Score]:
-    """All scores of one lesion type in one data set."""
+    """Compute all scores of one lesion type in one data set."""
     code = key.subject
     resampled, numbers = ResampledCurves(group, code), np.arange(len(group))
     for name, score in POOLED_SCORES.items():
@@ -132,7 +132,7 @@ def _lesion_rows(
 def _froc_rows(
     key: ScoreKey, group: list[PhotographResult], bootstrap: Bootstrap, why: str, kept: Callable[[str], bool]
 ) -> Iterator[Score]:
-    """The FROC scores, if the lesions were counted on every photograph."""
+    """Compute the FROC scores, if the lesions were counted on every photograph."""
     counts = [froc for m in group if (froc := m.lesions[key.subject].froc) is not None]
     if not counts or len(counts) < len(group):
         return
@@ -145,7 +145,7 @@ def _froc_rows(
 
 
 def _resampled_froc(counts: Sequence[FrocCounts], rows: np.ndarray) -> FrocCounts:
-    """The counts of photographs drawn with replacement, given by their numbers."""
+    """Sum the counts of the photographs with these indexes; an index may occur several times."""
     times = np.bincount(rows, minlength=len(counts))
     found = times @ np.stack([c.true_positives for c in counts])
     alarms = times @ np.stack([c.false_positives for c in counts])
@@ -155,7 +155,7 @@ def _resampled_froc(counts: Sequence[FrocCounts], rows: np.ndarray) -> FrocCount
 
 
 def froc_curves(measured: Sequence[PhotographResult]) -> dict[CurveKey, FrocCounts]:
-    """FROC counts of all photographs together, by data set and code, for the types that were counted."""
+    """Sum the FROC counts of all photographs, by data set and code, for the types that were counted."""
     curves: dict[CurveKey, FrocCounts] = {}
     for dataset, group in group_by_dataset(measured):
         for m in group:
@@ -173,7 +173,7 @@ def mean_aupr_score(
     bootstrap: Bootstrap,
     labels: LabelSet,
 ) -> Score:
-    """Mean of the pooled AUPR over the lesion types; undefined if it is undefined for one of them."""
+    """Compute the mean of the pooled AUPR over the lesion types; undefined if it is undefined for a type."""
     resampled = [ResampledCurves(group, code) for code in labels.codes]
 
     def mean_aupr(rows: np.ndarray) -> float:
@@ -185,7 +185,7 @@ def mean_aupr_score(
 
 
 def _averaged(key: ScoreKey, name: str, group: list[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> Score:
-    """Mean over the lesion types of their means over photographs; undefined if it is undefined for one of them."""
+    """Compute the mean over the lesion types of their means over photographs; undefined if one of them is."""
     score = PER_IMAGE[name]
     values = np.array(
         [[score(m.lesions[code]) if code in m.lesions else np.nan for code in labels.codes] for m in group]
@@ -198,14 +198,14 @@ def _averaged(key: ScoreKey, name: str, group: list[PhotographResult], bootstrap
 
 
 class ResampledCurves:
-    """Sums the pixel counts of photographs that are drawn with replacement."""
+    """Function of indexes that sums the pixel counts of photographs drawn with replacement."""
 
     def __init__(self, group: Sequence[PhotographResult], code: str) -> None:
-        """Bring the counts of all photographs onto one axis of probabilities.
+        """Express the counts of all photographs on the same list of probabilities.
 
         Args:
             group: photographs; those without annotation of the lesion type have no pixels.
-            code: of the lesion type.
+            code: code of the lesion type.
         """
         curves = [m.lesions[code].counts if code in m.lesions else PooledCurve() for m in group]
         self._axis = _sum(curves, BOOTSTRAP_TOLERANCE).values
@@ -217,7 +217,7 @@ class ResampledCurves:
         return np.bincount(np.searchsorted(self._axis, values), weights=counts, minlength=self._axis.size)
 
     def __call__(self, rows: np.ndarray) -> PooledCurve:
-        """The counts of the photographs with these numbers."""
+        """Sum the counts of the photographs with these indexes; an index may occur several times."""
         times = np.bincount(rows, minlength=len(self._positives)).astype(np.float64)
         curve = PooledCurve()
         curve.values = self._axis

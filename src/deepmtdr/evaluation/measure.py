@@ -77,7 +77,7 @@ def predict_frame(
     Args:
         model: the network, in evaluation mode.
         image: RGB in [0, 1], `scale` times smaller than the frame.
-        scale: from the image to the frame.
+        scale: factor by which the image is enlarged to the frame.
         bf16: compute convolutions in bfloat16.
         temperature: the grade logits are divided by it.
 
@@ -90,23 +90,25 @@ def predict_frame(
         prediction = model.segment_and_grade(sr)
     parts = prediction.sr, prediction.lesions, prediction.grade_logits
     if not all(bool(part.isfinite().all()) for part in parts):
-        raise CheckpointError("the network returned a value that is not finite; do not use these weights")
+        raise CheckpointError(
+            "the network returned a value that is not finite, expected finite numbers; do not use these weights"
+        )
     return prediction._replace(grade_logits=prediction.grade_logits.float() / temperature)
 
 
 def model_device(model: DeepMTDR) -> torch.device:
-    """The device of the model's parameters; the CPU for a system without parameters."""
+    """Return the device of the model's parameters; the CPU for a system without parameters."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 
 
 def failed_result(sample: Sample, error: Exception) -> PhotographResult:
-    """The result of a photograph without prediction."""
+    """Make the result of a photograph without prediction."""
     return replace(labels_of(sample), failure=str(error) or type(error).__name__)
 
 
 def labels_of(sample: Sample) -> PhotographResult:
-    """A result with the labels of a photograph and nothing else."""
+    """Make a result that has only the labels of a photograph."""
     return PhotographResult(dataset=sample.dataset, name=sample.name, patient=sample.patient, grade=sample.grade)
 
 
@@ -117,13 +119,12 @@ def measure_in_frame(
 
     Args:
         model: the network; without a grading subnet the result has no `probs`.
-        sample: the photograph's labels; its files are not read.
+        sample: the photograph with its labels; its files are not read.
         framed: the photograph in the frame.
-        prediction: for a batch of one, on any device; `sr` in [0, 1].
+        prediction: prediction for a batch of one, on any device; `sr` in [0, 1].
         slow_metrics: False leaves out SSIM and FROC, which take longer than everything else.
 
-    Returns:
-        As `measure`.
+    Returns: The same as `measure`.
     """
     probs, lesions, curves = measure_prediction(prediction, framed, model.labels, froc=slow_metrics)
     result = replace(
@@ -141,10 +142,10 @@ def measure_in_frame(
 def measure_prediction(
     prediction: Prediction, framed: FramedPhotograph, labels: LabelSet, *, froc: bool = False
 ) -> FramePrediction:
-    """Probabilities of the grades, and scores of the annotated lesion types in the field of view.
+    """Compute the probabilities of the grades, and scores of the annotated lesion types in the field of view.
 
     Args:
-        prediction: for a batch of one, on any device.
+        prediction: prediction for a batch of one, on any device.
         framed: the photograph in the frame.
         labels: lesion types in the order of the channels.
         froc: count single lesions too, for the types that have `LesionType.froc`.
@@ -164,7 +165,7 @@ def measure_prediction(
 
 
 def lesion_result(curve: PooledCurve, froc: FrocCounts | None = None) -> LesionResult:
-    """Scores of one lesion type on one photograph, from the fine counts of its pixels."""
+    """Compute the scores of one lesion type on one photograph, from the fine counts of its pixels."""
     coarse = PooledCurve(COARSE_TOLERANCE)
     coarse.merge(curve)
     scores = curve.average_precision(), curve.auc(), curve.prevalence, curve.dice(), curve.iou()
@@ -172,7 +173,7 @@ def lesion_result(curve: PooledCurve, froc: FrocCounts | None = None) -> LesionR
 
 
 def _image_scores(sr: Float[Tensor, "1 3 f f"], framed: FramedPhotograph, slow_metrics: bool) -> dict[str, float]:
-    """PSNR, SSIM and MS-SSIM of SR and of bicubic, in the field of view and of the whole frame (interpretation R16)."""
+    """Compute PSNR, SSIM and MS-SSIM of SR and bicubic, in the field of view and in the whole frame (R16)."""
     if framed.hr is None or framed.scale == 1:
         return {}
     hr = np.ascontiguousarray(image_to_tensor(framed.hr).permute(1, 2, 0).numpy())

@@ -87,7 +87,7 @@ def measure_all_inputs(
 def _predict_other_images(
     model: DeepMTDR, framed: FramedPhotograph, config: EvaluationConfig, temperature: float
 ) -> dict[InputImage, Prediction]:
-    """Predictions on the bicubic image and on HR; none without an HR frame, or if the ISR subnet was skipped."""
+    """Predict the bicubic image and HR; empty without an HR frame, or if the ISR subnet was skipped."""
     if framed.hr is None or framed.scale == 1:
         return {}
     images = {
@@ -153,7 +153,7 @@ def measure_on_original(
 def _agreement(
     maps: Mapping[InputImage, LesionMaps], inside: Bool[np.ndarray, "f f"], labels: LabelSet
 ) -> dict[InputImage, dict[str, Agreement]]:
-    """Agreement of SR and of bicubic with HR for each lesion type; empty without HR."""
+    """Compute the agreement of SR and of bicubic with HR for each lesion type; empty without HR."""
     if InputImage.HR not in maps:
         return {}
     on_hr = dict(zip(labels.codes, maps[InputImage.HR], strict=True))
@@ -175,8 +175,8 @@ def count_agreement(
     connected.
 
     Args:
-        probability: of one lesion type, on the image.
-        on_hr: of the same type, on the HR frame.
+        probability: probability of one lesion type on the image.
+        on_hr: probability of the same type on the HR frame.
         inside: the field of view.
     """
     here, there = ((p >= LESION_THRESHOLD) & inside for p in (probability, on_hr))
@@ -185,7 +185,7 @@ def count_agreement(
 
 
 def _count_unmatched(lesions: Bool[np.ndarray, "f f"], others: Bool[np.ndarray, "f f"]) -> tuple[int, int]:
-    """The number of lesions, and of those without one of the others near them."""
+    """Count the lesions, and those of them that have no lesion of `others` near them."""
     reach = 2 * max(round(MATCH_DISTANCE * lesions.shape[0]), 1) + 1
     numbers, count = label_components(lesions)
     near = np.unique(numbers[maximum_filter(others, reach) & lesions])

@@ -43,20 +43,20 @@ class EvaluationRuns:
     """The results of one or several checkpoints."""
 
     evaluations: list[Evaluation]
-    """One for each checkpoint of the first system."""
+    """Evaluation of each checkpoint of the first system."""
     other: Evaluation | None = None
-    """The second system."""
+    """Evaluation of the second system; None if there is none."""
     comparison: Comparison | None = None
-    """Of the first system with the second."""
+    """Comparison of the first system with the second; None if there is none."""
 
     @property
     def seeds(self) -> list[SeedScore]:
-        """Mean and standard deviation of each score; empty for a single checkpoint."""
+        """Compute mean and standard deviation of each score; empty for a single checkpoint."""
         return aggregate_seeds(self.evaluations) if len(self.evaluations) > 1 else []
 
     @property
     def failures(self) -> list[PhotographResult]:
-        """The photographs without prediction of the first checkpoint or of the other system; each reason once."""
+        """List the photographs without prediction of the first checkpoint or of the other system; each reason once."""
         found = [m for one in (self.evaluations[0], self.other) if one is not None for m in one.failures]
         return list({(m.dataset, m.name, m.failure): m for m in found}.values())
 
@@ -73,7 +73,7 @@ class EvaluationRuns:
             self.comparison.write(folder)
 
     def tables(self) -> list[Table]:
-        """The tables of the single checkpoint or of the seeds, then those of the comparison."""
+        """Return the tables of the single checkpoint or of the seeds, then the tables of the comparison."""
         own = seed_tables(self.seeds) if self.seeds else self.evaluations[0].tables()
         return [*own, *(self.comparison.tables() if self.comparison else [])]
 
@@ -93,7 +93,7 @@ def evaluate_checkpoints(
 
     Args:
         selection: the photographs.
-        weights: checkpoints; None is the shipped one. Several are seeds of one recipe.
+        weights: checkpoints; None: the shipped weights. Several: the same recipe trained with different seeds.
         other: the checkpoint of another system.
         config: how photographs are measured.
         report: what is written.
@@ -104,7 +104,7 @@ def evaluate_checkpoints(
         InputSizeError: as `evaluate_folder`.
     """
     if other is not None and len(weights) > 1:
-        raise DataError(f"{len(weights)} checkpoints to be compared with {other}, expected one")
+        raise DataError(f"found {len(weights)} checkpoints to be compared with {other}, expected one")
     out = report.out
     folders = [out] if out is None or len(weights) == 1 else [out / f"seed-{n + 1}" for n in range(len(weights))]
     folders = folders if out is not None else [None] * len(weights)
@@ -166,10 +166,10 @@ def score_prediction_files(
 
 
 def aggregate_seeds(evaluations: Sequence[Evaluation]) -> list[SeedScore]:
-    """Mean and standard deviation of each score, as in the paper's tables.
+    """Compute mean and standard deviation of each score, as in the paper's tables.
 
     Args:
-        evaluations: of the checkpoints of one recipe, on the same photographs.
+        evaluations: evaluations of the checkpoints of one recipe, on the same photographs.
 
     Raises:
         DataError: if the photographs differ.
@@ -177,7 +177,7 @@ def aggregate_seeds(evaluations: Sequence[Evaluation]) -> list[SeedScore]:
     photographs = [sorted((m.dataset, m.name) for m in one.results) for one in evaluations]
     if any(names != photographs[0] for names in photographs):
         counts = ", ".join(str(len(names)) for names in photographs)
-        raise DataError(f"evaluations of {counts} photographs, expected the same photographs")
+        raise DataError(f"found evaluations of {counts} photographs, expected the same photographs")
     values: dict[tuple[str, str, str, str], list[float]] = {}
     for one in evaluations:
         for score in one.scores:
@@ -186,7 +186,7 @@ def aggregate_seeds(evaluations: Sequence[Evaluation]) -> list[SeedScore]:
 
 
 def seed_tables(rows: Sequence[SeedScore]) -> list[Table]:
-    """One table for each task and data set, with `mean (standard deviation)` in the cells."""
+    """Make one table for each task and data set, with `mean (standard deviation)` in the cells."""
     places = dict.fromkeys((row.task, row.dataset) for row in rows)
     return [_seed_table([row for row in rows if (row.task, row.dataset) == place]) for place in places]
 

@@ -27,7 +27,7 @@ NO_POSITIVE_CALL = "infinite: no threshold is specific enough, so no photograph 
 
 
 def operating_point_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:
-    """Sensitivity at fixed specificities with the threshold, and both at a threshold of one half.
+    """Compute the sensitivity and the threshold at fixed specificities, and both rates at a threshold of one half.
 
     The thresholds are chosen on the same photographs, so the sensitivities are optimistic. `deepmtdr calibrate` chooses
     thresholds on other photographs.

@@ -92,13 +92,13 @@ def write_page(done: Evaluation, folder: Path) -> Path:
 
 
 def _name(protocol: Mapping[str, Any]) -> str:
-    """What was evaluated: the name of the weights, or the file of another system's predictions."""
+    """Return the name of the weights, or of the file with another system's predictions."""
     table = protocol.get("predictions")
     return str(protocol.get("weights") or (table.get("file") if isinstance(table, dict) else None) or "predictions")
 
 
 def _lead(done: Evaluation) -> Iterator[str]:
-    """What was evaluated, in one sentence, and a warning if the weights may have been trained on it."""
+    """Describe the evaluation in one sentence, with a warning if these may be training photographs."""
     datasets = sorted({m.dataset for m in done.results})
     names = f" of {', '.join(datasets)}" if any(datasets) else ""
     failed = f", {format_count(len(done.failures))} of them without prediction" if done.failures else ""
@@ -115,7 +115,7 @@ def _lead(done: Evaluation) -> Iterator[str]:
 
 
 def _summary(done: Evaluation) -> Iterator[str]:
-    """The most important scores, one row for each data set."""
+    """Table of the most important scores, one row for each data set."""
     found = {(s.dataset, s.subject, s.score): s for s in done.scores}
     names = [key for key in SUMMARY_SCORES if any((s.subject, s.score) == key for s in done.scores)]
     if not names:
@@ -130,7 +130,7 @@ def _summary(done: Evaluation) -> Iterator[str]:
 
 
 def _datasets(done: Evaluation) -> Iterator[str]:
-    """Figures, tables and notes of each data set."""
+    """Write figures, tables and notes of each data set."""
     for dataset, group in group_by_dataset(done.results):
         own = [score for score in done.scores if score.dataset == dataset]
         figures = "".join(_figures(done, dataset, group, own))
@@ -174,7 +174,7 @@ def _wide(table: Table) -> str:
 
 
 def _notes(scores: Iterable[Score]) -> str:
-    """Which defined values have no interval, or are infinite, and why."""
+    """List the values that have no interval or are infinite, and the reasons."""
     noted = [score for score in scores if not np.isnan(score.value) and score.note]
     lines = []
     for note, group in groupby(sorted(noted, key=lambda score: score.note), key=lambda score: score.note):
@@ -185,7 +185,7 @@ def _notes(scores: Iterable[Score]) -> str:
 
 
 def _worst(done: Evaluation) -> Iterator[str]:
-    """The photographs with the worst predicted grades, with the probability of each grade."""
+    """Table of the photographs with the worst predicted grades, with the probability of each grade."""
     cases = worst_cases(done.results)
     if not cases:
         if done.confusion:

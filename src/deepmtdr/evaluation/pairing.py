@@ -9,7 +9,7 @@ from deepmtdr.errors import DataError
 from deepmtdr.evaluation.photograph_result import PhotographResult
 
 MAX_NAMES = 3
-"""Most photographs that an error message names."""
+"""Largest number of photographs that an error message names."""
 
 PhotographKey = tuple[str, str]
 """Data set and name."""
@@ -28,13 +28,13 @@ class Pair(NamedTuple):
 
 
 def first_names(names: Iterable[str]) -> str:
-    """The first few names, for an error message."""
+    """List the first few names, for an error message."""
     names = list(names)
     return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
 
 
 def photograph_key(measured: PhotographResult) -> PhotographKey:
-    """Data set and name of a photograph."""
+    """Return the data set and name of a photograph."""
     return measured.dataset, measured.name
 
 
@@ -50,7 +50,7 @@ def pair_results(a: Sequence[PhotographResult], b: Sequence[PhotographResult]) -
         if missing:
             names = first_names(name for _, name in sorted(missing))
             raise DataError(
-                f"system {system} lacks {len(missing)} photographs of the other: {names}; expected the same photographs"
+                f"system {system} lacks {len(missing)} photographs of the other system: {names}; expected the same"
             )
     pairs = [Pair(x, of_b[key]) for key, x in of_a.items()]
     for pair in pairs:

@@ -28,12 +28,12 @@ class LesionResult(NamedTuple):
     """Scores of one lesion type on one photograph, inside the field of view."""
 
     average_precision: float
-    """Nan if the photograph has no such lesion."""
+    """Area under the precision-recall curve; nan if the photograph has no such lesion."""
     auc: float
-    """Nan where `average_precision` is nan."""
+    """Area under the ROC curve; nan where `average_precision` is nan."""
     prevalence: float
     dice: float
-    """With pixels above one half as lesion; nan if no pixel is predicted or annotated as lesion."""
+    """Dice of the pixels above one half; nan if no pixel is predicted or annotated as lesion."""
     iou: float
     counts: PooledCurve
     """Coarse pixel counts, small enough to be kept for each photograph and resampled by the bootstrap."""
@@ -59,12 +59,12 @@ class Agreement(NamedTuple):
     """How far the lesions detected on an image agree with those detected on the HR frame."""
 
     detected: int
-    """Lesions on the image."""
+    """Number of lesions on the image."""
     hallucinated: int
-    """Those of `detected` without a lesion near them on the HR frame."""
+    """Number of lesions on the image without a lesion near them on the HR frame."""
     detected_on_hr: int
     missed: int
-    """Those of `detected_on_hr` without a lesion near them on the image."""
+    """Number of lesions on the HR frame without a lesion near them on the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class PhotographResult:
     """Diameter of the field of view in pixels of the photograph."""
     lr_size: int | None = None
     scale: int | None = None
-    """From the LR image to the frame; 1 if the ISR subnet was skipped."""
+    """Factor by which the LR image is enlarged to the frame; 1 if the ISR subnet was skipped."""
     grade: int | None = None
     """The true grade; None if the photograph was not graded."""
     probs: tuple[float, ...] = ()
@@ -113,7 +113,7 @@ class PhotographResult:
         return self.image["psnr_fov_sr"] - self.image["psnr_fov_bicubic"] if self.image else None
 
     def for_input(self, image: InputImage) -> PhotographResult:
-        """The same photograph with grade and lesions predicted on another image; without them if there are none."""
+        """Return a copy with the grade and lesions that were predicted on another image, empty if there are none."""
         if image is InputImage.SR:
             return self
         probs, lesions = self.other_inputs.get(image, ((), {}))
@@ -121,5 +121,5 @@ class PhotographResult:
 
 
 def most_probable_grade(probs: Sequence[float]) -> int | None:
-    """The grade of the highest probability; the lowest of several. None without probabilities."""
+    """Return the most probable grade; the lowest of equally probable ones. None without probabilities."""
     return max(range(len(probs)), key=probs.__getitem__, default=None)

@@ -21,7 +21,7 @@ class TableRow(NamedTuple):
     """One row of a table."""
 
     where: str
-    """File and number of the row, for error messages."""
+    """File and row number, for error messages."""
     cells: dict[str, str]
 
 
@@ -29,11 +29,11 @@ class RowParser:
     """Adds the labels and predictions of a row to the result of its photograph."""
 
     def __init__(self, labels: LabelSet, *, binary: bool) -> None:
-        """Fix the columns.
+        """Choose the columns of the probabilities.
 
         Args:
-            labels: the grades.
-            binary: read negative and positive instead of grades.
+            labels: the label set, which has the grades.
+            binary: parse negative and positive instead of grades.
         """
         self.labels = labels
         self.binary = binary
@@ -41,7 +41,7 @@ class RowParser:
         self.listed = f"{self.columns[0]} ... {self.columns[-1]}"
 
     def add_truth(self, result: PhotographResult, row: TableRow) -> PhotographResult:
-        """The result with the true label of a row, if it has one.
+        """Add the true label of a row to a result, if the row has one.
 
         Raises:
             DataError: if the cell is not a grade.
@@ -54,7 +54,7 @@ class RowParser:
         return replace(result, grade=parse_grade(cell, row.where, self.labels))
 
     def add_prediction(self, result: PhotographResult, row: TableRow) -> PhotographResult:
-        """The result with the prediction of a row, or with its failure.
+        """Add the prediction of a row, or the reason of its failure, to a result.
 
         Raises:
             DataError: if there is no prediction, or a grade or probability is out of range.
@@ -65,7 +65,7 @@ class RowParser:
         return self._add_positive(result, row) if self.binary else self._add_grade(result, row)
 
     def _add_grade(self, result: PhotographResult, row: TableRow) -> PhotographResult:
-        """Probabilities if there are any, otherwise the grade; they must agree."""
+        """Add the probabilities if there are any, otherwise the grade; both must agree."""
         where, cells = row
         cell = cells.get("predicted_grade", "")
         grade = parse_grade(cell, where, self.labels) if cell else None
@@ -74,27 +74,27 @@ class RowParser:
             if grade is not None and probs[grade] < max(probs) - SUM_TOLERANCE:
                 highest = self.columns[probs.index(max(probs))]
                 raise DataError(
-                    f"{where}: predicted_grade {cell}, but {highest} is the highest probability; expected agreement"
+                    f"{where}: predicted_grade {cell}, but {highest} has the highest probability; expected the same"
                 )
             return replace(result, probs=probs)
         if grade is None:
-            raise DataError(f"{where}: no prediction, expected {self.listed} or predicted_grade")
+            raise DataError(f"{where}: found no prediction, expected {self.listed} or predicted_grade")
         probs = tuple(float(grade == other) for other in range(len(self.columns)))
         return replace(result, probs=probs, grade_only=True)
 
     def _add_positive(self, result: PhotographResult, row: TableRow) -> PhotographResult:
-        """The probability of grade >= 1, or whether that was predicted."""
+        """Add the probability of grade >= 1, or whether grade >= 1 was predicted."""
         where, cells = row
         if cells.get("p_positive"):
             return replace(result, p_positive=_probability(row, "p_positive"))
         if self._has_probabilities(cells):
-            if not cells.get(self.columns[0]):  # the rest of the others
+            if not cells.get(self.columns[0]):  # 1 minus the sum of the other probabilities
                 others = sum(_probability(row, column) for column in self.columns[1:])
                 row = row._replace(cells=cells | {self.columns[0]: repr(max(0.0, 1 - others))})
             return replace(result, p_positive=min(1.0, sum(self._probabilities(row)[1:])))
         if not cells.get("predicted_grade"):
             expected = f"p_positive, {self.columns[1]} ... {self.columns[-1]} or predicted_grade"
-            raise DataError(f"{where}: no prediction, expected {expected}")
+            raise DataError(f"{where}: found no prediction, expected {expected}")
         positive = self._is_positive(cells["predicted_grade"], where)
         return replace(result, p_positive=float(positive), grade_only=True)
 
@@ -110,7 +110,7 @@ class RowParser:
     def _is_positive(self, text: str, where: str) -> bool:
         grades = [str(grade) for grade in range(len(self.columns))]
         if text not in {"negative", "positive", *grades}:
-            raise DataError(f"{where}: grade {text!r}, expected negative, positive or a grade 0-{grades[-1]}")
+            raise DataError(f"{where}: grade is {text!r}, expected negative, positive or a grade 0-{grades[-1]}")
         return text not in {"negative", "0"}
 
 

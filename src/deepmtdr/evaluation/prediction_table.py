@@ -1,4 +1,4 @@
-"""The table `predictions.csv`, one row per photograph, and the same as Parquet."""
+"""Write `predictions.csv`, one row per photograph, and the same table as Parquet."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LESION_COLUMNS: Mapping[str, Callable[[LesionResult], float]] = {
     "dice": lambda pixels: pixels.dice,
     "iou": lambda pixels: pixels.iou,
 }
-"""Beginnings of the columns of each lesion type, and their values."""
+"""Beginning of a column name, which is followed by the lesion code -> function that computes the value."""
 OTHER_IMAGES = (InputImage.BICUBIC, InputImage.HR)
 
 
 def prediction_columns(labels: LabelSet) -> list[str]:
-    """The columns of `predictions.csv`. A cell is empty where a value is unknown or undefined."""
+    """Return the columns of `predictions.csv`. A cell is empty where a value is unknown or undefined."""
     photograph = ["dataset", "name", "patient", "status", "message", "fov_side", "lr_size", "scale"]
     grades = ["grade", "predicted_grade", *probability_columns(labels), "p_referable", "p_positive"]
     lesions = [f"{start}_{code}" for start in LESION_COLUMNS for code in labels.codes]
@@ -38,12 +38,12 @@ def prediction_columns(labels: LabelSet) -> list[str]:
 
 
 def probability_columns(labels: LabelSet) -> list[str]:
-    """The columns `p0`, `p1`, ... of the probability of each grade."""
+    """Return the columns `p0`, `p1`, ... of the probability of each grade."""
     return [f"p{grade}" for grade in range(len(labels.grades))]
 
 
 def prediction_row(measured: PhotographResult, labels: LabelSet) -> dict[str, Cell]:
-    """The row of a photograph. Unknown values are left out; undefined ones are nan."""
+    """Make the row of a photograph. Unknown values are left out; undefined values are nan."""
     m = measured
     row: dict[str, Cell] = {
         "dataset": m.dataset,
@@ -115,10 +115,10 @@ def write_prediction_parquet(path: Path, results: Sequence[PhotographResult], la
 
 @contextmanager
 def reports_write_errors(path: Path) -> Iterator[None]:
-    """Make the folder of a file that is written inside the `with` block, and report failures as DataError.
+    """Context manager in which a file is written: makes its folder, and reports failures as DataError.
 
     Raises:
-        DataError: naming the file, if it cannot be written.
+        DataError: if the file cannot be written; the message names it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

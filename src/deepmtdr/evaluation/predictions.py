@@ -27,7 +27,7 @@ from deepmtdr.files import file_sha256
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 
 RowKey = tuple[str, ...]
-"""The photograph of a row: data set and name, or the name alone if one of the tables has no data sets."""
+"""The photograph of a row: data set and name, or only the name if one of the tables has no data sets."""
 
 
 class _Table(NamedTuple):
@@ -50,26 +50,26 @@ def score_predictions(
 ) -> Evaluation:
     """Score a table of predictions against a table of true grades.
 
-    Photographs are matched by data set and name if both tables have the column `dataset`, otherwise by name alone.
+    Photographs are matched by data set and name if both tables have the column `dataset`, otherwise by name.
 
     Args:
-        predictions: CSV or Parquet with one row per photograph: `name`, and `p0`, `p1`, ... or `predicted_grade`. With
-            `predicted_grade` alone, scores that need probabilities are undefined. A row whose `status` is error or
-            ungradable is a failure. With `binary`: `p_positive`, or `p1`, `p2`, ..., or `predicted_grade`, which may
+        predictions: CSV or Parquet with one row per photograph: `name`, and `p0`, `p1`, ... or `predicted_grade`. If
+            there is only `predicted_grade`, scores that need probabilities are undefined. A row whose `status` is error
+            or ungradable is a failure. With `binary`: `p_positive`, or `p1`, `p2`, ..., or `predicted_grade`, which may
             also be negative or positive.
         truth: CSV or Parquet with `name` and `grade`; photographs with an empty grade are not scored. Without
             `patient`, each photograph is taken as a patient. With `binary` the grade may also be negative or positive.
         binary: score the question "grade >= 1" only.
         allow_missing: count a photograph without a row of predictions as a failure; otherwise this is an error.
-        labels: the grades.
+        labels: the label set, which has the grades.
         bootstrap: how intervals are computed.
 
     Returns:
         The scores, and a result for every photograph of `truth` in its order.
 
     Raises:
-        DataError: naming file and row, if a column is missing, a photograph appears twice, has no prediction or no row
-            in `truth`, or a grade or probability is out of range; also if no photograph has a true grade.
+        DataError: with file and row, if a column is missing, a photograph appears twice, has no prediction or no row in
+            `truth`, or a grade or probability is out of range; also if no photograph has a true grade.
     """
     parser = RowParser(labels, binary=binary)
     optional = ("dataset", "status", "message", "predicted_grade", "p_positive", *parser.columns)
@@ -77,7 +77,7 @@ def score_predictions(
     known = _read(truth, ("name", "grade"), ("patient", "dataset"))
     measured = _match(predicted, known, parser, allow_missing)
     if all(m.grade is None and m.positive is None for m in measured):
-        raise DataError(f"{truth}: no photograph has a grade, expected at least one")
+        raise DataError(f"{truth}: found no photograph with a grade, expected at least one")
     return Evaluation(
         labels=labels,
         protocol=_protocol(predictions, truth, measured, parser, bootstrap),
@@ -91,14 +91,14 @@ def score_predictions(
 
 
 def _read(path: Path, required: tuple[str, ...], optional: Iterable[str]) -> _Table:
-    """The rows of a table with the required columns, and those of the optional columns that it has."""
+    """Read the rows of a table with the required columns, and with the optional columns if they exist."""
     columns = read_column_names(path)
     wanted = (*required, *(column for column in optional if column in columns))
     if twice := [column for column in wanted if columns.count(column) > 1]:
-        raise DataError(f"{path}, row 1: two columns {twice[0]}, expected one")
+        raise DataError(f"{path}, row 1: found two columns {twice[0]}, expected one")
     rows = [TableRow(where, cells) for where, cells in read_table(path, wanted)]
     if not rows:
-        raise DataError(f"{path}: no rows, expected one for each photograph")
+        raise DataError(f"{path}: found no rows, expected one for each photograph")
     for where, cells in rows:
         if not cells["name"]:
             raise DataError(f"{where}: the cell `name` is empty, expected the name of a photograph")
@@ -108,7 +108,7 @@ def _read(path: Path, required: tuple[str, ...], optional: Iterable[str]) -> _Ta
 
 
 def _match(predicted: _Table, known: _Table, parser: RowParser, allow_missing: bool) -> list[PhotographResult]:
-    """A result for each row of the truth, in its order."""
+    """Make a result for each row of the truth, in the order of the rows."""
     by_dataset = predicted.has_dataset and known.has_dataset
     predictions, truths = _by_photograph(predicted, by_dataset), _by_photograph(known, by_dataset)
     if unknown := [key for key in predictions if key not in truths]:
@@ -157,7 +157,7 @@ def _unlabelled(row: TableRow, truth: Path) -> PhotographResult:
 def _protocol(
     predictions: Path, truth: Path, measured: Sequence[PhotographResult], parser: RowParser, bootstrap: Bootstrap
 ) -> dict[str, Any]:
-    """Everything that is needed to compute the same numbers again."""
+    """Record everything that is needed to compute the same numbers again."""
     tables = {"predictions": predictions, "truth": truth}
     return {
         "version": __version__,

@@ -33,7 +33,7 @@ class Evaluation:
     confusion: dict[str, list[list[int]]]
     """Number of photographs by true grade (row) and predicted grade (column), for each data set."""
     results: list[PhotographResult]
-    """One for each photograph, also for those that failed."""
+    """A result for each photograph, also for photographs that failed."""
     curves: dict[CurveKey, CurvePoints] = field(default_factory=dict)
     """Precision-recall curve of all pixels, thinned for drawing."""
     froc: dict[CurveKey, FrocCounts] = field(default_factory=dict)
@@ -42,11 +42,11 @@ class Evaluation:
 
     @property
     def failures(self) -> list[PhotographResult]:
-        """The photographs without prediction, each with the reason."""
+        """List the photographs without prediction, each with the reason."""
         return [m for m in self.results if m.failure]
 
     def tables(self) -> list[Table]:
-        """One table for each task and data set, with cells such as `0.8123 [0.77, 0.85]`; then confusion matrices."""
+        """Make a table for each task and data set, with cells as `0.8123 [0.77, 0.85]`; then confusion matrices."""
         places = dict.fromkeys((score.task, score.dataset) for score in self.scores)
         tables = [_table([s for s in self.scores if (s.task, s.dataset) == place]) for place in places]
         columns = ("true \\ predicted", *map(str, range(len(self.labels.grades))))
@@ -56,7 +56,7 @@ class Evaluation:
         return tables
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON. An undefined value is None; `note` gives the reason."""
+        """Convert to a dict for JSON. An undefined value is None; `note` gives the reason."""
         return {
             "protocol": self.protocol,
             "scores": [json_safe(score._asdict()) | {"source": score_source(score.score)} for score in self.scores],
@@ -97,11 +97,11 @@ def _table(scores: list[Score]) -> Table:
 
 
 def score_table(title: str, cells: Mapping[tuple[str, str], str]) -> Table:
-    """A table with one row per subject and one column per score, or the transpose if there are more scores.
+    """Make a table with one row per subject and one column per score, or the transpose if there are more scores.
 
     Args:
-        title: of the table.
-        cells: by subject and score. Scores of the paper are marked with a star.
+        title: title of the table.
+        cells: scores by subject and name. Scores of the paper are marked with a star.
     """
     subjects, names = (list(dict.fromkeys(keys)) for keys in zip(*cells, strict=True))
     marked = {name: f"{name} *" if score_source(name) == "paper" else name for name in names}
@@ -113,24 +113,24 @@ def score_table(title: str, cells: Mapping[tuple[str, str], str]) -> Table:
 
 
 def format_score(score: Score) -> str:
-    """`0.8123 [0.77, 0.85]`, or the reason if the value is undefined."""
+    """Format a score, such as `0.8123 [0.77, 0.85]`, or the reason if the value is undefined."""
     if math.isnan(score.value):
         return f"undefined: {score.note}"
     return format_interval(score.value, score.low, score.high, digits=4)
 
 
 def json_safe(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for JSON, which has neither nan nor infinity (such as the PSNR of equal images): these become None."""
+    """Convert a row for JSON: nan and infinity (such as the PSNR of equal images) become None."""
     return {key: finite_or_none(v) if isinstance(v, float) else v for key, v in row.items()}
 
 
 def finite_or_none(value: float) -> float | None:
-    """The value; None if it is nan or infinite."""
+    """Return the value; None if it is nan or infinite."""
     return value if math.isfinite(value) else None
 
 
 def _nested(curves: Mapping[CurveKey, Any], points: Callable[[Any], Any] = lambda c: c) -> dict[str, Any]:
-    """For JSON: the points of each curve by data set and code, to five digits."""
+    """Convert the points of each curve for JSON, by data set and code, to five digits."""
     nested: dict[str, Any] = {}
     for (dataset, code), curve in curves.items():
         lists = {name: [_rounded(v) for v in values] for name, values in points(curve)._asdict().items()}

@@ -106,9 +106,9 @@ def score_photographs(
 
     Args:
         measured: the photographs.
-        pools: their fine pixel counts by image.
+        pools: fine pixel counts of the photographs by image.
         bootstrap: how intervals are computed.
-        protocol: what was done.
+        protocol: entries of the protocol.
         labels: lesion types and grades.
     """
     return Evaluation(
@@ -128,7 +128,7 @@ def _scores(
     bootstrap: Bootstrap,
     labels: LabelSet,
 ) -> list[Score]:
-    """The scores of all tables: the paper's three tasks, each with further scores."""
+    """Compute the scores of all tables: the paper's three tasks, each with further scores."""
     sr, original = (pools.get(image, {}) for image in (InputImage.SR, InputImage.ORIGINAL))
     on_original = [m.for_input(InputImage.ORIGINAL) for m in measured]
     return [
@@ -150,7 +150,7 @@ def _scores(
 
 
 def grade_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:
-    """The scores of all tables about grades."""
+    """Compute the scores of all tables about grades."""
     return [
         *grading_scores(measured, bootstrap, grade_task(labels)),
         *by_grade_scores(measured, bootstrap, labels),
@@ -170,7 +170,7 @@ def evaluate_folder(
 
     Args:
         selection: the photographs.
-        weights: the checkpoint; None takes the shipped weights.
+        weights: the checkpoint; None: the shipped weights.
         config: how photographs are measured.
         report: what is written.
 
@@ -193,7 +193,7 @@ def evaluate_folder(
 
 
 def checkpoint_protocol(trained: Checkpoint, *, bf16: bool) -> dict[str, Any]:
-    """Protocol entries that identify the weights and how they were used."""
+    """Make the protocol entries that identify the weights and how they were used."""
     return {
         "weights_sha256": trained.digest,
         "precision": "bf16" if bf16 else "fp32",
@@ -201,7 +201,7 @@ def checkpoint_protocol(trained: Checkpoint, *, bf16: bool) -> dict[str, Any]:
 
 
 def _protocol(trained: Checkpoint, measured: Sequence[PhotographResult], config: EvaluationConfig) -> dict[str, Any]:
-    """Everything that is needed to compute the same numbers again."""
+    """Record everything that is needed to compute the same numbers again."""
     frame = trained.recipe.data.frame
     return {
         "version": __version__,

@@ -28,19 +28,21 @@ def load_samples(selection: SampleSelection, labels: LabelSet = DIABETIC_RETINOP
     data, split_file = selection.data, selection.split_file
     if split_file is None:
         if not selection.datasets:
-            raise DataError(f"{data}: no photographs selected; expected a split file or the name of a data set")
+            raise DataError(
+                f"{data}: found no selection of photographs, expected a split file or the name of a data set"
+            )
         return read_datasets({name: data / name for name in selection.datasets}, labels)
     table = read_split(split_file)
     names = selection.datasets or sorted({name for name, _ in table})
     splits = apply_split(read_datasets({name: data / name for name in names}, labels), table)
     if selection.split not in splits:
         found = ", ".join(sorted(splits))
-        raise DataError(f"{split_file}: no split {selection.split!r} in this file; expected one of {found}")
+        raise DataError(f"{split_file}: found no split {selection.split!r} in this file, expected one of {found}")
     return splits[selection.split]
 
 
 def split_protocol(selection: SampleSelection, trained: Checkpoint) -> dict[str, Any]:
-    """Protocol entry for a split file: which split, the file's SHA-256, and whether the weights were trained with it.
+    """Make the protocol entry for a split file: split, SHA-256, and whether the weights were trained with the file.
 
     Returns:
         `{"split": {...}}`; empty without a split file.

@@ -1,4 +1,4 @@
-"""A score in a table, with its confidence interval and the photographs behind it (Sec. V-B)."""
+"""A score in a table, with its confidence interval and the photographs from which it was computed (Sec. V-B)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Score(NamedTuple):
     """What is scored: an image (`sr`, `bicubic`, `gain`), a lesion type (a code, or `mean`), `grade`, ..."""
     score: str
     value: float
-    """Nan if the score is undefined; `note` gives the reason."""
+    """Value of the score; nan if it is undefined. `note` gives the reason."""
     low: float
     high: float
     photographs: int
@@ -57,7 +57,7 @@ class Bootstrap(NamedTuple):
     level: float = 0.95
 
     def interval(self, score: Callable[..., float], group: Sequence[PhotographResult], *arrays: np.ndarray) -> Interval:
-        """The interval of a score of photographs; each array has one row per photograph."""
+        """Compute the interval of a score of photographs; each array has one row per photograph."""
         return bootstrap_interval(score, patient_keys(group), *arrays, **self._asdict())
 
     def difference(
@@ -67,11 +67,11 @@ class Bootstrap(NamedTuple):
         a: Sequence[np.ndarray],
         b: Sequence[np.ndarray],
     ) -> Difference:
-        """The paired interval of score(*a) - score(*b); the same patients are drawn for both."""
+        """Compute the paired interval of score(*a) - score(*b); the same patients are drawn for both."""
         return bootstrap_difference(score, patient_keys(group), a, b, **self._asdict())
 
     def to_protocol(self) -> dict[str, Any]:
-        """Entry in a protocol."""
+        """Make the entry of a protocol."""
         return {"unit": "patient", **self._asdict()}
 
 
@@ -84,7 +84,7 @@ EQUAL_IMAGES = "infinite: the images are equal"
 
 
 def group_by_dataset(measured: Sequence[PhotographResult]) -> Iterator[tuple[str, list[PhotographResult]]]:
-    """The photographs of each data set; then, if there are several, all of them as `ALL`."""
+    """Group the photographs by data set; if there are several, all of them are added as `ALL`."""
     names = sorted({m.dataset for m in measured})
     for name in names:
         yield name, [m for m in measured if m.dataset == name]
@@ -93,12 +93,12 @@ def group_by_dataset(measured: Sequence[PhotographResult]) -> Iterator[tuple[str
 
 
 def patient_keys(group: Iterable[PhotographResult]) -> list[tuple[str, str]]:
-    """Data set and patient of each photograph: two data sets may use the same number for different patients."""
+    """Return data set and patient of each photograph: two data sets may use the same number for different patients."""
     return [(m.dataset, m.patient) for m in group]
 
 
 def patient_count(group: Iterable[PhotographResult]) -> int:
-    """Number of patients."""
+    """Count the patients."""
     return len(set(patient_keys(group)))
 
 
@@ -115,8 +115,8 @@ class ScoreKey(NamedTuple):
         """Build a score.
 
         Args:
-            name: of the score.
-            interval: its value and bounds.
+            name: name of the score.
+            interval: value of the score and its bounds.
             group: the photographs from which it was computed.
             why: the note if the value is undefined.
             infinite: the note if the value is infinite.

@@ -1,4 +1,4 @@
-"""Scores of the super-resolved image: PSNR and SSIM, whole (Table IV) and inside the field of view (R16)."""
+"""Scores of the super-resolved image: PSNR and SSIM, of the whole frame (Table IV) and in the field of view (R16)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GAIN = "gain"
 
 
 def super_resolution_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap) -> list[Score]:
-    """Mean scores of SR, of bicubic, and of their difference, over the photographs with an HR frame."""
+    """Compute mean scores of SR, of bicubic, and of their difference, over the photographs with an HR frame."""
     return [
         ScoreKey(ScoreTable.SUPER_RESOLUTION, dataset, subject).row(
             name, bootstrap.interval(nan_mean, having, values), having, "no pixel counts, or none was measured"
@@ -37,5 +37,5 @@ def _image_values(having: list[PhotographResult]) -> Iterator[tuple[str, str, np
 
 
 def image_scores(measured: Sequence[PhotographResult], name: str, image: InputImage) -> np.ndarray:
-    """One score of one image for each photograph; nan where it was not measured."""
+    """Return one score of one image for each photograph; nan where it was not measured."""
     return np.array([m.image.get(f"{name}_{image}", np.nan) for m in measured])

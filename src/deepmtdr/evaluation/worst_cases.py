@@ -19,7 +19,7 @@ THUMBNAIL_SIDE = 160
 
 
 def worst_cases(measured: Iterable[PhotographResult], most: int = MAX_CASES) -> list[PhotographResult]:
-    """Photographs with a wrong grade: the largest error first, then the lowest probability of the true grade."""
+    """List the photographs with a wrong grade: largest error first, then lowest probability of the true grade."""
     wrong = [m for m in measured if m.grade is not None and m.predicted_grade not in (None, m.grade)]
     return sorted(wrong, key=_rank)[:most]
 

@@ -18,7 +18,7 @@ class ReliabilityBin(NamedTuple):
     """The cases whose predicted class has a probability in one bin."""
 
     number: int
-    """Of the bin, from 0; bin n has the probabilities above n / bins and up to (n + 1) / bins."""
+    """Number of the bin, from 0; bin n has the probabilities above n / bins and up to (n + 1) / bins."""
     photographs: int
     confidence: float
     """Mean probability of the predicted class."""
@@ -27,7 +27,7 @@ class ReliabilityBin(NamedTuple):
 
 
 def reliability_bins(probs: Probabilities, truth: Classes, bins: int = CALIBRATION_BINS) -> list[ReliabilityBin]:
-    """How often the predicted class is right, for each range of its probability.
+    """Compute how often the predicted class is right, for each range of its probability.
 
     Args:
         probs: probability of each class; rows sum to 1.

@@ -23,7 +23,7 @@ def evidence_auc(evidence: Map, region: Mask, inside: Mask) -> float:
     is every pixel without a lesion, is a region too: its AUC and the AUC of all lesions together add to 1.
 
     Args:
-        evidence: of the grade; higher is more.
+        evidence: evidence of the grade; higher is more.
         region: an annotated lesion type, all lesions, or the background.
         inside: the field of view; other pixels do not count.
 
@@ -44,7 +44,7 @@ def pointing_game(evidence: Map, region: Mask, inside: Mask, tolerance: float = 
     does not matter. Evidence that is nowhere above 0 is a miss too; otherwise an empty map would never be wrong.
 
     Args:
-        evidence: of the grade; 0 is none.
+        evidence: evidence of the grade; 0 is none.
         region: an annotated lesion type, or all lesions.
         inside: the field of view; evidence and region outside it do not count.
         tolerance: largest distance from the region that is a hit, px; 0 requires a pixel of the region.
@@ -57,7 +57,9 @@ def pointing_game(evidence: Map, region: Mask, inside: Mask, tolerance: float = 
     """
     _same_shape(evidence, region=region, inside=inside)
     if np.isnan(evidence[inside]).any():
-        raise ValueError(f"{int(np.isnan(evidence[inside]).sum())} pixels of evidence are nan, expected numbers")
+        raise ValueError(
+            f"found {int(np.isnan(evidence[inside]).sum())} pixels of evidence that are nan, expected numbers"
+        )
     if not (region & inside).any():
         return float("nan")
     peak = evidence[inside].max()
@@ -99,7 +101,7 @@ def area_under_curve(curve: Float[np.ndarray, " n"]) -> float:
         ValueError: if there are fewer than two points.
     """
     if curve.size < 2:
-        raise ValueError(f"a curve of {curve.size} points, expected at least 2: for no pixel and for all pixels")
+        raise ValueError(f"found a curve of {curve.size} points, expected at least 2: for no pixel and for all pixels")
     return float(np.trapezoid(curve, dx=1 / (curve.size - 1)))
 
 

@@ -26,13 +26,13 @@ class FrocCounts(NamedTuple):
     """Number of lesions found and of false alarms at each threshold, in one image or in several merged ones."""
 
     thresholds: Float[np.ndarray, " t"]
-    """Ascending."""
+    """Thresholds of the probability, ascending."""
     true_positives: Int[np.ndarray, " t"]
-    """Annotated lesions that are found."""
+    """Number of annotated lesions that are found."""
     false_positives: Int[np.ndarray, " t"]
-    """Detections that are not a lesion."""
+    """Number of detections that are not a lesion."""
     lesions: int
-    """All annotated lesions."""
+    """Number of annotated lesions."""
     images: int = 1
 
     def merge(self, other: FrocCounts) -> FrocCounts:
@@ -42,15 +42,17 @@ class FrocCounts(NamedTuple):
             ValueError: if their thresholds differ.
         """
         if not np.array_equal(self.thresholds, other.thresholds):
-            raise ValueError(f"counts at {self.thresholds} and at {other.thresholds}, expected the same thresholds")
+            raise ValueError(
+                f"found counts at the thresholds {self.thresholds} and {other.thresholds}, expected the same thresholds"
+            )
         hits, alarms = self.true_positives + other.true_positives, self.false_positives + other.false_positives
         return FrocCounts(self.thresholds, hits, alarms, self.lesions + other.lesions, self.images + other.images)
 
     def sensitivity_at(self, alarms_per_image: float) -> float:
         """Fraction of the lesions that are found at a number of false alarms per image.
 
-        It is read from the best thresholds: for each number of false alarms, the highest sensitivity at no more false
-        alarms, with straight lines in between. The curve starts at (0, 0) and is level after its last point.
+        It is computed from the best thresholds: for each number of false alarms, the highest sensitivity at no more
+        false alarms, interpolated linearly. The curve starts at (0, 0) and is level after its last point.
 
         Args:
             alarms_per_image: false alarms, mean over the images; at least 0.
@@ -92,12 +94,12 @@ def count_froc(
     pixels are annotated; otherwise it is a false alarm. A lesion is found if it shares a pixel with a right detection.
     One detection can find several lesions; several right detections on one lesion find it once.
 
-    The rule is adapted from Zhang et al. 2014, the makers of E-ophtha, who apply the fraction to pixels (their text
+    The rule is adapted from Zhang et al. 2014, the authors of e-ophtha, who apply the fraction to pixels (their text
     was not available to us). The ROC challenge (Niemeijer et al. 2010) requires a point within a lesion's radius, but
     masks have neither. With `overlap=0`, one single blob over the whole image would find every lesion without an alarm.
 
     Args:
-        probability: of the lesion, in [0, 1].
+        probability: probability of the lesion, in [0, 1].
         truth: True where the lesion is annotated.
         mask: the pixels that count (the field of view); None counts all.
         thresholds: ascending, above 0, the same for all images.
@@ -111,10 +113,10 @@ def count_froc(
     """
     counts = np.ones(truth.shape, dtype=bool) if mask is None else mask
     p = probability[counts]
-    if p.size and not (p.min() >= 0 and p.max() <= 1):  # nan fails it too
-        raise ValueError(f"probabilities from {p.min()} to {p.max()}, expected numbers in [0, 1]")
+    if p.size and not (p.min() >= 0 and p.max() <= 1):  # written so that nan is an error too
+        raise ValueError(f"found probabilities from {p.min()} to {p.max()}, expected numbers in [0, 1]")
     if not (np.diff(thresholds, prepend=0) > 0).all():
-        raise ValueError(f"thresholds {thresholds}, expected ascending numbers above 0")
+        raise ValueError(f"found the thresholds {thresholds}, expected ascending numbers above 0")
     lesion, number = label_components(truth & counts)
     inside = np.where(counts, probability, 0)
     found = np.array([_hits_and_alarms(inside >= t, lesion, overlap) for t in thresholds], dtype=np.int64)

@@ -19,18 +19,18 @@ def confusion_matrix(predicted: Labels, truth: Labels, classes: int | None = Non
     Args:
         predicted: predicted classes.
         truth: true classes.
-        classes: number of classes; None takes one more than the highest class in the two arrays.
+        classes: number of classes; None: one more than the highest class in the two arrays.
 
     Raises:
         ValueError: if the arrays have different lengths, or a class is outside 0 ... classes - 1.
     """
     if predicted.shape != truth.shape:
-        raise ValueError(f"{predicted.size} predicted classes for {truth.size} true ones, expected equal numbers")
+        raise ValueError(f"found {predicted.size} predicted and {truth.size} true classes, expected equal numbers")
     if classes is None:
         classes = max((int(labels.max()) for labels in (predicted, truth) if labels.size), default=0) + 1
     for name, labels in (("predicted", predicted), ("true", truth)):
         if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-            raise ValueError(f"{name} classes {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
+            raise ValueError(f"found {name} classes from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
     cell = truth.astype(np.int64) * classes + predicted
     return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
 
@@ -85,7 +85,7 @@ class SensitivitySpecificity(NamedTuple):
 
 
 def sensitivity_specificity(predicted: Labels, truth: Labels, classes: int | None = None) -> SensitivitySpecificity:
-    """For each class, the fraction of its photographs that are predicted as it, and of the others that are not.
+    """For each class: the fraction of its photographs with this prediction, and of the other photographs without it.
 
     Args:
         predicted: predicted classes.

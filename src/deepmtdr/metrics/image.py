@@ -44,7 +44,7 @@ def ssim(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
 
 
 def mean_ssim(windows: Float[np.ndarray, "h w"], mask: Mask | None = None) -> float:
-    """`ssim` from a `ssim_map`, which can be used with several masks."""
+    """Compute `ssim` from a `ssim_map`, which can be used with several masks."""
     counted = np.zeros(windows.shape, dtype=bool)
     counted[WINDOW_RADIUS:-WINDOW_RADIUS, WINDOW_RADIUS:-WINDOW_RADIUS] = (
         True if mask is None else mask[WINDOW_RADIUS:-WINDOW_RADIUS, WINDOW_RADIUS:-WINDOW_RADIUS]
@@ -58,7 +58,7 @@ def ssim_map(sr: RGB, hr: RGB) -> Float[np.ndarray, "h w"]:
 
 
 WINDOW_RADIUS = 5
-"""An 11x11 window."""
+"""Radius of the window of 11x11 pixels."""
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of `ms_ssim` from the finest scale to the coarsest, which Wang et al. 2003 measured on observers."""
@@ -97,7 +97,7 @@ def ms_ssim(sr: RGB, hr: RGB, mask: Mask | None = None) -> float:
 
 
 def _channel_ms_ssim(x: Float[np.ndarray, "h w"], y: Float[np.ndarray, "h w"], counts: Mask) -> float:
-    """One channel of `ms_ssim`."""
+    """Compute one channel of `ms_ssim`."""
     x, y, score = x.astype(np.float64), y.astype(np.float64), 1.0
     for scale, weight in enumerate(SCALE_WEIGHTS, start=1):
         luminance, structure = _channel_parts(x, y)
@@ -118,7 +118,7 @@ def _quads(z: np.ndarray) -> np.ndarray:
 
 
 def _channel_ssim(x: Float[np.ndarray, "h w"], y: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """One channel of `ssim_map`."""
+    """Compute one channel of `ssim_map`."""
     luminance, structure = _channel_parts(x, y)
     return luminance * structure
 

@@ -51,8 +51,8 @@ def bootstrap_interval(
         clusters: the patient of each row.
         *arrays: arguments of the score, one row per photograph.
         resamples: number of resamples.
-        seed: of the random numbers; the same seed gives the same interval.
-        level: of the interval; 0.95 leaves 2.5 % on either side.
+        seed: seed of the random numbers; the same seed gives the same interval.
+        level: confidence level; 0.95 leaves 2.5 % on either side.
 
     Returns:
         The score of all rows, and the bounds. The bounds are nan with fewer than two patients, and where the score is
@@ -83,8 +83,8 @@ def bootstrap_difference(
         first: arrays of one system, one row per photograph.
         second: arrays of the other system, for the same photographs in the same order.
         resamples: number of resamples.
-        seed: of the random numbers.
-        level: of the interval.
+        seed: seed of the random numbers.
+        level: confidence level.
 
     Returns:
         score(*first) - score(*second). Interval and p-value are nan where the bounds of `bootstrap_interval` are nan.
@@ -113,7 +113,7 @@ def _resampled(
     resamples: int,
     seed: int,
 ) -> tuple[float, Float[np.ndarray, " r"]]:
-    """The score of all rows, and the scores of the resamples."""
+    """Compute the score of all rows, and the scores of the resamples."""
     for place, array in enumerate(arrays):
         if len(array) != len(clusters):
             raise ValueError(f"array {place} has {len(array)} rows, expected one for each of {len(clusters)} clusters")
@@ -132,7 +132,7 @@ def _resampled(
 
 
 def _grouped(clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows sorted by cluster; the place in that order where each cluster starts; its number of rows."""
+    """Sort the rows by cluster. Also return where each cluster starts in that order, and its number of rows."""
     numbers: dict[Hashable, int] = {}
     label = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
     size = np.bincount(label, minlength=len(numbers))

@@ -35,7 +35,7 @@ class PooledCurve:
     def __init__(self, tolerance: float = 1e-4) -> None:
         self.tolerance = tolerance
         self.values: Float[np.ndarray, " values"] = np.empty(0, np.float32)
-        """Distinct probabilities, ascending; of merged ones the highest."""
+        """Distinct probabilities, ascending; merged values are replaced by the highest of them."""
         self.positives: Int[np.ndarray, " values"] = np.empty(0, np.int64)
         self.negatives: Int[np.ndarray, " values"] = np.empty(0, np.int64)
 
@@ -48,7 +48,7 @@ class PooledCurve:
         """Add the pixels of one photograph.
 
         Args:
-            probability: in [0, 1].
+            probability: probability of each pixel, in [0, 1].
             truth: True where the lesion is annotated.
             mask: the pixels that count (the field of view); None counts all.
 
@@ -57,8 +57,8 @@ class PooledCurve:
         """
         chosen = np.ones(truth.shape, dtype=bool) if mask is None else mask
         p, lesion = probability[chosen].astype(np.float32), truth[chosen]
-        if p.size and not (p.min() >= 0 and p.max() <= 1):  # nan fails it too
-            raise ValueError(f"probabilities from {p.min()} to {p.max()}, expected numbers in [0, 1]")
+        if p.size and not (p.min() >= 0 and p.max() <= 1):  # written so that nan is an error too
+            raise ValueError(f"found probabilities from {p.min()} to {p.max()}, expected numbers in [0, 1]")
         at_lesions, positives = np.unique(p[lesion], return_counts=True)
         elsewhere, negatives = np.unique(p[~lesion], return_counts=True)
         self._add(at_lesions, positives, elsewhere, negatives)
@@ -79,7 +79,7 @@ class PooledCurve:
             self._merge_neighbours()
 
     def _merge_neighbours(self) -> None:
-        """Merge as many neighbouring values as the tolerance allows, but none across one half: Dice stays exact."""
+        """Merge as many neighbouring values as the tolerance allows, but not across one half, so that Dice is exact."""
         rank = np.cumsum((self.positives + self.negatives)[::-1])[::-1]
         found = np.cumsum(self.positives[::-1])[::-1] / max(int(self.positives.sum()), 1)
         # A group is one unit wide: `tolerance` of the rank, on a logarithmic scale, or of all positive pixels.

@@ -1,7 +1,7 @@
 """Paired tests of two systems on the same photographs: DeLong's test and McNemar's test.
 
 Both assume that the photographs are independent. For patients with several photographs use
-`intervals.bootstrap_difference`, which does not assume it.
+`intervals.bootstrap_difference`, which does not assume this.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def delong(scores_a: Scores, scores_b: Scores, positive: Truth, level: float = 0
     """The test of DeLong et al. 1988 for two AUCs on the same photographs, by the midranks of Sun and Xu 2014.
 
     Args:
-        scores_a: of one system; higher means more likely positive. Only the order matters.
-        scores_b: of the other system, for the same photographs in the same order.
+        scores_a: scores of one system; higher means more likely positive. Only the order matters.
+        scores_b: scores of the other system, for the same photographs in the same order.
         positive: the truth.
-        level: of the interval; 0.95 leaves 2.5 % on either side.
+        level: confidence level; 0.95 leaves 2.5 % on either side.
 
     Returns:
         AUCs as in `metrics.auc`; nan without a positive or without a negative case. Interval and p-value are nan with
@@ -47,10 +47,12 @@ def delong(scores_a: Scores, scores_b: Scores, positive: Truth, level: float = 0
     for name, scores in (("a", scores_a), ("b", scores_b)):
         if scores.shape != positive.shape:
             raise ValueError(
-                f"{scores.size} scores of system {name} for {positive.size} photographs, expected one for each"
+                f"found {scores.size} scores of system {name} for {positive.size} photographs, expected one for each"
             )
         if np.isnan(scores).any():
-            raise ValueError(f"{int(np.isnan(scores).sum())} of {scores.size} scores of system {name} are nan")
+            raise ValueError(
+                f"found nan in {int(np.isnan(scores).sum())} of {scores.size} scores of system {name}, expected numbers"
+            )
     if positive.all() or not positive.any():
         return AucDifference(*[float("nan")] * 6)
     (below_a, above_a), (below_b, above_b) = _placements(scores_a, positive), _placements(scores_b, positive)
@@ -86,7 +88,7 @@ def _variance_of_mean(values: Float[np.ndarray, " n"]) -> float:
 
 
 class McNemar(NamedTuple):
-    """Numbers of photographs that only one of the systems has right, and the two-sided p-value."""
+    """Numbers of photographs that only one of the systems predicts right, and the two-sided p-value."""
 
     only_a: int
     only_b: int
@@ -110,7 +112,9 @@ def mcnemar(correct_a: Truth, correct_b: Truth) -> McNemar:
         ValueError: if the numbers of photographs differ.
     """
     if correct_a.shape != correct_b.shape:
-        raise ValueError(f"{correct_a.size} photographs of system a and {correct_b.size} of b, expected equal numbers")
+        raise ValueError(
+            f"found {correct_a.size} photographs of system a and {correct_b.size} of system b, expected equal numbers"
+        )
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     tail = float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))
     return McNemar(only_a, only_b, min(1.0, 2 * tail))

@@ -50,7 +50,7 @@ def sensitivity_at_specificity(scores: Scores, positive: Truth, specificity: flo
     Args:
         scores: higher means more likely positive.
         positive: the truth.
-        specificity: the lowest that is accepted, in [0, 1].
+        specificity: lowest specificity that is accepted, in [0, 1].
 
     Returns:
         The operating point. Its threshold is infinite, so that no case is positive, if no score is specific enough.
@@ -71,7 +71,7 @@ def sensitivity_at_specificity(scores: Scores, positive: Truth, specificity: flo
 
 
 def average_precision_from_counts(positives: Counts, negatives: Counts) -> float:
-    """`average_precision` from the number of cases at each distinct score, ascending."""
+    """Compute `average_precision` from the number of cases at each distinct score, ascending."""
     total = positives.sum()
     if total == 0:
         return float("nan")
@@ -81,7 +81,7 @@ def average_precision_from_counts(positives: Counts, negatives: Counts) -> float
 
 
 def auc_from_counts(positives: Counts, negatives: Counts) -> float:
-    """`auc` from the number of cases at each distinct score, ascending."""
+    """Compute `auc` from the number of cases at each distinct score, ascending."""
     pairs = float(positives.sum()) * float(negatives.sum())
     if pairs == 0:
         return float("nan")
@@ -92,7 +92,7 @@ def auc_from_counts(positives: Counts, negatives: Counts) -> float:
 def _counts(scores: Scores, positive: Truth) -> tuple[Counts, Counts]:
     """Number of positive and negative cases at each distinct score, ascending."""
     if np.isnan(scores).any():
-        raise ValueError(f"{int(np.isnan(scores).sum())} of {scores.size} scores are nan, expected numbers")
+        raise ValueError(f"found nan in {int(np.isnan(scores).sum())} of {scores.size} scores, expected numbers")
     values, place = np.unique(scores, return_inverse=True)
     return np.bincount(place[positive], minlength=values.size), np.bincount(place[~positive], minlength=values.size)
 
@@ -105,7 +105,7 @@ def threshold_for_sensitivity(
     Args:
         scores: higher means more likely positive.
         positive: the truth.
-        sensitivity: the lowest that is accepted, in (0, 1].
+        sensitivity: lowest sensitivity that is accepted, in (0, 1].
 
     Returns:
         The threshold; nan if there is no positive case.
@@ -114,6 +114,6 @@ def threshold_for_sensitivity(
         ValueError: if `sensitivity` is outside (0, 1].
     """
     if not 0 < sensitivity <= 1:
-        raise ValueError(f"sensitivity {sensitivity}, expected above 0 and at most 1")
+        raise ValueError(f"found a sensitivity of {sensitivity}, expected above 0 and at most 1")
     found = np.sort(scores[positive])[::-1]
     return float(found[int(np.ceil(sensitivity * found.size - 1e-9)) - 1]) if found.size else float("nan")

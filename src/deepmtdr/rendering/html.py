@@ -1,4 +1,4 @@
-"""HTML pages: head and style, tables, figures with captions, folded parts. Light or dark, as the reader's browser is.
+"""HTML pages: head and style, tables, figures with captions, folded parts; light or dark, as the browser is set.
 
 Each function returns HTML. Arguments that are plain text are escaped here; those called `body` are HTML already.
 """
@@ -38,7 +38,7 @@ figure .heat th:first-child { width: 6.2em; padding-left: 0; }
 
 
 class Table(NamedTuple):
-    """A table whose cells are text already."""
+    """A table whose cells are text."""
 
     title: str
     columns: Sequence[str]
@@ -46,10 +46,10 @@ class Table(NamedTuple):
 
 
 def page_html(title: str, body: Iterable[str], styles: Iterable[str] = ()) -> str:
-    """A whole page that needs no other file.
+    """Make a whole page that needs no other file.
 
     Args:
-        title: of the page, and its heading.
+        title: title and heading of the page.
         body: HTML below the heading, in pieces.
         styles: CSS in addition to `PAGE_STYLE`.
     """
@@ -62,7 +62,7 @@ def page_html(title: str, body: Iterable[str], styles: Iterable[str] = ()) -> st
 
 
 def table_html(table: Table, kind: Literal["numbers", "words"] = "numbers") -> str:
-    """A table without its title.
+    """Make a table without its title.
 
     Args:
         table: columns and cells.
@@ -75,22 +75,22 @@ def table_html(table: Table, kind: Literal["numbers", "words"] = "numbers") -> s
 
 
 def table_markdown(table: Table) -> str:
-    """A table in Markdown, below its title."""
+    """Make a table in Markdown, below its title."""
     rule = "|---" + "|---:" * (len(table.columns) - 1) + "|"
     head, *rows = (f"| {' | '.join(cells)} |" for cells in [table.columns, *table.rows])
     return "\n".join([f"**{table.title}**", "", head, rule, *rows])
 
 
 def folded_html(summary: str, body: str, *, opened: bool = False) -> str:
-    """A part of a page that the reader opens and closes by a click on its summary."""
+    """Make a part of a page that opens and closes by a click on its summary."""
     return f"<details{' open' if opened else ''}><summary>{escape(summary)}</summary>{body}</details>"
 
 
 def figure_html(title: str, captions: Iterable[str], body: str) -> str:
-    """A figure below its title and small captions.
+    """Make a figure below its title and small captions.
 
     Args:
-        title: of the figure.
+        title: title of the figure.
         captions: HTML, one line each.
         body: the figure itself.
     """
@@ -99,11 +99,11 @@ def figure_html(title: str, captions: Iterable[str], body: str) -> str:
 
 
 def heat_cell(text: str, share: float, is_true: bool) -> str:
-    """A table cell that is darker for a higher share.
+    """Make a table cell that is darker for a higher share.
 
     Args:
-        text: in the cell, above the share; "" shows the share alone.
-        share: in [0, 1].
+        text: text in the cell, above the share; "" shows only the share.
+        share: share in [0, 1].
         is_true: frame the cell.
     """
     small = f"<small>{share:.0%}</small>" if text and share else ""

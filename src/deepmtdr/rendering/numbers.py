@@ -1,4 +1,4 @@
-"""Numbers as text, for tables and pages: counts, intervals, p-values. Each format is written once, here."""
+"""Numbers as text, for tables and pages: counts, intervals, p-values. Each format is defined only here."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 
 
 def format_number(value: float | int) -> str:
-    """A number of any size in few characters: 0.002, 1e-05, 20,000."""
+    """Format a number of any size in few characters: 0.002, 1e-05, 20,000."""
     if value and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.0e}"
     return f"{value:,.10g}" if abs(value) >= 1e4 else f"{value:.6g}"
 
 
 def format_count(count: int | float | None) -> str:
-    """A whole number with commas, such as 20,000; empty for None."""
+    """Format a whole number with commas, such as 20,000; empty for None."""
     return "" if count is None else f"{count:,.0f}"
 
 
 def format_interval(value: float, low: float, high: float, digits: int = 3) -> str:
-    """A value with its confidence interval, such as `0.8123 [0.77, 0.85]`.
+    """Format a value with its confidence interval, such as `0.8123 [0.77, 0.85]`.
 
     Args:
-        value: the value itself.
+        value: the value.
         low: lower bound; nan leaves the interval out.
         high: upper bound.
         digits: significant digits of the value. The bounds have at most 3.
@@ -31,10 +31,10 @@ def format_interval(value: float, low: float, high: float, digits: int = 3) -> s
 
 
 def format_mean_sd(mean: float, sd: float) -> str:
-    """A mean with its standard deviation, such as `0.62 (0.03)`, as in the paper's tables."""
+    """Format a mean with its standard deviation, such as `0.62 (0.03)`, as in the paper's tables."""
     return f"{mean:.3g} ({sd:.2g})"
 
 
 def format_p_value(p_value: float) -> str:
-    """A p-value to three digits; empty for nan."""
+    """Format a p-value to three digits; empty for nan."""
     return "" if math.isnan(p_value) else f"{p_value:.3g}"

@@ -1,6 +1,6 @@
 """Lesions and evidence in colour over a dimmed photograph, and text on pictures.
 
-Every picture for people is drawn with these functions. The photograph below an overlay is dark and grey, so that a
+All pictures with overlays are drawn with these functions. The photograph below an overlay is dark and grey, so that a
 colour of the retina is not mistaken for a colour of the overlay.
 """
 
@@ -48,7 +48,7 @@ def draw_lesion_overlay(
         sr: the photograph in the frame, RGB.
         lesions: probability of each lesion type, or its coverage, in [0, 1].
         labels: the lesion types, in the order of the channels. The first type is drawn last, on top.
-        side: of the picture, px.
+        side: side of the picture, px.
         rim: width of the outline around a lesion, px of the frame. It keeps small lesions visible.
     """
     canvas = _dimmed(sr, side)
@@ -71,8 +71,8 @@ def draw_evidence_overlay(
 
     Args:
         sr: the photograph in the frame, RGB.
-        evidence: in [0, 1].
-        side: of the picture, px.
+        evidence: evidence in [0, 1].
+        side: side of the picture, px.
     """
     canvas = _dimmed(sr, side)
     shown = np.asarray(Image.fromarray(evidence).resize((side, side), Image.Resampling.BILINEAR)).clip(0, 1)
@@ -81,14 +81,14 @@ def draw_evidence_overlay(
 
 
 def inferno(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
-    """Colours of the map `inferno`, 0 to 255, for values in [0, 1]."""
+    """Return colours of the map `inferno`, 0 to 255, for values in [0, 1]."""
     steps = np.linspace(0, 1, len(INFERNO))
     channels = [np.interp(values, steps, [colour[i] for colour in INFERNO]) for i in range(3)]
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
 def _dimmed(sr: UInt8[np.ndarray, "s s 3"], side: int) -> Float[np.ndarray, "{side} {side} 3"]:
-    """The photograph in dark grey, mostly from the green channel, where lesions show best."""
+    """Convert the photograph to dark grey, mostly from the green channel, where lesions are most visible."""
     resized = np.asarray(Image.fromarray(sr).resize((side, side), Image.Resampling.BICUBIC), np.float32)
     grey = resized @ np.array([0.3, 0.6, 0.1], np.float32)
     white = max(float(np.percentile(grey, 99)), 1.0)
@@ -96,7 +96,7 @@ def _dimmed(sr: UInt8[np.ndarray, "s s 3"], side: int) -> Float[np.ndarray, "{si
 
 
 def _coverage(mask: Bool[np.ndarray, "s s"], side: int) -> Float[np.ndarray, "{side} {side}"]:
-    """The share of each pixel of a smaller picture that the mask covers."""
+    """Compute the share of each pixel of a smaller picture that the mask covers."""
     whole = Image.fromarray(mask.astype(np.float32))
     return np.asarray(whole.resize((side, side), Image.Resampling.BILINEAR)).clip(0, 1)
 
@@ -118,7 +118,7 @@ def draw_text(
         at: x and y of the anchor, px.
         text: the line.
         size: height of the letters, px.
-        colour: of the letters.
+        colour: colour of the letters.
         anchor: which point of the text `at` is, in Pillow's notation.
         bold: with thicker strokes.
     """
@@ -131,7 +131,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def text_width(text: str, size: int) -> float:
-    """Width of a text as `draw_text` writes it, px."""
+    """Compute the width of a text as `draw_text` writes it, px."""
     return _font(size).getlength(text)
 
 

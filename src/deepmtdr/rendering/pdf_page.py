@@ -25,7 +25,7 @@ INK, SOFT, RULE, TRACK, MARK, BAR = "#16191f", "#5d6675", "#c9ced6", "#eceef1", 
 """Colours of text, secondary text, rules, the empty part of a bar, highlights, and the filled part of a bar."""
 BAR_HEIGHT = 4
 Length = float | int
-"""In pt."""
+"""A length in pt."""
 
 
 class PdfPage:
@@ -35,7 +35,7 @@ class PdfPage:
         """Start an empty page.
 
         Args:
-            title: of the PDF file.
+            title: title of the PDF file.
             creator: the program that wrote it.
             fonts: TrueType fonts for letters that Western Europe does not have.
 
@@ -70,8 +70,8 @@ class PdfPage:
 
         Args:
             text: the line.
-            size: of the font, pt.
-            colour: of the letters.
+            size: size of the font, pt.
+            colour: colour of the letters.
             x: left end of the line, or right end if `right`, pt; None: the margin.
             drop: distance below the last line, pt.
             bold: use the bold font.
@@ -114,8 +114,8 @@ class PdfPage:
             pixels: RGB.
             x: left edge, pt.
             y: lower edge, pt.
-            side: of the picture on the page, pt.
-            side_px: of the picture in the file, px.
+            side: side of the picture on the page, pt.
+            side_px: side of the picture in the file, px.
         """
         image = Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.LANCZOS)
         file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Text in a PDF in any script: each letter in the first font that has it."""
+"""Write text of any script into a PDF: each letter in the first font that contains it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ EAST_ASIAN_FONTS = (("STSong-Light", "gbk"), ("HYSMyeongJo-Medium", "cp949"))
 embedded: a viewer without them shows boxes, but the text can be searched."""
 MISSING_GLYPH = "?"
 MAX_CHARACTERS = 1000
-"""Characters of a text that are used; more do not fit on the lines of a page."""
+"""Largest number of characters of a text; more do not fit on the lines of a page."""
 BIDI_CLASSES = {"R": "r", "AL": "r", "WS": "s", "NSM": "m"}
 """Unicode class of direction -> r: right to left, s: space, m: mark on a letter."""
 
 
 class TextWriter:
-    """Writes lines of text, each letter in the first font that has it."""
+    """Writes lines of text, each letter in the first font that contains it."""
 
     def __init__(self, more: Sequence[Path] = ()) -> None:
         """Load the fonts.
 
         Args:
-            more: TrueType fonts for letters that Vera lacks. They are embedded, and used in this order before the
-                East Asian fonts of the viewer.
+            more: TrueType fonts for letters that Vera lacks. They are embedded and used in this order, before the East
+                Asian fonts of the viewer.
 
         Raises:
             ClinicError: if a file is not a TrueType font.
@@ -70,7 +70,7 @@ class TextWriter:
             x: left end of the line, or right end if `right`, pt.
             y: base line, pt.
             text: the line; a letter that no font has becomes a question mark.
-            size: of the font, pt.
+            size: size of the font, pt.
             bold: use the bold font for the letters that it has.
             right: align right.
         """
@@ -82,7 +82,7 @@ class TextWriter:
         canvas.drawText(line)
 
     def width(self, text: str, size: float | int, *, bold: bool = False) -> float | int:
-        """Width of a line, pt."""
+        """Compute the width of a line, pt."""
         return sum(stringWidth(letters, font, size) for font, letters in self._runs(text, bold=bold))
 
     def wrap(self, text: str, size: float | int, width: float | int, most: int) -> list[str]:
@@ -99,18 +99,18 @@ class TextWriter:
         return [self.cut(line, size, width) for line in kept]
 
     def cut(self, line: str, size: float | int, width: float | int) -> str:
-        """The line, or as much of its beginning as fits together with three dots."""
+        """Shorten a line to the beginning that fits together with three dots, if it is too long."""
         if self.width(line, size) <= width:
             return line
         fits = bisect.bisect(range(len(line)), width, key=lambda kept: self.width(f"{line[:kept]}...", size))
         return f"{line[: max(fits - 1, 0)]}..."
 
     def has_missing_glyphs(self, text: str) -> bool:
-        """Whether no font has some letter of the text."""
+        """Whether the text has a letter that is in none of the fonts."""
         return any(self._font_of(letter) is None for letter in replace_unprintable(text))
 
     def _runs(self, text: str, *, bold: bool) -> list[tuple[str, str]]:
-        """The text in runs of neighbouring letters of one font: font name and letters."""
+        """Divide the text into runs of neighbouring letters of one font: font name and letters."""
         found = [(self._font_of(letter), letter) for letter in visual_order(replace_unprintable(text))]
         shown = [(font or REGULAR_FONT, letter if font else MISSING_GLYPH) for font, letter in found]
         strong = [
@@ -130,12 +130,12 @@ class TextWriter:
 
 
 def replace_unprintable(text: str) -> str:
-    """The text with a space for every character that moves, ends or hides a line."""
+    """Replace every character that moves, ends or hides a line by a space."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def visual_order(text: str) -> str:
-    """The letters in the order of the printed line: parts that are written from right to left are reversed."""
+    """Order the letters as in the printed line: parts that are written from right to left are reversed."""
     kinds = "".join(BIDI_CLASSES.get(unicodedata.bidirectional(letter), "-") for letter in text)
     for span in re.finditer("r([rsm]*[rm])?", kinds):
         text = text[: span.start()] + text[span.start() : span.end()][::-1] + text[span.end() :]

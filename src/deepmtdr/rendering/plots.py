@@ -1,4 +1,4 @@
-"""Line and bar plots as inline SVG, without scripts. Their colours follow the page, light or dark."""
+"""Line and bar plots as inline SVG, without scripts. Their colours fit the page, light or dark."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class Axis(NamedTuple):
     """One axis of a plot."""
 
     to_unit: Callable[[np.ndarray], np.ndarray]
-    """From values to positions, 0 at one end of the axis and 1 at the other."""
+    """Function from values to positions, 0 at one end of the axis and 1 at the other."""
     ticks: Sequence[float]
     """Values that have a tick with a number."""
 
 
 def linear_axis(values: np.ndarray, whole: bool = False) -> Axis:
-    """An axis from the lowest to the highest value, with ticks at round numbers; `whole`: at whole numbers only."""
+    """Make an axis from the lowest to the highest value, with ticks at round numbers; `whole`: whole numbers only."""
     low, high = float(values.min()), float(values.max())
     if high - low < 1e-12 * max(abs(high), 1e-300):  # a single value: put it in the middle
         around = abs(high) / 2 or 1.0
@@ -75,7 +75,7 @@ def linear_axis(values: np.ndarray, whole: bool = False) -> Axis:
 
 
 def log_axis(positive: np.ndarray) -> Axis:
-    """A logarithmic axis with ticks at powers of ten, at most six of them."""
+    """Make a logarithmic axis with ticks at powers of ten, at most six of them."""
     low, high = math.log10(float(positive.min())), math.log10(float(positive.max()))
     powers = range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)
     ticks = [10.0**power for power in powers[:: max(1, math.ceil(len(powers) / 6))]]
@@ -94,31 +94,31 @@ class Panel(NamedTuple):
     height: int = HEIGHT
 
     def x_pixels(self, values: np.ndarray) -> np.ndarray:
-        """Positions of x values, in pixels from the left."""
+        """Compute the positions of x values, in pixels from the left."""
         return np.asarray(LEFT + self.x.to_unit(values) * (WIDTH - LEFT - RIGHT))
 
     def y_pixels(self, values: np.ndarray) -> np.ndarray:
-        """Positions of y values, in pixels from the top."""
+        """Compute the positions of y values, in pixels from the top."""
         return np.asarray(self.height - BOTTOM - self.y.to_unit(values) * (self.height - TOP - BOTTOM))
 
     def line(self, kind: str, x: np.ndarray, y: np.ndarray) -> str:
-        """A line through the points, of the CSS class `kind`."""
+        """Draw a line through the points, of the CSS class `kind`."""
         pairs = zip(self.x_pixels(x), self.y_pixels(y), strict=True)
         return f'<polyline class="{kind}" points="{" ".join(f"{across:.1f},{up:.1f}" for across, up in pairs)}"/>'
 
     def dots(self, x: np.ndarray, y: np.ndarray, radius: float) -> list[str]:
-        """A dot at each point."""
+        """Draw a dot at each point."""
         places = zip(self.x_pixels(x), self.y_pixels(y), strict=True)
         return [f'<circle class="dot" cx="{across:.1f}" cy="{up:.1f}" r="{radius:g}"/>' for across, up in places]
 
     def bar(self, left: float, right: float, top: float | int, text: str = "") -> str:
-        """A bar from the x axis up.
+        """Draw a bar from the x axis up.
 
         Args:
             left: x value of its left edge.
             right: x value of its right edge.
             top: y value of its upper edge.
-            text: above the bar.
+            text: text above the bar.
         """
         x, end = (float(self.x_pixels(np.array(place))) for place in (left, right))
         y, base = float(self.y_pixels(np.array(top))), float(self.y_pixels(np.array(0)))
@@ -127,7 +127,7 @@ class Panel(NamedTuple):
         return f'<rect class="bar" x="{x + 0.5:.1f}" y="{y:.1f}" {size}/>{words if text else ""}'
 
     def axes(self, x_label: str, y_label: str, x_number: Callable[[float], str] = format_number) -> str:
-        """Both axes with their labels and ticks."""
+        """Draw both axes with their labels and ticks."""
         right, base = WIDTH - RIGHT, self.height - BOTTOM
         parts = []
         for tick in self.y.ticks:
@@ -146,7 +146,7 @@ class Panel(NamedTuple):
         return "".join(parts)
 
     def svg(self, alt_text: str, parts: Sequence[str]) -> str:
-        """The whole plot, for a page with `PLOT_STYLE`.
+        """Make the whole plot, for a page with `PLOT_STYLE`.
 
         Args:
             alt_text: the plot in words, for screen readers.
@@ -167,9 +167,9 @@ class Series(NamedTuple):
 
     name: str
     label: str
-    """Behind the name, such as its score."""
+    """Text after the name, such as the score."""
     x: Float[np.ndarray, " n"]
-    """Without points the series has only its entry in the legend."""
+    """The x values; without points the series has only an entry in the legend."""
     y: Float[np.ndarray, " n"]
     level: float | None = None
     """Height of a thin horizontal line in the same colour, such as the score of a guess; None: no such line."""
@@ -178,14 +178,14 @@ class Series(NamedTuple):
 def line_plot(
     title: str, series: Sequence[Series], labels: tuple[str, str], *, diagonal: bool = False, x_axis: Axis = UNIT_AXIS
 ) -> str:
-    """A figure with lines and a legend; the y axis is from 0 to 1.
+    """Make a figure with lines and a legend; the y axis is from 0 to 1.
 
     Args:
-        title: of the figure.
+        title: title of the figure.
         series: the lines.
-        labels: of the x axis and of the y axis.
+        labels: labels of the x axis and of the y axis.
         diagonal: draw the line x = y too.
-        x_axis: from 0 to 1 by default.
+        x_axis: the x axis, by default from 0 to 1.
 
     Returns:
         A `<figure>` for a page with `PLOT_STYLE` and `SERIES_STYLE`; empty without series.

@@ -1,4 +1,4 @@
-"""A plot of a value over the training steps, as inline SVG."""
+"""Plot a value over the training steps, as inline SVG."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from deepmtdr.rendering.plots import Panel, linear_axis, log_axis
 
 POINTS = 400
-"""Most points of a line. More would not be visible, and the page would be slow."""
+"""Largest number of points of a line. More would not be visible, and the page would be slow."""
 DECADES = 2
 """Values that span more than this many powers of ten are drawn on a logarithmic axis."""
 
@@ -26,7 +26,7 @@ def curve_svg(
     Args:
         steps: steps of the optimiser, ascending.
         values: one finite value for each step. A logarithmic axis leaves out values that are not positive.
-        label: of the vertical axis.
+        label: label of the vertical axis.
         smooth: draw the running mean over a fortieth of the values, and the values themselves faintly behind it. Use
             this for many noisy values. False: draw a dot for each value, and a line through the dots.
         best: index of a value that gets a ring.
@@ -38,7 +38,7 @@ def curve_svg(
         ValueError: if there are no values, or not as many as steps.
     """
     if not values.size or steps.shape != values.shape:
-        raise ValueError(f"{steps.size} steps and {values.size} values, expected equal numbers, at least 1")
+        raise ValueError(f"found {steps.size} steps and {values.size} values, expected equal numbers, at least 1")
     logarithmic = is_logarithmic(values)
     mean = running_mean(values, max(1, values.size // 40)) if smooth else values
     drawn = np.concatenate([values, mean])  # with zeros among them, the mean can be below every positive value
@@ -68,7 +68,7 @@ def is_logarithmic(values: Float[np.ndarray, " n"]) -> bool:
 
 
 def running_mean(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarray, " n"]:
-    """Mean of the values within half a window on either side; near the ends the window is cut."""
+    """Compute the mean of the values within half a window on either side; near the ends the window is cut."""
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     at = np.arange(values.size)
     first, last = np.maximum(at - window // 2, 0), np.minimum(at + (window + 1) // 2, values.size)
@@ -77,7 +77,7 @@ def running_mean(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarr
 
 
 def thin_to_extremes(places: np.ndarray, values: Float[np.ndarray, " n"]) -> np.ndarray:
-    """At most `POINTS` of the places: the lowest and the highest value of each stretch, so that no peak is lost."""
+    """Choose at most `POINTS` indexes: the lowest and the highest value of each stretch, so that no peak is lost."""
     if places.size <= POINTS:
         return places
     stretches = np.array_split(places, POINTS // 2)
@@ -86,7 +86,7 @@ def thin_to_extremes(places: np.ndarray, values: Float[np.ndarray, " n"]) -> np.
 
 
 def _evenly(places: np.ndarray) -> np.ndarray:
-    """At most `POINTS` of the places at even distances, with the first and the last."""
+    """Choose at most `POINTS` indexes at even distances, with the first and the last."""
     if places.size <= POINTS:
         return places
     return places[np.linspace(0, places.size - 1, POINTS).round().astype(int)]
