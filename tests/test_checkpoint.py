@@ -118,7 +118,7 @@ def test_update_card_adds_an_entry_and_keeps_every_tensor(tmp_path: Path, model:
     assert out.read_bytes()[header_size(out) :] == path.read_bytes()[header_size(path) :]
     assert checkpoint.load(out).card == {"step": 7, "note": "new", "more": 1}
     assert json.loads(out.with_suffix(".json").read_text())["recipe"] == to_dict(recipe)
-    with pytest.raises(CheckpointError, match=r"half\.safetensors: SHA-256 .*, expected 0000.*in the meantime"):
+    with pytest.raises(CheckpointError, match=r"half\.safetensors: found SHA-256 .*, expected 0000.*in the meantime"):
         checkpoint.update_card(path, path, digest="0" * 64, note="lost")
     assert checkpoint.load(path).card["note"] == "old"
 
@@ -185,7 +185,7 @@ def test_bytes_after_the_end_are_an_error(saved: Path) -> None:
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"none\.safetensors: no such file, expected weights"):
+    with pytest.raises(CheckpointError, match=r"none\.safetensors: found no such file, expected weights"):
         checkpoint.load(tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match=r"none\.safetensors"):
         checkpoint.read_tensors(tmp_path / "none.safetensors")
@@ -218,7 +218,7 @@ def test_pickle_is_an_error_and_never_run(tmp_path: Path, model: DeepMTDR) -> No
 def test_safetensors_of_another_program_are_no_checkpoint_but_their_tensors_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "resnet.safetensors"
     save_file({"conv1.weight": torch.ones(2)}, path, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"resnet\.safetensors: safetensors without deepmtdr's card"):
+    with pytest.raises(CheckpointError, match=r"resnet\.safetensors: found safetensors without the card of deepmtdr"):
         checkpoint.load(path)
     assert torch.equal(checkpoint.read_tensors(path)["conv1.weight"], torch.ones(2))
 
@@ -226,31 +226,37 @@ def test_safetensors_of_another_program_are_no_checkpoint_but_their_tensors_can_
 def test_other_architecture_is_an_error_with_the_first_reason(tmp_path: Path, model: DeepMTDR, recipe: Recipe) -> None:
     wider = load_recipe("smoke", [*TINY, "model.grading.width=2"])
     checkpoint.save(tmp_path / "wider.safetensors", model, wider)
-    with pytest.raises(CheckpointError, match=r"wider\.safetensors: not the architecture.*size mismatch.*grading"):
+    with pytest.raises(
+        CheckpointError, match=r"wider\.safetensors: the weights do not fit the architecture.*size mismatch.*grading"
+    ):
         checkpoint.load(tmp_path / "wider.safetensors")
 
     tensors = {**model.state_dict(), "isr.extra.weight": torch.ones(1)}
     checkpoint.write(tmp_path / "more.safetensors", tensors, {"recipe": to_dict(recipe)})
-    with pytest.raises(CheckpointError, match=r"more\.safetensors: not the architecture.*isr\.extra\.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"more\.safetensors: the weights do not fit the architecture.*isr\.extra\.weight"
+    ):
         checkpoint.load(tmp_path / "more.safetensors")
 
     future = to_dict(recipe) | {"diffusion": {"steps": 3}}
     checkpoint.write(tmp_path / "future.safetensors", model.state_dict(), {"recipe": future})
-    with pytest.raises(CheckpointError, match=r"future\.safetensors: not the architecture.*unknown key diffusion"):
+    with pytest.raises(
+        CheckpointError, match=r"future\.safetensors: the weights do not fit the architecture.*unknown key diffusion"
+    ):
         checkpoint.load(tmp_path / "future.safetensors")
 
 
 def test_checkpoint_to_resume_from_cannot_be_loaded_as_weights(tmp_path: Path, model: DeepMTDR, recipe: Recipe) -> None:
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     checkpoint.write(tmp_path / "resume.safetensors", tensors, {"recipe": to_dict(recipe)})
-    with pytest.raises(CheckpointError, match=r"resume\.safetensors: not the architecture"):
+    with pytest.raises(CheckpointError, match=r"resume\.safetensors: the weights do not fit the architecture"):
         checkpoint.load(tmp_path / "resume.safetensors")
 
 
 def test_shipped_weights_are_the_default_and_an_error_if_absent(saved: Path, tmp_path: Path, monkeypatch) -> None:
     package = tmp_path / "package"
     monkeypatch.setattr(checkpoint.resources, "files", lambda _: package)
-    with pytest.raises(CheckpointError, match=rf"{checkpoint.SHIPPED_WEIGHTS}\.safetensors: no such file"):
+    with pytest.raises(CheckpointError, match=rf"{checkpoint.SHIPPED_WEIGHTS}\.safetensors: found no such file"):
         checkpoint.load()
     (package / "weights").mkdir(parents=True)
     shutil.copy(saved, package / "weights" / f"{checkpoint.SHIPPED_WEIGHTS}.safetensors")
@@ -307,5 +313,7 @@ def test_label_set_of_the_recipe_comes_back_and_shapes_the_network(tmp_path: Pat
 def test_unreadable_label_set_is_an_error(tmp_path: Path, model: DeepMTDR, recipe: Recipe) -> None:
     card = {"recipe": {**to_dict(recipe), "labels": {"name": "drusen"}}}
     checkpoint.write(tmp_path / "w.safetensors", model.state_dict(), card)
-    with pytest.raises(CheckpointError, match=r"not the architecture of this version: .*labels: missing key disease"):
+    with pytest.raises(
+        CheckpointError, match=r"the weights do not fit the architecture of this version: .*labels: missing key disease"
+    ):
         checkpoint.load(tmp_path / "w.safetensors")

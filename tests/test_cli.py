@@ -181,7 +181,7 @@ def test_a_verb_without_its_libraries_names_the_extra_to_install(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "highdicom", None)
     result = run("dicom", "examples/dicom", "--out", tmp_path / "out")
-    assert is_refused(result, "highdicom is not installed; pip install 'deepmtdr[clinic]'")
+    assert is_refused(result, "highdicom is not installed; run pip install 'deepmtdr[clinic]'")
 
 
 def test_progress_bars_are_not_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,7 @@ def test_label_set_survives_json(toml: Path) -> None:
         ('name = "drusen"', "", r"lesions\[0\]: missing key name"),
         ('code = "GA"', 'code = "dr"', r"lesion codes \['DR', 'dr'\], expected at least one, each different"),
         ('code = "GA"', 'code = "G A"', "lesion code 'G A', expected 1 to 16 letters, digits or underscores"),
-        ('name = "geographic atrophies"', 'name = ""', "lesion GA without a name"),
+        ('name = "geographic atrophies"', 'name = ""', "lesion GA has no name"),
         ("[255, 0, 0]", "[256, 0, 0]", r"lesion DR has the colour \(256, 0, 0\), expected three numbers from 0 to 255"),
         ("[255, 0, 0]", "[0, 0]", r"lesions\[0\]: colour = \[0, 0\], expected 3 values"),
         ('["SCT", "112369005", "Drusen"]', '["SCT", 1, "Drusen"]', r"coding\[1\] = 1, expected str"),

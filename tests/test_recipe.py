@@ -146,12 +146,12 @@ def test_set_changes_one_value_and_the_last_one_counts() -> None:
         ("joint.decay_factors={vessels = 2}", ["joint.decay_factors", "'vessels'", "isr, segmentation, grading"]),
         ("joint.decay_factors={isr = 0}", ["joint.decay_factors", "0.0", "positive divisors"]),
         ("joint.loss.class_weights=[1, 1, 1, 1]", ["joint.loss.class_weights = (1.0, 1.0, 1.0, 1.0)", "5 weights"]),
-        ("joint.loss.class_weights=[1, 1, 1, 1, -1]", ["joint.loss.class_weights", "-1.0", "from 0, or none"]),
-        ("joint.validate_every=-1", ["joint.validate_every = -1", "from 0"]),
-        ("joint.patience=3", ["joint.validate_every = 0, patience = 3", "patience only with a stop_on"]),
+        ("joint.loss.class_weights=[1, 1, 1, 1, -1]", ["joint.loss.class_weights", "-1.0", "of 0 or more, or none"]),
+        ("joint.validate_every=-1", ["joint.validate_every = -1", "0 or more"]),
+        ("joint.patience=3", ["joint.validate_every = 0, patience = 3", "patience only with stop_on"]),
         ("grading.hide_image=2", ["grading.hide_image = 2.0", "0 to 1"]),
         ("grading.small_frame_share=-1", ["grading.small_frame_share = -1.0", "0 to 1"]),
-        ("joint.stop_on=loss", ["joint.stop_on = 'loss'", *VALIDATION_SCORES, "or nothing"]),
+        ("joint.stop_on=loss", ["joint.stop_on = 'loss'", *VALIDATION_SCORES, "or empty"]),
     ],
 )
 def test_wrong_value_is_named_with_what_was_expected(override: str, words: list[str]) -> None:

@@ -36,8 +36,8 @@ from tiny_runs import leaves
         ("grading.lr_isr=0", "the ISR subnet is frozen in the grading stage"),
         ("restoration.lr_grading=0", "the restoration stage has no grading subnet. Remove it; it is a key of: grading, "
          "joint"),
-        ("joint.hide_image=0.5", "only the grading stage takes cached lesion maps"),
-        ("joint.small=0.5", "joint.small: renamed; expected joint.small_frame_share"),
+        ("joint.hide_image=0.5", "only the grading stage uses cached lesion maps"),
+        ("joint.small=0.5", "joint.small: this key was renamed; expected joint.small_frame_share"),
     ],
 )  # fmt: skip
 def test_key_of_another_stage_is_an_error_with_the_reason(override: str, message: str) -> None:
@@ -55,7 +55,9 @@ def test_key_of_another_stage_is_an_error_with_the_reason(override: str, message
 )
 def test_renamed_key_is_an_error_that_names_the_new_one(old: str, new: str) -> None:
     assert leaves(to_dict(Recipe())).keys() & {old, new} == {new} or new.endswith("decay_factors")
-    with pytest.raises(RecipeError, match=rf"recipe smoke: {re.escape(old)}: renamed; expected {re.escape(new)}$"):
+    with pytest.raises(
+        RecipeError, match=rf"recipe smoke: {re.escape(old)}: this key was renamed; expected {re.escape(new)}$"
+    ):
         load_recipe("smoke", [f"{old}=1"])
 
 
@@ -157,7 +159,7 @@ def test_default_labels_are_diabetic_retinopathy_and_not_in_the_card() -> None:
 def test_class_weights_are_one_for_each_grade_of_the_label_set(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(f"[grading.loss]\nclass_weights = [1, 2]\n[labels]\nname = 'x'{TWO_GRADES}")
     assert load_recipe(tmp_path / "mine.toml").grading.loss.class_weights == (1, 2)
-    with pytest.raises(RecipeError, match=r"grading\.loss\.class_weights = .*expected 2 weights from 0, or none"):
+    with pytest.raises(RecipeError, match=r"grading\.loss\.class_weights = .*expected 2 weights of 0 or more, or none"):
         load_recipe(tmp_path / "mine.toml", ["grading.loss.class_weights=[1, 2, 3, 4, 5]"])
 
 

@@ -1,6 +1,6 @@
 """DeepMT-DR (Wang et al.): super-resolution, lesion segmentation and grading of low-resolution fundus photographs.
 
-The names of `__all__` are the public interface. Each one is imported at its first use, so that `import deepmtdr` is
+The names of `__all__` are the public interface. Each name is imported at its first use, so that `import deepmtdr` is
 fast and does not load PyTorch.
 """
 

@@ -1,7 +1,7 @@
 """Checkpoints: weights and how they were made, in one safetensors file. Pickle is never used.
 
-The header holds the card as JSON, and a SHA-256 digest of the card and every tensor, so that any changed byte is
-found. Files are written atomically: a kill leaves the old file or the new one.
+The header holds the card as JSON, and a SHA-256 digest of the card and every tensor, so that any changed byte is found.
+Files are written atomically: after a kill there is either the old file or the new file.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ SHIPPED_WEIGHTS = "v0"
 """Name of the weights in the package's `weights/` folder that are loaded by default."""
 
 REFERRAL_SENSITIVITY = 0.9
-"""Sensitivity at which a photograph is called referable, where several were calibrated."""
+"""Target sensitivity of the operating point that is used, if several were calibrated."""
 
 
 class Checkpoint(NamedTuple):
     """A trained network, its recipe and its card."""
 
     model: DeepMTDR
-    """In evaluation mode, float32."""
+    """The network, in evaluation mode, float32."""
     recipe: Recipe
     card: dict[str, Any]
-    """All else in the file: name of the weights, stage, step, data fingerprint, scores."""
+    """Description of the weights: name, stage, step, data fingerprint, scores."""
     digest: str
     """SHA-256 of card and tensors."""
 
@@ -101,14 +101,16 @@ def update_card(path: Path, out: Path, *, digest: str, **entries: Any) -> None:
     """
     tensors, card, found = read(path)
     if found != digest:
-        raise CheckpointError(f"{path}: SHA-256 {found[:12]}, expected {digest[:12]}: it was changed in the meantime")
+        raise CheckpointError(
+            f"{path}: found SHA-256 {found[:12]}, expected {digest[:12]}: it was changed in the meantime; start again"
+        )
     card |= entries
     write(out, tensors, card)
     _write_beside(out, card)
 
 
 def _write_beside(path: Path, card: Mapping[str, Any]) -> None:
-    """The card as `.json`, for people."""
+    """Write a copy of the card as `.json`, for people."""
     write_atomically(path.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
 
 
@@ -128,7 +130,7 @@ def load(path: Path | None = None) -> Checkpoint:
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (ConfigError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: not the architecture of this version: {reason}") from error
+        raise CheckpointError(f"{path}: the weights do not fit the architecture of this version: {reason}") from error
     return Checkpoint(model.eval(), recipe, card, digest)
 
 
@@ -142,7 +144,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) ->
 
 
 def _sort_header(file: bytes) -> bytes:
-    """The same safetensors file with the header's keys sorted, so that equal weights give equal files."""
+    """Sort the keys of the header of a safetensors file, so that equal weights give equal files."""
     end = 8 + int.from_bytes(file[:8], "little")
     header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -160,11 +162,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file, expected weights") from error
+        raise CheckpointError(f"{path}: found no such file, expected weights (.safetensors)") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
     if "card" not in metadata or "digest" not in metadata:
-        raise CheckpointError(f"{path}: safetensors without deepmtdr's card, expected a checkpoint of deepmtdr")
+        raise CheckpointError(
+            f"{path}: found safetensors without the card of deepmtdr, expected a checkpoint of deepmtdr"
+        )
     found = _digest(tensors, metadata["card"])
     if found != metadata["digest"]:
         raise CheckpointError(f"{path}: damaged: content has SHA-256 {found[:12]}, expected {metadata['digest'][:12]}")
@@ -192,7 +196,7 @@ def _calibration(card: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _number(value: Any, name: str, most: float) -> float:
-    """A number of the card that is in range."""
+    """Return a number of the card after checking its range."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not (is_number and 0 < value <= most):
         expected = "a finite number above 0" + (f", at most {most:g}" if math.isfinite(most) else "")

@@ -60,9 +60,9 @@ def add_once(
     """Add an entry that must be new.
 
     Args:
-        table: gets the entry.
-        key: of the entry, such as a photograph's name.
-        value: of the entry.
+        table: the table to which the entry is added.
+        key: key of the entry, such as a photograph's name.
+        value: value of the entry.
         where: "FILE, row N".
         expected: the end of the error message.
 
@@ -76,7 +76,7 @@ def add_once(
 
 
 def format_table(rows: Iterable[Iterable[object]]) -> str:
-    r"""Rows, the header among them, as CSV text with "\n" at the end of each line."""
+    r"""Format rows with their header as CSV text with "\n" at the end of each line."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
@@ -118,7 +118,7 @@ def _read_rows(path: Path) -> list[list[str]]:
 
 
 def _read_parquet(path: Path) -> list[list[str]]:
-    """The rows of a Parquet table, as a CSV file would have them."""
+    """Read the rows of a Parquet table, with cells as text like those of a CSV file."""
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table as read_parquet

@@ -1,4 +1,4 @@
-"""Atomic writing, SHA-256 of a file, file names made from names, and paths for people to read."""
+"""Helpers for files: atomic writing, SHA-256, safe file names for any text, and printable paths."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 MAX_NAME_BYTES = 120
-"""Most bytes of a `file_name`: with a suffix added it stays within the 255 bytes that file systems allow."""
+"""Largest number of bytes of a `file_name`: with a suffix added it has less than the usual limit of 255 bytes."""
 PART_PATTERN = ".*.part"
 """Glob pattern of the temporary files of `write_atomically`; a killed process may leave some behind."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in one step: into a temporary file beside it, which then takes its name.
+    """Write a file atomically: write a temporary file in the same folder, then rename it.
 
     Raises:
-        OSError: if the file cannot be written; a former file of that name is untouched then.
+        OSError: if the file cannot be written; an earlier file of that name is not changed then.
     """
-    # The random name and O_EXCL keep two writers apart, and never follow a link that someone laid there.
+    # With a random name and O_EXCL, two writers never use the same file, and an existing link is never followed.
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
@@ -45,7 +45,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal.
+    """Compute the SHA-256 of a file's bytes, hexadecimal.
 
     Raises:
         OSError: if the file cannot be read.
@@ -55,7 +55,7 @@ def file_sha256(path: Path) -> str:
 
 
 def file_name(name: str) -> str:
-    """A file name without suffix for any name: the name itself, if every file system can take it.
+    """Make a file name without suffix for any name: the same name if every file system can store it.
 
     Returns:
         The name, if it has at most `MAX_NAME_BYTES` bytes and consists of letters, digits and `-_. +()`. Otherwise the
@@ -67,17 +67,17 @@ def file_name(name: str) -> str:
 
 
 def shorten_name(name: str, key: str, separator: str = "-") -> str:
-    """The beginning of a name with 12 hexadecimal digits of the key's SHA-256, at most `MAX_NAME_BYTES` bytes."""
+    """Shorten a name to `MAX_NAME_BYTES` bytes: its beginning and 12 hexadecimal digits of the key's SHA-256."""
     digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:12]
     return name.encode()[: MAX_NAME_BYTES - 12 - len(separator)].decode(errors="ignore") + separator + digest
 
 
 def slug(name: str) -> str:
-    """A name in lower case with hyphens, for folders and parts of names: "Wang et al." -> "wang-et-al"."""
+    """Convert a name to lower case with hyphens, for folders and parts of names: "Wang et al." -> "wang-et-al"."""
     return name.replace(" ", "-").replace(".", "").lower()
 
 
 def printable_path(path: Path | str) -> str:
-    r"""A path for people and UTF-8 files, on one line: bytes that are no UTF-8 are written as \xff."""
+    r"""Format a path for display and UTF-8 files, on one line: bytes that are not UTF-8 are written as \xff."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -1,7 +1,8 @@
 """The labels of a disease as data: lesion types, grades and decision thresholds (Sec. VI: "other diseases").
 
-Diabetic retinopathy is the default. A recipe may name a TOML file with another label set; the checkpoint then carries
-it, and the network's outputs, the losses, scores, CSV columns, pictures, reports and DICOM objects follow it.
+Diabetic retinopathy is the default. A recipe may name a TOML file with another label set; the checkpoint then contains
+it. The label set determines the outputs of the network, the losses, scores, CSV columns, pictures, reports and DICOM
+objects.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ class LesionType:
     """One type of lesion that the segmentation subnet marks."""
 
     code: str
-    """Letters and digits, such as `MA`: the type's name in file names, CSV columns and Python."""
+    """Code of the type, letters and digits such as `MA`: its name in file names, CSV columns and Python."""
     name: str
-    """Full name for people, plural and lower case: "microaneurysms"."""
+    """Full name in texts, plural and lower case: "microaneurysms"."""
     colour: Colour = (213, 94, 0)
-    """Its colour in every picture."""
+    """Colour of the type in every picture."""
     coding: Coding | None = None
-    """Its code in DICOM and FHIR; None: a private code of this project is used."""
+    """Code of the type in DICOM and FHIR; None: a private code of this project is used."""
     extra_coding: Coding | None = None
-    """A second code for the same, in FHIR only."""
+    """Second code of the type, in FHIR only."""
     froc: bool = False
     """Whether evaluation also counts these lesions one by one (FROC), for lesions that are a few pixels wide."""
 
@@ -50,9 +51,9 @@ class GradeLabel:
     """One grade of the disease."""
 
     name: str
-    """For people, lower case: "moderate"."""
+    """Name in texts, lower case: "moderate"."""
     coding: Coding | None = None
-    """The answer's code in DICOM and FHIR; None: a private code of this project is used."""
+    """Code of the grade in DICOM and FHIR; None: a private code of this project is used."""
     condition: Coding | None = None
     """Code of the diagnosis, in the DICOM structured report and FHIR; None if there is none, as for "no disease"."""
 
@@ -71,7 +72,7 @@ class LabelSet:
     name: str
     """Short name, for logs and errors."""
     disease: str
-    """Full name for people, lower case."""
+    """Full name of the disease in texts, lower case."""
     short_disease: str = ""
     """Short form of the disease for captions, such as "retinopathy"; empty: the full name."""
     coding: Coding | None = None
@@ -138,13 +139,13 @@ def _lesion_problems(lesion: LesionType) -> Iterator[str]:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,15}", lesion.code):
         yield f"lesion code {lesion.code!r}, expected 1 to 16 letters, digits or underscores, starting with a letter"
     if not lesion.name:
-        yield f"lesion {lesion.code} without a name"
+        yield f"lesion {lesion.code} has no name, expected a name such as microaneurysms"
     if not all(0 <= value <= 255 for value in lesion.colour):
         yield f"lesion {lesion.code} has the colour {lesion.colour}, expected three numbers from 0 to 255"
 
 
 def capitalise(name: str) -> str:
-    """A name of a label set with a capital first letter; the other letters stay: "RNFL defects"."""
+    """Capitalise the first letter of a name; the other letters are not changed: "RNFL defects"."""
     return name[:1].upper() + name[1:]
 
 

@@ -1,8 +1,8 @@
 """The losses of the paper as pure functions of tensors (Sec. IV-C, Eqs. 4-11).
 
 All are means over pixels, channels and batch, so that the lambdas do not depend on the image size (interpretation R13).
-Some losses count only a part of the photographs. These take `all_reduce`, which sums over all processes when the batch
-is spread over several.
+Some losses count only a part of the photographs. These take `all_reduce`, which sums over all processes when several
+processes share a batch.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from torch.nn import functional as F
 EPSILON = 1e-6
 
 AllReduce = Callable[[Tensor], Tensor]
-"""The sum of a tensor over all processes, differentiable."""
+"""Function that sums a tensor over all processes, differentiable."""
 
 
 def no_reduce(sum_: Tensor) -> Tensor:
-    """The sum over a single process: the tensor itself."""
+    """Sum over a single process: returns the tensor."""
     return sum_
 
 
 def masked_mean(
     values: Float[Tensor, " b"], counted: Bool[Tensor, " b"], all_reduce: AllReduce = no_reduce
 ) -> Float[Tensor, ""]:
-    """Mean over the photographs that count; 0 (with a gradient of 0) if there is none."""
+    """Compute the mean over the photographs that count; 0 (with a gradient of 0) if there is none."""
     known = counted.to(values.dtype)
     return all_reduce((values * known).sum()) / all_reduce(known.sum()).clamp_min(1)
 
 
 class LesionLabels(NamedTuple):
-    """Lesion annotation of a batch; as `*labels` the last arguments of the supervised segmentation losses."""
+    """Lesion annotation of a batch; `*labels` are the last arguments of the supervised segmentation losses."""
 
     masks: Float[Tensor, "b l h w"]
-    """In [0, 1]; values of types that were not annotated are not used."""
+    """Lesion masks in [0, 1]; values of types that were not annotated are not used."""
     annotated: Bool[Tensor, "b l"]
-    """Which types of which photograph were annotated."""
+    """Whether each lesion type was annotated on each photograph."""
     all_reduce: AllReduce = no_reduce
 
 
@@ -49,10 +49,10 @@ class GradeLabels(NamedTuple):
     """Grades of a batch."""
 
     grade: Int[Tensor, " b"]
-    """0 to C-1; values of photographs without a known grade are not used."""
+    """Grades, 0 to C-1; values of photographs without a known grade are not used."""
     known: Bool[Tensor, " b"]
     class_weights: Float[Tensor, " c"] | None = None
-    """Weight of each true grade; None is 1 for all."""
+    """Weight of each true grade; None: 1 for all grades."""
     all_reduce: AllReduce = no_reduce
 
     def mean(self, each: Float[Tensor, " b"]) -> Float[Tensor, ""]:
@@ -85,13 +85,17 @@ class LossWeights:
     phi_vis: float = 0.5
     """Threshold that makes a mask of the evidence, Eqs. (5) and (9)."""
     tau: float = 0.1
-    """Softness of that threshold in the backward pass (interpretation R9)."""
+    """Softness of `phi_vis` in the backward pass (interpretation R9)."""
 
 
 def evidence_mask(
     evidence: Float[Tensor, "b 1 h w"], phi_vis: float = 0.5, tau: float = 0.1
 ) -> Float[Tensor, "b 1 h w"]:
-    """Vis(Y) > phi_vis, straight-through: hard forward, sigmoid((V - phi_vis) / tau) backward (interpretation R9)."""
+    """Mask of the pixels whose evidence V = Vis(Y) exceeds phi_vis (interpretation R9).
+
+    A straight-through estimator: a step in the forward pass, the slope of sigmoid((V - phi_vis) / tau) in the backward
+    pass.
+    """
     soft = torch.sigmoid((evidence - phi_vis) / tau)
     return (evidence > phi_vis).to(soft.dtype) + (soft - soft.detach())  # in this order 0 and 1 stay exact
 
@@ -143,7 +147,7 @@ def total_variation_loss(sr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
         ValueError: if h or w is smaller than 2.
     """
     if min(sr.shape[-2:]) < 2:
-        raise ValueError(f"total variation: image of {tuple(sr.shape[-2:])} px, expected at least 2x2")
+        raise ValueError(f"total variation: found an image of {tuple(sr.shape[-2:])} px, expected at least 2x2")
     return sr.diff(dim=-2).square().mean() + sr.diff(dim=-1).square().mean()
 
 
@@ -181,7 +185,7 @@ def lesion_cross_entropy_loss(
     """Pixel-wise cross-entropy over the lesion types and the background; added to Eq. (8), which has no pixel terms.
 
     Args:
-        lesions: predicted probabilities S~; 1 - their sum is the background's.
+        lesions: predicted probabilities S~; 1 - their sum is the probability of the background.
         lesion_masks: annotation S in [0, 1]; overlapping types are scaled to sum to 1.
         annotated: only photographs with all types annotated count: elsewhere the background is unknown.
         all_reduce: sum over processes, see the module's docstring.
@@ -202,13 +206,13 @@ def unsupervised_segmentation_loss(
     unannotated: Bool[Tensor, " b"] | None = None,
     all_reduce: AllReduce = no_reduce,
 ) -> Float[Tensor, ""]:
-    """Eq. (9): mean squared difference of the lesion region and the evidence mask, its pseudo ground truth.
+    """Eq. (9): mean squared difference of the lesion region and the evidence mask, the pseudo ground truth.
 
     Args:
         lesion_region: 1 - P(background), compared as one map (interpretation R9).
         evidence: Vis(Y) in [0, 1]: the target, detached.
         phi_vis: threshold.
-        unannotated: the photographs without annotation, which this loss is for; None: all.
+        unannotated: True for the photographs without annotation, for which this loss is computed; None: all.
         all_reduce: sum over processes, see the module's docstring.
     """
     pseudo = (evidence.detach() > phi_vis).to(lesion_region.dtype)
@@ -237,7 +241,7 @@ def grading_loss(
     Args:
         grade_logits: logits of the C grades.
         grade: true grades, 0 to C-1.
-        class_weights: weight of each true grade; None is 1 for all.
+        class_weights: weight of each true grade; None: 1 for all grades.
         literal: Eq. (10) as printed, whose weight |l~ - l| is 0 for every correctly graded photograph.
         graded: the photographs whose grade is known; None: all.
         all_reduce: sum over processes, see the module's docstring.
@@ -250,7 +254,7 @@ def grading_loss(
     """
     classes = grade_logits.shape[1]
     if grade.numel() and not 0 <= int(grade.min()) <= int(grade.max()) < classes:
-        raise ValueError(f"grading loss: grades {grade.tolist()}, expected 0 to {classes - 1}")
+        raise ValueError(f"grading loss: found the grades {grade.tolist()}, expected 0 to {classes - 1}")
     distance = (grade_logits.detach().argmax(dim=1) - grade).abs().to(grade_logits.dtype)
     each = torch.arange(classes, device=grade.device)
     weight = (distance if literal else distance + 1) / ((each - grade[:, None]).abs() + 1).sum(dim=1)

@@ -13,11 +13,11 @@ from rich.progress import Progress as RichProgress
 class Progress:
     """`with Progress("grading", 100) as progress: ... progress.advance({"loss": 0.3})`.
 
-    The bar is drawn on stderr, so that stdout can be redirected; it is not drawn where stderr is no terminal.
+    The bar is drawn on stderr, so that stdout can be redirected; it is not drawn if stderr is not a terminal.
     """
 
     def __init__(self, name: str, total: int, done: int = 0, *, shown: bool = True) -> None:
-        """Make the bar; `with` starts it.
+        """Create the bar; `with` starts it.
 
         Args:
             name: text in front of the bar.
@@ -51,7 +51,7 @@ class Progress:
         """Count one step.
 
         Args:
-            terms: values to show after the bar, each as a running mean over about fifty steps.
+            terms: losses to show after the bar, each as a running mean over about fifty steps.
         """
         for name, value in (terms or {}).items():
             self._means[name] = self._means.get(name, value) * 0.98 + value * 0.02

@@ -54,7 +54,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """The photographs, and their split into train, validation and test."""
+    """Settings of the photographs, and of their split into train, validation and test."""
 
     datasets: tuple[str, ...] = ("idrid",)
     """Names of `deepmtdr.datasets.catalogue.DATASETS`; each is in the folder of its name under `--data`."""
@@ -63,13 +63,13 @@ class DataRecipe:
     validation: float = 0.0
     """Share of the patients in the validation split: scores while training, early stopping, contact sheets."""
     validation_photographs: int = 24
-    """Most photographs of a data set in one validation, those with lesion masks first; 0 takes all."""
+    """Largest number of photographs of a data set in one validation, first those with lesion masks; 0: all."""
     split_seed: int = 0
     """Seed of the random split."""
     split: str = ""
-    """A fixed split: the name of a shipped one, or the path of its CSV file; "" draws one by `split_seed`."""
+    """A fixed split: the name of a shipped one, or the path of its CSV file; "": a random split by `split_seed`."""
     folds: int = 0
-    """k of a k-fold cross-validation, instead of `held_out`; 0: none."""
+    """Number k of folds of a cross-validation, instead of `held_out`; 0: no cross-validation."""
     fold: int = 0
     """The fold that is the test split, from 0."""
     supervision: float = 1.0
@@ -78,7 +78,7 @@ class DataRecipe:
     """Side of the HR frame, px. Another size than 1024 is for studies and tests (interpretation R19)."""
 
     def problems(self) -> Iterator[str]:
-        """Values out of range."""
+        """Describe each setting that is out of range, and what was expected."""
         if self.frame < 16 or self.frame % 16:
             yield f"frame = {self.frame}, expected a multiple of 16"
         if min(self.held_out, self.validation) < 0 or self.held_out + self.validation >= 1:
@@ -87,7 +87,9 @@ class DataRecipe:
         if not 0 <= self.supervision <= 1:
             yield f"supervision = {self.supervision}, expected a share from 0 to 1"
         if self.folds and not (self.folds > 1 and 0 <= self.fold < self.folds):
-            yield f"fold = {self.fold} of {self.folds}, expected one from 0 of at least 2"
+            yield (
+                f"fold = {self.fold}, folds = {self.folds}; expected at least 2 folds, and a fold from 0 to folds - 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,17 +98,17 @@ class Recipe:
 
     name: str = "default"
     seed: int = 0
-    """Of the weights at the start, the batches and the dropout."""
+    """Seed of the initial weights, the batches and the dropout."""
     precision: str = "bf16"
-    """`bf16` (mixed precision) or `fp32`."""
+    """Number format: `bf16` (mixed precision) or `fp32`."""
     checkpoint_minutes: float = 3.0
-    """Time between two checkpoints."""
+    """Time between two checkpoints, minutes."""
     labels: LabelSet = DIABETIC_RETINOPATHY
     """Lesion types and grades. In TOML the name of a file, relative to the recipe's, or a table."""
     system: str = "DeepMT-DR"
     """The network that is trained: a name of `deepmtdr.systems.SYSTEMS`."""
     parts: PartNames = field(default_factory=PartNames)
-    """Parts that replace the system's own (Finding 2)."""
+    """Parts that replace those of the system (Finding 2)."""
     data: DataRecipe = field(default_factory=DataRecipe)
     model: ModelConfig = field(default_factory=ModelConfig)
     restoration: RestorationStage = field(default_factory=RestorationStage)
@@ -119,7 +121,7 @@ class Recipe:
         return self.restoration, self.grading, self.joint
 
     def stage(self, name: str) -> TrainingStage:
-        """The stage of a name.
+        """Return the stage with a name.
 
         Raises:
             RecipeError: if there is none.
@@ -130,7 +132,7 @@ class Recipe:
         raise RecipeError(f"stage {name!r}, expected one of {', '.join(STAGES)}")
 
     def problems(self) -> Iterator[str]:
-        """Values out of range, each with its key and what was expected."""
+        """Describe each setting that is out of range: its key, and what was expected."""
         yield from find_unknown_names(self.system, self.parts)
         if self.precision not in ("bf16", "fp32"):
             yield f"precision = {self.precision!r}, expected bf16 or fp32"
@@ -139,7 +141,7 @@ class Recipe:
             yield from (f"{stage.name}.{problem}" for problem in stage.problems())
             classes = stage.loss.class_weights
             if classes and (len(classes) != len(self.labels.grades) or min(classes) < 0):
-                expected = f"{len(self.labels.grades)} weights from 0, or none"
+                expected = f"{len(self.labels.grades)} weights of 0 or more, or none"
                 yield f"{stage.name}.loss.class_weights = {classes}, expected {expected}"
         if self.grading.small_frame_share and self.data.frame < 128:
             found = f"grading.small_frame_share = {self.grading.small_frame_share} in a frame of {self.data.frame} px"
@@ -182,7 +184,7 @@ def recipe_from_dict(values: Mapping[str, Any], where: str) -> Recipe:
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as plain dicts and lists, for JSON. The default label set is left out."""
+    """Convert a recipe to dicts and lists, for JSON. The default label set is left out."""
     values = json.loads(json.dumps(dataclasses.asdict(recipe)))
     if recipe.labels == DIABETIC_RETINOPATHY:
         del values["labels"]
@@ -193,7 +195,7 @@ class RecipeDifference(NamedTuple):
     """A setting in which two recipes differ."""
 
     key: str
-    """With its tables: "joint.steps"."""
+    """Key of the setting, with its tables: "joint.steps"."""
     was: object
     now: object
 
@@ -202,7 +204,7 @@ class RecipeDifference(NamedTuple):
 
 
 def recipe_differences(was: Recipe, now: Recipe) -> list[RecipeDifference]:
-    """The settings in which two recipes differ, by key; two label sets with different names are one difference."""
+    """List the settings in which two recipes differ; two label sets with different names are one difference."""
     before, after = dict(_settings(was)), dict(_settings(now))
     differences = [
         RecipeDifference(key, before[key], after[key]) for key in sorted(before) if before[key] != after[key]
@@ -214,10 +216,10 @@ def recipe_differences(was: Recipe, now: Recipe) -> list[RecipeDifference]:
 
 
 def find_split_file(name: str) -> Path:
-    """The CSV file of a recipe's `data.split`.
+    """Find the CSV file of `data.split`.
 
     Raises:
-        RecipeError: if it is neither a file nor the name of a shipped split.
+        RecipeError: if `data.split` is neither a file nor the name of a shipped split.
     """
     for path in (Path(name), Path(str(_recipes())) / f"{name}.split.csv"):
         if path.is_file():
@@ -226,7 +228,7 @@ def find_split_file(name: str) -> Path:
 
 
 def list_recipes() -> list[str]:
-    """Names of the recipes in the package."""
+    """List the names of the recipes in the package."""
     return sorted(file.name.removesuffix(".toml") for file in _recipes().iterdir() if file.name.endswith(".toml"))
 
 
@@ -279,7 +281,7 @@ def _build(values: Mapping[str, Any], where: str) -> Recipe:
 
 
 def _settings(config: Any, inside: str = "") -> Iterator[tuple[str, object]]:
-    """Every setting of a dataclass and of those within it, with its dotted key."""
+    """Yield every setting of a dataclass and its nested dataclasses, with its dotted key."""
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
         if dataclasses.is_dataclass(value):

@@ -29,7 +29,7 @@ RENAMED_STAGE_KEYS = {
 REASONS = {
     "crop": "the grading stage takes whole frames",
     "annotated": "the grading stage takes photographs with a grade, whether they have lesion masks or not",
-    "augmentation": "the grading stage takes cached outputs of the ISR and segmentation subnets",
+    "augmentation": "the grading stage uses cached outputs of the ISR and segmentation subnets",
     "end_to_end": "the ISR subnet is frozen in the grading stage",
     "lr_isr": "the ISR subnet is frozen in the grading stage",
     "lr_segmentation": "the segmentation subnet is frozen in the grading stage",
@@ -37,9 +37,9 @@ REASONS = {
     "balance": "only the grading stage draws photographs by grade",
     "max_per_grade": "only the grading stage draws photographs by grade",
     "small_frame_share": "only the grading stage begins on small frames",
-    "hide_image": "only the grading stage takes cached lesion maps beside the image",
+    "hide_image": "only the grading stage uses cached lesion maps beside the image",
 }
-"""Key that not every stage has -> why."""
+"""Key that only some stages have -> why the other stages do not have it."""
 
 
 def find_wrong_keys(values: Mapping[str, Any]) -> Iterator[str]:
@@ -58,7 +58,7 @@ def find_wrong_keys(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def translate_old_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe of an earlier version with today's keys; keys that had no effect in their stage are dropped."""
+    """Translate a recipe of an earlier version to the present keys; keys without effect in their stage are dropped."""
     recipe = dict(values)
     if _table(values, "data"):
         recipe["data"] = _rename(_table(values, "data"), RENAMED_DATA_KEYS)
@@ -70,14 +70,14 @@ def translate_old_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stage_keys(name: StageName) -> set[str]:
-    """The keys of a stage."""
+    """Return the keys of a stage."""
     return {field.name for field in dataclasses.fields(STAGE_TYPES[name])}
 
 
 def _renamed(name: str, table: Mapping[str, Any], renamed: Mapping[str, str]) -> Iterator[str]:
     for key in table:
         if key in renamed:
-            yield f"{name}.{key}: renamed; expected {name}.{renamed[key]}"
+            yield f"{name}.{key}: this key was renamed; expected {name}.{renamed[key]}"
 
 
 def _rename(table: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
@@ -85,6 +85,6 @@ def _rename(table: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, A
 
 
 def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A table of the recipe; anything else is left to `from_dict`."""
+    """Return a table of the recipe; other values are left to `from_dict`."""
     table = values.get(name)
     return table if isinstance(table, Mapping) else {}

@@ -14,15 +14,15 @@ from deepmtdr.terms import SCALES
 StageName = Literal["restoration", "grading", "joint"]
 
 STAGES: tuple[StageName, ...] = ("restoration", "grading", "joint")
-"""In the order of training. A stage's place here is part of its random seed."""
+"""Stages in the order of training. The position of a stage is part of its random seed: do not reorder them."""
 
 SCHEDULES = ("cosine", "step")
 
 VALIDATION_SCORES = ("psnr_gain", "aupr_mean", "kappa_quadratic", "auc_referable")
-"""Gain over bicubic interpolation in the field of view (dB), AUPR (mean over the lesion types), two of grading."""
+"""Gain over bicubic interpolation in the field of view (dB), AUPR (mean over the lesion types), two grading scores."""
 
 PAPER_SCALE = 4
-"""LR 256 px -> HR 1024 px, the paper's main setting (Sec. V-A)."""
+"""Scale of the paper's main setting, LR 256 px -> HR 1024 px (Sec. V-A)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Augmentation:
     """Ranges of the random changes to a photograph before its LR image is made (interpretation R24)."""
 
     zoom: float = 1.35
-    """A crop's side is multiplied by a factor in [1/zoom, zoom]: fields of view of 35 to 60 degrees."""
+    """The side of a crop is multiplied by a factor in [1/zoom, zoom]: fields of view of 35 to 60 degrees."""
     gain: float = 0.25
     """Standard deviation of the logarithm of each channel's gain: illumination and colour cast."""
     gamma: float = 0.25
@@ -56,17 +56,19 @@ class OptimisationSettings:
     steps: int = 0
     """Optimiser steps; 0 skips the stage."""
     minutes: float = 0.0
-    """Most computing time, minutes; 0: no limit. The stage ends after it even if steps are left, and the schedule
-    follows the time. Such a run cannot be repeated exactly. On a CPU only the time of the training thread counts, so
-    other programs take nothing away. In the grading stage up to half of it may go into computing the cached outputs."""
+    """Longest computing time, minutes; 0: no limit. The stage ends after this time even if steps are left, and the
+    schedule follows the time. Such a run cannot be repeated exactly. On a CPU only the computing time of the training
+    thread is counted, so other programs do not shorten the training. In the grading stage up to half of the limit is
+    used to compute the cached outputs.
+    """
     batch: int = 8
-    """Photographs in a forward pass, over all processes together."""
+    """Number of photographs in a forward pass, over all processes together."""
     accumulate: int = 1
-    """Forward passes whose gradients are averaged for one optimiser step."""
+    """Number of forward passes whose gradients are averaged for one optimiser step."""
     weight_decay: float = 1e-4
-    """Of AdamW; 0 makes it Adam."""
+    """Weight decay of AdamW; 0: Adam."""
     schedule: str = "cosine"
-    """Of the learning rates: "cosine" falls to 1 % of the largest rate; "step" falls once, at `decay_at`."""
+    """Schedule of the learning rates: "cosine" falls to 1 % of the largest rate; "step" falls once, at `decay_at`."""
     warm_up: float = 0.1
     """Share of the steps in which the learning rate rises to the largest."""
     decay_at: float = 0.8
@@ -81,11 +83,11 @@ class OptimisationSettings:
     """Compute the features of the paper's subnets again in the backward pass: less memory, more time."""
 
     def problems(self) -> Iterator[str]:
-        """Values out of range."""
+        """Describe each setting that is out of range, and what was expected."""
         if self.steps < 0 or self.batch < 1:
             yield f"steps = {self.steps}, batch = {self.batch}, expected at least 0 steps and 1 photograph"
         if self.minutes < 0:
-            yield f"minutes = {self.minutes}, expected a time from 0"
+            yield f"minutes = {self.minutes}, expected 0 or more"
         if self.accumulate < 1:
             yield f"accumulate = {self.accumulate}, expected at least 1"
         if self.schedule not in SCHEDULES:
@@ -109,7 +111,7 @@ class SamplingSettings:
         return max(shares, key=lambda scale: (shares[scale], scale == PAPER_SCALE), default=PAPER_SCALE)
 
     def problems(self) -> Iterator[str]:
-        """Values out of range."""
+        """Describe each setting that is out of range, and what was expected."""
         known, shares = ("1", *map(str, SCALES)), self.scales.values()
         if not any(shares) or min(shares) < 0 or not set(known).issuperset(self.scales):
             yield f"scales = {self.scales}, expected shares of {', '.join(known)}"
@@ -127,17 +129,17 @@ class ValidationSettings:
     """Validations without a better score after which the stage ends early; 0: never."""
 
     def problems(self) -> Iterator[str]:
-        """Values out of range."""
+        """Describe each setting that is out of range, and what was expected."""
         if min(self.validate_every, self.patience) < 0 or (self.patience and not self.stop_on):
             found = f"validate_every = {self.validate_every}, patience = {self.patience}"
-            yield f"{found}, expected values from 0, and patience only with a stop_on"
+            yield f"{found}, expected values of 0 or more, and patience only with stop_on"
         if self.stop_on not in ("", *VALIDATION_SCORES):
-            yield f"stop_on = {self.stop_on!r}, expected one of {', '.join(VALIDATION_SCORES)}, or nothing"
+            yield f"stop_on = {self.stop_on!r}, expected one of {', '.join(VALIDATION_SCORES)}, or empty"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStage(ValidationSettings, SamplingSettings, OptimisationSettings, ABC):
-    """What all three stages have."""
+    """Settings of all three stages."""
 
     name: ClassVar[StageName]
     loss: LossWeights = field(default_factory=LossWeights)
@@ -145,10 +147,10 @@ class TrainingStage(ValidationSettings, SamplingSettings, OptimisationSettings, 
     @property
     @abstractmethod
     def learning_rates(self) -> Mapping[str, float]:
-        """The subnets that the stage trains, and their largest learning rates; 0 freezes one."""
+        """The subnets that the stage trains, and their largest learning rates; 0 freezes a subnet."""
 
     def problems(self) -> Iterator[str]:
-        """Values out of range."""
+        """Describe each setting that is out of range, and what was expected."""
         yield from OptimisationSettings.problems(self)
         yield from SamplingSettings.problems(self)
         yield from ValidationSettings.problems(self)
@@ -159,9 +161,9 @@ class ImageStage(TrainingStage, ABC):
     """A stage that trains the ISR and segmentation subnets on images."""
 
     crop: int = 256
-    """Side of the HR crop, px; 0 takes whole frames."""
+    """Side of the HR crop, px; 0: whole frames."""
     annotated: float = 1.0
-    """Share of a batch with lesion masks. The other photographs train the losses that need none (Eqs. 4-6, 9)."""
+    """Share of a batch with lesion masks. The other photographs train the losses that need no masks (Eqs. 4-6, 9)."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     lr_isr: float = 5e-4
     """Largest learning rate of the ISR subnet; 0 freezes it."""
@@ -171,7 +173,7 @@ class ImageStage(TrainingStage, ABC):
     """Whether the gradients of the segmentation and grading losses also reach the ISR subnet (interpretation R10)."""
 
     def problems(self) -> Iterator[str]:
-        """Values out of range."""
+        """Describe each setting that is out of range, and what was expected."""
         yield from super().problems()
         if self.crop < 0 or self.crop % 16:
             yield f"crop = {self.crop}, expected a multiple of 16, or 0 for whole frames"
@@ -186,7 +188,7 @@ class RestorationStage(ImageStage):
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
-        """Of the ISR and the segmentation subnet."""
+        """Largest learning rates of the ISR and the segmentation subnet."""
         return {"isr": self.lr_isr, "segmentation": self.lr_segmentation}
 
 
@@ -198,22 +200,23 @@ class GradingStage(TrainingStage):
     lr_grading: float = 1e-3
     """Largest learning rate of the grading subnet; 0 freezes it."""
     balance: float = 0.5
-    """Grades are drawn with frequency ** -balance: 0 as they are, 1 all equally often."""
+    """Grades are drawn with frequency ** -balance. 0: as often as they occur; 1: all equally often."""
     max_per_grade: int = 0
-    """Most photographs of one grade and data set, the first by name; 0 takes all."""
+    """Largest number of photographs of one grade and data set, the first by name; 0: all."""
     small_frame_share: float = 0.0
-    """Share of the steps, the first ones, on frames of a quarter of the side: quicker."""
+    """Share of the steps at the beginning that use frames of a quarter of the side, which is faster."""
     hide_image: float = 0.0
-    """How often the grading subnet gets the lesion maps without the image, so that it learns to use them. Has no effect
-    without a segmentation subnet, or if a compared method does not use lesion maps."""
+    """How often the grading subnet gets the lesion maps without the image, so that it learns to use the maps. Has no
+    effect without a segmentation subnet, or if a compared method does not use lesion maps.
+    """
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
-        """Of the grading subnet."""
+        """Largest learning rate of the grading subnet."""
         return {"grading": self.lr_grading}
 
     def problems(self) -> Iterator[str]:
-        """Values out of range."""
+        """Describe each setting that is out of range, and what was expected."""
         yield from super().problems()
         yield from _not_shares(small_frame_share=self.small_frame_share, hide_image=self.hide_image)
 
@@ -231,7 +234,7 @@ class JointStage(ImageStage):
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
-        """Of all three subnets."""
+        """Largest learning rates of all three subnets."""
         return {"isr": self.lr_isr, "segmentation": self.lr_segmentation, "grading": self.lr_grading}
 
 

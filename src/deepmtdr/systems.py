@@ -1,4 +1,4 @@
-"""Names of the systems of Tables I-V, and the networks that they stand for (Sec. V-B).
+"""Names of the systems of Tables I-V, and the networks that belong to them (Sec. V-B).
 
 A system is DeepMT-DR, or a compared method (`deepmtdr.baselines`) that takes the place of one part of Fig. 6. The part
 in front of it is the paper's choice: LR photographs are super-resolved by MDRN, or resized. `PartNames` selects others:
@@ -29,7 +29,7 @@ MULTI_TASK_SYSTEMS = {
     DEEPMTDR: "deepmtdr.model.deepmtdr:paper_parts",
     "Wang et al.": "deepmtdr.baselines.wang_et_al:build_parts",
 }
-"""Systems for all three tasks: functions of a `ModelConfig` and a `LabelSet` that make all parts."""
+"""Systems for all three tasks -> function of a `ModelConfig` and a `LabelSet` that makes all parts."""
 
 SUPER_RESOLVERS = {
     "bicubic": "deepmtdr.baselines.bicubic:Bicubic",
@@ -61,7 +61,7 @@ GRADERS = {
     "ResNet-18 + SPP": "deepmtdr.baselines.spp:ResNet18SPP",
     "DenseNet-121 + SPP": "deepmtdr.baselines.spp:DenseNet121SPP",
 }
-"""Names are the paper's (Tables I-V, Fig. 3)."""
+"""Names of graders as in the paper (Tables I-V, Fig. 3) -> their classes."""
 
 GMSV = "GMSV"
 EVIDENCE_METHODS = {
@@ -78,12 +78,12 @@ USES_MDRN = ("Inception-v3", "M-Net", "MMCNN", "Lin et al.")
 (a) get the resized photograph."""
 
 SYSTEMS = tuple(dict.fromkeys((*MULTI_TASK_SYSTEMS, *SUPER_RESOLVERS, *SEGMENTERS, *GRADERS)))
-"""Everything that `--set system=NAME` can train."""
+"""Names of all systems that `--set system=NAME` can train."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartNames:
-    """Parts by name; "" keeps the system's own."""
+    """Names of the parts of a system; "": the part that belongs to the system."""
 
     isr: str = ""
     """A name of `SUPER_RESOLVERS`, or DeepMT-DR for its ISR subnet."""
@@ -92,11 +92,11 @@ class PartNames:
     grading: str = ""
     """A name of `GRADERS`, DeepMT-DR for its grading subnet, or none."""
     evidence: str = ""
-    """A name of `EVIDENCE_METHODS`."""
+    """Name of the evidence method, a name of `EVIDENCE_METHODS`."""
 
 
 def default_part_names(system: str) -> PartNames:
-    """The parts of a system: its own, and the one in front of it.
+    """Return the parts of a system, with the super-resolver in front of it.
 
     Raises:
         KeyError: if the name is unknown.
@@ -116,7 +116,7 @@ def default_part_names(system: str) -> PartNames:
 
 
 def find_unknown_names(system: str, names: PartNames) -> Iterator[str]:
-    """Problems with the names in a recipe."""
+    """Describe each unknown name in a recipe."""
     if system not in SYSTEMS:
         yield f"system = {system!r}, expected one of {', '.join(SYSTEMS)}"
     known = {
@@ -133,11 +133,11 @@ def find_unknown_names(system: str, names: PartNames) -> Iterator[str]:
 def build_system(
     system: str, names: PartNames, config: ModelConfig, labels: LabelSet = DIABETIC_RETINOPATHY
 ) -> DeepMTDR:
-    """The network of a recipe.
+    """Build the network of a recipe.
 
     Args:
         system: a name of `SYSTEMS`.
-        names: parts that replace the system's own.
+        names: parts that replace those of the system.
         config: size of the paper's subnets, where one of them is a part.
         labels: lesion types and grades of all parts.
 

@@ -1,7 +1,7 @@
 """Terms of the field: lesion types and grades of diabetic retinopathy, size of the HR frame (Sec. III, IV-A).
 
 The paper writes HE for hard exudates and HM for haemorrhages. The data sets write HE for haemorrhages and EX for hard
-exudates. Code and files use the data sets' letters (interpretation R20); texts for people use the full words.
+exudates. Code and files use the data sets' letters (interpretation R20); texts use the full words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Laterality = Literal["L", "R"]
 """Left or right eye."""
 
 RESEARCH_USE_NOTICE = "Research use: not a medical device"
-"""Shown on every page, report and help text."""
+"""Notice on every page, report and help text."""
 
 
 class Lesion(StrEnum):
@@ -44,7 +44,7 @@ class Grade(IntEnum):
 
     @property
     def full_name(self) -> str:
-        """The name for people: `Grade.MILD.full_name == "mild"`."""
+        """The name in texts: `Grade.MILD.full_name == "mild"`."""
         return "no diabetic retinopathy" if self is Grade.NEGATIVE else self.name.lower()
 
 
@@ -52,7 +52,7 @@ FRAME = 1024
 """Side of the HR frame in pixels; the field of view always spans it (interpretation R1)."""
 
 SCALES = (2, 4, 8)
-"""The scales that lead into the frame: 512 x 2, 256 x 4 (the paper's setting), 128 x 8 (Fig. 4)."""
+"""Factors from the LR image to the frame: 512 x 2, 256 x 4 (the paper's setting), 128 x 8 (Fig. 4)."""
 
 
 class ReferralThreshold(NamedTuple):

@@ -23,10 +23,10 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str, base: T | No
         kind: the dataclass.
         values: the fields that differ from `base`.
         where: name of the file or setting, for the error message.
-        base: gives the fields that `values` lacks; None: the defaults of `kind`.
+        base: the values of the fields that `values` lacks; None: the defaults of `kind`.
 
     Raises:
-        ConfigError: naming the key, the value found and what was expected.
+        ConfigError: if a key or value is wrong; the message has the key, the value found and what was expected.
     """
     hints = _field_types(kind)
     if unknown := sorted(set(values) - set(hints)):
@@ -35,7 +35,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str, base: T | No
     for key, value in values.items():
         given[key] = _convert(hints[key], value, f"{where}: {key}", given.get(key))
     if missing := [name for name in hints if name not in given]:
-        raise ConfigError(f"{where}: missing key {', '.join(missing)}")
+        raise ConfigError(f"{where}: missing key {', '.join(missing)}; add it")
     return kind(**given)
 
 
@@ -56,7 +56,7 @@ def _default_fields(kind: type) -> dict[str, Any]:
 
 
 def _convert(hint: Any, value: Any, where: str, base: Any = None) -> Any:
-    """A value as the field's type; `base` is the value that it replaces."""
+    """Convert a value to the type of the field; `base` is the value that it replaces."""
     if isinstance(hint, types.UnionType):
         return _convert_optional(hint, value, where, base)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
@@ -70,7 +70,7 @@ def _convert(hint: Any, value: Any, where: str, base: Any = None) -> Any:
 
 
 def _convert_optional(hint: Any, value: Any, where: str, base: Any) -> Any:
-    """`X | None`: JSON has null for None, TOML leaves the key out."""
+    """Convert a value of type `X | None`: null in JSON is None; TOML leaves the key out."""
     if value is None:
         return None
     (inner,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
@@ -78,7 +78,7 @@ def _convert_optional(hint: Any, value: Any, where: str, base: Any) -> Any:
 
 
 def _convert_tuple(kinds: tuple[Any, ...], values: Sequence[Any], where: str) -> tuple[Any, ...]:
-    """`tuple[X, ...]`, or a tuple of fixed length."""
+    """Convert a value of type `tuple[X, ...]`, or a tuple of fixed length."""
     if kinds[-1] is Ellipsis:
         kinds = (kinds[0],) * len(values)
     if len(kinds) != len(values):

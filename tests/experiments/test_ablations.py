@@ -195,7 +195,7 @@ def test_supervision_out_of_range_is_an_error(share: float, whole: Recipe) -> No
 
 @pytest.mark.parametrize("scale", [1, 3, 512])
 def test_unknown_scale_is_an_error(scale: int, whole: Recipe) -> None:
-    with pytest.raises(RecipeError, match=rf"a scale of {scale}, expected one of 2, 4, 8"):
+    with pytest.raises(RecipeError, match=rf"found scale {scale}, expected one of 2, 4, 8"):
         with_scale(whole, scale)
 
 

@@ -186,7 +186,10 @@ def test_full_disk_is_an_error_and_the_former_checkpoint_is_kept(
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(TrainingError, match=r"No space left.*the former one is kept"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(TrainingError, match=r"No space left.*the earlier checkpoint is kept"),
+    ):
         patch.setattr(checkpoint, "write_atomically", full)
         train(small_recipe(), resume=True)
     assert (stopped / "resume.safetensors").read_bytes() == before

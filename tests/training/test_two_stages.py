@@ -260,7 +260,9 @@ def test_init_starts_from_the_weights_of_another_run(train: Callable[..., Path])
 
 def test_init_with_another_architecture_is_an_error(train: Callable[..., Path]) -> None:
     first = train(small_recipe(*ONE_STAGE["restoration"]), "first") / "weights.safetensors"
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors: not the architecture of the recipe.*isr"):
+    with pytest.raises(
+        CheckpointError, match=r"weights\.safetensors: the weights do not fit the architecture of the recipe.*isr"
+    ):
         train(small_recipe("model.isr.width=6"), start=StartWeights(checkpoint=first))
 
 
@@ -301,7 +303,7 @@ def test_imagenet_weights_for_a_network_that_takes_none_are_an_error(
     train: Callable[..., Path], tmp_path: Path
 ) -> None:
     save_file({"conv1.weight": torch.ones(1)}, tmp_path / "x")
-    with pytest.raises(CheckpointError, match=r"x: LesionSegmentationSubnet takes no ImageNet weights"):
+    with pytest.raises(CheckpointError, match=r"x: LesionSegmentationSubnet has no published ImageNet weights"):
         train(small_recipe(), start=StartWeights(segmentation=tmp_path / "x"))
 
 

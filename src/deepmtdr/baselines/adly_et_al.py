@@ -31,19 +31,19 @@ from deepmtdr.model.interfaces import GradingOutput
 from deepmtdr.model.preprocessing import normalise_imagenet
 
 Node = tuple[tuple[int, ...], tuple[int, ...]]
-"""The grades that a node separates: those of its decision 0, and those of its decision 1."""
+"""The grades that a node separates: the grades of decision 0, and the grades of decision 1."""
 
 WIDTHS = (32, 64, 128, 256, 512)
-"""Channels of a node's stages."""
+"""Number of channels of the stages of a node."""
 NORM_GROUP = 16
-"""Most channels that are normalised together."""
+"""Largest number of channels that are normalised together."""
 
 
 def build_tree(grades: int) -> tuple[Node, ...]:
-    """The tree's nodes for grades 0 to `grades` - 1.
+    """Make the nodes of the tree for grades 0 to `grades` - 1.
 
-    First grade 0 against the others, then the highest grade against those between, then each grade against the higher
-    ones. For five grades: any retinopathy, proliferative, more than mild, severe.
+    First grade 0 against all other grades, then the highest grade against those between, then each grade against the
+    higher grades. For five grades: any retinopathy, proliferative, more than mild, severe.
     """
     highest = grades - 1
     tree: list[Node] = [((0,), tuple(range(1, grades)))]
@@ -110,10 +110,10 @@ class AdlyEtAl(RGBGrader):
 
 
 def tree_log_probabilities(nodes: Float[Tensor, "b n"], tree: tuple[Node, ...]) -> Float[Tensor, "b c"]:
-    """Log-probability of each grade: the sum of the log-decisions on the path to it.
+    """Compute the log-probability of each grade: the sum of the log-decisions on the path to the grade.
 
     Args:
-        nodes: the nodes' logits, of decision 1.
+        nodes: logits of decision 1 of each node.
         tree: the nodes.
     """
     log_one, log_zero = F.logsigmoid(nodes), F.logsigmoid(-nodes)

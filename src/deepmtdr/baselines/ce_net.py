@@ -53,7 +53,7 @@ class ResNet34(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Features of the four stages, strides 4 to 32."""
+        """Compute the features of the four stages, strides 4 to 32."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(rgb))), 3, stride=2, padding=1)
         stages = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -75,14 +75,14 @@ class DenseAtrousConvolution(nn.Module):
             nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]
 
     def branches(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b c h w"]]:
-        """The four cascades, from narrow to wide."""
+        """Apply the four cascades, from narrow to wide."""
         one = self.dilate1(x)
         one_three = self.dilate3(one)
         wider = (self.dilate3(x), one_three, self.dilate5(one_three))
         return [F.relu(one), *(F.relu(self.conv1x1(cascade)) for cascade in wider)]
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """The sum of the input and the cascades."""
+        """Add the cascades to the input."""
         return torch.stack([x, *self.branches(x)]).sum(dim=0)
 
 
@@ -94,7 +94,7 @@ class ResidualMultiKernelPooling(nn.Module):
         self.to_one = nn.Conv2d(channels, 1, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c+4 h w"]:
-        """The pooled context, then the input."""
+        """Concatenate the pooled context and the input."""
         size = height, width = x.shape[-2:]
         pooled = (F.max_pool2d(x, (min(kernel, height), min(kernel, width))) for kernel in KERNELS)
         context = (F.interpolate(self.to_one(p), size=size, mode="bilinear", align_corners=False) for p in pooled)

@@ -50,7 +50,7 @@ DROPOUT, AUXILIARY_DROPOUT = 0.4, 0.7
 
 
 def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch norm, ReLU."""
+    """Make a convolution with batch norm and ReLU."""
     convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(channels_out), nn.ReLU())
 
@@ -59,12 +59,12 @@ class CombinedKernels(nn.ModuleList):
     """Kernels of several sizes side by side on the same input."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d H W"]:
-        """Their outputs, concatenated."""
+        """Apply all kernels and concatenate their outputs."""
         return torch.cat([branch(x) for branch in self], dim=1)
 
 
 def inception(channels: int, one: int, three: tuple[int, int], five: tuple[int, int], pooled: int) -> CombinedKernels:
-    """Kernels of 1, 3 and 5 px, and a maximum over 3 px; see `MODULES`."""
+    """Make an inception module: kernels of 1, 3 and 5 px, and a maximum over 3 px; see `MODULES`."""
     return CombinedKernels(
         [
             conv(channels, one, 1),

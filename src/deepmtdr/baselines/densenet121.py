@@ -38,7 +38,7 @@ class DenseLayer(nn.Module):
         self.conv2 = nn.Conv2d(4 * GROWTH, GROWTH, 3, padding=1, bias=False)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        """The input, then the new channels."""
+        """Concatenate the input and the new channels."""
         new = self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(x))))))
         return torch.cat([x, new], dim=1)
 
@@ -52,7 +52,7 @@ class Transition(nn.Module):
         self.conv = nn.Conv2d(channels_in, channels_in // 2, 1, bias=False)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b d H W"]]:
-        """The features after the ReLU, and the input of the next block."""
+        """Compute the features after the ReLU, and the input of the next block."""
         activated = F.relu(self.norm(x))
         return activated, F.avg_pool2d(self.conv(activated), 2)
 
@@ -97,7 +97,7 @@ class DenseNet121(RGBGrader):
         return (*features, F.relu(part["norm5"](part[f"denseblock{len(LAYERS)}"](x))))
 
     def head(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c"]:
-        """The pooling and the linear layer."""
+        """Apply the pooling and the linear layer."""
         return self.classifier(x.mean(dim=(2, 3)))
 
     def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b l s s"]) -> GradingOutput:

@@ -37,7 +37,7 @@ class RecurrentConv(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(STEPS + 1))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """The output of the last step."""
+        """Apply all steps; returns the output of the last step."""
         state = torch.zeros_like(x)
         for norm in self.norms:
             state = F.relu(norm(self.conv(x + state)))
@@ -53,7 +53,7 @@ class RecurrentResidualBlock(nn.Module):
         self.layers = nn.Sequential(RecurrentConv(channels_out), RecurrentConv(channels_out))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        """The residual block."""
+        """Apply the residual block."""
         x = self.entry(x)
         return x + self.layers(x)
 

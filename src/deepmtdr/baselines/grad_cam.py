@@ -2,11 +2,12 @@
 
 "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization".
 
-Published: ReLU of the sum of the last convolutional features, each weighted by the mean of the score's gradient in it,
-enlarged to the photograph's size bilinearly.
+Published: ReLU of the sum of the last convolutional features, each channel weighted by the mean over its pixels of the
+    gradient of the score, enlarged to the photograph's size bilinearly.
 
-Assumed: the score is y_DR; the features are the grading subnet's last (stride 32 in ResNet-18); the map is divided by
-its maximum, as GMSV's is (interpretation R8). This equals Algorithm 1 of the last layer alone, without Eq. (2).
+Assumed: the score is y_DR; the features are the last features of the grading subnet (stride 32 in ResNet-18); the map
+    is divided by its maximum, as in GMSV (interpretation R8). This is Algorithm 1 with only the last layer, without Eq.
+    (2).
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from deepmtdr.model.interfaces import EvidenceMethod, Grader, Prediction
 
 
 class GradCAM(EvidenceMethod):
-    """The last features that increase the DR score."""
+    """Grad-CAM: evidence from the last convolutional features, weighted by the gradient of the DR score."""
 
     def __call__(
         self, grader: Grader, prediction: Prediction, *, create_graph: bool = False
     ) -> Float[Tensor, "b 1 H W"]:
-        """Evidence; with `create_graph` it is differentiable through the weights too, not only through the features."""
+        """Compute the evidence. With `create_graph` it is differentiable through the weights and the features."""
         return gradient_weighted_evidence(
             dr_score(prediction.grade_logits),
             prediction.features[-1:],

@@ -38,7 +38,7 @@ from deepmtdr.model.interfaces import EvidenceMethod, Grader, Prediction
 SOFTNESS = 0.3
 """Softness of ReLU's step when a gradient is differentiated, in units of its input; 0: the exact derivative."""
 FULL = 0.99
-"""Quantile of the magnitude that becomes 1."""
+"""Quantile of the magnitude that is scaled to 1."""
 EPSILON = 1e-12
 
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
@@ -68,7 +68,7 @@ class GuidedBackpropagation(EvidenceMethod):
 
 
 def grading_input(grader: Grader, prediction: Prediction, *, create_graph: bool) -> Float[Tensor, "b 3 H W"]:
-    """Input of the grading network, requiring a gradient: a leaf, or attached to the SR images."""
+    """Return the input of the grading network, requiring a gradient: a leaf, or attached to the SR images."""
     with torch.set_grad_enabled(create_graph):
         image = grader.preprocess(prediction.sr)
     return image if image.requires_grad else image.detach().requires_grad_()
@@ -83,7 +83,7 @@ def image_gradient(
     create_graph: bool = False,
     softness: float = SOFTNESS,
 ) -> Float[Tensor, "b 3 H W"]:
-    """dy_DR / d(image), with the usual or the guided rule for ReLUs; running statistics do not change.
+    """Compute dy_DR / d(image), with the usual or the guided rule for ReLUs; running statistics do not change.
 
     Args:
         grader: the grading network.
@@ -91,7 +91,7 @@ def image_gradient(
         lesions: its lesion maps.
         guided: whether ReLUs block negative gradients.
         create_graph: keep the gradient differentiable.
-        softness: of the ReLUs' steps, where the gradient is differentiated.
+        softness: softness of the ReLUs' steps, where the gradient is differentiated.
     """
     mode = ReLUGradientMode(guided=guided, softness=softness)
     with _copied_statistics(grader) as statistics, _without_checkpointing(grader), mode:
@@ -101,10 +101,10 @@ def image_gradient(
 
 
 def gradient_magnitude(gradient: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 H W"]:
-    """Magnitude summed over the channels, as a share of each photograph's 99th percentile, clamped to 1.
+    """Sum the magnitude over the channels, as a share of each photograph's 99th percentile, clamped to 1.
 
     A gradient of 0 stays 0. The percentile is treated as constant when this is differentiated: it depends on a single
-    pixel, whose noise would dominate all others.
+    pixel, whose noise would dominate all other pixels.
     """
     size = gradient.abs().to(torch.promote_types(gradient.dtype, torch.float32)).sum(dim=1, keepdim=True)
     ranked = size.flatten(1).sort(dim=1).values
@@ -115,7 +115,7 @@ def gradient_magnitude(gradient: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1
 
 @contextmanager
 def _copied_statistics(module: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Copies of the running statistics, for one pass; the counters of batches are restored afterwards."""
+    """Context manager with copies of the running statistics, for one pass; restores the batch counters afterwards."""
     buffers = dict(module.named_buffers())
     counts = [(buffer, buffer.clone()) for buffer in buffers.values() if not buffer.is_floating_point()]
     try:
@@ -127,7 +127,7 @@ def _copied_statistics(module: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def _without_checkpointing(module: nn.Module) -> Iterator[None]:
-    """Turn activation checkpointing off: a block that is computed again later would not use the ReLU rule."""
+    """Context manager without activation checkpointing: a block that is computed later would not use the ReLU rule."""
     checkpointed = {}
     for block in module.modules():
         forward = vars(block).get("forward")
@@ -143,9 +143,9 @@ def _without_checkpointing(module: nn.Module) -> Iterator[None]:
 
 
 class ReLUGradientMode(TorchFunctionMode):
-    """Inside this context, every ReLU is computed by `_Rectified`, and gradients computed inside follow the rule.
+    """Context manager in which every ReLU is computed by `_Rectified`, so that gradients follow the rule.
 
-    Gradients computed later, through the gradient that was made inside, use the derivative of each step.
+    Gradients that are computed later, through a gradient from this context, use the derivative of each step.
     """
 
     def __init__(self, *, guided: bool, softness: float) -> None:
@@ -171,7 +171,7 @@ class ReLUGradientMode(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def passes(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Factor of the incoming gradient at a ReLU: 1 where it passes, 0 elsewhere."""
+        """Return the factor of the incoming gradient at a ReLU: 1 where the gradient passes, 0 elsewhere."""
         passed = (x > 0).to(gradient.dtype)
         if not self.inside:
             return passed

@@ -30,7 +30,7 @@ from deepmtdr.model.segmentation import init_background_prior
 
 WIDTHS = (64, 128, 256, 512)
 DEPTHS = (2, 2, 3, 3)
-"""Convolutions at each stride."""
+"""Number of convolutions at each stride."""
 
 
 class ConvStage(nn.Sequential):
@@ -55,7 +55,7 @@ class FullyConvolutional(nn.Module):
         self.to_map = nn.ModuleList(maps)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
-        """Logits; h and w multiples of 8."""
+        """Compute logits; h and w multiples of 8."""
         maps = []
         for level, (stage, to_map) in enumerate(zip(self.stages, self.to_map, strict=True)):
             x = stage(x if level == 0 else F.max_pool2d(x, 2))
@@ -71,7 +71,7 @@ def _doubled(logits: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k H W"]:
 
 
 def geometric_mean(logits: Float[Tensor, "b k h w"], others: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
-    """sqrt(p q) of two networks' class probabilities; the sum over the classes is below 1 where they differ."""
+    """Compute sqrt(p q) of two networks' class probabilities; the sum over the classes is below 1 where they differ."""
     return ((logits.float().log_softmax(dim=1) + others.float().log_softmax(dim=1)) / 2).exp()
 
 
@@ -102,7 +102,7 @@ class HGN(Segmenter):
     ) -> Float[Tensor, ""]:
         """Pixel-wise cross-entropy over all classes, for the photographs with all types annotated.
 
-        -log sqrt(p q) is the mean of -log p and -log q: each network is trained as it would be alone.
+        -log sqrt(p q) is the mean of -log p and -log q: each network is trained as if there were no other.
         """
         target = labels.masks / labels.masks.sum(dim=1, keepdim=True).clamp_min(1)
         target = torch.cat([target, 1 - target.sum(dim=1, keepdim=True)], dim=1)

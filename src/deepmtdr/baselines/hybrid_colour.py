@@ -1,6 +1,6 @@
 """The hybrid colour space LGI of Vo and Verma (see `ckml` and `vnxk`), differentiable.
 
-Published: "LGI". The paper's text is not public, and nothing that was found says which colour space the I belongs to.
+Published: "LGI". The paper's text is not public, and we found no source for the colour space of the I.
 
 Assumed: L of CIE Lab (sRGB, D65), G of RGB, and the intensity I = (R + G + B) / 3 of HSI, not the I of YIQ. The
 authors' other paper, "Discriminant Color Texture Descriptors for Diabetic Retinopathy Recognition", builds its hybrid
@@ -20,7 +20,7 @@ DARK = (6 / 29) ** 3
 
 
 def lightness(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """L of CIE Lab over 100: 0 is black, 1 white; its gradient is finite everywhere."""
+    """Compute L of CIE Lab over 100: 0 is black, 1 white; the gradient is finite everywhere."""
     bright = ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
     linear = torch.where(rgb > 0.04045, bright, rgb / 12.92)
     luminance = (linear * rgb.new_tensor(LUMINANCE)[:, None, None]).sum(dim=1, keepdim=True)
@@ -29,7 +29,7 @@ def lightness(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
 
 
 def to_lgi(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Lightness, green and intensity.
+    """Compute lightness, green and intensity.
 
     Args:
         rgb: RGB in [0, 1].

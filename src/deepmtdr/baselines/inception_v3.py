@@ -53,7 +53,7 @@ def _grid_35(pool: int) -> tuple[Branch, ...]:
 
 
 def _grid_17(width: int) -> tuple[Branch, ...]:
-    """Figure 6."""
+    """Figure 6 of the Inception-v3 paper."""
     return (
         (("1x1", 192, DOT),),
         (("7x7_1", width, DOT), ("7x7_2", width, ROW7), ("7x7_3", 192, COLUMN7)),
@@ -74,7 +74,7 @@ GRID_8: tuple[Branch, ...] = (
     (("3x3dbl_1", 448, DOT), ("3x3dbl_2", 384, SQUARE3), ("3x3dbl_3a", 384, ROW3), ("3x3dbl_3b", 384, COLUMN3)),
     (("_pool", 192, DOT),),
 )
-"""Figure 7."""
+"""Figure 7 of the Inception-v3 paper."""
 TO_17: tuple[Branch, ...] = (
     (("3x3", 384, SQUARE3),),
     (("3x3dbl_1", 64, DOT), ("3x3dbl_2", 96, SQUARE3), ("3x3dbl_3", 96, SQUARE3)),
@@ -85,7 +85,9 @@ TO_8: tuple[Branch, ...] = (
     (("7x7x3_1", 192, DOT), ("7x7x3_2", 192, ROW7), ("7x7x3_3", 192, COLUMN7), ("7x7x3_4", 192, SQUARE3)),
     (),
 )
-"""Figure 10: the last convolution of each branch halves the grid; the last branch is only a pooling."""
+"""Figure 10 of the Inception-v3 paper: the last convolution of each branch halves the grid; the last branch is a
+pooling.
+"""
 
 MIXED: dict[str, tuple[Branch, ...]] = {
     "Mixed_5b": _grid_35(32),
@@ -165,7 +167,7 @@ class AuxiliaryClassifier(nn.Module):
         self.fc = nn.Linear(768, grades)
 
     def forward(self, x: Float[Tensor, "b d 17 17"]) -> Float[Tensor, "b c"]:
-        """Logits: from 17x17 to 5x5, to one cell, to the grades."""
+        """Compute logits: from 17x17 to 5x5, to one cell, to the grades."""
         return self.fc(self.conv1(self.conv0(F.avg_pool2d(x, 5, stride=3))).flatten(1))
 
 

@@ -8,9 +8,9 @@ that learns how to weight photograph and lesion maps, differently for each grade
 available, so this follows the description.
 
 Assumed for the detector: patches of 8 px, classified into the lesion types and the background by four levels of two
-conv3x3 each; a patch shows a type as much as its most annotated pixel; patches with and without a lesion have the
-weights 1 : 3, as if sampled; a patch without annotation whose lesion probability is above `MISSED_LESION_THRESHOLD` is
-weighted by 1 minus that probability. It learns from masks instead of boxes.
+conv3x3 each; the label of a patch for a lesion type is the maximum of the mask over its pixels; patches with and
+without a lesion have the weights 1 : 3, as if sampled; a patch without annotation whose lesion probability is above
+`MISSED_LESION_THRESHOLD` is weighted by 1 minus that probability. It learns from masks instead of boxes.
 
 Assumed for the fusion: 512 px; ResNet-18 for the photograph and five residual blocks for the maps; for each grade a
 softmax over the two sources, which weights their logits.
@@ -40,7 +40,7 @@ PATCH = 8
 MISSED_LESION_THRESHOLD = 0.5
 """Probability of any lesion above which a patch without annotation counts as missed."""
 BACKGROUND_WEIGHT = 3.0
-"""Weight of the patches without a lesion; those with one have the weight 1."""
+"""Weight of the patches without a lesion; patches with a lesion have the weight 1."""
 PRIOR = 0.05
 """Probability of any lesion in an untrained detector: so low that no patch counts as missed yet."""
 DETECTOR_WIDTHS = (64, 128, 256, 512)
@@ -60,7 +60,7 @@ class AntiNoiseDetector(Segmenter):
         init_background_prior([self.score], prior=PRIOR)
 
     def forward(self, network_input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
-        """Detect.
+        """Detect lesions.
 
         Raises:
             ValueError: if h or w is no multiple of the patch.
@@ -111,7 +111,7 @@ class AttentionFusion(RGBGrader):
         self.channels = self.photograph.channels
 
     def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b l s s"]) -> GradingOutput:
-        """Grade by both; the features are the photograph's. `extra` has the attention, b x 2 x grades."""
+        """Grade by both; the features are those of the photograph. `extra` has the attention, b x 2 x grades."""
         photograph = self.photograph.grade(rgb, lesions)
         maps = self.lesions(lesions).mean(dim=(2, 3))
         both = torch.cat([photograph.features[-1].mean(dim=(2, 3)), maps], dim=1)

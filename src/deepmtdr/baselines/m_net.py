@@ -34,7 +34,7 @@ DROPOUT = 0.2
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm, ReLU; unpadded unless `same`."""
+    """Convolution, batch norm, ReLU; padded only with `same`."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int | tuple[int, int], stride: int = 1, *, same: bool = False
@@ -51,7 +51,7 @@ class ConvNorm(nn.Module):
 
 
 def conv_chain(*channels: int, kernels: tuple[int | tuple[int, int], ...], stride: int = 1) -> nn.Module:
-    """Layers in sequence; only the last has a stride, and is unpadded if so."""
+    """Make layers in sequence; only the last can have a stride, and is then unpadded."""
     layers = [ConvNorm(i, o, k, same=True) for i, o, k in zip(channels[:-2], channels[1:-1], kernels[:-1], strict=True)]
     last = ConvNorm(channels[-2], channels[-1], kernels[-1], stride, same=stride == 1)
     return nn.Sequential(*layers, last) if layers else last
@@ -66,7 +66,7 @@ class ParallelBranches(nn.Module):
             self.add_module(f"branch{number}", branch)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d H W"]:
-        """The branches' outputs, concatenated."""
+        """Apply all branches and concatenate their outputs."""
         return torch.cat([branch(x) for branch in self.children()], dim=1)
 
 
@@ -88,20 +88,20 @@ class ScaledResidual(nn.Module):
 
 
 def block_a() -> ScaledResidual:
-    """Inception-ResNet-A, at an eighth of the size."""
+    """Make a block Inception-ResNet-A, at an eighth of the size."""
     one, two = conv_chain(320, 32, kernels=(1,)), conv_chain(320, 32, 32, kernels=(1, 3))
     three = conv_chain(320, 32, 48, 64, kernels=(1, 3, 3))
     return ScaledResidual(one, two, three, mixed=128, channels=320, scale=SCALES[0])
 
 
 def block_b() -> ScaledResidual:
-    """Inception-ResNet-B, at a sixteenth."""
+    """Make a block Inception-ResNet-B, at a sixteenth of the size."""
     one, two = conv_chain(1088, 192, kernels=(1,)), conv_chain(1088, 128, 160, 192, kernels=(1, (1, 7), (7, 1)))
     return ScaledResidual(one, two, mixed=384, channels=1088, scale=SCALES[1])
 
 
 def block_c(*, last: bool = False) -> ScaledResidual:
-    """Inception-ResNet-C, at a 32nd; the last one is not scaled and has no ReLU."""
+    """Make a block Inception-ResNet-C, at a 32nd of the size; the last block is not scaled and has no ReLU."""
     one, two = conv_chain(2080, 192, kernels=(1,)), conv_chain(2080, 192, 224, 256, kernels=(1, (1, 3), (3, 1)))
     return ScaledResidual(one, two, mixed=448, channels=2080, scale=1.0 if last else SCALES[2], relu=not last)
 

@@ -45,13 +45,13 @@ POOLED, UNITS = 6, 1024
 
 
 def local_saliency(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Importance of each pixel: the entropy of the green levels around it.
+    """Compute the importance of each pixel: the entropy of the green levels around the pixel.
 
     Args:
         rgb: RGB in [0, 1].
 
     Returns:
-        Entropy as a share of the highest in each photograph, in [0, 1]; 0 for a constant photograph. Without gradient.
+        Entropy as a share of the highest in each photograph, in [0, 1], without gradient; 0 for a constant photograph.
     """
     with torch.no_grad():
         level = (rgb[:, 1:2].float().clamp(0, 1) * LEVELS).floor().clamp_max(LEVELS - 1)
@@ -113,7 +113,7 @@ class MahapatraEtAl(SuperResolver):
         self.to_rgb = nn.ModuleDict({str(scale): nn.Conv2d(width, 3, 3, padding=1) for scale in SCALES})
         for parameter in self.to_rgb.parameters():
             nn.init.zeros_(parameter)
-        self.adversary = Discriminator(width)  # its name in the checkpoints
+        self.adversary = Discriminator(width)  # the name in the checkpoints
 
     @property
     def discriminator(self) -> nn.Module:

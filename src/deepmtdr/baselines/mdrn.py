@@ -72,5 +72,5 @@ class MDRN(SuperResolver):
     def loss(
         self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"], weights: LossWeights = DEFAULT_WEIGHTS
     ) -> Float[Tensor, ""]:
-        """Mean absolute difference."""
+        """Compute the mean absolute difference."""
         return F.l1_loss(sr, hr)

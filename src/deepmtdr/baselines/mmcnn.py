@@ -7,9 +7,10 @@ Published: the depth of the network and the size of its input grow together, by 
 parameter count were not available, so this follows the description.
 
 Assumed: M-Net's Inception-ResNet-v2 at 224 px. A cell is a 3x3 max pooling of stride 2 and an Inception-ResNet-C block
-before the last one, so that the last grid stays 5 to 6 cells wide; before training it is the pooling alone. The network
-takes the largest of the three sizes that the frame fills, so that a recipe with smaller frames first (`grading.small`)
-starts with a shallower network. Cross-entropy and squared error have the same weight; the class is the prediction.
+before the last one, so that the last grid stays 5 to 6 cells wide; before training a cell is only the pooling. The
+network takes the largest of the three sizes that the frame fills, so that a recipe with smaller frames first
+(`grading.small`) starts with a shallower network. Cross-entropy and squared error have the same weight; the class is
+the prediction.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class MMCNN(RGBGrader):
         """Build the network.
 
         Args:
-            labels: grades that it predicts.
-            blocks: of the three stages of Inception-ResNet-v2.
+            labels: the label set, which has the grades.
+            blocks: number of blocks of the three stages of Inception-ResNet-v2.
             sizes: sides of the input in px, ascending, at least 75; each after the first adds a cell.
         """
         super().__init__()
@@ -58,11 +59,11 @@ class MMCNN(RGBGrader):
 
     @property
     def native_sizes(self) -> tuple[int, ...]:
-        """`sizes`."""
+        """Sides to which the input can be resized: `sizes`."""
         return self.sizes
 
     def count_cells(self, side: int) -> int:
-        """Number of cells for a frame of this side in px."""
+        """Count the cells for a frame of this side in px."""
         return sum(side >= size for size in self.sizes[1:])
 
     def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b l s s"]) -> GradingOutput:

@@ -26,7 +26,7 @@ class RGBGrader(Grader):
 
     @property
     def native_sizes(self) -> tuple[int, ...]:
-        """`size`, if it has one."""
+        """Side to which the input is resized: `size`; empty if frames are not resized."""
         return (self.size,) if self.size else ()
 
     def forward(self, network_input: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b l h w"]) -> GradingOutput:
@@ -57,10 +57,10 @@ class RGBGrader(Grader):
 
 
 def cross_entropy(logits: Float[Tensor, "b c"], labels: GradeLabels, *, smoothing: float = 0.0) -> Float[Tensor, ""]:
-    """Mean over the photographs whose grade is known; 0 (with a gradient of 0) if there is none.
+    """Compute the mean over the photographs whose grade is known; 0 (with a gradient of 0) if there is none.
 
     Args:
-        logits: of the grades.
+        logits: logits of the grades.
         labels: grades; class weights are those of the true grade, with smoothed labels too.
         smoothing: share of each label that is spread evenly over all grades.
     """

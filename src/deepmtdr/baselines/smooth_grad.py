@@ -29,7 +29,7 @@ class SmoothGrad(EvidenceMethod):
     """Pixels on which the score depends, averaged over noise."""
 
     samples: int = 50
-    """Noisy copies of each photograph."""
+    """Number of noisy copies of each photograph."""
     noise_level: float = 0.15
     """Standard deviation of the noise, as a share of the range between the image's darkest and brightest value."""
     softness: float = SOFTNESS
@@ -65,11 +65,11 @@ class SmoothGrad(EvidenceMethod):
 
 
 def value_range(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 1 1"]:
-    """Difference between the highest and the lowest value of each image."""
+    """Compute the difference between the highest and the lowest value of each image."""
     return image.amax(dim=(1, 2, 3), keepdim=True) - image.amin(dim=(1, 2, 3), keepdim=True)
 
 
 def gaussian_noise(like: Float[Tensor, "b c h w"], seed: int) -> Float[Tensor, "1 c h w"]:
-    """Gaussian noise, the same for every image of the batch; torch's global random state does not change."""
+    """Draw Gaussian noise, the same for every image of the batch; torch's global random state does not change."""
     generator = torch.Generator(like.device).manual_seed(seed)
     return torch.randn(1, *like.shape[1:], generator=generator, device=like.device, dtype=like.dtype)

@@ -3,7 +3,7 @@
 Published (Finding 1): "we use SPP before the dense connection layers" of [35], [16], [14], [15] (VGG, SqueezeNet,
 ResNet, DenseNet), whose inputs have 128 to 1,024 px and are not resized.
 
-Assumed: the depths 16, 18 and 121, and SqueezeNet 1.0; the pyramid of the paper's own grading subnet, 4x4, 2x2 and 1x1
+Assumed: the depths 16, 18 and 121, and SqueezeNet 1.0; the pyramid of the paper's grading subnet, 4x4, 2x2 and 1x1
 cells by maximum. The pyramid replaces the last pooling, as in the SPP paper: the fifth pooling of VGG (with VGG-16's
 learning rate), and the global averages of ResNet and DenseNet. SqueezeNet has no dense layer: here a dense layer on the
 pyramid of fire 9 replaces the averaged class maps. It is wide and has no batch norm before it, so its learning rate is

@@ -70,7 +70,7 @@ class SqueezeNet(RGBGrader):
                 nn.init.zeros_(module.bias)
 
     def extract_features(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
-        """The stem, fire 4, fire 8 (each before it is pooled) and fire 9: strides 2, 4, 8, 16."""
+        """Compute the stem, fire 4, fire 8 (each before pooling) and fire 9: strides 2, 4, 8, 16."""
         features, x = [], normalise_imagenet(rgb)
         for layer in self.features:
             if isinstance(layer, nn.MaxPool2d):
@@ -79,7 +79,7 @@ class SqueezeNet(RGBGrader):
         return (*features, x)
 
     def head(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c"]:
-        """The mean of each grade's map."""
+        """Average the map of each grade."""
         return self.classifier(x).mean(dim=(2, 3))
 
     def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b l s s"]) -> GradingOutput:

@@ -3,7 +3,7 @@
 The paper's [6] is its first version, ECCV 2014.
 
 Published: three convolutions of 9, 1 and 5 px with 64 and 32 channels on the bicubic image; mean squared error; 8,032
-weights on the luminance alone.
+    weights, on the luminance only.
 
 Different here: input and output are RGB, since the paper's PSNR is computed on RGB (interpretation R16).
 

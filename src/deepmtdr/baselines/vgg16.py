@@ -43,7 +43,7 @@ class VGG16(RGBGrader):
         """Build the network.
 
         Args:
-            labels: grades that it predicts.
+            labels: the label set, which has the grades.
             pooled: length of the first dense layer's input.
         """
         super().__init__()
@@ -73,7 +73,7 @@ class VGG16(RGBGrader):
                 nn.init.zeros_(module.bias)
 
     def extract_features(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
-        """The output of each block before its pooling: strides 1, 2, 4, 8, 16."""
+        """Compute the output of each block before its pooling: strides 1, 2, 4, 8, 16."""
         features, x = [], normalise_imagenet(rgb)
         for layer in list(self.features)[:-1]:
             if isinstance(layer, nn.MaxPool2d):
@@ -82,7 +82,7 @@ class VGG16(RGBGrader):
         return (*features, x)
 
     def head(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c"]:
-        """The last pooling and the dense layers."""
+        """Apply the last pooling and the dense layers."""
         return self.classifier(F.adaptive_avg_pool2d(self.features[-1](x), POOLED_GRID).flatten(1))
 
     def grade(self, rgb: Float[Tensor, "b 3 s s"], lesions: Float[Tensor, "b l s s"]) -> GradingOutput:

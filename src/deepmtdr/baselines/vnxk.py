@@ -33,7 +33,7 @@ from deepmtdr.model.preprocessing import to_signed
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = (2, 2, 3, 3, 3)
-"""Convolutions of each block."""
+"""Number of convolutions of each block."""
 HIDDEN = 4096
 EXTRA_KERNEL = 5
 INITIAL_GAIN = 0.1
@@ -49,7 +49,7 @@ class ExtraKernel(nn.Module):
         self.bn = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        """The output that is added to the block's first layer."""
+        """Compute the output that is added to the first layer of the block."""
         return F.relu(self.bn(self.conv(x)))
 
 

@@ -39,22 +39,22 @@ class SingleScaleConv(nn.Sequential):
 def build_single_scale_segmentation(
     labels: LabelSet = DIABETIC_RETINOPATHY, config: SegmentationConfig | None = None
 ) -> LesionSegmentationSubnet:
-    """The segmentation subnet with 3 px convolutions only.
+    """Build the segmentation subnet with 3 px convolutions only.
 
     Args:
-        labels: lesion types that it segments.
-        config: its size.
+        labels: lesion types that the network segments.
+        config: size of the network.
     """
     return LesionSegmentationSubnet(labels, config, SingleScaleConv, DoubleConv)
 
 
 class GMSVWithoutSelection(EvidenceMethod):
-    """GMSV without Eq. (2): every channel counts, as without a predicted lesion region (interpretation R6)."""
+    """GMSV without Eq. (2): every channel is used, as without a predicted lesion region (interpretation R6)."""
 
     def __call__(
         self, grader: Grader, prediction: Prediction, *, create_graph: bool = False
     ) -> Float[Tensor, "b 1 H W"]:
-        """Evidence from all features."""
+        """Compute the evidence from all features."""
         return gradient_weighted_evidence(
             dr_score(prediction.grade_logits),
             prediction.features,
@@ -64,7 +64,7 @@ class GMSVWithoutSelection(EvidenceMethod):
 
 
 def build_parts(config: ModelConfig, labels: LabelSet = DIABETIC_RETINOPATHY) -> Parts:
-    """The three subnets and the evidence; task-aware as DeepMT-DR is.
+    """Build the three subnets and the evidence method, with the task-aware losses of DeepMT-DR.
 
     Args:
         config: size of the subnets.

@@ -3,8 +3,9 @@
 Published: "removing the GMSV algorithm and directly using DR scores as the classification-aware loss".
 
 Assumed: Eq. (5) becomes the squared difference of the scores y_DR of SR and HR, each through a sigmoid, so that it is
-between 0 and 1, as the difference of two masks is, and lambda_ca has the same meaning. No threshold: two scores on the
-same side of it would count as equal and train nothing. No Eq. (9), whose pseudo ground truth was the map.
+between 0 and 1, as the difference of two masks is, and lambda_ca has the same meaning. No threshold: two scores that
+are both above or both below it would count as equal and train nothing. No Eq. (9), whose pseudo ground truth was the
+map.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ class WithoutMaps(ScoreOnlyEvidence):
     def __call__(
         self, grader: Grader, prediction: Prediction, *, create_graph: bool = False
     ) -> Float[Tensor, "b 1 H W"]:
-        """The score, through a sigmoid, in every pixel; differentiable in any case."""
+        """Return the score, through a sigmoid, in every pixel; always differentiable."""
         return _sigmoid_score(prediction)[:, None, None, None].expand_as(prediction.lesion_region)
 
     def loss(self, on_sr: Prediction, on_hr: Prediction) -> Float[Tensor, ""]:
-        """Eq. (5) without maps: mean squared difference of the scores of the SR and the HR image (detached)."""
+        """Compute Eq. (5) without maps: mean squared difference of the scores of the SR and the HR image (detached)."""
         return F.mse_loss(_sigmoid_score(on_sr), _sigmoid_score(on_hr).detach())
 
 

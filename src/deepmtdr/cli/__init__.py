@@ -1,4 +1,4 @@
-"""The commands ("verbs") of the program `deepmtdr`, each a thin layer over a Python function.
+"""The commands of the program `deepmtdr`. Each one calls one Python function.
 
 Importing this package loads neither PyTorch nor pandas: commands import what they need when they run.
 """

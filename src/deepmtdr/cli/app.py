@@ -29,17 +29,17 @@ app = typer.Typer(
 )
 
 EXIT_SOME_FAILED = 1
-"""Exit code if some inputs could not be processed; the others were."""
+"""Exit code if some of the inputs could not be processed."""
 EXIT_NOTHING_DONE = 2
 """Exit code if nothing could be done: wrong arguments, damaged weights, a folder that cannot be written."""
 
 
 @contextmanager
 def exit_on_error(extra: str = "") -> Iterator[None]:
-    """Print an expected error as one line on stderr and exit with code 2. Other errors are bugs: traceback as usual.
+    """Context manager that prints an expected error as one line and exits with code 2. Other errors are bugs.
 
     Args:
-        extra: the extra of this package that installs the libraries which the command needs.
+        extra: the optional dependencies of this package that the command needs, for the error message.
     """
     try:
         yield
@@ -47,7 +47,7 @@ def exit_on_error(extra: str = "") -> Iterator[None]:
         missing = (error.name or "").partition(".")[0]
         if not extra or missing == "deepmtdr":
             raise
-        typer.echo(f"deepmtdr: {missing} is not installed; pip install 'deepmtdr[{extra}]'", err=True)
+        typer.echo(f"deepmtdr: {missing} is not installed; run pip install 'deepmtdr[{extra}]'", err=True)
         raise typer.Exit(EXIT_NOTHING_DONE) from None
     except (DeepMTDRError, OSError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
@@ -64,7 +64,7 @@ def _show_version(requested: bool) -> bool:
 
 def _check_precision(name: str) -> str:
     if name not in ("auto", "fp32", "bf16"):
-        raise typer.BadParameter(f"{name!r}, expected auto, fp32 or bf16")
+        raise typer.BadParameter(f"found {name!r}, expected auto, fp32 or bf16")
     return name
 
 
@@ -72,7 +72,8 @@ Weights = Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors) in
 InputSize = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Reduce to this size in px first: 1/8, 1/4 or 1/2 of the frame (128, 256 or 512 for 1024 px)."
+        min=1,
+        help="Resize every photograph to this many px first: 1/8, 1/4 or 1/2 of the frame (128, 256 or 512 for 1024).",
     ),
 ]
 Precision = Annotated[
@@ -97,7 +98,7 @@ def main(
 
 
 def collect_with_progress(items: Iterable[T], total: int, name: str) -> list[T]:
-    """All items of an iterable, with a progress bar on stderr while they are made."""
+    """Collect the items of an iterable, with a progress bar on stderr."""
     from rich.progress import track
 
     console = Console(stderr=True)

@@ -16,7 +16,7 @@ def _parse_shares(text: str) -> dict[str, float]:
     try:
         return {split.strip(): float(share) for split, _, share in (part.partition("=") for part in text.split(","))}
     except ValueError:
-        raise typer.BadParameter(f"{text!r}, expected shares such as train=0.7,validation=0.1,test=0.2") from None
+        raise typer.BadParameter(f"found {text!r}, expected shares such as train=0.7,validation=0.1,test=0.2") from None
 
 
 @app.command()
@@ -24,10 +24,12 @@ def prepare(
     name: Annotated[
         str, typer.Argument(help="Name of the data set: ddr, idrid, eyepacs, ...; `folder` for your own photographs.")
     ],
-    root: Annotated[Path, typer.Argument(help="Folder of the data set, as its makers give it.")],
+    root: Annotated[
+        Path, typer.Argument(help="Folder of the data set, with the files as its authors distribute them.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder for the prepared set.")],
     size: Annotated[int, typer.Option(help="Side of the HR frame, px.")] = FRAME,
-    scale: Annotated[int, typer.Option(help="From the LR images to the HR frame: 2, 4 or 8.")] = 4,
+    scale: Annotated[int, typer.Option(help="Enlargement factor from the LR image to the HR frame: 2, 4 or 8.")] = 4,
     split: Annotated[
         str, typer.Option(help="Shares of the patients in each split, for photographs without an official split.")
     ] = "train=0.7,validation=0.1,test=0.2",
@@ -36,13 +38,14 @@ def prepare(
         Path | None,
         typer.Option(
             metavar="FILE.toml",
-            help="Lesion types and grades of the data set `folder`; without it those of diabetic retinopathy.",
+            help="TOML file of the lesion types and grades of the data set `folder`. Default: diabetic retinopathy.",
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; if not given, one per core, fewer for a small set.")
+        int | None,
+        typer.Option(min=1, help="Number of worker processes. Default: one per core, fewer for a small data set."),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there is any finding.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if a possible problem is found.")] = False,
 ) -> None:
     """Prepare a data set for training: HR and LR images, masks, a manifest with a split, a report of possible problems.
 
@@ -77,7 +80,7 @@ def draw(
     ] = 0,
     grade: Annotated[
         int | None,
-        typer.Option(min=min(Grade), max=max(Grade), help="Grade of all drawings; all grades occur if not given."),
+        typer.Option(min=min(Grade), max=max(Grade), help="Grade of all drawings. Default: all grades occur."),
     ] = None,
     size: Annotated[int, typer.Option(min=64, help="Diameter of the field of view, px.")] = FRAME,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The verb `dicom`: DICOM photographs in, result objects out, as files."""
+"""The command `dicom`: DICOM photographs in, result objects out, as files."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ def dicom(
     ],
     out: Annotated[Path, typer.Option(help="Folder for results.csv and a folder per photograph.")] = Path("out/dicom"),
     codes: Annotated[
-        Path | None, typer.Option(help="TOML file with the site's own codes; the others stay as shipped.")
+        Path | None,
+        typer.Option(help="TOML file with the codes of the site. Codes that are not in the file stay as shipped."),
     ] = None,
     deidentify: Annotated[
         Path | None,
-        typer.Option(metavar="KEYFILE", help="De-identify first, with the key in this file; created if missing."),
+        typer.Option(
+            metavar="KEYFILE",
+            help="De-identify the photographs first, using the secret key in this file, which is created if missing.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON instead of a table.")] = False,
     weights: Weights = None,
 ) -> None:
     """Grade DICOM photographs and write DICOM objects, FHIR and PDF files. Uses no network connection.
 
-    Exit codes are those of `grade`. Only the owner of the files can read them.
+    The exit codes are the same as those of `grade`. Only the owner can read the output files.
 
     Example: deepmtdr dicom examples/dicom --out out/dicom
     """

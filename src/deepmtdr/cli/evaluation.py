@@ -12,7 +12,7 @@ from deepmtdr.cli.app import EXIT_SOME_FAILED, InputSize, app, exit_on_error, pr
 
 DataFolder = Annotated[Path, typer.Option(help="Folder that contains one folder per data set.")]
 SplitFile = Annotated[
-    Path | None, typer.Option(help="split.csv of a training run; without it, all photographs of the data sets.")
+    Path | None, typer.Option(help="split.csv of a training run. Default: all photographs of the data sets.")
 ]
 BFloat16 = Annotated[bool, typer.Option("--bf16", help="Compute convolutions in bfloat16: faster on recent CPUs.")]
 
@@ -21,7 +21,9 @@ BFloat16 = Annotated[bool, typer.Option("--bf16", help="Compute convolutions in 
 def evaluate(
     data: DataFolder = Path("data"),
     split: SplitFile = None,
-    side: Annotated[str, typer.Option(help="Which split to use: train, validation or test.")] = "test",
+    side: Annotated[
+        str, typer.Option(help="Which photographs of split.csv to use: train, validation or test.")
+    ] = "test",
     dataset: Annotated[
         list[str] | None, typer.Option(help="Name of a data set; repeat the option for several.")
     ] = None,
@@ -33,18 +35,23 @@ def evaluate(
         bool,
         typer.Option(
             "--thorough/--quick",
-            help="Also predict from the bicubic image and the HR frame; takes three times as long.",
+            help="Also predict from the bicubic image and the HR frame. --quick skips this: a third of the time.",
         ),
     ] = True,
     removal: Annotated[
-        int, typer.Option(min=0, help="Steps of deletion and insertion of the evidence; slow. 0: leave them out.")
+        int,
+        typer.Option(
+            min=0, help="Number of steps of the deletion and insertion test of the evidence; slow. 0: no test."
+        ),
     ] = 0,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write predictions.parquet too.")] = False,
     bf16: BFloat16 = False,
     as_lr: InputSize = None,
     weights: Annotated[
         list[Path] | None,
-        typer.Option(help="Checkpoint instead of the shipped one; several are seeds of one recipe."),
+        typer.Option(
+            help="Checkpoint instead of the shipped weights. Repeat the option for several seeds of the same recipe."
+        ),
     ] = None,
     other: Annotated[
         Path | None, typer.Option("--compare", metavar="OTHER", help="Checkpoint of another system to compare with.")
@@ -73,7 +80,12 @@ def calibrate(
     datasets: Annotated[list[str], typer.Argument(metavar="DATASET...", help="Names of data sets with grades.")],
     data: DataFolder = Path("data"),
     split: SplitFile = None,
-    side: Annotated[str, typer.Option(help="Which split to use; not the one for the final test.")] = "validation",
+    side: Annotated[
+        str,
+        typer.Option(
+            help="Which photographs of split.csv to use: train, validation or test. Do not use those of the final test."
+        ),
+    ] = "validation",
     sensitivity: Annotated[
         list[float] | None,
         typer.Option(min=0.01, max=1, help="Target sensitivity of a threshold; repeat the option for several."),
@@ -115,12 +127,14 @@ def score(
     other: Annotated[
         Path | None, typer.Option("--compare", metavar="OTHER", help="Predictions of another system to compare with.")
     ] = None,
-    binary: Annotated[bool, typer.Option("--binary", help="Score the question grade >= 1 only.")] = False,
+    binary: Annotated[
+        bool, typer.Option("--binary", help="Only score whether there is any disease (grade >= 1) or not.")
+    ] = False,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Count a photograph without a prediction as a failure.")
     ] = False,
     labels: Annotated[
-        Path | None, typer.Option(help="TOML file of the label set; without it, diabetic retinopathy.")
+        Path | None, typer.Option(help="TOML file with the lesion types and grades. Default: diabetic retinopathy.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json, report.html and comparison.json.")
@@ -128,7 +142,8 @@ def score(
 ) -> None:
     """Score a table of grades predicted by any system, and compare two systems.
 
-    Exit code: 0 if every photograph has a prediction; 1 if some have none (stderr names them); 2 if a table is wrong.
+    Exit code: 0 if every photograph has a prediction; 1 if a photograph has none (listed on stderr); 2 if a table is
+    wrong.
 
     Example: deepmtdr score out/evaluation/predictions.csv labels.csv --compare other.csv
     """
@@ -152,7 +167,7 @@ def score(
 @app.command("compare", hidden=True, help="Renamed: use `deepmtdr benchmark-baselines`.")
 def benchmark_baselines(
     system: Annotated[
-        list[str] | None, typer.Argument(metavar="SYSTEM...", help="Names of systems; without a name, all.")
+        list[str] | None, typer.Argument(metavar="SYSTEM...", help="Names of systems. Default: all systems.")
     ] = None,
     recipe: Annotated[
         str, typer.Option(help="Settings that all systems share: a shipped recipe or a .toml file.")

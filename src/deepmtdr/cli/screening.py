@@ -1,4 +1,4 @@
-"""The verbs `grade` and `info`."""
+"""The commands `grade` and `info`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,12 @@ def grade(
 
 
 @app.command()
-def info(weights: Weights = None, as_lr: InputSize = None) -> None:
+def info(
+    weights: Weights = None,
+    as_lr: Annotated[
+        int | None, typer.Option(min=1, help="Size of the photograph for which the operations are counted, px.")
+    ] = None,
+) -> None:
     """Show the model card, and the parameters and operations of each subnet.
 
     The operations are those for one photograph of the size --as-lr (default: a quarter of the frame).

@@ -1,4 +1,4 @@
-"""The verbs `serve` and `queue`: the DICOM service and its queue."""
+"""The commands `serve` and `queue`: the DICOM service and its queue."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def serve(
         if example:
             return typer.echo(example_settings(), nl=False)
         if settings is None:
-            raise typer.BadParameter("no SETTINGS, expected a TOML file; `deepmtdr serve --example` prints one")
+            raise typer.BadParameter(
+                "found no SETTINGS, expected a TOML file; `deepmtdr serve --example` prints an example"
+            )
         chosen = load_settings(settings)
         from deepmtdr.service.examiner import load_examiner
         from deepmtdr.service.serve import serve as serve_until_signal
@@ -42,12 +44,18 @@ def serve(
 @app.command()
 def queue(
     settings: Annotated[Path, typer.Argument(help="TOML file of settings of `deepmtdr serve`.")],
-    retry: Annotated[bool, typer.Option("--retry", help="Queue all dead letters again first.")] = False,
+    retry: Annotated[
+        bool,
+        typer.Option(
+            "--retry",
+            help="First put all dead letters (failed objects and deliveries) back into the queue, then show it.",
+        ),
+    ] = False,
 ) -> None:
     """Show how many objects `deepmtdr serve` has received, examined and sent, and its dead letters with their reasons.
 
-    A dead letter is an object or a result that the service has given up. Its reason may quote values of the object.
-    Exit code 1 if there are dead letters.
+    A dead letter is an object that could not be examined, or a result that could not be sent; the service does not try
+    it again. Its reason may quote values of the object. Exit code 1 if there are dead letters.
 
     Example: deepmtdr queue serve.toml --retry
     """

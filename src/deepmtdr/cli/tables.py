@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from deepmtdr.screening.report import ScreeningReport
 
 MAX_ROWS = 40
-"""Most photographs in a table on the terminal; results.csv has all of them."""
+"""Largest number of photographs in a table on the terminal; results.csv has all of them."""
 
 
 def report_table(reports: Sequence[ScreeningReport]) -> Table:
-    """One row for each photograph: grade, probability of referable disease, number of lesions of each type."""
+    """Table with a row for each photograph: grade, probability of referable disease, lesions of each type."""
     labels = reports[0].labels if reports else DIABETIC_RETINOPATHY
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("photograph", overflow="fold")
@@ -45,10 +45,10 @@ def _report_cells(report: ScreeningReport) -> list[Text]:
 
 
 def build_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, numbers: bool = True) -> Table:
-    """A table of cells that are text already.
+    """Make a table from cells that are text.
 
     Args:
-        title: printed above.
+        title: text above the table.
         columns: heads of the columns.
         rows: the cells.
         numbers: align all columns but the first to the right.
@@ -62,10 +62,10 @@ def build_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
 
 
 def cost_table(costs: Iterable[SubnetCost], scaling: str) -> Table:
-    """Parameters and operations of each subnet.
+    """Table of the parameters and operations of each subnet.
 
     Args:
-        costs: from `count_cost`.
+        costs: the result of `count_cost`.
         scaling: text for the title: "256 px into 1024 px".
     """
     rows = [(cost.name, f"{cost.parameters:,}", f"{cost.flops / 1e9:,.1f}") for cost in costs]
@@ -73,7 +73,7 @@ def cost_table(costs: Iterable[SubnetCost], scaling: str) -> Table:
 
 
 def card_table(card: Mapping[str, Any]) -> Table:
-    """The model card; nested entries get names with dots, such as `recipe.data.frame`."""
+    """Table of the model card; nested entries get names with dots, such as `recipe.data.frame`."""
     return build_table("Model card", ("", ""), _flatten(card), numbers=False)
 
 

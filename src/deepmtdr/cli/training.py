@@ -31,7 +31,7 @@ def train(
         Path | None,
         typer.Option(help="ImageNet weights (.safetensors) for the grading network, a ResNet-18 in the paper."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that load batches ahead.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes that load batches.")] = 0,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, ..., as Lightning Fabric names them.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Devices on each machine; they share a batch.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines; start the same command on each with torchrun.")] = 1,

@@ -118,14 +118,14 @@ def read_idrid_segmentation(root: Path, part: IdridPart = "training") -> list[Sa
     masks = {
         lesion: find_masks(folder / MASK_FOLDERS[lesion], lesion, photographs, (f"_{lesion}",)) for lesion in Lesion
     }
-    twins = _twins(root, photographs.keys(), part)
+    same = _same_photographs(root, photographs.keys(), part)
     return [
         Sample(
             photograph=path,
             name=name,
-            patient=_patient_in_a(_number(name, path), twins.get(name, (None, None))[0]),
+            patient=_patient_in_a(_number(name, path), same.get(name, (None, None))[0]),
             dataset="idrid",
-            grade=twins.get(name, (None, None))[1],
+            grade=same.get(name, (None, None))[1],
             official_split=_SPLITS[part],
             lesion_masks={lesion: masks[lesion].get(name) for lesion in Lesion},
         )
@@ -181,31 +181,31 @@ PARTS = (
 
 def _join(root: Path, annotated: list[Sample], graded: list[Sample], part: IdridPart) -> list[Sample]:
     """Join one part of A and B, each photograph once."""
-    twins = _twins(root, {sample.name for sample in annotated}, part)
+    same = _same_photographs(root, {sample.name for sample in annotated}, part)
     grades: dict[int | None, set[int]] = defaultdict(set)
-    for number, grade in [*twins.values(), *((_number_in_b(sample), sample.grade) for sample in graded)]:
+    for number, grade in [*same.values(), *((_number_in_b(sample), sample.grade) for sample in graded)]:
         if grade is not None:
             grades[number].add(grade)
-    agreed = {name: _agreed(grades[number]) for name, (number, _) in twins.items()}
-    in_a = {number for number, _ in twins.values()}
+    agreed = {name: _agreed(grades[number]) for name, (number, _) in same.items()}
+    in_a = {number for number, _ in same.values()}
     joined = [replace(sample, grade=agreed.get(sample.name)) for sample in annotated]
     return joined + [sample for sample in graded if _number_in_b(sample) not in in_a]
 
 
-def _twins(root: Path, names: Collection[str], part: IdridPart) -> dict[str, tuple[int, int | None]]:
+def _same_photographs(root: Path, names: Collection[str], part: IdridPart) -> dict[str, tuple[int, int | None]]:
     """Name in A -> number in B and grade, from `ALSO_GRADED` and same_photograph.csv; for the training parts only."""
     if part == "testing":
         return {}
     numbers = {name: ALSO_GRADED.get(_number(name, root)) for name in names}
-    twins: dict[str, tuple[int, int | None]] = {name: (_once(n), None) for name, n in numbers.items() if n is not None}
+    same: dict[str, tuple[int, int | None]] = {name: (_once(n), None) for name, n in numbers.items() if n is not None}
     path = root / "same_photograph.csv"
     columns = ("segmentation_image", "grading_image", "retinopathy_grade")
     for where, row in read_table(path, columns) if path.exists() else ():
-        name, twin, grade = (row[column] for column in columns)
+        name, in_b, grade = (row[column] for column in columns)
         if name not in names:
             raise DataError(f"{where}: expected one of the {len(names)} photographs of A, found {name!r}")
-        twins[name] = _once(_number(twin, where)), parse_grade(grade, where)
-    return twins
+        same[name] = _once(_number(in_b, where)), parse_grade(grade, where)
+    return same
 
 
 def _once(number: int) -> int:
@@ -218,9 +218,9 @@ def _number_in_b(sample: Sample) -> int | None:
     return None if sample.name.startswith("test_") else _once(_number(sample.name, sample.photograph))
 
 
-def _patient_in_a(number: int, twin: int | None) -> str:
-    twin = SAME_EYE_ACROSS.get(number) if twin is None else twin
-    return f"idrid/A{number:02d}" if twin is None else _patient_in_b(twin)
+def _patient_in_a(number: int, in_b: int | None) -> str:
+    in_b = SAME_EYE_ACROSS.get(number) if in_b is None else in_b
+    return f"idrid/A{number:02d}" if in_b is None else _patient_in_b(in_b)
 
 
 def _patient_in_b(number: int) -> str:

@@ -36,7 +36,7 @@ class PreparedSettings(NamedTuple):
     size: int
     """Side of the HR frame, px."""
     scale: int
-    """From the `lr` files to the `hr` files."""
+    """Enlargement factor from the `lr` files to the `hr` files."""
     labels: LabelSet = DIABETIC_RETINOPATHY
 
 
@@ -47,7 +47,7 @@ class PreparedSet(NamedTuple):
     size: int
     """Side of the HR frame, px."""
     scale: int
-    """From the `lr` files to the `hr` files."""
+    """Enlargement factor from the `lr` files to the `hr` files."""
     rows: list[ManifestRow]
     """Sorted by name."""
     labels: LabelSet = DIABETIC_RETINOPATHY

@@ -45,11 +45,11 @@ class SourcePhotograph:
     dataset: Dataset
     """The attributes that results may copy (`attributes.select_valid_attributes`)."""
     laterality: Laterality | None
-    """Of the eye; None: unknown."""
+    """Side of the eye; None: unknown."""
     transfer_syntax: str
     """Transfer syntax UID of the file."""
     sha256: str
-    """Of the file."""
+    """SHA-256 of the file."""
     size_bytes: int
     """Size of the file, bytes."""
 

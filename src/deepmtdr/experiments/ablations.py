@@ -1,8 +1,8 @@
 """The ablations of the paper as functions Recipe -> Recipe (Secs. V-C and V-D, Fig. 10, Tables V and VI).
 
-They change settings only, never the training loop. They can be combined in any order, and applying one twice changes
-nothing. Each adds its name to the recipe's: `paper-ddr_without-isr`. Train an ablation from scratch: with `--init` a
-removed or frozen subnet would keep what it has learned before.
+Ablations change settings only, never the training loop. They can be combined in any order, and applying an ablation
+twice changes nothing. Each adds its name to the name of the recipe: `paper-ddr_without-isr`. Train an ablation from
+scratch: with `--init` a removed or frozen subnet would keep its trained weights.
 
 Eq. (10) as printed (interpretation R12) is not a setting of a recipe: see `literal=True` of `losses.grading_loss`.
 """
@@ -28,7 +28,7 @@ SEGMENTATION_LOSSES = ("dice", "lesion_cross_entropy", "unsupervised")
 
 
 def without_isr(recipe: Recipe) -> Recipe:
-    """Fig. 10 (a), setting 1: no ISR subnet, and none of the losses of Eq. (11), which train only it.
+    """Fig. 10 (a), setting 1: no ISR subnet, and none of the losses of Eq. (11), which train only this subnet.
 
     An untrained ISR subnet is bicubic interpolation (interpretation R2), which enlarges the LR images here.
     """
@@ -59,8 +59,8 @@ def without_segmentation(recipe: Recipe) -> Recipe:
 def with_segmentation_frozen(recipe: Recipe) -> Recipe:
     """Fig. 10 (b), setting 2: the segmentation subnet is trained independently, and frozen in the joint stage.
 
-    Its losses, Eqs. (8) and (9), are left out there: they would still train the ISR subnet. Eq. (4) is a loss of the
-    ISR subnet, and stays.
+    Eqs. (8) and (9) are left out there: they would still train the ISR subnet. Eq. (4) is a loss of the ISR subnet, and
+    stays.
     """
     return _change_joint(recipe, "with-segmentation-frozen", frozen="segmentation", removed=SEGMENTATION_LOSSES)
 
@@ -81,7 +81,7 @@ def without_task_aware_losses(recipe: Recipe) -> Recipe:
 
 
 def with_evidence(recipe: Recipe, evidence: str) -> Recipe:
-    """Table V: another evidence method instead of GMSV, or the DR scores without maps.
+    """Table V: replace GMSV by another evidence method. The method "without maps" compares only the DR scores.
 
     Args:
         recipe: the recipe to change.
@@ -91,7 +91,7 @@ def with_evidence(recipe: Recipe, evidence: str) -> Recipe:
         RecipeError: if there is no such method.
     """
     if evidence not in EVIDENCE_METHODS:
-        raise RecipeError(f"evidence {evidence!r}, expected one of {', '.join(EVIDENCE_METHODS)}")
+        raise RecipeError(f"unknown evidence method {evidence!r}, expected one of {', '.join(EVIDENCE_METHODS)}")
     changed = replace(recipe, parts=replace(recipe.parts, evidence=evidence))
     name = slug(evidence)
     return _add_name(changed, name if evidence == "without maps" else f"with-{name}")
@@ -104,7 +104,7 @@ def with_scale(recipe: Recipe, scale: int) -> Recipe:
         RecipeError: if there is no such scale.
     """
     if scale not in SCALES:
-        raise RecipeError(f"a scale of {scale}, expected one of {', '.join(map(str, SCALES))}")
+        raise RecipeError(f"found scale {scale}, expected one of {', '.join(map(str, SCALES))}")
     stages = [replace(stage, scales={str(scale): 1.0}) for stage in recipe.stages]
     return _add_name(_with_stages(recipe, stages), f"with-scale-{scale}")
 
@@ -116,7 +116,7 @@ def with_supervision(recipe: Recipe, share: float) -> Recipe:
         RecipeError: if the share is not between 0 and 1.
     """
     if not 0 <= share <= 1:
-        raise RecipeError(f"pixel-wise supervision of {share}, expected a share from 0 to 1")
+        raise RecipeError(f"found pixel-wise supervision of {share}, expected a share from 0 to 1")
     changed = replace(recipe, data=replace(recipe.data, supervision=share))
     return _add_name(changed, f"with-supervision-{100 * share:g}")
 
@@ -151,7 +151,10 @@ ABLATIONS: dict[str, Ablation] = {
     "without-semi-supervision": without_semi_supervision,
     "without-grading": without_grading,
 }
-"""In the order of Secs. V-C and V-D, then two that the paper has no table of. The key is added to the recipe's name."""
+"""Name of an ablation -> its function, in the order of Secs. V-C and V-D; the last two have no table in the paper.
+
+The name is added to the name of the recipe.
+"""
 
 
 def start_from_stage(recipe: Recipe, name: str) -> Recipe:
@@ -186,7 +189,7 @@ def _change_joint(recipe: Recipe, name: str, *, frozen: str = "", removed: Seque
 
 
 def _change(stage: S, frozen: str, removed: Sequence[str]) -> S:
-    """A stage with a frozen subnet and without some losses; skipped if nothing is left to train."""
+    """Freeze a subnet and remove losses in a stage; the stage is skipped if nothing is left to train."""
     rates = {f"lr_{frozen}": 0.0} if frozen in stage.learning_rates else {}
     changed = replace(stage, **rates, loss=replace(stage.loss, **dict.fromkeys(removed, 0.0)))
     return changed if any(changed.learning_rates.values()) else replace(changed, steps=0)
@@ -202,6 +205,6 @@ def _with_stages(recipe: Recipe, stages: Iterable[TrainingStage]) -> Recipe:
 
 
 def _add_name(recipe: Recipe, name: str) -> Recipe:
-    """Add the name of an ablation to the recipe's, once."""
+    """Add the name of an ablation to the name of the recipe, once."""
     names = recipe.name.split("_")[1:]
     return recipe if name in names else replace(recipe, name=f"{recipe.name}_{name}")

@@ -1,4 +1,4 @@
-"""Tables of the system comparison, from what `system_comparison` wrote (Tables I, III and IV)."""
+"""Tables of the system comparison, from the files that `system_comparison` wrote (Tables I, III and IV)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from deepmtdr.systems import default_part_names
 
 
 class StoredScore(TypedDict):
-    """A score of `evaluation.json`, as far as the tables use it; it has further keys."""
+    """The keys of a score in `evaluation.json` that the tables use."""
 
     task: str
     dataset: str
     subject: str
     score: str
     value: float | None
-    """None: undefined."""
+    """Value of the score; None: undefined."""
     low: float | None
-    """Of the 95 % interval; None: no interval."""
+    """Lower bound of the 95 % interval; None: no interval."""
     high: float | None
 
 
@@ -32,9 +32,9 @@ class SystemResult(TypedDict):
 
     scores: Sequence[StoredScore]
     failed: int
-    """Photographs that could not be scored."""
+    """Number of photographs that could not be scored."""
     parameters: Mapping[str, int]
-    """By subnet."""
+    """Number of parameters of each subnet."""
     stages: Sequence[Mapping[str, Any]]
     """`training.state.StageCost` of each stage."""
     machine: Mapping[str, Any]
@@ -80,7 +80,7 @@ def is_in_tables(score: StoredScore, labels: LabelSet = DIABETIC_RETINOPATHY) ->
 
 
 def comparison_tables(results: Mapping[str, SystemResult], labels: LabelSet = DIABETIC_RETINOPATHY) -> Iterator[Table]:
-    """A table for each task and data set, with a row for each system that has scores in it.
+    """Make a table for each task and data set, with a row for each system that has such scores.
 
     Args:
         results: by system.
@@ -90,7 +90,8 @@ def comparison_tables(results: Mapping[str, SystemResult], labels: LabelSet = DI
         scores = {
             system: [score for score in result["scores"] if score["task"] == spec.task]
             for system, result in results.items()
-            if spec.task != "super-resolution" or default_part_names(system).isr == system  # its own super-resolver
+            if spec.task != "super-resolution"
+            or default_part_names(system).isr == system  # these systems have another super-resolver
         }
         datasets = dict.fromkeys(score["dataset"] for own in scores.values() for score in own)
         for dataset in datasets:
@@ -118,10 +119,10 @@ def _format_score(score: StoredScore) -> str:
 def comparison_markdown(
     minutes: float, results: Mapping[str, SystemResult], labels: LabelSet = DIABETIC_RETINOPATHY
 ) -> str:
-    """The tables in Markdown, after the parameters, cached outputs and steps of each system.
+    """Format the tables in Markdown, after the parameters, cached outputs and steps of each system.
 
     Args:
-        minutes: of computing for each system.
+        minutes: computing time of each system.
         results: by system.
         labels: the lesion types of the columns.
     """
@@ -147,7 +148,7 @@ def comparison_markdown(
 
 
 def machine_name(result: SystemResult) -> str:
-    """Device and threads of a training."""
+    """Describe device and threads of a training."""
     return f"{result['machine']['device']}, threads: {result['machine']['threads']}"
 
 
@@ -156,12 +157,12 @@ def _sum(result: SystemResult, key: str, stage: str) -> str:
 
 
 INTRODUCTION = """\
-Each system had the same minutes of computing, including the cached outputs for the grading stage. Only its own part
-was trained, behind bicubic interpolation (the paper has MDRN before some systems), from scratch, without ImageNet
-weights. Unless the recipe was changed, frames have 256 px and LR images 64 px (x4). Networks with a larger native size
-get enlarged frames, and MMCNN has none of its further cells. DeepMT-DR and Wang et al. get local contrast
-(interpretation R21), the others RGB. In the grading stage these two, the VGG-16s, VNXK and SqueezeNet + SPP have a
-tenth of the others' learning rate, because of their wide dense layers. Cached outputs take at most half of that
+Each system had the same minutes of computing, including the cached outputs for the grading stage. Only its own part was
+trained, behind bicubic interpolation (the paper has MDRN before some systems), from scratch, without ImageNet weights.
+Unless the recipe was changed, frames have 256 px and LR images 64 px (x4). Networks with a larger native size get
+enlarged frames. MMCNN is used at its smallest size, without its additional cells. DeepMT-DR and Wang et al. get local
+contrast (interpretation R21), the others RGB. In the grading stage these two, the VGG-16s, VNXK and SqueezeNet + SPP
+have a tenth of the others' learning rate, because of their wide dense layers. Cached outputs take at most half of that
 stage's minutes; photographs without one are not used for training. Each value has its 95 % interval (bootstrap over
 patients). All scored photographs are of held-out patients. The numbers in the paper come from days on a GPU: these
-tables show how far each system comes in the given minutes, not which is best."""
+tables show the scores that each system reaches in the given minutes. They do not show which system is best."""

@@ -1,7 +1,7 @@
 """Train and score every compared system with the same computing time, split and protocol (Tables I, III and IV).
 
-The published numbers come from days on a GPU. Here each system gets the same few minutes: the tables show how far each
-comes in that time, not which is best.
+The published numbers come from days on a GPU. Here each system gets the same few minutes: the tables show the scores
+that each system reaches in that time. They do not show which system is best.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from deepmtdr.training.report import RUN_FILE
 from deepmtdr.training.state import RESUME_FILE
 
 STAGE_TIME_SHARES = {"restoration": 0.5, "grading": 0.35, "joint": 0.15}
-"""Shares of the minutes if a system is trained in all stages; otherwise the others get a stage's share."""
+"""Share of the minutes for each stage. If a system skips a stage, its time is divided among the other stages."""
 
 EVALUATION_FILE = "evaluation.json"
 
@@ -53,7 +53,7 @@ class SystemComparison(NamedTuple):
     """Result of `compare_systems`."""
 
     tables: list[Table]
-    """Each has a row for each system with that task, and values with their intervals."""
+    """Tables with a row for each system that does the task, and values with their intervals."""
     failed: list[SystemFailure]
 
 
@@ -70,8 +70,8 @@ def compare_systems(
         data: folder with a folder for each data set.
         out: folder for a folder per system, the shared prepared photographs, `compared.json`, and the tables in
             `compared.md`.
-        systems: names of `SYSTEMS`; empty takes all.
-        minutes: of computing for each system.
+        systems: names of `SYSTEMS`; empty: all systems.
+        minutes: computing time of each system.
 
     Returns:
         The tables, and the systems that failed.
@@ -113,10 +113,12 @@ def compare_systems(
 
 def _check_names(recipe: Recipe, systems: Sequence[str]) -> None:
     if unknown := [name for name in systems if name not in SYSTEMS]:
-        raise RecipeError(f"system {unknown[0]!r}, expected one of {', '.join(SYSTEMS)}")
+        raise RecipeError(f"unknown system {unknown[0]!r}, expected one of {', '.join(SYSTEMS)}")
     if (recipe.system, recipe.parts) != (Recipe.system, PartNames()):
         found = f"system = {recipe.system!r}, parts = {vars(recipe.parts)}"
-        raise RecipeError(f"recipe {recipe.name}: {found}; expected neither: each system is trained with its own part")
+        raise RecipeError(
+            f"recipe {recipe.name}: {found}; expected neither of them: the comparison sets both for each system"
+        )
 
 
 def _folder(out: Path, system: str) -> Path:
@@ -124,22 +126,23 @@ def _folder(out: Path, system: str) -> Path:
 
 
 def limit_minutes(recipe: Recipe, system: str, minutes: float) -> Recipe:
-    """The recipe of one system, with its minutes divided among the stages that train something of it.
+    """Make the recipe of one system, with its minutes divided among the stages that train a part of the system.
 
     Only the system's own part is compared: bicubic interpolation is in front of a segmenter or grader, so that no
-    minutes are spent on another system. The paper's wide dense layer is trained with VGG-16's learning rate.
+    minutes are spent on another system. The grading stage of DeepMT-DR and Wang et al. uses the learning rate of
+    VGG-16, because their hidden layer has very many inputs.
 
     Args:
         recipe: the settings that all systems share.
         system: a name of `SYSTEMS`.
-        minutes: of all stages together.
+        minutes: computing time of all stages together.
     """
     parts = PartNames(isr="" if default_part_names(system).isr == system else "bicubic")
     with torch.device("meta"):  # nothing is computed
         model = build_system(system, parts, recipe.model, recipe.labels)
     used = [stage for stage in recipe.stages if stage.steps and has_trainable_parameters(model, stage)]
     if not model.task_aware:
-        used = [stage for stage in used if stage.name != "joint"]  # it would only repeat the first stages
+        used = [stage for stage in used if stage.name != "joint"]  # the joint stage would only repeat the first stages
     total = sum(STAGE_TIME_SHARES[stage.name] for stage in used) or 1.0
     stages: dict[str, TrainingStage] = {stage.name: replace(stage, steps=0) for stage in recipe.stages}
     stages |= {stage.name: replace(stage, minutes=minutes * STAGE_TIME_SHARES[stage.name] / total) for stage in used}
@@ -152,7 +155,7 @@ def limit_minutes(recipe: Recipe, system: str, minutes: float) -> Recipe:
 
 
 def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
-    """A finished system in the folder must have the recipe that it would be trained with now."""
+    """Check that a system which is already trained in this folder was trained with the same recipe."""
     if not (folder / RUN_FILE).exists():
         return
     was = recipe_from_dict(json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["recipe"], str(folder))
@@ -162,7 +165,7 @@ def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
 
 
 def _run_system(recipe: Recipe, data: Path, folder: Path, cache: Path, scale: int) -> SystemFailure | None:
-    """Train and score one system; returns its error, if there is one."""
+    """Train and score one system. Returns the error, if there is one."""
     try:
         _train_and_score(recipe, data, folder, cache, scale)
     except TrainingStopped:
@@ -175,7 +178,7 @@ def _run_system(recipe: Recipe, data: Path, folder: Path, cache: Path, scale: in
 
 
 def _train_and_score(recipe: Recipe, data: Path, folder: Path, cache: Path, scale: int) -> None:
-    """Train if it is not trained yet, score if it is not scored yet."""
+    """Train a system if it is not trained yet, and score it if it is not scored yet."""
     if not (folder / RUN_FILE).exists():
         training.run(recipe, data, folder, resume=(folder / RESUME_FILE).exists(), cache=cache)
     if not (folder / EVALUATION_FILE).exists():
@@ -188,7 +191,7 @@ def _train_and_score(recipe: Recipe, data: Path, folder: Path, cache: Path, scal
 
 
 def evaluation_scale(recipe: Recipe) -> int:
-    """The scale at which all systems are scored: the paper's x4 if they are trained for it, else their largest.
+    """Return the scale at which all systems are scored: the paper's x4 if they are trained for x4, else the largest.
 
     Args:
         recipe: the settings that all systems share.
@@ -198,7 +201,7 @@ def evaluation_scale(recipe: Recipe) -> int:
 
 
 def _read_result(folder: Path, labels: LabelSet) -> SystemResult | None:
-    """A system that is finished; None if it is not."""
+    """Read the result of a finished system; None if the system is not finished."""
     if not (folder / EVALUATION_FILE).exists():
         return None
     run, evaluation = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (RUN_FILE, EVALUATION_FILE))

@@ -29,7 +29,7 @@ class SystemSpec(NamedTuple):
     sizes: tuple[int, ...]
     """Native sides of a grader's input in px; empty: any size."""
     before: str
-    """The super-resolver in front of it; "" for a super-resolver and for a multi-task system."""
+    """Name of the super-resolver in front of the system; "" for a super-resolver and for a multi-task system."""
 
 
 class PassShapes(NamedTuple):
@@ -38,15 +38,15 @@ class PassShapes(NamedTuple):
     image: tuple[int, ...]
     answer: tuple[int, ...]
     gradient: tuple[int, ...]
-    """Gradient with respect to the image."""
+    """Shape of the gradient with respect to the image."""
     reached: int
-    """Trained parameter tensors that get a gradient."""
+    """Number of trained parameter tensors that get a gradient."""
     tensors: int
-    """All trained parameter tensors, without a discriminator's."""
+    """Number of trained parameter tensors, without those of a discriminator."""
 
 
 def list_systems() -> Iterator[SystemSpec]:
-    """The parts of every system, in the order of `SYSTEMS`; nothing is computed."""
+    """List the parts of every system, in the order of `SYSTEMS`; nothing is computed."""
     for name in SYSTEMS:
         with torch.device("meta"):
             model = build_system(name, PartNames(), ModelConfig())
@@ -61,14 +61,14 @@ def list_systems() -> Iterator[SystemSpec]:
 
 
 def trace_shapes(model: DeepMTDR, subnet: str, side: int = 256) -> PassShapes:
-    """Shapes of one forward and backward pass, for a frame of `side` px and scale 4.
+    """Trace the shapes of one forward and backward pass, for a frame of `side` px and scale 4.
 
     The backward pass includes a grader's extra outputs, which its own loss uses.
 
     Args:
         model: the system.
         subnet: `isr` (its input is the LR image), `segmentation` or `grading` (its input is the frame).
-        side: of the frame in px.
+        side: side of the frame, px.
     """
     part = model.subnets[subnet].train()
     image = torch.rand(2, 3, *[side // 4 if subnet == "isr" else side] * 2, requires_grad=True)
@@ -87,18 +87,18 @@ def trace_shapes(model: DeepMTDR, subnet: str, side: int = 256) -> PassShapes:
 
 
 def receptive_field(model: DeepMTDR, subnet: str, side: int = 512) -> int | None:
-    """Side in px of the square of input pixels that influence one output pixel.
+    """Measure the side in px of the square of input pixels that influence one output pixel.
 
-    It is measured: all weights are made positive, maxima are replaced by means and every non-linearity by the identity.
-    Then the gradient of the middle output pixel is above 0 exactly for the input pixels that influence it.
+    All weights are made positive, maxima are replaced by means and every non-linearity by the identity. Then the
+    gradient of the middle output pixel is above 0 exactly for the input pixels that influence it.
 
     Args:
         model: the system; its weights are overwritten.
         subnet: `isr` (at x2, in px of the LR image) or `segmentation`.
-        side: of the input in px.
+        side: side of the input, px.
 
     Returns:
-        The side; None if it reaches over the input's border.
+        The side; None if the square reaches over the border of the input.
     """
     part = model.subnets[subnet].eval()
     _make_positive(part)
@@ -124,7 +124,7 @@ def _make_positive(part: nn.Module) -> None:
 
 
 class _Linear(TorchFunctionMode):
-    """Inside this context, maxima are means, and activation functions are the identity."""
+    """Context manager in which maxima are means, and activation functions are the identity."""
 
     _SAME = (F.relu, torch.relu, F.leaky_relu, F.prelu, torch.sigmoid, torch.softmax, F.softmax, F.dropout, F.sigmoid)
     _SAME_METHODS = (Tensor.relu, Tensor.sigmoid, Tensor.softmax, Tensor.clamp)

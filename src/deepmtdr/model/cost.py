@@ -22,19 +22,21 @@ class SubnetCost(NamedTuple):
     name: str
     parameters: int
     flops: int
-    """A multiplication and an addition count as two. Only convolutions and matrix products are counted."""
+    """Number of floating-point operations of convolutions and matrix products; a multiplication and an addition are
+    two.
+    """
 
 
 def count_cost(
     config: ModelConfig, scale: int = 4, frame: int = FRAME, make: Callable[[ModelConfig], DeepMTDR] = DeepMTDR
 ) -> list[SubnetCost]:
-    """Count parameters and operations from shapes alone: nothing is computed, no memory is allocated.
+    """Count parameters and operations from the shapes: nothing is computed, and no memory is allocated.
 
     Args:
         config: size of the network.
         scale: 2, 4 or 8; 1 skips the ISR subnet.
         frame: side of the HR frame in px.
-        make: makes the network; a compared method has its own.
+        make: function that makes the network; another one for a compared method.
 
     Returns:
         The subnets that exist, GMSV (its operations are those of the gradient through the grading subnet), and the
@@ -67,11 +69,11 @@ def _parameters(part: nn.Module) -> int:
 
 
 def count_parameters(part: Subnet) -> int:
-    """Number of trained parameters, auxiliary classifiers included, a discriminator excluded."""
+    """Count the trained parameters, with auxiliary classifiers, without a discriminator."""
     return sum(parameter.numel() for parameter in trained_parameters(part))
 
 
 def trained_parameters(part: Subnet) -> list[nn.Parameter]:
-    """Parameters that training changes, without those of a discriminator."""
+    """Return the parameters that training changes, without those of a discriminator."""
     excluded = set() if part.discriminator is None else {id(p) for p in part.discriminator.parameters()}
     return [parameter for parameter in part.parameters() if id(parameter) not in excluded]

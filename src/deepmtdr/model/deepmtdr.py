@@ -35,19 +35,19 @@ class ModelConfig:
     grading: GradingConfig = field(default_factory=GradingConfig)
     gmsv: GMSVConfig = field(default_factory=GMSVConfig)
     segments: bool = True
-    """False removes the lesion segmentation subnet (Sec. V-C): the grading subnet gets empty lesion maps."""
+    """Whether there is a lesion segmentation subnet (Sec. V-C). False: the grading subnet gets empty lesion maps."""
 
 
 class Parts(NamedTuple):
-    """The parts of Fig. 6: the paper's, or those of a compared method."""
+    """The parts of Fig. 6: those of the paper, or those of a compared method."""
 
     isr: SuperResolver
     segmentation: Segmenter | None
-    """None: no lesion is segmented."""
+    """The segmentation network; None: no lesion is segmented."""
     grading: Grader | None
-    """None: nothing is graded."""
+    """The grading network; None: nothing is graded."""
     evidence: EvidenceMethod | None = None
-    """None: GMSV."""
+    """The method that computes the evidence; None: GMSV."""
     task_aware: bool = True
     """Whether the joint stage uses the losses of Eqs. (4), (5) and (9)."""
 
@@ -69,7 +69,7 @@ class DeepMTDR(nn.Module):
 
         Args:
             config: size of the paper's subnets.
-            parts: the parts; None makes the paper's own.
+            parts: the parts; None: those of the paper.
             labels: lesion types and grades of all parts.
         """
         super().__init__()
@@ -90,7 +90,7 @@ class DeepMTDR(nn.Module):
         return {"isr": self.isr, "segmentation": self.segmentation, "grading": self.grading}
 
     def forward(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Prediction:
-        """Fig. 6 from left to right.
+        """Super-resolve, segment and grade: Fig. 6 from left to right.
 
         Args:
             lr: low-resolution photographs, RGB in [0, 1].
@@ -102,7 +102,7 @@ class DeepMTDR(nn.Module):
         return self.segment_and_grade(self.super_resolve(lr, scale))
 
     def super_resolve(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> Float[Tensor, "b 3 H W"]:
-        """Apply the ISR subnet alone; scale 1 returns `lr`."""
+        """Apply only the ISR subnet; scale 1 returns `lr`."""
         return lr if scale == 1 else self.isr(lr, scale)
 
     def segment_and_grade(self, frame: Float[Tensor, "b 3 H W"]) -> Prediction:
@@ -122,27 +122,27 @@ class DeepMTDR(nn.Module):
         return Prediction(frame, lesions, lesion_region, graded.logits, graded.features)
 
     def preprocess(self, frame: Float[Tensor, "b 3 H W"]) -> tuple[Float[Tensor, "b 3 H W"], Float[Tensor, "b 3 H W"]]:
-        """The inputs of the segmentation and of the grading network for a frame, in [-3, 3]."""
+        """Compute the inputs of the segmentation and of the grading network for a frame, in [-3, 3]."""
         segmentation_input = self.segmentation.preprocess(frame)
         if self.grading.preprocess is self.segmentation.preprocess:
             return segmentation_input, segmentation_input
         return segmentation_input, self.grading.preprocess(frame)
 
     def segment(self, segmentation_input: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b k H W"]:
-        """Probabilities of the lesion types and the background; background alone without a segmentation subnet."""
+        """Predict the lesion types and the background; only background without a segmentation subnet."""
         if self.has_segmentation:
             return self.segmentation(segmentation_input)
         return background_only(segmentation_input, self.labels)
 
     def grade(self, grading_input: Float[Tensor, "b 3 H W"], lesions: Float[Tensor, "b l H W"]) -> GradingOutput:
-        """Logits and features; equal logits and no features without a grading subnet."""
+        """Compute logits and features; equal logits and no features without a grading subnet."""
         return self.grading(grading_input, lesions)
 
     def evidence(self, prediction: Prediction, *, create_graph: bool = False) -> Float[Tensor, "b 1 H W"]:
-        """The evidence of the grades; 0 without a grading subnet.
+        """Compute the evidence of the grades; 0 without a grading subnet.
 
         Args:
-            prediction: its logits and features are still attached to their graph.
+            prediction: a prediction whose logits and features are still attached to their graph.
             create_graph: keep the evidence differentiable, for Eq. (5).
         """
         if not self.has_grading:
@@ -154,7 +154,7 @@ class DeepMTDR(nn.Module):
         return self.gmsv(score, prediction.features, region, create_graph=create_graph)
 
     def predict(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> tuple[Prediction, Float[Tensor, "b 1 H W"]]:
-        """Inference: prediction and evidence, detached; only the grading subnet builds a graph, for the evidence.
+        """Compute prediction and evidence, detached. Only the grading subnet builds a graph, for the evidence.
 
         Args:
             lr: low-resolution photographs, RGB in [0, 1].
@@ -175,7 +175,7 @@ class DeepMTDR(nn.Module):
 
 
 def paper_parts(config: ModelConfig, labels: LabelSet = DIABETIC_RETINOPATHY) -> Parts:
-    """The three subnets of the paper."""
+    """Make the three subnets of the paper."""
     return Parts(
         ISRSubnet(config.isr),
         LesionSegmentationSubnet(labels, config.segmentation),
@@ -188,7 +188,7 @@ def _unchanged(frame: Tensor) -> Tensor:
 
 
 def background_only(network_input: Float[Tensor, "b 3 h w"], labels: LabelSet) -> Float[Tensor, "b k h w"]:
-    """Class probabilities without any lesion."""
+    """Return class probabilities without any lesion."""
     batch, _, height, width = network_input.shape
     classes = network_input.new_zeros(batch, len(labels.lesions) + 1, height, width)
     classes[:, -1] = 1
@@ -196,7 +196,7 @@ def background_only(network_input: Float[Tensor, "b 3 h w"], labels: LabelSet) -
 
 
 class NoSegmentation(Segmenter):
-    """Stands for a missing segmentation network: background everywhere."""
+    """Replacement for a missing segmentation network: background everywhere."""
 
     preprocess = staticmethod(_unchanged)
 
@@ -205,7 +205,7 @@ class NoSegmentation(Segmenter):
         self.labels = labels
 
     def forward(self, network_input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
-        """Probability 1 for the background, 0 for every lesion type."""
+        """Return probability 1 for the background, 0 for every lesion type."""
         return background_only(network_input, self.labels)
 
     def loss(
@@ -216,7 +216,7 @@ class NoSegmentation(Segmenter):
 
 
 class NoGrading(Grader):
-    """Stands for a missing grading network: equal logits, no features."""
+    """Replacement for a missing grading network: equal logits, no features."""
 
     preprocess = staticmethod(_unchanged)
 
@@ -225,7 +225,7 @@ class NoGrading(Grader):
         self.labels = labels
 
     def forward(self, network_input: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b l h w"]) -> GradingOutput:
-        """Logits of 0."""
+        """Return logits of 0."""
         return GradingOutput(network_input.new_zeros(network_input.shape[0], len(self.labels.grades)), ())
 
     def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:

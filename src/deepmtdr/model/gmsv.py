@@ -26,24 +26,24 @@ class GMSVConfig:
     """Constants of the selection."""
 
     theta_seg: float = 0.5
-    """A channel is selected if its IoU exceeds this share of the layer's best, Eq. (2) (interpretation R7)."""
+    """A channel is selected if its IoU exceeds this share of the best IoU of the layer, Eq. (2) (interpretation R7)."""
     tau: float = 0.1
     """Softness of the threshold when xi is learned (interpretation R7)."""
 
 
 def _full(x: Tensor) -> Tensor:
-    """At least float32: half precision is too coarse here; float64 is kept, for gradient checks."""
+    """Convert to at least float32: half precision is too coarse here; float64 is kept, for gradient checks."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def normalise_channels(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Each channel divided by its own maximum (interpretation R6); a channel of zeros stays zero."""
+    """Divide each channel by its maximum (interpretation R6); a channel of zeros stays zero."""
     features = _full(features)
     return features / features.amax(dim=(2, 3), keepdim=True).clamp_min(EPSILON)
 
 
 def iou(mask: Float[Tensor, "b c h w"], lesion_region: Float[Tensor, "b 1 H W"]) -> Float[Tensor, "b c"]:
-    """IoU of each channel's mask with the binary lesion region, by area on the channel's grid (interpretation R6).
+    """Compute the IoU of each channel's mask with the binary lesion region, on the channel's grid (interpretation R6).
 
     Returns:
         Values in [0, 1]; 0 where there is no lesion region.
@@ -61,7 +61,7 @@ def select_features(
     xi: Float[Tensor, " c"],
     theta_seg: float,
 ) -> Bool[Tensor, "b c"]:
-    """Eq. (2): the channels whose IoU with the lesion region exceeds theta_seg times the layer's best.
+    """Eq. (2): select the channels whose IoU with the lesion region exceeds theta_seg times the best of the layer.
 
     Args:
         features: features of one layer, after its ReLU.
@@ -182,7 +182,7 @@ class GMSV(nn.Module):
         Args:
             features: features of each layer.
             lesion_region: 1 - P(background).
-            all_reduce: sums over the processes that share the batch.
+            all_reduce: function that sums over the processes that share the batch.
 
         Returns:
             A value in [0, 1]; 0 with zero gradient for a batch without any lesion region.

@@ -19,7 +19,7 @@ from deepmtdr.model.preprocessing import local_contrast
 STRIDES = (2, 4, 8, 16, 32)
 """Strides of the five features that feed GMSV: the stem and the four residual stages (Fig. 6)."""
 LESION_GAIN = 4.0
-"""Factor of the lesion maps at the input (interpretation R23): they are sparse and weak beside the image's contrast."""
+"""Factor of the lesion maps at the input (interpretation R23): they are sparse, and weak compared with the image."""
 PYRAMID = (4, 2, 1)
 """Cells per side at each level of the pyramid: 16 + 4 + 1 = 21 cells."""
 
@@ -29,7 +29,7 @@ class GradingConfig:
     """Size of the grading subnet."""
 
     width: int = 64
-    """Channels of the stem and the first stage; they double at each further stage (ResNet-18: 64)."""
+    """Channels of the stem and the first stage; doubled at each further stage (ResNet-18: 64)."""
     hidden: int = 512
     """Units of the fully connected layer after the pyramid (the authors' 512)."""
     dropout: float = 0.5
@@ -55,7 +55,7 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(channels_out))
 
     def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b e H W"]:
-        """The residual block."""
+        """Apply the residual block."""
         shortcut = x if self.downsample is None else self.downsample(x[..., :: self.stride, :: self.stride])
         x = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(x)) + shortcut)
@@ -66,7 +66,7 @@ def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
 
 
 def spatial_pyramid_pooling(x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d*21"]:
-    """SPP of 4x4, 2x2 and 1x1 cells by maximum (He et al. 2015): a fixed length for any size of the frame."""
+    """Pool to 4x4, 2x2 and 1x1 cells by maximum (SPP, He et al. 2015): a fixed length for any size of the frame."""
     return torch.cat([F.adaptive_max_pool2d(x, level).flatten(1) for level in PYRAMID], dim=1)
 
 
@@ -120,13 +120,13 @@ class GradingSubnet(Grader):
         return GradingOutput(logits, (stem, stage1, stage2, stage3, stage4))
 
     def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
-        """Eq. (10)."""
+        """Compute the grading loss, Eq. (10)."""
         return grading_loss(
             graded.logits, labels.grade, labels.class_weights, graded=labels.known, all_reduce=labels.all_reduce
         )
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
-        """Copy a published ResNet-18's weights; the stem's lesion channels keep their values.
+        """Copy the weights of a published ResNet-18; the lesion channels of the stem keep their values.
 
         Args:
             state: the usual state-dict of an ImageNet ResNet-18; `fc.*` is not used.

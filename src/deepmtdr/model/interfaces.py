@@ -27,11 +27,11 @@ class GradingOutput(NamedTuple):
     """Output of a grading network."""
 
     logits: Float[Tensor, "b c"]
-    """One for each grade, with a mean of 0: softmax does not depend on a common constant."""
+    """A logit for each grade, with a mean of 0: softmax does not depend on a common constant."""
     features: tuple[Float[Tensor, "b _ _ _"], ...]
     """Features of several layers, fine to coarse, after their ReLUs."""
     extra: tuple[Tensor, ...] = ()
-    """Other outputs that the network's own loss needs, such as auxiliary logits."""
+    """Other outputs that the loss of the network needs, such as auxiliary logits."""
 
 
 class Prediction(NamedTuple):
@@ -42,10 +42,10 @@ class Prediction(NamedTuple):
     lesions: Float[Tensor, "b l H W"]
     """Probability of each lesion type, in the order of the label set: MA, HE, EX, SE."""
     lesion_region: Float[Tensor, "b 1 H W"]
-    """1 - P(background): any lesion."""
+    """Probability of any lesion: 1 - P(background)."""
     grade_logits: Float[Tensor, "b c"]
     features: tuple[Float[Tensor, "b _ _ _"], ...]
-    """Features of the grading subnet, fine to coarse; five layers in the paper's."""
+    """Features of the grading subnet, fine to coarse; five layers in the subnet of the paper."""
 
     @property
     def grade_probs(self) -> Float[Tensor, "b c"]:
@@ -54,16 +54,16 @@ class Prediction(NamedTuple):
 
 
 class Subnet(nn.Module, ABC):
-    """A part that is trained, with what training needs to know about it."""
+    """A part that is trained, with the properties that training uses."""
 
     published_parameters: ClassVar[float | None] = None
     """Number of parameters that its authors published, in millions."""
     learning_rate_factor: ClassVar[float] = 1.0
-    """The recipe's learning rate is multiplied by this."""
+    """Factor by which the learning rate of the recipe is multiplied."""
 
     @property
     def discriminator(self) -> nn.Module | None:
-        """A network that is trained against this one, inside it; it has its own loss and its own gradient clipping."""
+        """The discriminator inside this network, with a separate loss and separate gradient clipping; None: none."""
         return None
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
@@ -75,7 +75,7 @@ class Subnet(nn.Module, ABC):
         Raises:
             ValueError: if this network has no published weights, or a tensor is missing or has another shape.
         """
-        raise ValueError(f"{type(self).__name__} takes no ImageNet weights")
+        raise ValueError(f"{type(self).__name__} has no published ImageNet weights; leave them out")
 
 
 class SuperResolver(Subnet):
@@ -102,11 +102,11 @@ class SuperResolver(Subnet):
         Args:
             sr: super-resolved images.
             hr: HR images.
-            weights: of the paper's equations; a method with its own loss does not use them.
+            weights: weights of the paper's equations; a method with another loss does not use them.
         """
 
     def discriminator_loss(self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
-        """Loss of `discriminator`; 0 without one.
+        """Loss of `discriminator`; 0 without a discriminator.
 
         Args:
             sr: super-resolved images, detached.
@@ -141,7 +141,7 @@ class Segmenter(Subnet):
         Args:
             classes: output of `forward`.
             labels: lesion masks.
-            weights: of the paper's equations; a method with its own loss does not use them.
+            weights: weights of the paper's equations; a method with another loss does not use them.
         """
 
 
@@ -151,13 +151,13 @@ class Grader(Subnet):
     preprocess: Callable[[Tensor], Tensor] = staticmethod(rgb_to_input)
     """RGB in [0, 1] -> network input."""
     uses_lesion_maps: ClassVar[bool] = False
-    """Whether it uses lesion maps, so that it can learn from them alone with the image hidden."""
+    """Whether the network uses lesion maps, so that it can learn from them while the image is hidden."""
     channels: tuple[int, ...] = ()
-    """Channels of each of its features, fine to coarse."""
+    """Number of channels of each of the features, fine to coarse."""
 
     @property
     def native_sizes(self) -> tuple[int, ...]:
-        """Sides in px to which it resizes its input; none: it takes frames of any size."""
+        """Sides in px to which the network resizes its input; empty: it takes frames of any size."""
         return ()
 
     @abstractmethod
@@ -190,7 +190,7 @@ class EvidenceMethod(ABC):
 
         Args:
             grader: the grading network that made the prediction.
-            prediction: its logits and features are still attached to their graph.
+            prediction: a prediction whose logits and features are still attached to their graph.
             create_graph: keep the evidence differentiable down to `prediction.sr`, for Eq. (5).
         """
 
@@ -211,13 +211,14 @@ class ScoreOnlyEvidence(EvidenceMethod):
 def load_pretrained(
     part: nn.Module, state: Mapping[str, Tensor], skip_prefixes: tuple[str, ...], rgb_stem: str = ""
 ) -> None:
-    """Copy published weights into a network under their own names, all or none.
+    """Copy published weights into the parameters of the same names, all or none.
 
     Args:
         part: the network.
         state: the published state-dict.
         skip_prefixes: beginnings of the names that keep their values, such as the last layer.
-        rgb_stem: name of a convolution's weight whose first three input channels are RGB; the others keep their values.
+        rgb_stem: name of a convolution's weight whose first three input channels are RGB; other channels keep their
+            values.
 
     Raises:
         ValueError: if a tensor is missing or has another shape.

@@ -37,7 +37,7 @@ class ISRConfig:
     width: int = 32
     """Channels of every hidden layer (the authors' 32)."""
     blocks: int = 5
-    """Feature extraction layers, each a residual block (Sec. IV-A: 5)."""
+    """Number of feature extraction layers, each a residual block (Sec. IV-A: 5)."""
 
 
 class ResidualBlock(nn.Module):
@@ -61,16 +61,16 @@ class UpscalingLayer(nn.Module):
         self.conv = nn.Conv2d(width, 4 * width, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
-        """Twice the height and width."""
+        """Double the height and width."""
         return F.leaky_relu(F.pixel_shuffle(self.conv(x), 2), 0.1)
 
 
 class ISRSubnet(SuperResolver):
     """Image super-resolution by 2, 4 or 8 from one set of features.
 
-    The feature extraction and up-scaling layers are shared between the scales; each scale has its own last convolution
-    (interpretation R1). The output is bicubic(X) plus a residual whose last convolution starts at zero (interpretation
-    R2): the untrained subnet is bicubic interpolation.
+    The feature extraction and up-scaling layers are shared between the scales; each scale has a separate last
+    convolution (interpretation R1). The output is bicubic(X) plus a residual whose last convolution starts at zero
+    (interpretation R2): the untrained subnet is bicubic interpolation.
     """
 
     def __init__(self, config: ISRConfig | None = None) -> None:
@@ -107,6 +107,6 @@ class ISRSubnet(SuperResolver):
     def loss(
         self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"], weights: LossWeights = DEFAULT_WEIGHTS
     ) -> Float[Tensor, ""]:
-        """Eq. (11) without its task-aware terms: Eqs. (6) and (7)."""
+        """Compute Eq. (11) without its task-aware terms: Eqs. (6) and (7)."""
         none = sr.new_zeros(())
         return isr_loss(image_loss(sr, hr), total_variation_loss(sr), none, none, weights)

@@ -22,11 +22,13 @@ WINDOW = 128
 CELL = 16
 """Local means are computed on cells of this side in px and interpolated bilinearly, since they are smooth."""
 GAIN = 3.0
-"""Scales vessels and lesions (contrast 0.1-0.5) to about unit size."""
+"""Factor that scales vessels and lesions (contrast 0.1-0.5) to about 1."""
 DARK = 16 / 255
 """A pixel whose brightest channel is darker than this is outside the field of view."""
 FLOOR = 0.04
-"""Added to the local mean: the blue channel of many cameras is nearly empty, and its noise must not be amplified."""
+"""Constant added to the local mean: the blue channel of many cameras is nearly empty; its noise must not be
+amplified.
+"""
 CONTRAST_LIMIT = 3.0
 """Network inputs lie between minus this value and this value."""
 CONTRAST_STEPS_PER_UNIT = 255 / (2 * CONTRAST_LIMIT)
@@ -36,7 +38,7 @@ IMAGENET_SD = (0.229, 0.224, 0.225)
 
 
 def local_contrast(frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Difference of each pixel from its local mean, as a share of that mean; 0 outside the field of view.
+    """Compute the difference of each pixel from its local mean, as a share of that mean; 0 outside the field of view.
 
     Args:
         frame: RGB in [0, 1]; h and w multiples of 16, at least 16.
@@ -52,7 +54,7 @@ def local_contrast(frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
 
 
 def _local_mean(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Mean over about WINDOW x WINDOW px: two box filters on the coarse grid, which together weight like a tent."""
+    """Mean over about WINDOW x WINDOW px: two box filters on a coarse grid, which together are a triangular filter."""
     size, reach = x.shape[-2:], WINDOW // CELL // 2
     cells = F.avg_pool2d(x, CELL)
     for _ in range(2):
@@ -61,22 +63,22 @@ def _local_mean(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
 
 
 def rgb_to_input(frame: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """RGB in [0, 1] scaled to [-3, 3], the range of network inputs; `input_to_rgb` is the inverse."""
+    """Scale RGB in [0, 1] to [-3, 3], the range of network inputs; `input_to_rgb` is the inverse."""
     return CONTRAST_LIMIT * (2 * frame.float().clamp(0, 1) - 1)
 
 
 def input_to_rgb(network_input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """RGB in [0, 1] from an input that `rgb_to_input` made."""
+    """Scale an input that `rgb_to_input` made back to RGB in [0, 1]."""
     return (network_input / CONTRAST_LIMIT + 1) / 2
 
 
 def to_signed(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Values in [0, 1] scaled to [-1, 1], as networks with Google's ImageNet weights expect them."""
+    """Scale values in [0, 1] to [-1, 1], as networks with Google's ImageNet weights expect them."""
     return 2 * image - 1
 
 
 def normalise_imagenet(rgb: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """RGB in [0, 1] normalised by ImageNet's mean and standard deviation."""
+    """Normalise RGB in [0, 1] by ImageNet's mean and standard deviation."""
     mean, sd = (rgb.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_SD))
     return (rgb - mean) / sd
 
@@ -90,20 +92,20 @@ def resize_frame(image: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b
 
 
 def image_to_tensor(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 h w"]:
-    """8-bit RGB image as a tensor in [0, 1]."""
+    """Convert an 8-bit RGB image to a tensor in [0, 1]."""
     return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")).float() / 255
 
 
 def tensor_to_image(rgb: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB tensor in [0, 1] as an 8-bit image."""
+    """Convert an RGB tensor in [0, 1] to an 8-bit image."""
     return (255 * rgb.detach().float()).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 def input_to_uint8(network_input: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """Network inputs in [-3, 3] as 0 to 255, to be cached on disk."""
+    """Convert network inputs in [-3, 3] to 0 to 255, to be cached on disk."""
     return ((network_input.float() + CONTRAST_LIMIT) * CONTRAST_STEPS_PER_UNIT).round().byte()
 
 
 def uint8_to_input(cached: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Network inputs in [-3, 3] from what `input_to_uint8` made."""
+    """Convert the result of `input_to_uint8` back to network inputs in [-3, 3]."""
     return cached.float() / CONTRAST_STEPS_PER_UNIT - CONTRAST_LIMIT

@@ -22,7 +22,7 @@ from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, Segmenter
 from deepmtdr.model.preprocessing import local_contrast
 
 LayerFactory = Callable[[int, int], nn.Module]
-"""Makes a layer from its numbers of input and output channels."""
+"""Function that makes a layer from its numbers of input and output channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class SegmentationConfig:
     """Size of the lesion segmentation subnet."""
 
     width: int = 64
-    """Channels at stride 1; they double at each of the strides 2, 4, 8, 16 (the authors' 64; interpretation R4)."""
+    """Channels at stride 1; doubled at each of the strides 2, 4, 8, 16 (the authors' 64; interpretation R4)."""
     gamma: tuple[float, float, float, float, float] = (0.4, 0.2, 0.2, 0.2, 1.0)
     """Weights of the five scales in Eq. (1), from stride 16 to stride 1."""
 
@@ -79,7 +79,7 @@ class UpTransition(nn.Module):
         self.block = block(2 * channels_out, channels_out)
 
     def forward(self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b d H W"]) -> Float[Tensor, "b d H W"]:
-        """Enlarge the coarse features and combine them with the finer ones."""
+        """Enlarge the coarse features and combine them with the finer features."""
         x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
         return self.block(torch.cat([self.rise(x), skip], dim=1))
 
@@ -117,7 +117,7 @@ def init_background_prior(maps: Iterable[nn.Conv2d], weight: float = 1.0, prior:
 
     Args:
         maps: the last layers, which give the logits of the lesion types and, last, the background.
-        weight: sum of the factors by which their logits are added up.
+        weight: sum of the factors with which the logits of these layers are added.
         prior: probability of any lesion.
     """
     with torch.no_grad():
@@ -142,10 +142,10 @@ class LesionSegmentationSubnet(Segmenter):
         """Build the U-Net.
 
         Args:
-            labels: lesion types that it segments.
-            config: its size.
-            conv: convolution of the up-transitions; another than the paper's is for comparisons.
-            block: block of each level; likewise.
+            labels: lesion types that the network segments.
+            config: size of the network.
+            conv: convolution of the up-transitions; changed only for comparisons.
+            block: block of each level; changed only for comparisons.
         """
         super().__init__()
         self.config = config or SegmentationConfig()
@@ -186,7 +186,7 @@ class LesionSegmentationSubnet(Segmenter):
     def loss(
         self, classes: Float[Tensor, "b k h w"], labels: LesionLabels, weights: LossWeights = DEFAULT_WEIGHTS
     ) -> Float[Tensor, ""]:
-        """Eq. (8) and pixel-wise cross-entropy."""
+        """Compute Eq. (8) and pixel-wise cross-entropy."""
         lesions = classes[:, :-1]
         dice, cross_entropy = dice_loss(lesions, *labels), lesion_cross_entropy_loss(lesions, *labels)
         return segmentation_loss(dice, cross_entropy, classes.new_zeros(()), weights)

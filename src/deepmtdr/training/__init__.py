@@ -1,4 +1,4 @@
-"""Two-stage training (Sec. IV-C): `run`."""
+"""Two-stage training (Sec. IV-C), by the function `run`."""
 
 from deepmtdr.training.two_stages import Hardware, StartWeights, run
 

@@ -19,11 +19,11 @@ _BLOCKS = (ResidualBlock, UpscalingLayer, MultiScaleBlock, BasicBlock)
 
 @contextmanager
 def checkpoint_activations(model: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Inside, the blocks of the paper's subnets keep only their inputs; results and running statistics are the same.
+    """Context manager in which the blocks of the paper's subnets keep only their inputs; results do not change.
 
     Args:
         model: the network.
-        wanted: False changes nothing.
+        wanted: False: nothing is changed.
 
     Raises:
         RecipeError: if the network has none of these blocks.
@@ -31,7 +31,7 @@ def checkpoint_activations(model: nn.Module, wanted: bool = True) -> Iterator[No
     blocks = [module for module in model.modules() if isinstance(module, _BLOCKS)] if wanted else []
     if wanted and not blocks:
         raise RecipeError(
-            "activation_checkpointing = true, but this system has none of the paper's subnets; expected false"
+            "found activation_checkpointing = true in a system without the paper's subnets, expected false"
         )
     for block in blocks:
         contexts = partial(_contexts, block)
@@ -44,12 +44,12 @@ def checkpoint_activations(model: nn.Module, wanted: bool = True) -> Iterator[No
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """For the forward pass, and for the second computation in the backward pass."""
+    """Make the contexts of the forward pass, and of the second computation in the backward pass."""
     return nullcontext(), _FrozenStatistics(block)
 
 
 class _FrozenStatistics(AbstractContextManager[None]):
-    """Inside, batch normalisation does not update its statistics: the forward pass has done it."""
+    """Context manager in which batch normalisation does not update its statistics: the forward pass has done it."""
 
     def __init__(self, block: nn.Module) -> None:
         self.norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d) and module.training]

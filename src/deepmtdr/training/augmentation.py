@@ -1,4 +1,4 @@
-"""Random changes to a photograph: crops and rotations of image and masks, and another camera for the image alone.
+"""Random changes to a photograph: crops and rotations of image and masks, and another camera for the image only.
 
 The LR image is made from the result.
 """
@@ -24,7 +24,8 @@ def random_crop(
 ) -> tuple[Float[Tensor, "3 s s"], Float[Tensor, "l s s"]]:
     """Cut a square out of the HR frame and its masks, and resize it to `side` px.
 
-    With probability `lesion_share` the crop is centred near a lesion pixel. Its type is drawn among those present.
+    With probability `lesion_share` the crop is centred near a lesion pixel. The lesion type is drawn among the types in
+    the photograph.
 
     Args:
         frame: a photograph that fills the HR frame (scale 1).
@@ -87,7 +88,7 @@ def rotate(images: Float[Tensor, "c h w"], degrees: float, side: int) -> Float[T
 
 
 def rotation_margin(degrees: float) -> float:
-    """Factor by which a square must be wider, so that a square rotated inside it has no empty corner."""
+    """Return the factor by which a square must be wider, so that a square rotated inside it has no empty corner."""
     angle = np.deg2rad(degrees)
     return float(abs(np.cos(angle)) + abs(np.sin(angle)))
 
@@ -126,7 +127,7 @@ def simulate_camera(
 
 
 def vignette_mask(shape: tuple[int, int] | torch.Size, loss: float) -> Float[Tensor, "h w"]:
-    """Share of the light at each pixel: 1 in the middle, 1 - loss in the corners."""
+    """Compute the share of the light at each pixel: 1 in the middle, 1 - loss in the corners."""
     y, x = (torch.linspace(-1, 1, size) for size in shape)
     return 1 - loss * (y[:, None] ** 2 + x**2) / 2
 
@@ -141,7 +142,7 @@ def jpeg_compress(image: Float[Tensor, "3 h w"], quality: int) -> Float[Tensor, 
 
 
 def gaussian_blur(image: Float[Tensor, "c h w"], sigma: float) -> Float[Tensor, "c h w"]:
-    """Gaussian blur with a standard deviation of `sigma` px; borders are reflected."""
+    """Blur with a Gaussian of `sigma` px; borders are reflected."""
     reach = int(np.ceil(3 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, -1)

@@ -1,7 +1,7 @@
 """Warm start for the running statistics of batch normalisation.
 
-They begin as mean 0 and variance 1 and forget these slowly: a network validated after 30 steps would still be
-normalised by them, unlike in training.
+The statistics begin as mean 0 and variance 1, and change slowly: a network that is validated after 30 steps would still
+be normalised by these values, unlike in training.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def warm_start_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Inside, running statistics are the mean over the batches so far, until the momentum takes over.
+    """Context manager in which running statistics are the mean over the batches so far.
 
     Args:
-        model: the network. A norm that has counted batches before continues from their number. A norm whose statistics
-            were set without counting uses its momentum alone.
+        model: the network. After many batches the mean would change more slowly than with the usual momentum; from then
+            on the momentum is used. A norm that has counted batches before continues with its count. A norm whose
+            statistics were set without counting uses only the momentum.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.momentum]
     usual = [norm.momentum for norm in norms]
@@ -47,7 +48,7 @@ class _Weigh:
 
 
 ENOUGH_BATCHES = 1_000_000
-"""Stands for "many batches": the momentum alone counts."""
+"""Number of batches after which only the momentum is used."""
 
 
 def _untouched(norm: _BatchNorm) -> bool:

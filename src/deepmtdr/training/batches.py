@@ -28,13 +28,13 @@ class Batch(NamedTuple):
     hr: Float[Tensor, "b 3 s s"]
     """HR images, the target of the ISR subnet."""
     degraded: Float[Tensor, "b 3 s s"]
-    """The same, blurred, noisy and compressed: the LR images are made from them."""
+    """HR images with blur, noise and compression, from which the LR images are made."""
     lesion_masks: Float[Tensor, "b l s s"]
     annotated: Bool[Tensor, "b l"]
-    """Which lesion types are annotated; the masks of the others have no meaning."""
+    """Whether each lesion type is annotated; masks of other types have no meaning."""
     grade: Int[Tensor, " b"]
     graded: Bool[Tensor, " b"]
-    """Where False, `grade` has no meaning."""
+    """Whether the grade is known; where False, `grade` has no meaning."""
 
 
 class CachedOutput(NamedTuple):
@@ -44,10 +44,10 @@ class CachedOutput(NamedTuple):
     image: UInt8[np.ndarray, "3 s s"]
     """Input of the grading subnet (local contrast, or RGB): -3 to 3 as 0 to 255."""
     lesions: UInt8[np.ndarray, "l s s"]
-    """Lesion probabilities x 255."""
+    """Lesion probabilities, 0 to 255."""
 
     def downsampled(self, factor: int) -> CachedOutput:
-        """`factor` times smaller: mean of the image, maximum of the lesions, so that small lesions do not vanish."""
+        """Reduce the side by `factor`: mean of the image, maximum of the lesions, so that no lesion vanishes."""
         image = F.avg_pool2d(torch.from_numpy(np.array(self.image)).float(), factor)
         lesions = F.max_pool2d(torch.from_numpy(np.array(self.lesions)).float(), factor)
         return CachedOutput(self.frame, image.round().byte().numpy(), lesions.byte().numpy())
@@ -57,20 +57,20 @@ class GradingBatch(NamedTuple):
     """Whole frames with their lesion maps and grades."""
 
     image: Float[Tensor, "b 3 s s"]
-    """Inputs of the grading subnet; 0 where the image is hidden, so that it learns from the lesion maps alone."""
+    """Inputs of the grading subnet; 0 where the image is hidden, so that the network learns from the lesion maps."""
     lesions: Float[Tensor, "b l s s"]
     grade: Int[Tensor, " b"]
 
 
 def known_lesions(frame: Frame) -> tuple[bool, ...]:
-    """Which lesion types are known: the annotated ones, or all of a photograph with grade 0 (interpretation R22)."""
+    """Return which lesion types are known: the annotated types, or all types at grade 0 (interpretation R22)."""
     if frame.sample.grade == 0 and not frame.sample.lesion_masks:
         return (True,) * len(frame.labels.lesions)
     return frame.sample.annotated(frame.labels)
 
 
 class PhotographSampler:
-    """Draws photographs: from those with lesion masks, and from the others of each data set.
+    """Draws photographs with lesion masks, and photographs without masks from each data set.
 
     Raises:
         DataError: from the constructor, if there are no photographs.
@@ -83,10 +83,10 @@ class PhotographSampler:
             pool = self.annotated if frame.sample.lesion_masks else self.others.setdefault(frame.sample.dataset, [])
             pool.append(frame)
         if not self.annotated and not self.others:
-            raise DataError("no photograph to draw from, expected at least one")
+            raise DataError("found no photograph to draw from, expected at least one")
 
     def draw(self, count: int, annotated_share: float, rng: np.random.Generator) -> list[Frame]:
-        """Draw photographs: the given share with lesion masks, the others evenly from each data set."""
+        """Draw photographs: the given share with lesion masks, the rest without masks, evenly from each data set."""
         names, drawn = list(self.others), []
         for _ in range(count):
             pool = self.annotated
@@ -107,10 +107,10 @@ def make_crop_batch(
 
     Args:
         frames: photographs that fill the HR frame (scale 1).
-        side: side of the crops, px; 0 takes whole frames, without zoom and rotation.
+        side: side of the crops, px; 0: whole frames, without zoom and rotation.
         augmentation: ranges of the random changes.
         rngs: a random generator for each photograph.
-        camera_rngs: the same for the changes of `simulate_camera`; None: `rngs`.
+        camera_rngs: a random generator for each photograph, for the changes of `simulate_camera`; None: `rngs`.
     """
     ideal, degraded, masks = [], [], []
     for frame, rng, camera_rng in zip(frames, rngs, camera_rngs or rngs, strict=True):
@@ -129,7 +129,7 @@ def make_crop_batch(
 
 
 def _cut(frame: Frame, side: int, augmentation: Augmentation, rng: np.random.Generator) -> Float[Tensor, "c s s"]:
-    """Image and masks of one crop, or of the whole frame, as one stack of 3 + l channels."""
+    """Cut out image and masks of one crop, or take the whole frame, as one stack of 3 + l channels."""
     if not side:
         return torch.cat(random_crop(frame, frame.pixels.shape[0], 1.0, rng))
     if not augmentation.rotation:
@@ -140,16 +140,16 @@ def _cut(frame: Frame, side: int, augmentation: Augmentation, rng: np.random.Gen
 
 
 IntensityScaling = Callable[[Tensor, float], Tensor]
-"""Changes the light of a network input by a factor."""
+"""Function that changes the light of a network input by a factor."""
 
 
 def scale_contrast(network_input: Float[Tensor, "3 s s"], factor: float) -> Float[Tensor, "3 s s"]:
-    """More or less contrast, for inputs that are local contrast."""
+    """Change the contrast, for inputs that are local contrast."""
     return network_input * factor
 
 
 def scale_brightness(network_input: Float[Tensor, "3 s s"], factor: float) -> Float[Tensor, "3 s s"]:
-    """Brighter or darker, for inputs that are RGB scaled to [-3, 3]: black stays black, white is the limit."""
+    """Change the brightness, for inputs that are RGB scaled to [-3, 3]: black stays black, white is the limit."""
     return (factor * (network_input + CONTRAST_LIMIT)).clamp(0, 2 * CONTRAST_LIMIT) - CONTRAST_LIMIT
 
 
@@ -164,10 +164,11 @@ def make_grading_batch(
 
     Args:
         cached_outputs: the photographs to draw from.
-        balance: 0 takes grades as frequent as they are, 1 all equally often.
+        balance: 0: grades are drawn as often as they occur; 1: all equally often.
         hide_image: how often the image is hidden.
         rngs: a random generator for each photograph of the batch; it also chooses the photograph.
-        scale_intensity: changes the light: `scale_contrast` for local contrast, `scale_brightness` for RGB.
+        scale_intensity: function that changes the light: `scale_contrast` for local contrast, `scale_brightness` for
+            RGB.
     """
     sets: dict[str, list[CachedOutput]] = {}
     for output in cached_outputs:

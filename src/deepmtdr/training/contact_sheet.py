@@ -55,7 +55,7 @@ DETAIL = 4
 GRADE_TOP, GRADE_LINE = 58, 42
 """Baseline of the first grade in its tile, and largest distance between the baselines of two grades, px."""
 BAR_TOP, BAR_BOTTOM = 8, 15
-"""A grade's bar below its baseline, px; the frame of the true grade is 2 px larger."""
+"""Upper and lower edge of the bar of a grade below the baseline of its text, px."""
 
 
 class Square(NamedTuple):
@@ -70,17 +70,17 @@ def draw_contact_sheet(path: Path, examples: Sequence[ValidationExample], labels
     """Draw a contact sheet and write it as PNG; its folder is made if needed.
 
     Args:
-        path: of the PNG file.
-        examples: one row each, in this order.
+        path: path of the PNG file.
+        examples: photographs, a row for each in this order.
         labels: lesion types and grades.
-        title: such as "joint, step 400".
+        title: title, such as "joint, step 400".
 
     Raises:
         ValueError: if there is no example.
         OSError: if the file cannot be written.
     """
     if not examples:
-        raise ValueError(f"{path}: no photograph to draw, expected at least one")
+        raise ValueError(f"{path}: found no photograph to draw, expected at least one")
     page = Image.new("RGB", (WIDTH, HEAD + len(examples) * ROW + MARGIN), PAGE_COLOUR)
     _draw_head(page, labels, title)
     for n, example in enumerate(examples):
@@ -96,7 +96,7 @@ def _left(column: int) -> int:
 
 
 def _draw_head(page: Image.Image, labels: LabelSet, title: str) -> None:
-    """Title, legend and names of the columns."""
+    """Draw title, legend and names of the columns."""
     draw = ImageDraw.Draw(page)
     draw_text(page, (MARGIN, 50), shorten_middle(printable_path(title), 30, _left(4) - 2 * MARGIN), 30, bold=True)
     _draw_lesion_legend(page, labels)
@@ -112,7 +112,7 @@ def _draw_head(page: Image.Image, labels: LabelSet, title: str) -> None:
 
 
 def _draw_lesion_legend(page: Image.Image, labels: LabelSet) -> None:
-    """Colours and names of the lesion types, right of the title; codes instead of names if they do not fit."""
+    """Draw colours and names of the lesion types, right of the title; codes if the names do not fit."""
     draw, left, right = ImageDraw.Draw(page), _left(4), _left(7)
     names = [lesion.name for lesion in labels.lesions]
     if sum(text_width(name, 18) + 48 for name in names) > right - left:
@@ -146,7 +146,7 @@ def _draw_row(page: Image.Image, top: int, example: ValidationExample, labels: L
 
 
 def _draw_caption(page: Image.Image, y: int, example: ValidationExample) -> None:
-    """Name of the photograph, and the scale of its LR image."""
+    """Draw the name of the photograph, and the scale of its LR image."""
     name = shorten_middle(printable_path(example.name), 16, _left(3) - MARGIN)
     draw_text(page, (MARGIN, y), name, 16, MUTED_COLOUR)
     scale = example.sr.shape[0] // example.lr.shape[0]
@@ -194,7 +194,7 @@ def choose_detail(example: ValidationExample) -> Square:
 
 
 def _cut_out(image: UInt8[np.ndarray, "s s 3"], detail: Square, frame: int) -> Image.Image:
-    """The detail of an image of any size that shows the whole frame, enlarged without interpolation."""
+    """Cut the detail out of an image of the frame, which may have any size; enlarge it without interpolation."""
     step = image.shape[0] / frame
     box = (detail.x * step, detail.y * step, (detail.x + detail.side) * step, (detail.y + detail.side) * step)
     return Image.fromarray(image).resize((TILE, TILE), Image.Resampling.NEAREST, box)
@@ -222,7 +222,7 @@ def _draw_blank(page: Image.Image, column: int, y: int, *lines: str) -> None:
 
 
 def _draw_grades(page: Image.Image, x: int, y: int, example: ValidationExample, labels: LabelSet) -> None:
-    """The probability of each grade as a bar, the highest in colour; a frame around the bar of the true grade."""
+    """Draw the probability of each grade as a bar, the highest in colour, with a frame around the true grade."""
     probs = np.array(example.grade_probs, np.float64)
     predicted, true = int(probs.argmax()), example.grade
     is_wrong = true is not None and true != predicted

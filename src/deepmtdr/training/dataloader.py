@@ -1,7 +1,8 @@
 """The batches of each training step, made ahead by worker processes (Sec. IV-C).
 
-A batch depends only on the recipe, the stage and the batch's number, and a photograph in it also on its place in the
-batch. A resumed run, any number of workers, and any number of processes that share the batch get the same photographs.
+A batch depends only on the recipe, the stage and the number of the batch; a photograph in a batch also depends on its
+position in the batch. A resumed run, any number of workers, and any number of processes that share the batch get the
+same photographs.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from deepmtdr.training.batches import (
 T = TypeVar("T")
 
 SMALL_FRAME_FACTOR = 4
-"""In the first steps of the grading stage frames are so many times smaller, and batches so many times larger."""
+"""In the first steps of the grading stage, the side of the frame is divided, and the batch multiplied, by this."""
 
 
 class BatchShard(NamedTuple):
-    """The photographs of each batch that a process takes: every `world_size`-th, from `rank` on."""
+    """Which photographs of each batch a process uses: numbers rank, rank + world_size, rank + 2 world_size, ..."""
 
     rank: int = 0
     world_size: int = 1
@@ -46,9 +47,9 @@ def load_batches(make: Callable[[int], T], batches: range, workers: int = 0) -> 
     """Yield batches in their order.
 
     Args:
-        make: makes a batch from its number.
+        make: function that makes a batch from its number.
         batches: numbers of the batches.
-        workers: processes that make batches ahead, two each; 0: this process makes each when it is needed.
+        workers: processes that make batches ahead, two each; 0: this process makes each batch when it is needed.
     """
     if not workers:
         yield from map(make, batches)
@@ -57,7 +58,7 @@ def load_batches(make: Callable[[int], T], batches: range, workers: int = 0) -> 
 
 
 class _Batches(Dataset[T]):
-    """Batches by their number, for PyTorch's loader."""
+    """Batches by number, for PyTorch's loader."""
 
     def __init__(self, make: Callable[[int], T]) -> None:
         self.make = make
@@ -92,15 +93,15 @@ class ImageBatches:
 
 @dataclass(frozen=True)
 class GradingBatches:
-    """Batches of the grading stage: small frames in the first steps, then whole ones."""
+    """Batches of the grading stage: small frames in the first steps, then whole frames."""
 
     recipe: Recipe
     cached_outputs: Sequence[CachedOutput]
     small: Sequence[CachedOutput]
-    """The same, `SMALL_FRAME_FACTOR` times smaller."""
+    """Cached outputs with a side that is `SMALL_FRAME_FACTOR` times smaller."""
     shard: BatchShard = WHOLE_BATCH
     scale_intensity: IntensityScaling = scale_contrast
-    """Random change of the light."""
+    """Function that changes the light at random."""
     hide_image: bool = True
     """Whether the network can learn from lesion maps without the image."""
 
@@ -115,18 +116,18 @@ class GradingBatches:
 
 
 def count_small_frame_steps(stage: GradingStage) -> int:
-    """Number of the first steps of the grading stage that are on small frames."""
+    """Count the steps at the beginning of the grading stage that use small frames."""
     return round(stage.small_frame_share * stage.steps)
 
 
 def draw_scale(scales: Mapping[str, float], rng: np.random.Generator) -> int:
-    """Draw one of the scales, as often as the recipe sets."""
+    """Draw one of the scales with the probability that the recipe sets."""
     odds = np.array(list(scales.values()), float)
     return int(list(scales)[rng.choice(len(odds), p=odds / odds.sum())])
 
 
 def batch_rng(recipe: Recipe, stage: str, n: int) -> np.random.Generator:
-    """Random generator of batch n."""
+    """Create the random generator of batch n."""
     return np.random.default_rng(_seed(recipe, stage, n))
 
 
@@ -137,7 +138,7 @@ def seed_torch(recipe: Recipe, stage: str, n: int, shard: BatchShard = WHOLE_BAT
 
 
 def _photograph_rngs(seed: Sequence[int], count: int, shard: BatchShard) -> list[np.random.Generator]:
-    """A random generator for each photograph of the shard, by its place in the whole batch."""
+    """Create a random generator for each photograph of the shard, seeded by its position in the whole batch."""
     return [np.random.default_rng([*seed, 1 + place]) for place in range(count)[shard.rank :: shard.world_size]]
 
 

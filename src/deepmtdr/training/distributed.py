@@ -39,7 +39,7 @@ class _AllReduce(torch.autograd.Function):
 
 
 def get_processes(fabric: Fabric) -> Processes:
-    """The processes of the run."""
+    """Return the processes of the run."""
     return SINGLE_PROCESS if fabric.world_size == 1 else Processes(fabric.world_size, _AllReduce.apply)
 
 
@@ -57,7 +57,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], processes: Processes) 
 
 @contextmanager
 def sync_batch_norm(model: nn.Module, processes: Processes) -> Iterator[None]:
-    """Inside, batch normalisation uses statistics over all processes, on any device (PyTorch's needs a GPU)."""
+    """Context manager with batch normalisation over all processes, on any device (that of PyTorch needs a GPU)."""
     norms = (
         [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)] if processes.world_size > 1 else []
     )

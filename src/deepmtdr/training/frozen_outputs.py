@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 SECONDS_FILE = "seconds"
-"""Beside the cached outputs: the time that they took."""
+"""Name of the file with the time that the cached outputs took, s."""
 
 
 def cache_outputs(
@@ -39,26 +39,26 @@ def cache_outputs(
     folder: Path,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[list[CachedOutput], float]:
-    """Compute the outputs of the frozen subnets for each photograph, or read those that are in the folder already.
+    """Compute the outputs of the frozen subnets for each photograph, or read those that are already in the folder.
 
-    A photograph that fills the frame is first reduced by one of the stage's scales, drawn once; a low-resolution one
-    has its own scale. Several processes share the work. If the stage has a limit in minutes, this ends after half of
-    them, counted over this run and those that it resumes.
+    A photograph that fills the frame is first reduced by one of the stage's scales, drawn once; a low-resolution
+    photograph has a fixed scale. Several processes share the work. If the stage has a limit in minutes, this ends after
+    half of them, counted over this run and the runs that it resumes.
 
     Args:
-        fabric: gives the device and the precision.
+        fabric: Lightning Fabric, which sets the device and the precision.
         model: the network.
         frames: the photographs.
         stage: the grading stage.
         folder: folder of the cached outputs.
-        clock: gives the seconds that count for the stage's minutes.
+        clock: function that returns the seconds that count for the stage's minutes.
 
     Returns:
         The cached outputs (with a limit perhaps of some photographs only, of each data set and grade in turn), and the
         seconds that they took.
 
     Raises:
-        TrainingError: if the limit left no time for any.
+        TrainingError: if no output could be computed within the limit.
     """
     model.eval()
     files = [folder / frame.sample.dataset / f"{frame.sample.name}.npy" for frame in frames]
@@ -88,14 +88,14 @@ def _read_seconds(folder: Path) -> float:
 
 
 def _order(frames: Sequence[Frame]) -> list[int]:
-    """Numbers of the frames: the first of each data set and grade, then the second of each, and so on."""
+    """Order the frames: the first of each data set and grade, then the second of each, and so on."""
     groups = group_by(range(len(frames)), lambda n: (frames[n].sample.dataset, frames[n].sample.grade))
     return list(take_in_turn(groups.values()))
 
 
 def _compute(fabric: Fabric, model: DeepMTDR, frame: Frame, stage: GradingStage, n: int) -> UInt8[np.ndarray, "c s s"]:
-    """Input of the grading subnet and lesion maps as 8 bits, in one stack of 3 + l channels."""
-    # The seed is the place alone, not that of the recipe: runs of earlier versions must find the same scales.
+    """Compute the input of the grading subnet and lesion maps as 8 bits, in one stack of 3 + l channels."""
+    # The seed is only the position of the photograph. Do not change it: a resumed run must draw the same scales.
     scale = frame.scale if frame.scale > 1 else draw_scale(stage.scales, np.random.default_rng([n, 7]))
     lr = fabric.to_device(image_to_tensor(frame.pixels)[None])
     if frame.scale == 1:
@@ -120,7 +120,7 @@ def _write(file: Path, both: UInt8[np.ndarray, "c s s"]) -> None:
 
 
 def limit_per_grade(count: int, graded: Iterable[Frame]) -> list[Frame]:
-    """The first `count` photographs of each grade and data set, in their order; 0 takes all."""
+    """Keep the first `count` photographs of each grade and data set, in their order; 0: all."""
     kept: list[Frame] = []
     taken: dict[tuple[str, int | None], int] = {}
     for frame in graded:

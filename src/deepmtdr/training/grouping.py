@@ -11,7 +11,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 def group_by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
-    """The items of each key, in their order; keys in the order of their first item."""
+    """Group items by key: items in their order, keys in the order of their first item."""
     groups: dict[K, list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -19,7 +19,7 @@ def group_by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 
 def take_in_turn(groups: Iterable[Sequence[T]]) -> Iterator[T]:
-    """The first item of each group, then the second of each, and so on."""
+    """Yield the first item of each group, then the second of each, and so on."""
     missing = object()
     for turn in zip_longest(*groups, fillvalue=missing):
         yield from (item for item in turn if item is not missing)  # pyright: ignore[reportReturnType]

@@ -18,7 +18,7 @@ LOSSES_FILE, VALIDATION_FILE = "metrics.csv", "validation.csv"
 
 
 class Log:
-    """CSV tables with a row for each step and term, so that each stage can have its own terms."""
+    """Writes metrics.csv (a row per step and loss), validation.csv (a row per validation and score), TensorBoard."""
 
     def __init__(self, out: Path, *, tensorboard: bool = False) -> None:
         self.out = out
@@ -51,7 +51,7 @@ class Log:
 
         Args:
             stage: stage of the checkpoint.
-            step: its number of steps done.
+            step: number of steps done at the checkpoint.
 
         Raises:
             DataError: if a row has an unknown stage or no step.
@@ -62,12 +62,12 @@ class Log:
                 _truncate(path, (stage, end))
 
     def clear(self) -> None:
-        """Start anew: no validations, and an empty table of losses, so that a run without a step has one too."""
+        """Remove all rows: no validation.csv, and an empty metrics.csv, which a run without a step needs too."""
         (self.out / VALIDATION_FILE).unlink(missing_ok=True)
         write_atomically(self.out / LOSSES_FILE, b"stage,step,term,value\n")
 
     def close(self) -> None:
-        """Write what TensorBoard has buffered."""
+        """Flush the buffers of TensorBoard."""
         if self._tensorboard is not None:
             self._tensorboard.close()
 
@@ -86,7 +86,7 @@ def _place(line: str, where: str) -> tuple[int, int]:
         stage, step, *_ = next(csv.reader([line]))
         return _order(stage), int(step)
     except (ValueError, StopIteration) as error:
-        raise DataError(f"{where}: {line.strip()!r}, expected stage,step,... with a stage of {STAGES}") from error
+        raise DataError(f"{where}: found {line.strip()!r}, expected stage,step,... with a stage of {STAGES}") from error
 
 
 def _order(stage: str) -> int:
@@ -97,5 +97,5 @@ def _open_tensorboard(folder: Path) -> SummaryWriter:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise TrainingError(f"the package tensorboard is missing ({error}); pip install tensorboard") from error
+        raise TrainingError(f"the package tensorboard is missing ({error}); run pip install tensorboard") from error
     return SummaryWriter(str(folder))

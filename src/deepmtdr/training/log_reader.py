@@ -19,12 +19,12 @@ class LoggedSeries(NamedTuple):
     """A loss or a score over the steps of a stage."""
 
     steps: Float[np.ndarray, " n"]
-    """Ascending."""
+    """Numbers of the steps, ascending."""
     values: Float[np.ndarray, " n"]
 
 
 LoggedSeriesByStage = Mapping[str, Mapping[str, LoggedSeries]]
-"""By stage and name."""
+"""Stage -> name -> series."""
 
 
 def read_log(path: Path, name: str) -> LoggedSeriesByStage:
@@ -38,7 +38,7 @@ def read_log(path: Path, name: str) -> LoggedSeriesByStage:
         The series, stages in the order of training. Values that are empty or not finite are left out.
 
     Raises:
-        DataError: if the file is missing or damaged, naming file and row.
+        DataError: if the file is missing or damaged; the message has file and row.
     """
     stages: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for where, cells in read_table(path, ("stage", "step", name, "value")):
@@ -61,5 +61,5 @@ def _series(pairs: list[tuple[int, float]]) -> LoggedSeries:
 
 
 def stage_order(stage: str) -> tuple[int, str]:
-    """Sort key: stages in the order of training, then other names."""
+    """Return a sort key: stages in the order of training, then other names."""
     return (STAGES.index(stage) if stage in STAGES else len(STAGES)), stage

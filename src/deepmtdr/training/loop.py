@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 StageBatch = tuple[Batch, int] | tuple[GradingBatch]
-"""Images and the scale of their LR images, or cached outputs with grades."""
+"""Batch of a step: images and the scale of their LR images, or cached outputs with grades."""
 
 StepLossFunction = Callable[..., StepLosses]
 """(model, *StageBatch, LossWeights, Processes) -> losses: `restoration_losses`, `grading_losses`, `joint_losses`."""
@@ -91,7 +91,7 @@ class Loop:
         self.save(None)
 
     def cache_outputs(self, frames: Sequence[Frame], stage: GradingStage) -> list[CachedOutput]:
-        """Outputs of the frozen subnets for the photographs; their time counts for the stage's `minutes`."""
+        """Compute the outputs of the frozen subnets; their time counts for the stage's `minutes`."""
         folder = self.out / "cached_outputs"
         cached_outputs, seconds = cache_outputs(self.fabric, self.model, frames, stage, folder, self._clock)
         self.state.cost.read, self.state.cost.reading = len(cached_outputs), seconds
@@ -104,7 +104,7 @@ class Loop:
         batches: Sequence[StageBatch],
         losses: StepLossFunction,
     ) -> dict[str, float]:
-        """One optimiser step on `accumulate` batches; returns the mean of each loss."""
+        """Do one optimiser step on `accumulate` batches; returns the mean of each loss."""
         step = self.state.step
         end_to_end = isinstance(stage, ImageStage) and stage.end_to_end
         set_learning_rates(optimiser, self._share_done(stage), stage)
@@ -156,7 +156,7 @@ class Loop:
         return time.thread_time() if self.fabric.device.type == "cpu" else time.monotonic()
 
     def _share_done(self, stage: TrainingStage) -> float:
-        """Share of the stage that is done: by steps, or by the time of the slowest process if `minutes` is set."""
+        """Return the share of the stage that is done: by steps, or by the time of the slowest process."""
         done = self.state.step / stage.steps
         if not stage.minutes:
             return done
@@ -170,7 +170,7 @@ class Loop:
         return bool(self.validation_frames) and (is_due or self._share_done(stage) >= 1)
 
     def _stops_early(self, stage: TrainingStage) -> bool:
-        """Validate the averaged weights, keep them if they are the best; True: no better score for too long."""
+        """Validate the averaged weights, and keep the best. Returns True if there was no better score for too long."""
         state, scores = self.state, {}
         if self.fabric.is_global_zero:
             scores = self._validate(stage)
@@ -216,14 +216,14 @@ class Loop:
 
     @contextmanager
     def _settings_of(self, stage: TrainingStage) -> Iterator[None]:
-        """Inside, batch normalisation and activation checkpointing are as the stage needs them."""
+        """Context manager with the batch normalisation and activation checkpointing of a stage."""
         synced = sync_batch_norm(self.model, self.processes)
         checkpointed = checkpoint_activations(self.model, stage.activation_checkpointing)
         with warm_start_batch_norm(self.model), synced, checkpointed:
             yield
 
     def _any_signal(self, signals: list[str]) -> str:
-        """The signal that any of the processes received; "" if none did."""
+        """Return the signal that any of the processes received; "" if there is none."""
         own = signals[0] if signals else ""
         if self.processes.world_size == 1:
             return own
@@ -238,6 +238,6 @@ class Loop:
 
 
 def next_stage(recipe: Recipe, stage: TrainingStage) -> str:
-    """Name of the next stage with steps; "done" after the last."""
+    """Return the name of the next stage with steps; "done" after the last stage."""
     to_come = recipe.stages[STAGES.index(stage.name) + 1 :]
     return next((later.name for later in to_come if later.steps), "done")

@@ -14,11 +14,11 @@ from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import TrainingStage
 
 GMSV_LEARNING_RATE = 1e-2
-"""Of the thresholds of Eq. (2), which are shares and have few gradients."""
+"""Learning rate of the thresholds of Eq. (2), which are shares and rarely get a gradient."""
 
 
 def one_cycle(progress: float, warm_up: float) -> float:
-    """Share of the largest learning rate: rises linearly, then falls along a cosine to 1 %."""
+    """Return the share of the largest learning rate, which rises linearly, then falls along a cosine to 1 %."""
     if progress < warm_up:
         return max(progress / warm_up, 0.01)
     fall = (progress - warm_up) / max(1 - warm_up, 1e-9)
@@ -26,7 +26,7 @@ def one_cycle(progress: float, warm_up: float) -> float:
 
 
 def learning_rate_factor(progress: float, subnet: str, stage: TrainingStage) -> float:
-    """Share of a subnet's largest learning rate, by the stage's schedule.
+    """Return the share of a subnet's largest learning rate, by the schedule of the stage.
 
     Args:
         progress: share of the stage's steps that are done.
@@ -53,10 +53,10 @@ def has_trainable_parameters(model: DeepMTDR, stage: TrainingStage) -> bool:
 
 
 def build_optimiser(model: DeepMTDR, stage: TrainingStage) -> torch.optim.AdamW:
-    """AdamW over the subnets of the stage, each with its own learning rate; all other parameters are frozen.
+    """Build AdamW over the subnets of the stage, each with its learning rate; all other parameters are frozen.
 
-    The step is fused: gradients and moments must have the memory layout of their parameters (channels last), as
-    `backward` and `load_optimiser_state` give it to them.
+    The step is fused: gradients and moments must have the memory layout of their parameters (channels last), which
+    `backward` and `load_optimiser_state` ensure.
     """
     model.requires_grad_(False)
     groups = list(_parameter_groups(model, stage))
@@ -67,7 +67,7 @@ def build_optimiser(model: DeepMTDR, stage: TrainingStage) -> torch.optim.AdamW:
 
 
 def _parameter_groups(model: DeepMTDR, stage: TrainingStage) -> Iterator[dict[str, Any]]:
-    """Groups for PyTorch's optimiser, with the largest learning rate of each."""
+    """Make the groups for PyTorch's optimiser, with the largest learning rate of each."""
     for name, rate in stage.learning_rates.items():
         subnet = model.subnets[name]
         highest = rate * subnet.learning_rate_factor
@@ -80,14 +80,14 @@ def _parameter_groups(model: DeepMTDR, stage: TrainingStage) -> Iterator[dict[st
 
 
 def _clipped_together(subnet: nn.Module, discriminator: nn.Module | None) -> tuple[list[nn.Parameter], ...]:
-    """The parameters of a subnet, and those of its discriminator, whose gradient is clipped by itself."""
+    """Return the parameters of a subnet, and those of its discriminator, whose gradient is clipped separately."""
     opposed = list(discriminator.parameters()) if discriminator else []
     known = {id(parameter) for parameter in opposed}
     return [parameter for parameter in subnet.parameters() if id(parameter) not in known], opposed
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer | None) -> Iterable[tuple[str, Tensor]]:
-    """The optimiser's moments, under the names that `load_optimiser_state` expects; None has none."""
+    """Return the moments of the optimiser, under the names that `load_optimiser_state` expects."""
     if optimiser is not None:
         for index, state in optimiser.state_dict()["state"].items():
             yield from ((f"{index}/{key}", torch.as_tensor(value)) for key, value in state.items())
@@ -100,7 +100,7 @@ def load_optimiser_state(optimiser: torch.optim.Optimizer, saved: Mapping[str, F
     for key, tensor in saved.items():
         index, name = key.split("/")
         parameter = parameters[int(index)]
-        # The memory layout of the parameter: channels last, perhaps.
+        # The memory layout of the parameter, which may be channels last.
         laid_out = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
         state.setdefault(int(index), {})[name] = laid_out
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

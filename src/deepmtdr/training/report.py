@@ -1,4 +1,4 @@
-"""report.html of a training run, made from the other files in its folder."""
+"""Write report.html of a training run from the other files in its folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TERMS = {
     "accuracy": "share of a batch graded right",
     "xi": "1 - mean IoU at the thresholds of Eq. (2)",
 }
-"""Meaning of the terms of `metrics.csv`; others are shown by their name only."""
+"""Name of a loss in `metrics.csv` -> its meaning. A loss that is missing here is shown by its name."""
 
 SCORES = {
     "psnr_gain": "gain over bicubic in the field of view, dB",
@@ -48,7 +48,7 @@ SCORES = {
     "kappa_quadratic": "quadratic kappa of the grades",
     "auc_referable": "AUC for referable disease",
 }
-"""Meaning of the scores of `validation.csv`."""
+"""Name of a score in `validation.csv` -> its meaning."""
 
 STYLE = """
 .sheet { width: 100%; height: auto; border-radius: .4rem; }
@@ -59,7 +59,7 @@ code { overflow-wrap: anywhere; }
 def write_report(out: Path) -> Path:
     """Write `report.html` from metrics.csv and, if they exist, validation.csv, run.json and sheets/.
 
-    The page needs no other file but the contact sheets, which it shows by their relative path.
+    The page needs no other files except the contact sheets, which it shows by their relative path.
 
     Args:
         out: folder of the run.
@@ -68,7 +68,7 @@ def write_report(out: Path) -> Path:
         Path of the page.
 
     Raises:
-        DataError: if metrics.csv is missing, or one of the files is damaged, naming file and row.
+        DataError: if metrics.csv is missing, or one of the files is damaged; the message has file and row.
         OSError: if the page cannot be written.
     """
     losses = read_log(out / LOSSES_FILE, "term")
@@ -98,12 +98,12 @@ def _read_run(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(run, dict):
-        raise DataError(f"{path}: a {type(run).__name__}, expected an object with recipe, stages, ...")
+        raise DataError(f"{path}: found a {type(run).__name__}, expected an object with recipe, stages, ...")
     return run
 
 
 def _table(run: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """An object within run.json; empty if it is missing."""
+    """Return an object within run.json; empty if the object is missing."""
     table = run.get(key)
     return table if isinstance(table, dict) else {}
 
@@ -114,7 +114,7 @@ def _stages(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _summary(run: Mapping[str, Any], losses: LoggedSeriesByStage) -> str:
-    """Steps, size of the network and time, in one sentence."""
+    """Describe steps, size of the network and time in one sentence."""
     if not (stages := _stages(run)):
         return "" if losses else "<p class=lead>No step has been logged.</p>"
     counts = ", ".join(f"{_count(stage.get('steps'))} steps of {stage.get('stage', '?')}" for stage in stages)
@@ -165,7 +165,10 @@ def _validation_part(stages: LoggedSeriesByStage) -> Iterator[str]:
 def _losses_part(stages: LoggedSeriesByStage) -> Iterator[str]:
     if not stages:
         return
-    yield "<h2>Losses</h2><p>Running mean over a fortieth of the stage, in front of every step.</p>"
+    yield (
+        "<h2>Losses</h2><p>Dark line: running mean over a fortieth of the steps of the stage. "
+        "Faint line: the value at every step.</p>"
+    )
     for stage, terms in stages.items():
         yield f"<h3>{escape(stage)}</h3><div class=curves>"
         constant = []
@@ -176,11 +179,11 @@ def _losses_part(stages: LoggedSeriesByStage) -> Iterator[str]:
             yield _figure(term, TERMS.get(term), _describe(series), curve_svg(series.steps, series.values, term))
         yield "</div>"
         if constant:
-            yield f"<p>The same at every step: {escape(', '.join(constant))}.</p>"
+            yield f"<p>Constant over all steps: {escape(', '.join(constant))}.</p>"
 
 
 def _describe(series: LoggedSeries) -> str:
-    """Last value, and what the curve cannot show."""
+    """Describe the last value, and the values that a logarithmic axis leaves out."""
     text = f"last {series.values[-1]:.4g}"
     if is_logarithmic(series.values):
         zeros = int((series.values == 0).sum())
@@ -193,7 +196,7 @@ def _figure(name: str, meaning: str | None, text: str, curve: str) -> str:
 
 
 def _sheets_part(out: Path) -> Iterator[str]:
-    """The last contact sheet of each stage, and links to the earlier ones."""
+    """Show the last contact sheet of each stage, and links to the earlier sheets."""
     found: dict[str, list[tuple[int, str]]] = {}
     for path in (out / SHEETS_FOLDER).glob("*.png") if (out / SHEETS_FOLDER).is_dir() else ():
         stage, _, step = path.stem.rpartition("_")
@@ -211,7 +214,7 @@ def _sheets_part(out: Path) -> Iterator[str]:
 
 
 def _recipe_part(run: Mapping[str, Any]) -> Iterator[str]:
-    """The settings that differ from the defaults."""
+    """List the settings that differ from the defaults."""
     if not (values := _table(run, "recipe")):
         return
     yield "<h2>What differs from the default recipe</h2>"
@@ -227,7 +230,7 @@ def _recipe_part(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _facts_part(run: Mapping[str, Any]) -> Iterator[str]:
-    """Size of the network, machine, and fingerprints of split and weights."""
+    """List size of the network, machine, and fingerprints of split and weights."""
     if parameters := _table(run, "parameters"):
         counts = [(subnet, _count(n)) for subnet, n in parameters.items()]
         yield f"<h2>Parameters</h2>{table_html(Table('', ('subnet', 'parameters'), counts))}"
@@ -239,7 +242,7 @@ def _facts_part(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _files_part(out: Path) -> Iterator[str]:
-    """Links to the other files of the folder."""
+    """List links to the other files of the folder."""
     files = sorted(
         path for path in out.iterdir() if path.is_file() and path.name[0] != "." and path.name != REPORT_FILE
     )
@@ -248,7 +251,7 @@ def _files_part(out: Path) -> Iterator[str]:
 
 
 def _number(value: Any) -> float | None:
-    """A value of run.json as a number; None if it is none."""
+    """Return a value of run.json as a number; None if it is not a number."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""State of a training run: all that a resumed run needs to continue bit for bit."""
+"""State of a training run: everything that a resumed run needs to continue with exactly the same results."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ RESUME_FILE = "resume.safetensors"
 
 @dataclass
 class StageCost:
-    """What a stage took, for `run.json` and the report."""
+    """Cost of a stage, for `run.json` and the report."""
 
     stage: str
     steps: int = 0
     seconds: float = 0.0
     computing: float = 0.0
-    """Those of the seconds that count for the stage's `minutes`."""
+    """Seconds of computing, which are compared with the limit `minutes` of the stage."""
     photographs: int = 0
     read: int = 0
-    """Photographs with a cached output."""
+    """Number of photographs with a cached output."""
     reading: float = 0.0
     """Seconds that the cached outputs took; they count for the stage's `minutes` too."""
     peak_mib: int = 0
     best_step: int | None = None
     ended: str = "whole"
-    """Or "early" (early stopping), or "by the clock" (`minutes`)."""
+    """Why the stage ended: "whole" (all steps done), "early" (early stopping) or "by the clock" (limit `minutes`)."""
 
 
 @dataclass
 class TrainState:
-    """What changes in the course of a run, besides the weights and the optimiser."""
+    """The state of a run that changes, besides the weights and the optimiser."""
 
     stage: str = STAGES[0]
     step: int = 0
-    """Steps of the stage that are done."""
+    """Number of steps of the stage that are done."""
     average: dict[str, Tensor] = field(default_factory=dict)
     """Exponential moving average of the weights, the result of a stage."""
     best: dict[str, Tensor] = field(default_factory=dict)
     """The average at the best validation, if the stage has a `stop_on` score."""
     best_score: float | None = None
-    """None: not validated yet; -inf: the score was undefined so far."""
+    """Best validation score; None: not validated yet; -inf: the score was always undefined."""
     validations_since_best: int = 0
-    """Validations since the best one."""
+    """Number of validations since the best validation."""
     costs: list[StageCost] = field(default_factory=list)
     moments: dict[str, Tensor] = field(default_factory=dict)
-    """Of the optimiser, as read from the file."""
+    """Moments of the optimiser, as read from the file."""
 
     def start_stage(self, stage: str, model: DeepMTDR) -> None:
         """Begin a stage: the average is the current weights."""
@@ -84,7 +84,7 @@ class TrainState:
             data: fingerprint of photographs, labels and split.
 
         Raises:
-            TrainingError: if the file cannot be written, for example on a full disk; the former file is kept.
+            TrainingError: if the file cannot be written, for example on a full disk; the earlier checkpoint is kept.
         """
         tensors = {f"model/{key}": t for key, t in model.state_dict().items()}
         tensors |= {f"average/{key}": t for key, t in self.average.items()}
@@ -101,17 +101,21 @@ class TrainState:
         try:
             checkpoint.write(path, tensors, card)
         except OSError as error:
-            kept = "the former one is kept; make room and continue with --resume" if path.exists() else "there is none"
+            kept = (
+                "the earlier checkpoint is kept; free disk space and continue with --resume"
+                if path.exists()
+                else "no checkpoint was written before; free disk space and start again"
+            )
             raise TrainingError(f"{path}: the checkpoint cannot be written ({error.strerror}); {kept}") from error
 
     def restore_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
-        """Give the optimiser the moments from the file."""
+        """Load the moments from the file into the optimiser."""
         if self.step:
             load_optimiser_state(optimiser, self.moments)
 
 
 def load_train_state(path: Path, model: DeepMTDR, recipe: Recipe, data: str) -> TrainState:
-    """Read what `TrainState.save` wrote; the weights go into `model`.
+    """Read a checkpoint of `TrainState.save`, and load the weights into `model`.
 
     Raises:
         TrainingError: if the run has another recipe or other photographs.
@@ -147,7 +151,7 @@ def load_train_state(path: Path, model: DeepMTDR, recipe: Recipe, data: str) -> 
 
 
 def copy_weights(model: DeepMTDR) -> dict[str, Tensor]:
-    """A copy of the current weights."""
+    """Copy the current weights."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
@@ -164,7 +168,7 @@ def _recipe_of(path: Path, card: Mapping[str, Any]) -> Recipe:
 
 
 def _differences_so_far(path: Path, card: Mapping[str, Any], recipe: Recipe) -> list[RecipeDifference]:
-    """Differences in what has had an effect already: stages that have not begun may be changed."""
+    """List the differences in settings that had an effect already: stages that have not begun may be changed."""
     place = STAGES.index(card["stage"]) if card["stage"] in STAGES else len(STAGES)
     to_come = STAGES[place + (card["step"] > 0) :]
     differences = recipe_differences(_recipe_of(path, card), recipe)

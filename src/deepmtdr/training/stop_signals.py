@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def catch_stop_signals() -> Iterator[list[str]]:
-    """Inside, SIGTERM and SIGINT are only recorded in the list; a second one of the same kind ends the process."""
+    """Context manager that records SIGTERM and SIGINT in a list; a second signal of the same kind ends the process."""
     received: list[str] = []
     if threading.current_thread() is not threading.main_thread():  # only the main thread may catch signals
         yield received

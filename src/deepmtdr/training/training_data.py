@@ -32,7 +32,7 @@ def read_splits(recipe: Recipe, data: Path) -> Splits:
     """Read the data sets of a recipe and split them by patient.
 
     Args:
-        recipe: its data sets, labels and split.
+        recipe: recipe with data sets, labels and split.
         data: folder with a folder for each data set.
 
     Raises:
@@ -50,7 +50,7 @@ def read_splits(recipe: Recipe, data: Path) -> Splits:
 
 
 def fingerprint(splits: Splits) -> str:
-    """SHA-256 of the file `split.csv`: photographs, patients, grades and splits."""
+    """Compute the SHA-256 of `split.csv`, which has photographs, patients, grades and splits."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "split.csv"
         write_split(path, splits)
@@ -58,17 +58,17 @@ def fingerprint(splits: Splits) -> str:
 
 
 def training_samples(recipe: Recipe, splits: Splits) -> dict[str, Sequence[Sample]]:
-    """The splits used in a run, train and validation, with the masks that `data.supervision` leaves."""
+    """Return the splits train and validation, with the lesion masks that `data.supervision` keeps."""
     settings = recipe.data
     train = reduce_supervision(splits["train"], settings.supervision, settings.split_seed, recipe.labels)
     return {"train": train, "validation": splits.get("validation", ())}
 
 
 def load_prepared(recipe: Recipe, root: Path, name: str, cache: Path) -> PreparedSet:
-    """A data set in the recipe's frame: the prepared set in `root`, or the photographs there, prepared into `cache`.
+    """Load a data set in the frame of the recipe: a prepared set, or photographs, which are prepared into `cache`.
 
     Raises:
-        DataError: if it was prepared for another size of the frame.
+        DataError: if the data set was prepared for another size of the frame.
     """
     if not is_prepared(root):
         samples = read_datasets({name: root}, recipe.labels)
@@ -82,7 +82,7 @@ def load_prepared(recipe: Recipe, root: Path, name: str, cache: Path) -> Prepare
 
 
 def select_frames(sets: Sequence[PreparedSet], samples: Iterable[Sample]) -> list[Frame]:
-    """The frames of the samples; samples that could not be prepared have none."""
+    """Return the frames of the samples, without samples that could not be prepared."""
     frames = {(frame.sample.dataset, frame.sample.name): frame for prepared in sets for frame in prepared.frames()}
     found = ((sample, frames.get((sample.dataset, sample.name))) for sample in samples)
     return [frame if s.lesion_masks else frame.without_masks() for s, frame in found if frame is not None]

@@ -60,27 +60,27 @@ class StartWeights:
     checkpoint: Path | None = None
     """A checkpoint of the same architecture."""
     segmentation: Path | None = None
-    """ImageNet weights (safetensors) for the segmentation network, if it takes some (CE-Net: ResNet-34)."""
+    """ImageNet weights (safetensors) for the segmentation network (CE-Net: ResNet-34)."""
     grading: Path | None = None
-    """The same for the grading network (the paper's grading subnet: ResNet-18)."""
+    """ImageNet weights (safetensors) for the grading network (the paper's grading subnet: ResNet-18)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """Where a run is computed. With fp32 and without dropout it does not change the result, but for rounding."""
+    """Devices and processes of a run. With fp32 and without dropout they change the result only by rounding."""
 
     accelerator: str = "auto"
-    """auto, cpu, cuda, ..., as Lightning Fabric names them."""
+    """Kind of device: auto, cpu, cuda, ..., as in Lightning Fabric."""
     devices: int = 1
-    """Devices on each node; they share each batch."""
+    """Number of devices on each node, which share each batch."""
     nodes: int = 1
-    """Machines; start the same command on each with torchrun."""
+    """Number of machines; start the same command on each with torchrun."""
     workers: int = 0
-    """Processes that load batches ahead; any number gives the same weights."""
+    """Number of processes that load batches ahead; the weights do not depend on it."""
 
 
 MakeBatch = Callable[[int], StageBatch]
-"""Makes a batch from its number."""
+"""Function that makes a batch from its number."""
 
 
 def run(
@@ -159,7 +159,7 @@ def _train_stages(loop: Loop, data: Path, cache: Path, splits: Splits, workers: 
 
 
 def _prepare_stage(stage: TrainingStage, loop: Loop, frames: Sequence[Frame]) -> tuple[MakeBatch, StepLossFunction]:
-    """What makes the stage's batches, and what computes the losses of one."""
+    """Return the function that makes the batches of the stage, and the function that computes the losses of a batch."""
     if isinstance(stage, GradingStage):
         return _grading_batches(stage, loop, frames), grading_losses
     assert isinstance(stage, ImageStage)
@@ -183,7 +183,7 @@ def _grading_batches(stage: GradingStage, loop: Loop, frames: Sequence[Frame]) -
 
 def _require(frames: Iterable[Frame], property_: str, stage: TrainingStage) -> list[Frame]:
     if not (found := list(frames)):
-        raise DataError(f"{stage.name}: none of the photographs for training {property_}; expected at least one")
+        raise DataError(f"{stage.name}: found no photograph for training that {property_}, expected at least one")
     return found
 
 
@@ -192,12 +192,14 @@ def _shard(fabric: Fabric) -> BatchShard:
 
 
 def _launch(recipe: Recipe, hardware: Hardware) -> Fabric:
-    """Fabric with a process for each device; each batch must be divisible among them."""
+    """Start Fabric with a process for each device; each batch must be divisible among the processes."""
     try:
         from lightning_fabric import Fabric  # its import sets environment variables
     except ImportError as error:
-        raise TrainingError(f"lightning-fabric is missing ({error}); pip install 'deepmtdr[train]'") from error
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else it prints the seed and the precision
+        raise TrainingError(f"lightning-fabric is missing ({error}); run pip install 'deepmtdr[train]'") from error
+    logging.getLogger("lightning_fabric").setLevel(
+        logging.WARNING
+    )  # otherwise Fabric prints the seed and the precision
     processes = hardware.devices * hardware.nodes
     fabric = Fabric(
         accelerator=hardware.accelerator,
@@ -241,7 +243,9 @@ def _load_start_weights(model: DeepMTDR, start: StartWeights) -> None:
             model.load_state_dict(checkpoint.load(start.checkpoint).model.state_dict())
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise CheckpointError(f"{start.checkpoint}: not the architecture of the recipe: {reason}") from error
+            raise CheckpointError(
+                f"{start.checkpoint}: the weights do not fit the architecture of the recipe: {reason}"
+            ) from error
     for subnet, path in ((model.segmentation, start.segmentation), (model.grading, start.grading)):
         if path is None:
             continue

@@ -43,15 +43,15 @@ class ValidationExample(NamedTuple):
     """Input of the network."""
     sr: UInt8[np.ndarray, "f f 3"]
     hr: UInt8[np.ndarray, "f f 3"] | None
-    """None for a low-resolution photograph, which has no HR image."""
+    """HR image; None for a low-resolution photograph."""
     lesion_masks: UInt8[np.ndarray, "l f f"] | None
-    """Coverage, 0 to 255; None: no lesion type is annotated."""
+    """Lesion masks as coverage, 0 to 255; None: no lesion type is annotated."""
     annotated: tuple[bool, ...]
-    """Which lesion types are annotated; the masks of the others have no meaning."""
+    """Whether each lesion type is annotated; masks of other types have no meaning."""
     lesions: Float[np.ndarray, "l f f"]
     """Predicted probabilities of the lesion types."""
     evidence: Float[np.ndarray, "f f"]
-    """In [0, 1]."""
+    """Evidence in [0, 1]."""
     grade: int | None
     """The true grade; None: not graded."""
     grade_probs: tuple[float, ...]
@@ -72,15 +72,16 @@ def validate(
     """Predict photographs one at a time and score the predictions.
 
     The model is put into evaluation mode and back. No random number is drawn and no gradient is left. A photograph that
-    fills the frame is its own HR image, as in training.
+    fills the frame is also the HR image, as in training.
 
     Args:
         model: the network, on any device.
         frames: prepared photographs.
         scale: 2, 4 or 8, by which a photograph that fills the frame is reduced to its LR image. A low-resolution
-            photograph has its own scale. 1 skips the ISR subnet, and `psnr_gain` is undefined.
+            photograph has a fixed scale. 1 skips the ISR subnet, and `psnr_gain` is undefined.
         max_examples: number of the first photographs that are returned with their pictures and evidence.
-        autocast: makes a context for the network's passes, such as `partial(torch.autocast, "cpu", torch.bfloat16)`.
+        autocast: function that makes a context for the passes of the network, such as `partial(torch.autocast, "cpu",
+            torch.bfloat16)`.
 
     Returns:
         `psnr_gain` (dB, mean over the photographs with an HR image, in the field of view), `aupr_mean` (mean over the
@@ -88,7 +89,7 @@ def validate(
         the graded photographs, each if it is defined and finite; and the pictures.
 
     Raises:
-        DataError: naming a prepared file that is missing or damaged.
+        DataError: if a prepared file is missing or damaged; the message names it.
     """
     results: list[PhotographResult] = []
     examples: list[ValidationExample] = []
@@ -112,10 +113,10 @@ def select_validation_frames(frames: Iterable[Frame], max_per_dataset: int) -> l
 
     Args:
         frames: the validation split.
-        max_per_dataset: most photographs of one data set; 0 takes all.
+        max_per_dataset: largest number of photographs of one data set; 0: all.
 
     Returns:
-        From each data set in turn: photographs with lesion masks first, then the others; both spread evenly over the
+        From each data set in turn: photographs with lesion masks first, then those without; both spread evenly over the
         grades, the highest first.
     """
     by_dataset = group_by(sorted(frames, key=_hash_order), lambda frame: frame.sample.dataset)
@@ -130,13 +131,13 @@ def select_validation_frames(frames: Iterable[Frame], max_per_dataset: int) -> l
 
 
 def _hash_order(frame: Frame) -> tuple[str, str]:
-    """A fixed order without pattern: neighbours by name are often of one camera, or two eyes of one patient."""
+    """Return a sort key without pattern: neighbours by name often are of one camera, or two eyes of one patient."""
     name = f"{frame.sample.dataset}/{frame.sample.name}"
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest(), name
 
 
 def _spread_over_grades(frames: Sequence[Frame]) -> Iterator[Frame]:
-    """One of each grade in turn, from the highest down; those without a grade count as the lowest."""
+    """Take one photograph of each grade in turn, from the highest down; no grade counts as the lowest."""
     grades = group_by(frames, lambda frame: -1 if frame.sample.grade is None else int(frame.sample.grade))
     return take_in_turn(grades[grade] for grade in sorted(grades, reverse=True))
 
@@ -153,7 +154,7 @@ def _evaluation_mode(model: DeepMTDR) -> Iterator[None]:
 
 
 def _load(frame: Frame, scale: int, has_segmentation: bool) -> FramedPhotograph:
-    """A prepared photograph as the evaluation would load it."""
+    """Load a prepared photograph like the evaluation does."""
     pixels = np.array(frame.pixels)
     hr = pixels if frame.scale == 1 else None
     lr = pixels if hr is None or scale == 1 else resize(hr, frame.size // scale)
@@ -167,7 +168,7 @@ def _load(frame: Frame, scale: int, has_segmentation: bool) -> FramedPhotograph:
 def _predict(
     model: DeepMTDR, framed: FramedPhotograph, autocast: Autocast, *, with_evidence: bool
 ) -> tuple[Prediction, Float[Tensor, "1 1 f f"] | None]:
-    """Evidence costs a backward pass through the grading subnet, so it is computed on request only."""
+    """Predict a photograph. The evidence needs a backward pass through the grading subnet: only on request."""
     lr = to_batch(framed.lr).to(model_device(model))
     if with_evidence:
         with autocast():
