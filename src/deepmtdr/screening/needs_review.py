@@ -50,10 +50,8 @@ def _reasons(report: ScreeningReport, limits: ReviewLimits) -> Iterator[str]:
     p = round(report.p_referable, PROBABILITY_DIGITS)
     point = 0.5 if report.operating_point is None else report.operating_point.value
     name = "one half" if report.operating_point is None else f"the operating point {point:.2f}"
+    # These texts are values of the column `for_reader` of results.csv: scripts may compare them.
     if abs(p - point) < limits.margin * min(point, 1 - point):
-        yield f"P(referable) {p:.2f} is close to {name}"
-    is_referable = report.grade >= report.labels.referable_from
-    if is_referable and p < point:
-        yield f"grade {report.grade} is referable, but P(referable) {p:.2f} is below {name}"
-    if not is_referable and p >= point:
-        yield f"grade {report.grade} is not referable, but P(referable) {p:.2f} is not below {name}"
+        yield f"P(referable) {p:.2f} close to {name}"
+    if (report.grade >= report.labels.referable_from) != (p >= point):
+        yield f"grade {report.grade}, but P(referable) {p:.2f} on the other side of {name}"
