@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deepmtdr import __version__, checkpoint
+from deepmtdr import checkpoint
+from deepmtdr._version import __version__
 from deepmtdr.calibration.fit import check_sample_size, fit_calibration
 from deepmtdr.calibration.report import Calibration
 from deepmtdr.checkpoint import Checkpoint

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from rich.console import Console
 
-from deepmtdr import __version__
+from deepmtdr._version import __version__
 from deepmtdr.errors import DeepMTDRError
 
 if TYPE_CHECKING:

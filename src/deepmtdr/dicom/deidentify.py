@@ -28,7 +28,7 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
-from deepmtdr import __version__
+from deepmtdr._version import __version__
 from deepmtdr.dicom.codes import Code
 from deepmtdr.dicom.objects import code_item
 from deepmtdr.errors import DicomError

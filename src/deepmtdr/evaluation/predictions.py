@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepmtdr import __version__
+from deepmtdr._version import __version__
 from deepmtdr.csv_tables import add_once, read_column_names, read_table
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation.grading import confusion_matrices

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deepmtdr import __version__, checkpoint
+from deepmtdr import checkpoint
+from deepmtdr._version import __version__
 from deepmtdr.checkpoint import Checkpoint
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError

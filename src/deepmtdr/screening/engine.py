@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 from scipy.special import softmax
 
-from deepmtdr import __version__
+from deepmtdr._version import __version__
 from deepmtdr.errors import NoFieldOfViewError, PhotographError, UngradableError
 from deepmtdr.files import file_sha256, printable_path
 from deepmtdr.labels import LabelSet
