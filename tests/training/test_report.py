@@ -237,7 +237,7 @@ def test_long_series_is_thinned_and_keeps_its_peak(tmp_path: Path) -> None:
 def test_constant_value_is_given_in_words(tmp_path: Path) -> None:
     rows = [("joint", n, term, v) for n in range(5) for term, v in (("seg_aware", 0), ("xi", "nan"), ("tv", n))]
     page = Page(write_losses(tmp_path, rows))
-    assert "The same at every step: seg_aware 0, xi undefined." in page.words
+    assert "Constant over all steps: seg_aware 0, xi undefined." in page.words
     assert len(page.curves) == 1
 
 

@@ -109,7 +109,7 @@ def test_incomplete_last_line_of_a_log_is_removed(train: Callable[..., Path]) ->
 
 
 def test_resume_without_a_checkpoint_is_an_error(train: Callable[..., Path]) -> None:
-    with pytest.raises(CheckpointError, match=r"resume\.safetensors: no such file"):
+    with pytest.raises(CheckpointError, match=r"resume\.safetensors: found no such file"):
         train(small_recipe(), resume=True)
 
 
@@ -209,7 +209,7 @@ def test_log_is_truncated_after_the_checkpoint(tmp_path: Path) -> None:
 
 def test_log_with_an_unknown_stage_is_an_error_that_names_the_row(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("stage,step,term,value\njoint,0,image,1\nfinetuning,1,image,1\n")
-    with pytest.raises(DataError, match=r"metrics\.csv, row 3: 'finetuning,1,image,1', expected stage,step"):
+    with pytest.raises(DataError, match=r"metrics\.csv, row 3: found 'finetuning,1,image,1', expected stage,step"):
         Log(tmp_path).truncate("joint", 1)
 
 
