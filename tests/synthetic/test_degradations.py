@@ -49,5 +49,5 @@ def test_fine_structure_is_lost(frame: NDArray[np.uint8], kind: str) -> None:
 
 
 def test_unknown_kind_is_an_error_that_lists_the_known_ones(frame: NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match=r"kind 'fog', expected one of defocus, motion"):
+    with pytest.raises(ValueError, match=r"kind of degradation 'fog', expected one of defocus, motion"):
         degraded(frame, "fog")

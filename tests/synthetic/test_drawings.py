@@ -73,7 +73,7 @@ def test_without_a_grade_all_five_grades_are_drawn() -> None:
 
 @pytest.mark.parametrize(("seed", "size", "quality"), [(-1, 256, None), (0, 63, None), (0, 256, 0), (0, 256, 96)])
 def test_wrong_seed_size_or_quality_is_an_error(seed: int, size: int, quality: int | None) -> None:
-    with pytest.raises(ValueError, match=f"seed {seed}, size {size}, JPEG quality {quality}; expected"):
+    with pytest.raises(ValueError, match=f"seed {seed}, size {size} and JPEG quality {quality} of a drawing; expected"):
         draw_photograph(seed, Grade.MILD, size, quality)
 
 
