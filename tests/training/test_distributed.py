@@ -104,7 +104,7 @@ def test_accumulated_passes_make_one_step(train: Callable[..., Path]) -> None:
 
 
 def test_activation_checkpointing_of_a_network_without_its_blocks_is_an_error() -> None:
-    match = "activation_checkpointing = true, but this system has none of the paper's subnets"
+    match = "found activation_checkpointing = true in a system without the paper's subnets"
     with pytest.raises(RecipeError, match=match), checkpoint_activations(SRCNN()):
         pass
 
