@@ -8,8 +8,8 @@ with a fixed seed, runs for each the fast tests that execute the changed line (t
 first), and writes `out/mutation/results.csv`, one row for each mutant: killed, survived, or not covered. It can be
 stopped and started again: finished mutants are not repeated.
 
-Mutants are made in `model/`, `losses.py`, `training/step_losses.py` and `evaluation/`. Docstrings, annotations, error
-messages and `raise` statements are left alone.
+Mutants are made in `model/`, `losses.py`, `training/step_losses.py` and `evaluation/`. Docstrings, annotations, decorators,
+error messages and `raise` statements are left alone.
 """
 
 from __future__ import annotations
@@ -230,8 +230,13 @@ def draw_sample(count: int, seed: int) -> list[Mutant]:
 
 
 def choose_tests(mutant: Mutant, lines: dict[str, dict[str, list[str]]], durations: dict[str, float]) -> list[str]:
-    """Node ids of the tests that run the changed line: the module's own test file first, then the quickest."""
-    covering = {".".join(context.split(".")[-2:]) for context in lines.get(mutant.file, {}).get(str(mutant.line), [])}
+    """Node ids of the tests that run the changed line: the module's own test file first, then the quickest.
+
+    A line that runs when the module is imported belongs to no test: all tests of the file's other lines are taken.
+    """
+    of_file = lines.get(mutant.file, {})
+    contexts = of_file.get(str(mutant.line)) or [context for found in of_file.values() for context in found]
+    covering = {".".join(context.split(".")[-2:]) for context in contexts}
     own = f"test_{Path(mutant.file).stem}.py"
     found = []
     for node, seconds in durations.items():
