@@ -8,8 +8,8 @@ with a fixed seed, runs for each the fast tests that execute the changed line (t
 first), and writes `out/mutation/results.csv`, one row for each mutant: killed, survived, or not covered. It can be
 stopped and started again: finished mutants are not repeated.
 
-Mutants are made in `model/`, `losses.py`, `training/step_losses.py` and `evaluation/`. Docstrings, annotations, decorators,
-error messages and `raise` statements are left alone.
+Mutants are made in `model/`, `losses.py`, `training/step_losses.py` and `evaluation/`. Docstrings, annotations,
+decorators, error messages and `raise` statements are left alone.
 """
 
 from __future__ import annotations
