@@ -1,6 +1,7 @@
 """Checkpoints: weights and how they were made, in one safetensors file. Pickle is never used.
 
-The header holds the card as JSON, and a SHA-256 digest of the card and every tensor, so that any changed byte is found.
+The header holds the card as JSON, and a SHA-256 digest of the card and every tensor, so that damage is found.
+The digest is not a signature: it does not protect against a deliberate change.
 Files are written atomically: after a kill there is either the old file or the new file.
 """
 

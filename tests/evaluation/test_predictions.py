@@ -265,12 +265,12 @@ BAD = {
     "no data set": (
         "name,predicted_grade a,0",
         "name,dataset,grade a,,0",
-        r"truth\.csv, row 2: dataset '', expected the name of one",
+        r"truth\.csv, row 2: found dataset '', expected the name of a data set",
     ),
     "all": (
         "name,predicted_grade a,0",
         "name,dataset,grade a,all,0",
-        r"truth\.csv, row 2: dataset 'all', expected the name of one",
+        r"truth\.csv, row 2: found dataset 'all', expected the name of a data set",
     ),
     "no column": ("image,predicted_grade a,0", "name,grade a,0", r"predicted\.csv, row 1: expected the columns name"),
     "no truth": ("name,predicted_grade a,0", "name,label a,0", r"truth\.csv, row 1: .* grade not found"),

@@ -214,7 +214,7 @@ def test_null_character_in_the_name() -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
-    assert "found no regular file" in fails(tmp_path / "a.jpg")
+    assert "found neither a file nor a folder" in fails(tmp_path / "a.jpg")
 
 
 def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

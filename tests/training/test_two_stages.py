@@ -175,7 +175,8 @@ def test_photograph_with_a_mask_of_another_size_is_left_out(data: Path, tmp_path
 
 
 def test_stage_without_photographs_is_an_error(train: Callable[..., Path], data: Path) -> None:
-    with pytest.raises(DataError, match=r"joint: found no photograph for training that fills the frame of 256 px"):
+    expected = r"stage joint: found no photograph for training that has a field of view of at least 182 px"
+    with pytest.raises(DataError, match=expected):
         train(small_recipe("data.frame=256", *ONE_STAGE["joint"]))
 
 

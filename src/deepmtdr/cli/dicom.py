@@ -24,7 +24,8 @@ def dicom(
         Path | None,
         typer.Option(
             metavar="KEYFILE",
-            help="De-identify the photographs first, using the secret key in this file, which is created if missing.",
+            help="De-identify a copy of each photograph first, using the secret key in this file, which is created if "
+            "missing.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON instead of a table.")] = False,

@@ -31,7 +31,7 @@ class Frame:
     size: int
     """Side of the HR frame, px."""
     scale: int
-    """1: the photograph fills the HR frame. 2, 4, 8: a low-resolution photograph, which the ISR subnet enlarges."""
+    """1: the file is the HR frame. 2, 4, 8: a low-resolution photograph, which the ISR subnet enlarges."""
     labels: LabelSet = DIABETIC_RETINOPATHY
     """The label set, whose order is the order of the masks."""
 

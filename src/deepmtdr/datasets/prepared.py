@@ -3,8 +3,10 @@
 * manifest.csv: one row per photograph, also for those that could not be prepared;
 * prepared.json: size of the frame, scale of the LR files, version of the format, and the label set unless it is that of
   diabetic retinopathy;
-* hr/NAME.tif: the field of view in the HR frame; absent if the photograph has fewer pixels than the frame;
-* lr/NAME.tif: the network's input: the HR file reduced by the scale, or the low-resolution photograph itself;
+* hr/NAME.tif: the field of view, resized to the HR frame; only if the frame is the size nearest to it (interpretation
+  R19);
+* lr/NAME.tif: the network's input: the HR file reduced by the scale, or without an HR file the field of view, resized
+  to the nearest low-resolution size;
 * CODE/NAME.tif, such as MA/NAME.tif: coverage of the HR frame by lesions of a type, 0-255; absent if there is no such
   lesion or the type was not annotated.
 """
@@ -82,7 +84,7 @@ class PreparedSet(NamedTuple):
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether the folder is a prepared data set that is complete."""
+    """Whether the folder has a manifest.csv, which preparation writes last. No other file is checked."""
     return (folder / MANIFEST).is_file()
 
 

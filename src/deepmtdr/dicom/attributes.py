@@ -1,8 +1,8 @@
 """Attributes of a photograph that its results copy, and the check of their values.
 
 `select_valid_attributes` returns only attributes that can be copied, written and validated. An attribute that the
-standard does not allow is left out and never corrected. The patient's number is the exception: without a usable one no
-result is written.
+standard does not allow is left out and never corrected. The patient's number is the exception: an invalid
+one is an error. It may be empty or missing.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def select_valid_attributes(dataset: Dataset) -> Dataset:
         dataset: the header as it was read; it is not changed.
 
     Returns:
-        The attributes listed above whose value representation, multiplicity and value the standard allows.
+        The attributes in the lists of this module whose value representation, multiplicity and value the standard
+        allows. The values of texts are not checked.
 
     Raises:
         DicomError: if Patient ID has several values, or characters that cannot be printed.

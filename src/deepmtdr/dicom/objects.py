@@ -83,8 +83,8 @@ class DicomResult:
     def uid(self, *names: str) -> UID:
         """Derive the identifier of a part of this result.
 
-        The identifier also depends on patient and study, because some devices give the same identifier to several
-        photographs.
+        It is the same for the same photograph, weights, version, precision and codes. It also depends on patient and
+        study, because some devices give the same identifier to several photographs.
 
         Args:
             names: the part, such as "lesions", "dimensions".

@@ -34,8 +34,8 @@ DISCLAIMER = (
     "This page was made by a research program. It has not been cleared by any authority, and its content was not "
     "checked by a person. Do not use it to diagnose, treat or refer a patient. The details of the super-resolved image "
     "are computed and may be wrong: do not base a finding on this image alone. The evidence map shows which pixels "
-    "contributed to the grade. It does not show which pixels are diseased. Only one photograph of one eye was graded, "
-    "and only for {disease}."
+    "contributed to the score for the disease. It does not show which pixels are diseased. Only one photograph of one "
+    "eye was graded, and only for {disease}."
 )
 
 

@@ -1,4 +1,4 @@
-"""Read the header of a DICOM photograph of one eye, and check whether results can be written for it.
+"""Read the header of a DICOM photograph, and check whether results can be written for it.
 
 `photographs.decode` decodes the pixels.
 """
@@ -97,7 +97,7 @@ def read_source(path: Path) -> SourcePhotograph:
 
     Raises:
         DicomError: if it is not a DICOM file, is of another SOP class, lacks an identifier that results need, or names
-            both the left and the right eye. The message contains no patient data.
+            different sides. The message contains no patient data.
         OSError: if the file cannot be read.
     """
     content = path.read_bytes()
@@ -172,7 +172,7 @@ def _class_name(uid: UID) -> str:
 
 
 def _laterality(dataset: Dataset) -> Laterality | None:
-    """Determine the side of the eye from all attributes that may name it.
+    """Determine the side of the eye from all attributes that may name it; None if they name none, or only both (B).
 
     Raises:
         DicomError: if they contradict each other: a result could then be filed under the wrong eye.

@@ -45,7 +45,10 @@ REMOVAL_NAMES = {
 
 
 def roc_figure(group: Sequence[PhotographResult], scores: Sequence[Score], labels: LabelSet) -> str:
-    """Plot the ROC curve of each threshold of the label set, or of `positive`; empty without probabilities."""
+    """Plot the ROC curve of each threshold of the label set; empty without probabilities.
+
+    If no photograph has probabilities of the grades, plot the curve of `positive`.
+    """
     areas = {score.score: format_score(score) for score in scores if score.task == ScoreTable.GRADING}
     series = []
     if graded := _with_probabilities(group):

@@ -37,7 +37,7 @@ class FramedPhotograph(NamedTuple):
     lr: UInt8[np.ndarray, "s s 3"]
     """Input of the network, RGB."""
     hr: UInt8[np.ndarray, "f f 3"] | None
-    """The HR frame, RGB; None if the photograph has fewer pixels than the frame."""
+    """The HR frame, RGB; None if the field of view is nearest to a low-resolution size."""
     inside: Bool[np.ndarray, "f f"]
     """The field of view."""
     scale: int

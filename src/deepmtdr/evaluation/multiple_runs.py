@@ -51,7 +51,7 @@ class EvaluationRuns:
 
     @property
     def seeds(self) -> list[SeedScore]:
-        """Compute mean and standard deviation of each score; empty for a single checkpoint."""
+        """Compute mean and standard deviation of each score over the checkpoints; empty for a single one."""
         return aggregate_seeds(self.evaluations) if len(self.evaluations) > 1 else []
 
     @property
@@ -166,7 +166,7 @@ def score_prediction_files(
 
 
 def aggregate_seeds(evaluations: Sequence[Evaluation]) -> list[SeedScore]:
-    """Compute mean and standard deviation of each score, as in the paper's tables.
+    """Compute mean and standard deviation of each score over the checkpoints, as in the paper's tables.
 
     Args:
         evaluations: evaluations of the checkpoints of one recipe, on the same photographs.

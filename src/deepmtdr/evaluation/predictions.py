@@ -103,7 +103,10 @@ def _read(path: Path, required: tuple[str, ...], optional: Iterable[str]) -> _Ta
         if not cells["name"]:
             raise DataError(f"{where}: the cell `name` is empty, expected the name of a photograph")
         if cells.get("dataset") in ("", ALL):
-            raise DataError(f"{where}: dataset {cells['dataset']!r}, expected the name of one data set")
+            raise DataError(
+                f"{where}: found dataset {cells['dataset']!r}, expected the name of a data set ({ALL!r} is reserved "
+                "for all of them together)"
+            )
     return _Table(path, rows)
 
 

@@ -23,7 +23,7 @@ def evidence_auc(evidence: Map, region: Mask, inside: Mask) -> float:
     is every pixel without a lesion, is a region too: its AUC and the AUC of all lesions together add to 1.
 
     Args:
-        evidence: evidence of the grade; higher is more.
+        evidence: evidence for the disease; higher is more.
         region: an annotated lesion type, all lesions, or the background.
         inside: the field of view; other pixels do not count.
 
@@ -44,7 +44,7 @@ def pointing_game(evidence: Map, region: Mask, inside: Mask, tolerance: float = 
     does not matter. Evidence that is nowhere above 0 is a miss too; otherwise an empty map would never be wrong.
 
     Args:
-        evidence: evidence of the grade; 0 is none.
+        evidence: evidence for the disease; 0 is none.
         region: an annotated lesion type, or all lesions.
         inside: the field of view; evidence and region outside it do not count.
         tolerance: largest distance from the region that is a hit, px; 0 requires a pixel of the region.

@@ -139,11 +139,11 @@ class DeepMTDR(nn.Module):
         return self.grading(grading_input, lesions)
 
     def evidence(self, prediction: Prediction, *, create_graph: bool = False) -> Float[Tensor, "b 1 H W"]:
-        """Compute the evidence of the grades; 0 without a grading subnet.
+        """Compute the evidence for the disease; 0 without a grading subnet.
 
         Args:
             prediction: a prediction whose logits and features are still attached to their graph.
-            create_graph: keep the evidence differentiable, for Eq. (5).
+            create_graph: keep the evidence differentiable through its gradient weights, too, for Eq. (5).
         """
         if not self.has_grading:
             return torch.zeros_like(prediction.lesion_region)

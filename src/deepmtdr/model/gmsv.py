@@ -1,4 +1,4 @@
-"""GMSV: the evidence of a grade from all layers of the grading subnet (Sec. IV-B, Eqs. 2-3, Algorithm 1).
+"""GMSV: the evidence for the disease from all layers of the grading subnet (Sec. IV-B, Eqs. 2-3, Algorithm 1).
 
 1. Lesion-oriented feature selection, Eq. (2): keep the channels that overlap the predicted lesion region.
 2. Gradient-weighted feature combination, Eq. (3) and Algorithm 1: sum them, coarse to fine, weighted by importance.
@@ -121,7 +121,7 @@ def gradient_weighted_evidence(
         features: features of each layer, fine to coarse.
         size: height and width of the evidence.
         selected: the channels of each layer that count; None: all.
-        create_graph: keep the evidence differentiable through the gradients too.
+        create_graph: keep the evidence differentiable through its gradient weights, too.
 
     Returns:
         Evidence V in [0, 1].
@@ -157,7 +157,8 @@ class GMSV(nn.Module):
             score: y_DR of each photograph (`dr_score`), still attached to the features.
             features: features of each layer, fine to coarse.
             lesion_region: 1 - P(background): selects the channels, and sets the size of the result.
-            create_graph: keep the evidence differentiable, for the classification-aware loss.
+            create_graph: keep the evidence differentiable through its gradient weights, too, for the
+                classification-aware loss.
 
         Returns:
             Evidence V in [0, 1], at the size of the lesion region.

@@ -180,7 +180,7 @@ class Grader(Subnet):
 
 
 class EvidenceMethod(ABC):
-    """A method other than GMSV that shows the evidence of a grade (Table V)."""
+    """A method other than GMSV that computes the evidence for the disease (Table V)."""
 
     @abstractmethod
     def __call__(
@@ -196,7 +196,7 @@ class EvidenceMethod(ABC):
 
 
 class ScoreOnlyEvidence(EvidenceMethod):
-    """Evidence without a location: Eq. (5) is replaced by `loss`, and Eq. (9) has no pseudo ground truth."""
+    """Evidence that is one number per photograph: `loss` replaces Eq. (5), and Eq. (9) is not used."""
 
     @abstractmethod
     def loss(self, on_sr: Prediction, on_hr: Prediction) -> Float[Tensor, ""]:

@@ -100,7 +100,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         status = path.stat()
         if not path.is_file():
-            raise DecodeError(f"found {'a folder' if path.is_dir() else 'no regular file'}, {EXPECTED}")
+            raise DecodeError(f"found {'a folder' if path.is_dir() else 'neither a file nor a folder'}, {EXPECTED}")
         if not 0 < status.st_size <= MAX_BYTES:
             raise DecodeError(f"found a file of {status.st_size} bytes, expected 1 to {MAX_BYTES}")
         return path.read_bytes()

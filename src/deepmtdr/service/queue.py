@@ -138,7 +138,10 @@ class Queue:
         return job
 
     def recover(self) -> None:
-        """Continue the work of an earlier service. Call it while the spool is locked, before anything else runs."""
+        """Queue again what an earlier service left unfinished: jobs in work, and objects on the disk without a job.
+
+        Call it while this process holds the lock of the spool, before anything else runs.
+        """
         self.spool.remove_unfinished()
         with self._transaction() as database:
             database.execute("UPDATE jobs SET state = 'received' WHERE state = 'working'")

@@ -123,7 +123,10 @@ class Spool:
         _sync_folder(self.results)
 
     def remove_unfinished(self) -> None:
-        """Remove unfinished files and folders. Call it while the spool is locked, before anything else runs."""
+        """Remove unfinished files and folders.
+
+        Call it while this process holds the lock of the spool, before anything else runs.
+        """
         for part in (*self.originals.glob(PART_PATTERN), *self.results.glob(PART_PATTERN)):
             if part.is_dir():
                 shutil.rmtree(part, ignore_errors=True)

@@ -28,7 +28,7 @@ def random_crop(
     the photograph.
 
     Args:
-        frame: a photograph that fills the HR frame (scale 1).
+        frame: a photograph of scale 1.
         side: side of the result, px.
         zoom: the side of the crop in the frame is `side` times a factor in [1/zoom, zoom].
         rng: random generator.

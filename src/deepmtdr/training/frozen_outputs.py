@@ -41,7 +41,7 @@ def cache_outputs(
 ) -> tuple[list[CachedOutput], float]:
     """Compute the outputs of the frozen subnets for each photograph, or read those that are already in the folder.
 
-    A photograph that fills the frame is first reduced by one of the stage's scales, drawn once; a low-resolution
+    A photograph of scale 1 is first reduced by one of the stage's scales, drawn once; a low-resolution
     photograph has a fixed scale. Several processes share the work. If the stage has a limit in minutes, this ends after
     half of them, counted over this run and the runs that it resumes.
 

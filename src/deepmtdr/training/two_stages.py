@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -164,7 +165,8 @@ def _prepare_stage(stage: TrainingStage, loop: Loop, frames: Sequence[Frame]) ->
         return _grading_batches(stage, loop, frames), grading_losses
     assert isinstance(stage, ImageStage)
     size = loop.recipe.data.frame
-    filling = _require((frame for frame in frames if frame.scale == 1), f"fills the frame of {size} px", stage)
+    needed = f"has a field of view of at least {math.ceil(size / math.sqrt(2))} px (scale 1 in a frame of {size} px)"
+    filling = _require((frame for frame in frames if frame.scale == 1), needed, stage)
     losses = restoration_losses if stage.name == "restoration" else joint_losses
     return ImageBatches(loop.recipe, stage, PhotographSampler(filling), _shard(loop.fabric)), losses
 
@@ -183,7 +185,7 @@ def _grading_batches(stage: GradingStage, loop: Loop, frames: Sequence[Frame]) -
 
 def _require(frames: Iterable[Frame], property_: str, stage: TrainingStage) -> list[Frame]:
     if not (found := list(frames)):
-        raise DataError(f"{stage.name}: found no photograph for training that {property_}, expected at least one")
+        raise DataError(f"stage {stage.name}: found no photograph for training that {property_}, expected at least one")
     return found
 
 

@@ -71,13 +71,13 @@ def validate(
 ) -> ValidationResult:
     """Predict photographs one at a time and score the predictions.
 
-    The model is put into evaluation mode and back. No random number is drawn and no gradient is left. A photograph that
-    fills the frame is also the HR image, as in training.
+    The model is put into evaluation mode and back. No random number is drawn and no gradient is left. A photograph of
+    scale 1 is also the HR image, as in training.
 
     Args:
         model: the network, on any device.
         frames: prepared photographs.
-        scale: 2, 4 or 8, by which a photograph that fills the frame is reduced to its LR image. A low-resolution
+        scale: 2, 4 or 8, by which a photograph of scale 1 is reduced to its LR image. A low-resolution
             photograph has a fixed scale. 1 skips the ISR subnet, and `psnr_gain` is undefined.
         max_examples: number of the first photographs that are returned with their pictures and evidence.
         autocast: function that makes a context for the passes of the network, such as `partial(torch.autocast, "cpu",
