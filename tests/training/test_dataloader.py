@@ -96,7 +96,7 @@ def test_batches_are_channels_last_also_from_a_worker(folder: Path) -> None:
 def test_missing_file_is_named_also_from_a_worker(folder: Path, workers: int) -> None:
     for n in range(3):
         (folder / f"hr/{n}.tif").unlink()
-    with pytest.raises(DataError, match=r"hr/[012]\.tif: not a prepared file"):
+    with pytest.raises(DataError, match=r"hr/[012]\.tif: expected a prepared file .*No such file"):
         list(load_batches(steps(folder, small_recipe()), range(2), workers))
 
 

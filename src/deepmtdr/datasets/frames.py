@@ -121,7 +121,7 @@ def memmap_tiff(path: Path) -> UInt8[np.ndarray, "h w *c"]:
             raise ValueError(f"pixel format {image.mode}, compression {tile[0]!r}")
         return np.memmap(path, np.uint8, "r", tile[2], shape)
     except (OSError, SyntaxError, ValueError) as error:
+        found = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(
-            f"{path}: expected a prepared file (an uncompressed 8-bit TIFF), found another ({error}); "
-            "prepare the data set again"
+            f"{path}: expected a prepared file (uncompressed 8-bit TIFF), found: {found}; prepare the data set again"
         ) from error
