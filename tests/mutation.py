@@ -291,6 +291,7 @@ def run(count: int, seed: int, jobs: int) -> None:
     done = {tuple(row[:5]) for row in csv.reader(path.open())} if path.exists() else set()
     sample = draw_sample(count, seed)
     waiting = [m for m in sample if tuple(map(str, m)) not in done]
+    random.Random(seed).shuffle(waiting)  # so that the part done so far is a random sample too
 
     def one(mutant: Mutant) -> None:
         started = time.monotonic()
