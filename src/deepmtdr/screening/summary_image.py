@@ -36,6 +36,8 @@ MARGIN, GAP, CAPTION, HEAD, FOOT = 48, 28, 40, 128, 64
 SMALL_SIDE = 424
 LARGE_SIDE = 2 * SMALL_SIDE + CAPTION + GAP
 PAGE_SIZE = (2 * MARGIN + LARGE_SIDE + 2 * (GAP + SMALL_SIDE), HEAD + CAPTION + LARGE_SIDE + FOOT)
+TITLE_SIZES = (44, 36, 30, 26)
+"""Letter heights of the title, px: the largest that fits is used."""
 GRADE_ROWS_HEIGHT = 310
 """Height in px of the rows of all grades in the grade panel."""
 
@@ -103,7 +105,9 @@ def _draw_header(page: Image.Image, report: ScreeningReport) -> None:
     labels, grade = report.labels, report.grade or 0
     name = capitalise(labels.grade_names[grade])
     title = name if grade == 0 else f"{name} {labels.disease}"
-    draw_text(page, (MARGIN, 74), shorten_middle(title, 44, PAGE_SIZE[0] / 2 - 2 * MARGIN), 44, bold=True)
+    space = PAGE_SIZE[0] / 2 - 2 * MARGIN
+    size = next((size for size in TITLE_SIZES if text_width(title, size) <= space), TITLE_SIZES[-1])
+    draw_text(page, (MARGIN, 74), shorten_middle(title, size, space), size, bold=True)
     scale = f"Grade {grade} on the scale of 0 to {len(labels.grades) - 1}, estimated by a program"
     draw_text(page, (MARGIN, 110), scale, 20, MUTED_COLOUR)
     if report.review_reasons:
