@@ -139,6 +139,14 @@ def test_binary_predictions_are_compared() -> None:
         compare(a, system(1, 0))
 
 
+def test_binary_system_whose_predictions_all_failed_has_the_same_task_as_another_binary_system() -> None:
+    names = "abcd"
+    b = [PhotographResult(dataset="x", name=n, patient=n, positive=n > "b", p_positive=0.5) for n in names]
+    a = [replace(m, p_positive=None, failure="torn") for m in b]
+    with pytest.raises(DataError, match="no photograph with a known label and predictions of both systems"):
+        compare(a, b, bootstrap=FEW)
+
+
 def test_two_data_sets_are_compared_separately_and_together() -> None:
     a, b = ([*s, *(replace(m, dataset="y") for m in s)] for s in (system(2, 0, 40), system(1, 1, 40)))
     done = compare(a, b, bootstrap=FEW)

@@ -109,6 +109,14 @@ def test_threshold_is_infinite_with_a_note_if_none_is_specific_enough() -> None:
     assert pick(rows, "referable", "sensitivity_at_specificity_90").value == 0
 
 
+def test_probability_of_exactly_one_half_is_called_positive() -> None:
+    halves = [replace(m, grade=i % 2, probs=(0.5, 0.5, 0.0, 0.0, 0.0)) for i, m in enumerate(some(4))]
+    sure = replace(halves[0], name="sure", patient="sure", probs=(0.75, 0.25, 0.0, 0.0, 0.0))
+    rows = operating_point_scores([*halves, sure], FEW, DIABETIC_RETINOPATHY)
+    assert pick(rows, "any", "sensitivity_at_half").value == 1
+    assert pick(rows, "any", "specificity_at_half").value == pytest.approx(1 / 3)
+
+
 def test_predicted_grades_without_probabilities_have_no_operating_point() -> None:
     assert operating_point_scores([replace(m, grade_only=True) for m in some(20)], FEW, DIABETIC_RETINOPATHY) == []
 

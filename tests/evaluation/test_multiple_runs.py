@@ -138,3 +138,39 @@ def test_comparison_of_prediction_files_uses_the_given_bootstrap(tmp_path: Path)
     done = score_prediction_files(predictions, truth, other=other, bootstrap=FEW)
     assert done.comparison is not None
     assert done.comparison.protocol["bootstrap"] == FEW.to_protocol() == done.evaluations[0].protocol["bootstrap"]
+
+
+def write_grades(path: Path, column: str, *grades: int) -> Path:
+    path.write_text("\n".join([f"name,{column}", *(f"eye{i},{grade}" for i, grade in enumerate(grades))]))
+    return path
+
+
+def test_prediction_files_are_scored_by_grade_unless_binary_is_chosen(tmp_path: Path) -> None:
+    predictions = write_grades(tmp_path / "a.csv", "predicted_grade", 1, 0, 3, 0)
+    truth = write_grades(tmp_path / "truth.csv", "grade", 2, 0, 3, 1)
+    (by_grade,), (binary,) = (
+        score_prediction_files(predictions, truth, bootstrap=FEW, **chosen).evaluations
+        for chosen in ({}, {"binary": True})
+    )
+    of_grade, of_positive = (
+        {s.subject: s.value for s in done.scores if s.score == "accuracy"} for done in (by_grade, binary)
+    )
+    assert of_grade == {"grade": 0.5}
+    assert of_positive == {"positive": 0.75}
+
+
+def test_scores_and_page_of_the_first_prediction_file_are_written(tmp_path: Path) -> None:
+    truth = write_grades(tmp_path / "truth.csv", "grade", 0, 1, 2, 3)
+    first = write_grades(tmp_path / "a.csv", "predicted_grade", 0, 1, 2, 4)
+    other = write_grades(tmp_path / "b.csv", "predicted_grade", 1, 1, 3, 4)
+    score_prediction_files(first, truth, out=tmp_path / "alone", bootstrap=FEW)
+    assert {path.name for path in (tmp_path / "alone").iterdir()} == {"evaluation.json", "report.html"}
+    score_prediction_files(first, truth, other=other, out=tmp_path / "both", bootstrap=FEW)
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {
+        "comparison.json",
+        "evaluation.json",
+        "report.html",
+    }
+    for folder in ("alone", "both"):
+        written = json.loads((tmp_path / folder / "evaluation.json").read_text())["scores"]
+        assert [row["value"] for row in written if row["score"] == "accuracy"] == [0.75]

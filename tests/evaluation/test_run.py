@@ -243,6 +243,15 @@ def test_wrong_settings_and_no_photographs_are_errors(untrained: Checkpoint, dra
         evaluate(untrained, [])
 
 
+def test_size_that_does_not_fit_is_an_error_before_any_photograph_is_read(
+    untrained: Checkpoint, drawings: list[Sample]
+) -> None:
+    read: list[None] = []
+    with pytest.raises(InputSizeError, match="size 100 px"):
+        evaluate(untrained, drawings, EvaluationConfig(as_lr=100), advance=lambda: read.append(None))
+    assert read == []
+
+
 def test_photographs_of_a_split_file_are_evaluated(
     untrained: Checkpoint, drawings: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
