@@ -37,9 +37,11 @@ class GradesBySquare(DeepMTDR):
         super().__init__(SMALL)
         self.given_evidence = torch.from_numpy(evidence.astype(np.float32))[None, None]
         self.predictions = 0
+        self.precision: set[torch.dtype] = set()
 
     def segment_and_grade(self, frame: Tensor) -> Prediction:
         self.predictions += 1
+        self.precision.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
         p = frame[0, :, torch.from_numpy(SQUARE)].mean()
         probs = torch.stack([1 - p, 0.1 * p, 0.7 * p, 0.1 * p, 0.1 * p])
         nothing = frame.new_zeros(1, 4, SIDE, SIDE)
@@ -126,6 +128,28 @@ def test_the_given_photograph_is_not_modified() -> None:
     before = sr.clone()
     removal(SQUARE * 1.0, sr)
     assert torch.equal(sr, before)
+
+
+def test_photograph_in_any_memory_layout_has_the_same_curves() -> None:
+    by_column = bright_square().mT.contiguous().mT  # the rows of a column are neighbours in memory
+    assert not by_column.is_contiguous()
+    for found, expected in zip(removal(SQUARE * 1.0, by_column), removal(SQUARE * 1.0), strict=True):
+        assert np.array_equal(found, expected)
+
+
+def test_photograph_in_bfloat16_is_blurred_too() -> None:
+    half, full = removal(SQUARE * 1.0, bright_square().bfloat16()), removal(SQUARE * 1.0)
+    assert 1 - half.deletion[:, 0] == pytest.approx(1 - full.deletion[:, 0], abs=0.02)
+    assert half.deletion[1, 0] > half.deletion[0, 0] + 0.05
+
+
+@pytest.mark.parametrize(
+    ("settings", "precision"), [({}, torch.float32), ({"bf16": False}, torch.float32), ({"bf16": True}, torch.bfloat16)]
+)
+def test_evidence_is_computed_in_float32_unless_bf16_is_set(settings: dict[str, bool], precision: torch.dtype) -> None:
+    model = GradesBySquare(SQUARE * 1.0)
+    evidence_scores(model, bright_square(), {}, EVERYWHERE, steps=1, **settings)
+    assert model.precision == {precision}
 
 
 def scores_of(evidence: np.ndarray, masks: dict[str, np.ndarray], inside: np.ndarray = EVERYWHERE) -> EvidenceScores:

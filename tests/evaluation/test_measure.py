@@ -16,7 +16,7 @@ from deepmtdr.checkpoint import Checkpoint
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.evaluation import Bootstrap, EvaluationConfig, evaluate, measure
 from deepmtdr.evaluation.framed_photograph import load_into_frame, to_batch
-from deepmtdr.evaluation.measure import predict_frame
+from deepmtdr.evaluation.measure import measure_in_frame, predict_frame
 from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.metrics import PooledCurve
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction, paper_parts
@@ -145,6 +145,47 @@ def test_prediction_runs_on_the_device_of_the_model_with_its_autocast(monkeypatc
     prediction = predict_frame(OnAnotherDevice(), torch.zeros(1, 3, 2, 2), 4, bf16=True, temperature=2.0)
     assert used == [("meta", True), "meta"]
     assert prediction.grade_logits.tolist() == [[0.5] * 5]
+
+
+def test_slow_metrics_are_ssim_and_froc(untrained: Checkpoint, drawings: list[Sample]) -> None:
+    quick, thorough = (
+        measure(untrained.model, drawings[0], EvaluationConfig(slow_metrics=slow), frame=FRAME)[0]
+        for slow in (False, True)
+    )
+    psnr_only = {f"psnr_{place}_{image}" for place in ("fov", "whole") for image in ("sr", "bicubic")}
+    assert set(quick.image) == psnr_only
+    assert quick.lesions["MA"].froc is None
+    ssim = {name.replace("psnr", "ssim") for name in psnr_only} | {"ms_ssim_fov_sr", "ms_ssim_fov_bicubic"}
+    assert set(thorough.image) == psnr_only | ssim
+    assert thorough.lesions["MA"].froc is not None
+
+
+def test_image_of_a_super_resolver_in_bfloat16_is_segmented_in_float32() -> None:
+    class InBfloat16(DeepMTDR):
+        """Super-resolves to a constant of 1.5 in bfloat16, and returns the frame that it grades."""
+
+        def super_resolve(self, lr: torch.Tensor, scale: int = 4) -> torch.Tensor:
+            return torch.full((1, 3, 8, 8), 1.5, dtype=torch.bfloat16)
+
+        def segment_and_grade(self, frame: torch.Tensor) -> Prediction:
+            return Prediction(frame, frame.new_zeros(1, 4, 8, 8), frame.new_zeros(1, 1, 8, 8), torch.ones(1, 5), ())
+
+    frame = predict_frame(InBfloat16(), torch.zeros(1, 3, 2, 2), 4, bf16=True).sr
+    assert frame.dtype == torch.float32
+    assert frame.unique().tolist() == [1]  # clamped
+
+
+def test_prediction_in_bfloat16_has_the_scores_of_its_values(untrained: Checkpoint, drawings: list[Sample]) -> None:
+    framed = load_into_frame(drawings[0], CONFIG, FRAME)
+    exact = predict_frame(untrained.model, to_batch(framed.lr), framed.scale, bf16=False)
+    half = exact._replace(sr=exact.sr.bfloat16(), lesions=exact.lesions.bfloat16())
+    same_values = half._replace(sr=half.sr.float(), lesions=half.lesions.float())
+    found, expected = (
+        measure_in_frame(untrained.model, drawings[0], framed, prediction, slow_metrics=False)[0]
+        for prediction in (half, same_values)
+    )
+    assert found.image == expected.image
+    assert [found.lesions[code][:3] for code in CODES] == [expected.lesions[code][:3] for code in CODES]
 
 
 @pytest.mark.gpu

@@ -9,6 +9,7 @@ from sklearn import metrics as reference
 
 from deepmtdr.datasets.frames import read_lesion_masks
 from deepmtdr.datasets.sample import Sample
+from deepmtdr.evaluation.config import EvaluationConfig
 from deepmtdr.evaluation.measure import measure
 from deepmtdr.evaluation.measure_inputs import count_agreement, measure_all_inputs
 from deepmtdr.evaluation.photograph_result import Agreement, InputImage
@@ -89,6 +90,39 @@ def test_unreadable_photograph_has_the_reason(network: DeepMTDR, drawing: Sample
     measured, pools = measure_all_inputs(network, torn, frame=FRAME)
     assert "none.png" in measured.failure
     assert pools == {}
+
+
+def test_slow_metrics_can_be_left_out(network: DeepMTDR, drawing: Sample) -> None:
+    measured, _ = measure_all_inputs(network, drawing, EvaluationConfig(slow_metrics=False), frame=FRAME)
+    assert set(measured.image) == {"psnr_fov_sr", "psnr_whole_sr", "psnr_fov_bicubic", "psnr_whole_bicubic"}
+    assert measured.lesions["MA"].froc is None
+
+
+def test_evidence_is_removed_at_the_temperature_of_the_predicted_grade(network: DeepMTDR, drawing: Sample) -> None:
+    config = EvaluationConfig(slow_metrics=False, removal_steps=1)
+    measured, _ = measure_all_inputs(network, drawing, config, frame=FRAME, temperature=0.25)
+    assert measured.evidence is not None and measured.evidence.removal is not None
+    assert measured.evidence.removal.deletion[0] == pytest.approx(measured.probs, abs=1e-5)
+    assert np.ptp(measured.probs) > 0.05, "not the same at every temperature"
+
+
+def test_lesion_maps_in_bfloat16_have_the_scores_of_their_values(network: DeepMTDR, drawing: Sample) -> None:
+    class InBfloat16(DeepMTDR):
+        def segment(self, segmentation_input: torch.Tensor) -> torch.Tensor:
+            return super().segment(segmentation_input).bfloat16()
+
+    class Rounded(InBfloat16):
+        def segment(self, segmentation_input: torch.Tensor) -> torch.Tensor:
+            return super().segment(segmentation_input).float()
+
+    pools = []
+    for kind in (InBfloat16, Rounded):
+        model = kind(load_recipe("smoke").model).eval()
+        model.load_state_dict(network.state_dict())
+        pools.append(measure_all_inputs(model, drawing, EvaluationConfig(slow_metrics=False), frame=FRAME)[1])
+    for image in (SR, ORIGINAL):
+        found, expected = ({code: curve.auc() for code, curve in own[image].items()} for own in pools)
+        assert found == pytest.approx(expected, nan_ok=True) and found
 
 
 def lesion_map(*places: tuple[int, int]) -> np.ndarray:
