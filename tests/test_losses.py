@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 import reference
 from deepmtdr.losses import (
+    AllReduce,
     LossWeights,
     classification_aware_loss,
     dice_loss,
@@ -363,3 +365,27 @@ def test_authors_lambdas_are_the_defaults() -> None:
 )
 def test_gradient_equals_finite_differences(loss) -> None:
     assert torch.autograd.gradcheck(loss, images(2, 4, 2, 3))
+
+
+def of_two_processes(loss: Callable[[slice, AllReduce], Tensor]) -> float:
+    """The loss in the first of two processes, which share four photographs."""
+    sent: list[Tensor] = []
+    loss(slice(2, 4), lambda sum_: sent.append(sum_) or sum_)
+    return loss(slice(0, 2), lambda sum_: sum_ + sent.pop(0)).item()
+
+
+@pytest.mark.parametrize("equation", ["eq8", "cross-entropy", "eq9", "eq10"])
+def test_two_processes_compute_the_loss_of_the_whole_batch(equation: str) -> None:
+    # The first type is annotated in both processes, the second only in the first; the last photograph nowhere.
+    x, masks = images(4, 4, 3, 3).detach() / 5, (images(4, 4, 3, 3) > 0.7).double()
+    annotated, graded = torch.ones(4, 4, dtype=torch.bool), torch.tensor([True, False, True, True])
+    annotated[2, 1], annotated[3] = False, False
+    grade, logits, bare = torch.tensor([4, 0, 1, 3]), 20 * x[:, 0, 0:2].flatten(1)[:, :5], ~annotated.any(dim=1)
+    losses = {
+        "eq8": lambda part, sum_: dice_loss(x[part], masks[part], annotated[part], sum_),
+        "cross-entropy": lambda part, sum_: lesion_cross_entropy_loss(x[part], masks[part], annotated[part], sum_),
+        "eq9": lambda part, sum_: unsupervised_segmentation_loss(x[part, :1], 5 * x[part, 1:2], 0.5, bare[part], sum_),
+        "eq10": lambda part, sum_: grading_loss(logits[part], grade[part], graded=graded[part], all_reduce=sum_),
+    }
+    whole = losses[equation](slice(0, 4), lambda sum_: sum_).item()
+    assert whole > 0 and of_two_processes(losses[equation]) == pytest.approx(whole)

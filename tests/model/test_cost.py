@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from deepmtdr.model.cost import count_cost
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
 from deepmtdr.model.grading import GradingConfig
@@ -40,3 +42,8 @@ def test_evidence_costs_the_gradient_from_the_score_to_the_stem() -> None:
     _, _, grading, gmsv, _ = count_cost(SMALL, 4, 64)
     stem = 2 * 49 * 7 * 4 * 32 * 32
     assert gmsv.flops == grading.flops - stem
+
+
+def test_counting_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    count_cost(SMALL, 1, 64)
+    assert capsys.readouterr() == ("", "")

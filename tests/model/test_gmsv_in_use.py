@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from deepmtdr.losses import classification_aware_loss
-from deepmtdr.model.gmsv import GMSV
+from deepmtdr.model.gmsv import GMSV, combine_features, gradient_weighted_evidence
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
 
 SIDE = 64
@@ -164,6 +164,23 @@ def test_gradients_of_two_processes_are_the_mean_of_both(tmp_path: Path) -> None
         assert shared.keys() == alone.keys()
         for name, gradient in alone.items():
             assert torch.allclose(shared[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+# Layers
+
+
+def test_features_without_weights_or_thresholds_are_an_error_and_not_left_out() -> None:
+    layers = [torch.rand(1, 2, 8, 8, requires_grad=True), torch.rand(1, 2, 4, 4, requires_grad=True)]
+    score, region = sum(layer.sum() for layer in layers) * torch.ones(1), torch.ones(1, 1, 8, 8)
+    with pytest.raises(ValueError, match="longer"):
+        combine_features(layers, [torch.ones(1, 2)])
+    with pytest.raises(ValueError, match="longer"):
+        gradient_weighted_evidence(score, layers, (8, 8), [torch.ones(1, 2, dtype=torch.bool)] * 3)
+    for gmsv in (GMSV([2]), GMSV([2, 2, 2])):
+        with pytest.raises(ValueError, match=r"shorter|longer"):
+            gmsv(score, layers, region)
+        with pytest.raises(ValueError, match=r"shorter|longer"):
+            gmsv.xi_loss(layers, region)
 
 
 # No side effects

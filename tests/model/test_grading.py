@@ -202,3 +202,33 @@ def test_shortcut_equals_a_strided_convolution() -> None:
     strided = torch.nn.functional.conv2d(x, block.downsample[0].weight, stride=2)
     assert torch.allclose(block.downsample[0](x[..., ::2, ::2]), strided, atol=1e-6)
     assert block(x).shape == (2, 8, 5, 4)
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(4, 2), (8, 1)], ids=["smaller", "wider"])
+def test_shortcut_has_a_convolution_if_the_block_changes_the_size_or_the_channels(channels: int, stride: int) -> None:
+    block = BasicBlock(4, channels, stride)
+    assert block.downsample is not None
+    assert block(torch.rand(2, 4, 8, 8)).shape == (2, channels, 8 // stride, 8 // stride)
+
+
+def test_shortcut_is_the_input_itself_if_the_block_changes_neither() -> None:
+    block = BasicBlock(4, 4, 1).eval()
+    nn.init.zeros_(block.conv2.weight)  # the residual is 0
+    x = torch.rand(2, 4, 8, 8)
+    assert torch.equal(block(x), x)
+
+
+def test_half_of_the_hidden_units_are_dropped_in_training() -> None:
+    # 10000 units, of which 5000 +- 50 are dropped; the others are doubled.
+    hidden = GradingSubnet(config=SMALL).dropout(torch.ones(10000))
+    assert hidden.unique().tolist() == [0, 2]
+    assert (hidden == 0).sum().item() == pytest.approx(5000, abs=250)
+
+
+def test_its_loss_is_the_mean_over_the_photographs_of_all_processes() -> None:
+    # This process: grade 4, predicted with 1/2: log 2 / 15. Another one: a sum of 0.9 over two photographs.
+    others = [torch.tensor(0.9), torch.tensor(2.0)]
+    known, logits = torch.tensor([True]), torch.tensor([[0.0, 0.0, 0.0, 0.0, log(4)]])
+    labels = GradeLabels(torch.tensor([4]), known, all_reduce=lambda sum_: sum_ + others.pop(0))
+    loss = GradingSubnet(config=SMALL).loss(GradingOutput(logits, ()), labels)
+    assert loss.item() == pytest.approx((log(2) / 15 + 0.9) / 3)

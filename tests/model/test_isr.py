@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from deepmtdr.model.isr import ISRConfig, ISRSubnet, bicubic
+from deepmtdr.model.isr import ISRConfig, ISRSubnet, ResidualBlock, bicubic
 from deepmtdr.terms import SCALES
 
 SMALL = ISRConfig(width=8, blocks=2)
@@ -110,3 +110,14 @@ def test_parameter_count_by_hand() -> None:
 def test_another_scale_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"scale 3, expected one of \(2, 4, 8\)"):
         ISRSubnet(SMALL)(torch.rand(1, 3, 8, 8), 3)
+
+
+def test_residual_block_adds_its_convolutions_to_the_input_by_hand() -> None:
+    # One channel; the first convolution returns its input, the second twice that; a negative value passes by a tenth.
+    # 3 + 2 * 3 = 9, and -3 + 2 * 0.1 * -3 = -3.6.
+    block = ResidualBlock(1)
+    for convolution, factor in ((block.conv1, 1.0), (block.conv2, 2.0)):
+        nn.init.dirac_(convolution.weight)
+        nn.init.zeros_(convolution.bias)  # pyright: ignore[reportArgumentType]
+        convolution.weight.data *= factor
+    assert block(torch.tensor([[[[3.0, -3.0]]]])).flatten().tolist() == pytest.approx([9, -3.6])

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from deepmtdr.model.preprocessing import FLOOR, GAIN, local_contrast
+from deepmtdr.model.preprocessing import (
+    FLOOR,
+    GAIN,
+    image_to_tensor,
+    local_contrast,
+    normalise_imagenet,
+    tensor_to_image,
+)
 
 
 def disc(side: int = 256, radius: int = 120) -> Tensor:
@@ -80,3 +88,37 @@ def test_gradient_reaches_the_frame_within_the_field_of_view() -> None:
     local_contrast(frame).square().sum().backward()
     assert frame.grad is not None
     assert frame.grad[..., 120:136, 120:136].any() and not frame.grad[:, :, disc() == 0].any()
+
+
+def test_a_dark_channel_has_contrast_where_another_channel_is_bright() -> None:
+    # Blue 0.03 around a spot of 0.06, both darker than DARK, in a red fundus: 3 * (0.06 - 0.03) / (0.03 + 0.04).
+    frame = torch.tensor([0.5, 0.2, 0.03])[None, :, None, None].repeat(1, 1, 256, 256)
+    frame[:, 2, 126:130, 126:130] = 0.06
+    assert local_contrast(frame)[0, 2, 128, 128].item() == pytest.approx(0.09 / 0.07, rel=0.01)
+
+
+def test_local_mean_at_the_border_of_the_image_by_hand() -> None:
+    # Columns of cells 0.8, 0.4, 0.4 ... The first mean of cells 0, 1, 2 is that of the 3, 4, 5 cells inside the image:
+    # 1.6 / 3, 2 / 4, 2.4 / 5. The second mean of cell 0 is the mean of these three.
+    frame = torch.full((1, 3, 64, 256), 0.4)
+    frame[..., :16] = 0.8
+    mean = (1.6 / 3 + 2 / 4 + 2.4 / 5) / 3
+    assert local_contrast(frame)[0, :, 32, 0].tolist() == pytest.approx(
+        [3 * (0.8 - mean) / (mean + 0.04)] * 3, rel=1e-4
+    )
+
+
+def test_imagenets_mean_becomes_0_and_one_standard_deviation_more_becomes_1() -> None:
+    mean, above = (0.485, 0.456, 0.406), (0.485 + 0.229, 0.456 + 0.224, 0.406 + 0.225)
+    colours = torch.tensor([mean, above])[:, :, None, None]
+    assert normalise_imagenet(colours).flatten(1).tolist() == [pytest.approx([0] * 3, abs=1e-6), pytest.approx([1] * 3)]
+
+
+def test_an_8_bit_image_survives_the_way_to_a_tensor_and_back(rng: np.random.Generator) -> None:
+    image = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    tensor = image_to_tensor(image)
+    assert tensor.shape == (3, 5, 7)
+    assert tensor[:, 2, 4].tolist() == pytest.approx([value / 255 for value in image[2, 4].tolist()])
+    again = tensor_to_image(tensor)
+    assert np.array_equal(again, image)
+    assert again.flags.c_contiguous, "readers of the raw bytes expect the pixels row by row"

@@ -126,3 +126,18 @@ def test_about_51_million_parameters_at_the_authors_width() -> None:
 def test_a_frame_that_is_no_multiple_of_16_px_is_an_error(height: int, width: int) -> None:
     with pytest.raises(ValueError, match=f"{height}x{width} px, expected multiples of 16"):
         LesionSegmentationSubnet(config=SMALL)(torch.rand(1, 3, height, width))
+
+
+def test_number_of_parameters_by_hand() -> None:
+    # Only the last layers have biases: the others are followed by batch norm, which has two parameters per channel.
+    def opening(i: int, o: int) -> int:
+        return (9 + 25) * i * o // 2 + 2 * o
+
+    def block(i: int, o: int) -> int:
+        return opening(i, o) + 9 * o * o + 2 * o
+
+    down = block(3, 4) + block(4, 8) + block(8, 16) + block(16, 32) + block(32, 64)
+    up = sum(opening(2 * o, o) + block(2 * o, o) for o in (4, 8, 16, 32))
+    maps = 5 * (64 + 32 + 16 + 8 + 4) + 5 * 5
+    assert down + up + maps == 201_769
+    assert sum(p.numel() for p in LesionSegmentationSubnet(config=SMALL).parameters()) == 201_769

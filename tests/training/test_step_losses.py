@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from deepmtdr.losses import LossWeights
-from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
+from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Parts
 from deepmtdr.model.grading import GradingConfig
-from deepmtdr.model.isr import ISRConfig
+from deepmtdr.model.isr import ISRConfig, ISRSubnet
 from deepmtdr.model.segmentation import SegmentationConfig
 from deepmtdr.recipe import JointStage
 from deepmtdr.training.batches import Batch, GradingBatch
@@ -200,3 +201,29 @@ def test_frozen_segmentation_subnet_is_not_run_if_eq4_has_no_weight(
     assert learners(alone, model) == {"isr"}
     monkeypatch.undo()
     assert "seg_aware" in restoration_losses(model, batch, 4, EVERYTHING).terms
+
+
+class AdversarialSuperResolver(ISRSubnet):
+    """The ISR subnet of the paper with a discriminator, a single convolution."""
+
+    def __init__(self) -> None:
+        super().__init__(ISRConfig(width=4, blocks=1))
+        self.critic = nn.Conv2d(3, 1, 1)
+
+    @property
+    def discriminator(self) -> nn.Module:
+        return self.critic
+
+    def discriminator_loss(self, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        return (self.critic(sr) - self.critic(hr) + 1).square().mean()
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(4, {"critic", "to_rgb"}), (1, set())])
+def test_discriminator_is_trained_with_the_super_resolver_but_not_at_scale_1(
+    model: DeepMTDR, batch: Batch, scale: int, expected: set[str]
+) -> None:
+    parts = Parts(AdversarialSuperResolver(), model.segmentation, model.grading, task_aware=False)
+    system = DeepMTDR(None, parts)
+    backward_by_subnet(joint_losses(system, batch, scale, EVERYTHING), system, end_to_end=False)
+    moved = {name.split(".")[0] for name, p in system.isr.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == expected  # the last convolution starts at 0, and stops the gradient of the layers before it

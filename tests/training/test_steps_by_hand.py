@@ -356,6 +356,12 @@ def test_losses_of_a_compared_system_are_its_parts_own() -> None:
     assert step.grading.item() == pytest.approx(13 * graded_loss(), rel=1e-4)
 
 
+def test_first_stage_of_a_compared_system_computes_no_grading_loss() -> None:
+    step = restoration_losses(network(task_aware=False), batch(), 2, WEIGHTS)
+    assert step.terms.keys() == {"image", "isr", "segmentation"}
+    assert step.isr > 0 and step.segmentation > 0 and step.grading.item() == 0
+
+
 def test_prediction_and_evidence_equal_the_equations() -> None:
     prediction, evidence_map = network().predict(torch.tensor(hr_images()).float(), scale=1)
     for n, image in enumerate(hr_images()):
