@@ -278,7 +278,7 @@ def _known_cells(path: Path) -> dict[tuple[str, str], list[str]]:
 
 
 def compared_page(path: Path) -> str:
-    """The page with the tables between its two marks made anew from the JSON file beside it."""
+    """Make the tables between the two marks of the page again from the JSON file of the same name."""
     found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     head, _, rest = path.read_text(encoding="utf-8").partition(TABLES_BEGIN)
     _, _, tail = rest.partition(TABLES_END)
