@@ -84,6 +84,25 @@ def make_diaretdb0(root: Path, rows: Iterable[str]) -> Path:
     return root
 
 
+def make_srahim(root: Path, rows: Iterable[str]) -> Path:
+    """Rows such as "Patient001_L.jpg,Patient001,L,0,0,"."""
+    rows = list(rows)
+    touch(root / "photographs", *(row.split(",")[0] for row in rows))
+    write_table(root / "labels.csv", "photograph,patient,eye,grade,maculopathy,note", *rows)
+    return root
+
+
+def make_heimed(root: Path, rows: Iterable[str]) -> Path:
+    """Rows such as "a.jpg,4,9,0,0": number of exudates, other bright regions, microaneurysms, haemorrhages."""
+    rows = list(rows)
+    cells = [row.split(",") for row in rows]
+    touch(root / "photographs", *(photograph for photograph, *_ in cells))
+    for column, folder in enumerate(("exudates", "other_bright"), start=1):
+        touch(root / folder, *(cell[0].replace(".jpg", ".png") for cell in cells if cell[column] != "0"))
+    write_table(root / "labels.csv", "photograph,exudates,other_bright,microaneurysms,haemorrhages", *rows)
+    return root
+
+
 def make_drive(root: Path) -> Path:
     touch(root / "training/images", "21_training.tif", "25_training.tif", "26_training.tif")
     touch(root / "training/mask", "21_training_mask.gif", "25_training_mask.gif")

@@ -22,6 +22,8 @@ def roots(tmp_path: Path) -> dict[str, Path]:
         "eyepacs": dataset_trees.make_eyepacs(tmp_path / "e", {"1_left": 0}),
         "eyepacs256_equalised": dataset_trees.make_eyepacs(tmp_path / "q", {"1_left": 0}),
         "aptos": dataset_trees.make_aptos(tmp_path / "a", {"a": 1}),
+        "srahim": dataset_trees.make_srahim(tmp_path / "s", ["Patient001_L.jpg,Patient001,L,0,0,"]),
+        "heimed": dataset_trees.make_heimed(tmp_path / "x", ["a.jpg,2,0,0,0"]),
         "diaretdb0": dataset_trees.make_diaretdb0(tmp_path / "z", ["image001,0,0,0,0,0"]),
         "ddr": dataset_trees.make_ddr(tmp_path / "ddr"),
         "messidor2": dataset_trees.make_messidor2(tmp_path / "m"),
@@ -38,7 +40,7 @@ def test_several_data_sets_are_read_together_with_their_names(roots: dict[str, P
     assert list(dict.fromkeys(sample.dataset for sample in samples)) == list(roots)
     assert set(roots) == set(DATASETS)
     assert len({(sample.dataset, sample.name) for sample in samples}) == len(samples)
-    assert len(samples) == 4 + 6 + 1 + 1 + 1 + 1 + 6 + 4 + 3 + 4 + 6 + 1 + 1
+    assert len(samples) == 4 + 6 + 1 + 1 + 1 + 1 + 1 + 1 + 6 + 4 + 3 + 4 + 6 + 1 + 1
 
 
 def test_unknown_data_set_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepmtdr.datasets.sample import Sample
+from deepmtdr.datasets.sample import Sample, union_codes
 from deepmtdr.errors import DataError
 from deepmtdr.labels import DIABETIC_RETINOPATHY
 
@@ -38,3 +38,26 @@ def test_disease_is_present_by_grade_or_else_as_stated(labels: dict[str, object]
 def test_annotated_types_are_in_channel_order() -> None:
     annotated = sample(lesion_masks={"EX": None, "MA": Path("m.png")}).annotated(DIABETIC_RETINOPATHY)
     assert annotated == (True, False, True, False)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"union_masks": {"EX": None}}, "found the union label 'EX', expected codes joined by"),
+        ({"union_masks": {"EX+": None}}, "found the union label 'EX\\+', expected codes joined by"),
+        ({"union_masks": {"EX+SE": None}, "lesion_masks": {"SE": None}}, "found SE annotated twice, in EX\\+SE"),
+        ({"union_masks": {"EX+SE": None, "MA+EX": None}}, "found EX annotated twice, in MA\\+EX"),
+    ],
+)
+def test_wrong_union_labels_are_errors(labels: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        sample(**labels)
+
+
+def test_annotation_is_removed_as_a_whole() -> None:
+    annotated = sample(
+        lesion_masks={"MA": None}, union_masks={"EX+SE": Path("e.png")}, ignored_mask=Path("i.png"), grade=2
+    )
+    assert annotated.has_masks and sample(union_masks={"EX+SE": None}).has_masks and not sample().has_masks
+    assert annotated.without_masks() == sample(grade=2)
+    assert union_codes("EX+SE") == ("EX", "SE")

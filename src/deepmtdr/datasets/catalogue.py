@@ -16,9 +16,11 @@ from deepmtdr.datasets import (
     e_ophtha,
     eyepacs,
     folder,
+    heimed,
     idrid,
     messidor2,
     real_lr,
+    srahim,
 )
 from deepmtdr.datasets.layout import DatasetPart, LabelCounts, check_labels, count_labels
 from deepmtdr.datasets.prepared import is_prepared, read_prepared
@@ -43,6 +45,8 @@ DATASETS: dict[str, DataSet] = {
     "aptos": DataSet(aptos.read_aptos, aptos.PARTS),
     "diaretdb0": DataSet(diaretdb0.read_diaretdb0, diaretdb0.PARTS),
     "drive": DataSet(drive.read_drive, drive.PARTS),
+    "srahim": DataSet(srahim.read_srahim, srahim.PARTS),
+    "heimed": DataSet(heimed.read_heimed, heimed.PARTS),
     "ddr": DataSet(ddr.read_ddr, ddr.PARTS),
     "messidor2": DataSet(messidor2.read_messidor2, messidor2.PARTS),
     "diaretdb1": DataSet(diaretdb1.read_diaretdb1, diaretdb1.PARTS),

@@ -37,6 +37,8 @@ class LabelCounts(NamedTuple):
     """Photographs with a mask of each lesion type, in channel order; None: no lesions annotated."""
     ungradable: int | None = None
     """Photographs judged too poor to be graded; None: there are none."""
+    unions: dict[str, int] | None = None
+    """Union label (`Sample.union_masks`) -> photographs with a mask of it; None: there are no union labels."""
 
 
 class DatasetPart(NamedTuple):
@@ -62,11 +64,16 @@ def count_labels(samples: Iterable[Sample], labels: LabelSet = DIABETIC_RETINOPA
     grades = Counter(sample.grade for sample in samples if sample.grade is not None)
     masks = Counter(code for sample in samples for code, mask in sample.lesion_masks.items() if mask is not None)
     annotated = any(sample.lesion_masks for sample in samples)
+    unions: dict[str, int] = {}
+    for sample in samples:
+        for union, mask in sample.union_masks.items():
+            unions[union] = unions.get(union, 0) + (mask is not None)
     return LabelCounts(
         len(samples),
         tuple(grades[grade] for grade in range(len(labels.grades))) if grades else None,
         tuple(masks[code] for code in labels.codes) if annotated else None,
         sum(sample.ungradable for sample in samples) or None,
+        unions or None,
     )
 
 

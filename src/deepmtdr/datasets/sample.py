@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,8 @@ class Sample:
     """One photograph of a data set: its file, its patient and its labels.
 
     Raises:
-        DataError: from the constructor, if the photograph is ungradable and has a grade.
+        DataError: from the constructor, if the photograph is ungradable and has a grade, a union label is not written
+            as "CODE+CODE", or a lesion type is annotated twice.
     """
 
     photograph: Path
@@ -41,6 +42,14 @@ class Sample:
     """The split that the authors of the data set chose for the photograph; None: they made no split."""
     lesion_masks: Mapping[str, Path | None] = field(default_factory=dict)
     """Code of a lesion type -> file of its mask; None: annotated, no such lesion; no key: not annotated."""
+    union_masks: Mapping[str, Path | None] = field(default_factory=dict)
+    """Union label -> file of its mask, where several lesion types were annotated together (interpretation R32).
+
+    The key joins the codes of the types in channel order by "+", such as "EX+SE"; None: annotated, no lesion of any of
+    the types. A type is in at most one key of `lesion_masks` and `union_masks`."""
+    ignored_mask: Path | None = None
+    """File of the mask of pixels that count for nothing in the losses and scores of lesions (interpretation R32); None:
+    all pixels count. Every pixel above 0 is ignored."""
     mask_threshold: int = 0
     """A pixel of a mask file above this is lesion; more than 0 where grey levels mean agreement or coverage."""
     problem: str = ""
@@ -51,6 +60,31 @@ class Sample:
             raise DataError(
                 f"{self.photograph}: found grade {self.grade:d} for an ungradable photograph, expected no grade"
             )
+        self._check_union_labels()
+
+    def _check_union_labels(self) -> None:
+        taken = set(self.lesion_masks)
+        for union in self.union_masks:
+            codes = union_codes(union)
+            if len(codes) < 2 or not all(codes):
+                raise DataError(
+                    f"{self.photograph}: found the union label {union!r}, expected codes joined by +, such as EX+SE"
+                )
+            for code in codes:
+                if code in taken:
+                    raise DataError(
+                        f"{self.photograph}: found {code} annotated twice, in {union} and elsewhere; expected it once"
+                    )
+                taken.add(code)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any lesion type was annotated, alone or in a union label."""
+        return bool(self.lesion_masks or self.union_masks)
+
+    def without_masks(self) -> Sample:
+        """Return the photograph without its lesion annotation (Sec. V-D: less pixel-wise supervision)."""
+        return replace(self, lesion_masks={}, union_masks={}, ignored_mask=None)
 
     @property
     def has_dr(self) -> bool | None:
@@ -60,3 +94,8 @@ class Sample:
     def annotated(self, labels: LabelSet) -> tuple[bool, ...]:
         """Which lesion types were annotated, in channel order."""
         return tuple(code in self.lesion_masks for code in labels.codes)
+
+
+def union_codes(union: str) -> tuple[str, ...]:
+    """Return the codes of the lesion types of a union label: `("EX", "SE")` of "EX+SE"."""
+    return tuple(union.split("+"))

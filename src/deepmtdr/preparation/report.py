@@ -130,7 +130,8 @@ def _parts_table(parts: Iterable[PartCounts], labels: LabelSet) -> Table:
     for part, found in parts:
         rows.append((part.title, "official", *_count_cells(part.expected)))
         rows.append(("", "here", *(_count_cells(found) if found else ("none",))))
-    columns = ("part", "", "photographs", _grades_title(labels), "ungradable", f"masks {' '.join(labels.codes)}")
+    masks = f"masks {' '.join(labels.codes)}"
+    columns = ("part", "", "photographs", _grades_title(labels), "ungradable", masks, "union labels")
     return Table("Counts", columns, rows)
 
 
@@ -140,6 +141,7 @@ def _count_cells(counts: LabelCounts) -> list[str]:
         _join_counts(counts.grades or ()),
         format_count(counts.ungradable),
         _join_counts(counts.masks or ()),
+        "  ".join(f"{union} {format_count(count)}" for union, count in (counts.unions or {}).items()),
     ]
 
 
