@@ -111,7 +111,7 @@ class TinySuperResolver(SuperResolver):
 class TinySegmenter(Segmenter):
     """The two types are red and green, each times a factor; its input is twice the frame."""
 
-    preprocess = staticmethod(lambda frame: 2 * frame)
+    preprocess = staticmethod(lambda frame, local_mean=None: 2 * frame)
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class TinySegmenter(Segmenter):
 class TinyGrader(Grader):
     """Two channels, their 2x2 means, and logits that are linear in all means; its input is half the frame."""
 
-    preprocess = staticmethod(lambda frame: frame / 2)
+    preprocess = staticmethod(lambda frame, local_mean=None: frame / 2)
     channels = (2, 2)
 
     def __init__(self) -> None:

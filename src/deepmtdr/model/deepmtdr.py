@@ -121,12 +121,19 @@ class DeepMTDR(nn.Module):
         graded = self.grade(grading_input, lesions.detach())
         return Prediction(frame, lesions, lesion_region, graded.logits, graded.features)
 
-    def preprocess(self, frame: Float[Tensor, "b 3 H W"]) -> tuple[Float[Tensor, "b 3 H W"], Float[Tensor, "b 3 H W"]]:
-        """Compute the inputs of the segmentation and of the grading network for a frame, in [-3, 3]."""
-        segmentation_input = self.segmentation.preprocess(frame)
+    def preprocess(
+        self, frame: Float[Tensor, "b 3 H W"], local_mean: Float[Tensor, "b 3 H W"] | None = None
+    ) -> tuple[Float[Tensor, "b 3 H W"], Float[Tensor, "b 3 H W"]]:
+        """Compute the inputs of the segmentation and of the grading network, in [-3, 3].
+
+        Args:
+            frame: a whole frame, or crops.
+            local_mean: for crops, the local means of their frames (see `local_contrast`); None: a whole frame.
+        """
+        segmentation_input = self.segmentation.preprocess(frame, local_mean)
         if self.grading.preprocess is self.segmentation.preprocess:
             return segmentation_input, segmentation_input
-        return segmentation_input, self.grading.preprocess(frame)
+        return segmentation_input, self.grading.preprocess(frame, local_mean)
 
     def segment(self, segmentation_input: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b k H W"]:
         """Predict the lesion types and the background; only background without a segmentation subnet."""
@@ -183,7 +190,7 @@ def paper_parts(config: ModelConfig, labels: LabelSet = DIABETIC_RETINOPATHY) ->
     )
 
 
-def _unchanged(frame: Tensor) -> Tensor:
+def _unchanged(frame: Tensor, local_mean: Tensor | None = None) -> Tensor:
     return frame
 
 

@@ -7,7 +7,7 @@ and scores all of them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from deepmtdr.losses import GradeLabels, LesionLabels, LossWeights
-from deepmtdr.model.preprocessing import rgb_to_input
+from deepmtdr.model.preprocessing import Preprocess, rgb_to_input
 
 SUBNETS = ("isr", "segmentation", "grading")
 """Names of the three parts that are trained."""
@@ -118,8 +118,8 @@ class SuperResolver(Subnet):
 class Segmenter(Subnet):
     """A network that segments the lesions of a frame."""
 
-    preprocess: Callable[[Tensor], Tensor] = staticmethod(rgb_to_input)
-    """RGB in [0, 1] -> network input."""
+    preprocess: Preprocess = staticmethod(rgb_to_input)
+    """RGB in [0, 1] (and for crops their local means) -> network input."""
 
     @abstractmethod
     def forward(self, network_input: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
@@ -148,8 +148,8 @@ class Segmenter(Subnet):
 class Grader(Subnet):
     """A network that grades a frame, with or without lesion maps."""
 
-    preprocess: Callable[[Tensor], Tensor] = staticmethod(rgb_to_input)
-    """RGB in [0, 1] -> network input."""
+    preprocess: Preprocess = staticmethod(rgb_to_input)
+    """RGB in [0, 1] (and for crops their local means) -> network input."""
     uses_lesion_maps: ClassVar[bool] = False
     """Whether the network uses lesion maps, so that it can learn from them while the image is hidden."""
     channels: tuple[int, ...] = ()
