@@ -312,6 +312,17 @@ def test_masks_of_a_share_of_the_patients_are_kept_and_all_grades(share: float) 
     assert sum(s.lesion_masks[Lesion.SE] is not None for s in kept) == pytest.approx(20 * share, abs=1)
 
 
+def test_union_labels_are_removed_and_divided_like_masks() -> None:
+    exudates = {"EX+SE": Path("mask.png")}
+    samples = [
+        replace(_sample("h", f"{n}", f"h/{n}"), union_masks=exudates if n % 2 else {"EX+SE": None}) for n in range(40)
+    ]
+    kept = [s for s in reduce_supervision(samples, 0.5, 0) if s.has_masks]
+    assert len(kept) == 20 and sum(s.union_masks["EX+SE"] is not None for s in kept) == 10
+    parts = split_by_patient(samples, {"train": 0.5, "test": 0.5}, seed=0)
+    assert sum(s.union_masks["EX+SE"] is not None for s in parts["test"]) == 10
+
+
 def test_smaller_share_of_masks_is_part_of_a_larger_one() -> None:
     parts = (reduce_supervision(_annotated(range(40)), share, 3) for share in (0.25, 0.5, 1.0))
     kept = [{sample.name for sample in part if sample.lesion_masks} for part in parts]

@@ -35,8 +35,14 @@ def test_advanced_disease_has_no_grade_but_retinopathy(tmp_path: Path) -> None:
 
 
 def test_patient_that_is_there_twice_is_one_patient(tmp_path: Path) -> None:
-    samples = read_srahim(dataset_trees.make_srahim(tmp_path, [row("299", "L", "2"), row("300", "L", "3")]))
-    assert {(s.patient, s.grade) for s in samples} == {("srahim/Patient299", 2), ("srahim/Patient299", 3)}
+    rows = [row("299", "L", "2"), row("300", "L", "3"), row("067", "R", "2"), row("237", "R", "1")]
+    samples = read_srahim(dataset_trees.make_srahim(tmp_path, rows))
+    assert {(s.name, s.patient) for s in samples} == {
+        ("Patient067_R", "srahim/Patient067"),
+        ("Patient237_R", "srahim/Patient067"),
+        ("Patient299_L", "srahim/Patient299"),
+        ("Patient300_L", "srahim/Patient299"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,7 @@ def test_photographs_and_rows_have_to_match(tmp_path: Path) -> None:
 def test_real_copy_has_the_described_counts(real_data: Path) -> None:
     samples = read_srahim(real_data / "srahim")
     assert count_labels(samples) == LabelCounts(420, (188, 74, 115, 30, 9))
-    assert len({s.patient for s in samples}) == 209
+    assert len({s.patient for s in samples}) == 208
     assert sum(s.has_dr is True and s.grade is None for s in samples) == 4
     files = {s.name: s.photograph for s in samples}
     assert files["Patient299_L"].read_bytes() == files["Patient300_L"].read_bytes()

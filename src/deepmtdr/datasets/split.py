@@ -11,7 +11,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,9 +127,9 @@ def reduce_supervision(
     if not 0 <= share <= 1:
         raise RecipeError(f"found pixel-wise supervision of {share}, expected a share from 0 to 1")
     samples = list(samples)
-    order = _interleave(_strata((sample for sample in samples if sample.lesion_masks), labels), seed)
+    order = _interleave(_strata((sample for sample in samples if sample.has_masks), labels), seed)
     kept = set(order[: round(share * len(order))])
-    return [s if not s.lesion_masks or s.patient in kept else replace(s, lesion_masks={}) for s in samples]
+    return [s if not s.has_masks or s.patient in kept else s.without_masks() for s in samples]
 
 
 def write_split(path: Path, splits: Mapping[str, Iterable[Sample]]) -> None:
@@ -242,19 +241,21 @@ def _group_by_split(
 
 
 Stratum = tuple[bool, tuple[bool, ...], int]
-"""Whether nothing is annotated; which lesion types a mask shows; the highest grade, -1 without one."""
+"""Whether nothing is annotated; which lesion types and union labels a mask shows; the highest grade, -1 without one."""
 
 
 def _strata(samples: Iterable[Sample], labels: LabelSet) -> dict[str, Stratum]:
     """Patient -> stratum, over all photographs of the patient."""
     strata: dict[str, Stratum] = {}
-    codes = labels.codes
+    samples = list(samples)
+    codes = (*labels.codes, *sorted({union for sample in samples for union in sample.union_masks}))
     for sample in samples:
         bare, shown, grade = strata.get(sample.patient, (True, (False,) * len(codes), -1))
-        own = [sample.lesion_masks.get(code) is not None for code in codes]
+        masks = {**sample.lesion_masks, **sample.union_masks}
+        own = [masks.get(code) is not None for code in codes]
         shown = tuple(before or now for before, now in zip(shown, own, strict=True))
         grade = max(grade, -1 if sample.grade is None else int(sample.grade))
-        strata[sample.patient] = (bare and not sample.lesion_masks, shown, grade)
+        strata[sample.patient] = (bare and not sample.has_masks, shown, grade)
     return strata
 
 
