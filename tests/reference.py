@@ -259,6 +259,19 @@ def grading_loss(grade_logits: np.ndarray, grades: Sequence[int], *, literal: bo
     return total / len(grades)
 
 
+def ordinal_loss(grade_logits: np.ndarray, grades: Sequence[int]) -> float:
+    """R26: -log of the probability of the true side of each of the C-1 thresholds, mean over thresholds and batch."""
+    total = 0.0
+    for logits, grade in zip(grade_logits, grades, strict=True):
+        powers = [np.exp(logit - logits.max()) for logit in logits]
+        for k in range(GRADES - 1):
+            above = 0.0
+            for j in range(k + 1, GRADES):
+                above += powers[j] / sum(powers)
+            total -= np.log(above if grade > k else 1 - above)
+    return total / (len(grades) * (GRADES - 1))
+
+
 def isr_loss(terms: Sequence[float], weights: Sequence[float]) -> float:
     """Eq. (11): the lambda-weighted sum of image, total variation, segmentation-aware and classification-aware loss."""
     total = 0.0

@@ -21,6 +21,7 @@ from deepmtdr.losses import (
     image_loss,
     isr_loss,
     lesion_cross_entropy_loss,
+    ordinal_loss,
     segmentation_aware_loss,
     total_variation_loss,
     unsupervised_segmentation_loss,
@@ -360,8 +361,9 @@ def test_authors_lambdas_are_the_defaults() -> None:
         lambda x: lesion_cross_entropy_loss(x / 5, (x > 0.9).detach().double(), torch.ones(2, 4, dtype=torch.bool)),
         lambda x: unsupervised_segmentation_loss(x[:, :1], x[:, 1:2]),
         lambda x: grading_loss(x.flatten(1)[:, :5], torch.tensor([1, 4])),
+        lambda x: ordinal_loss(x.flatten(1)[:, :5], torch.tensor([1, 4])),
     ],
-    ids=["eq4", "eq6", "eq7", "eq8", "cross-entropy", "eq9", "eq10"],
+    ids=["eq4", "eq6", "eq7", "eq8", "cross-entropy", "eq9", "eq10", "ordinal"],
 )
 def test_gradient_equals_finite_differences(loss) -> None:
     assert torch.autograd.gradcheck(loss, images(2, 4, 2, 3))
@@ -374,7 +376,7 @@ def of_two_processes(loss: Callable[[slice, AllReduce], Tensor]) -> float:
     return loss(slice(0, 2), lambda sum_: sum_ + sent.pop(0)).item()
 
 
-@pytest.mark.parametrize("equation", ["eq8", "cross-entropy", "eq9", "eq10"])
+@pytest.mark.parametrize("equation", ["eq8", "cross-entropy", "eq9", "eq10", "ordinal"])
 def test_two_processes_compute_the_loss_of_the_whole_batch(equation: str) -> None:
     # The first type is annotated in both processes, the second only in the first; the last photograph nowhere.
     x, masks = images(4, 4, 3, 3).detach() / 5, (images(4, 4, 3, 3) > 0.7).double()
@@ -386,6 +388,7 @@ def test_two_processes_compute_the_loss_of_the_whole_batch(equation: str) -> Non
         "cross-entropy": lambda part, sum_: lesion_cross_entropy_loss(x[part], masks[part], annotated[part], sum_),
         "eq9": lambda part, sum_: unsupervised_segmentation_loss(x[part, :1], 5 * x[part, 1:2], 0.5, bare[part], sum_),
         "eq10": lambda part, sum_: grading_loss(logits[part], grade[part], graded=graded[part], all_reduce=sum_),
+        "ordinal": lambda part, sum_: ordinal_loss(logits[part], grade[part], graded=graded[part], all_reduce=sum_),
     }
     whole = losses[equation](slice(0, 4), lambda sum_: sum_).item()
     assert whole > 0 and of_two_processes(losses[equation]) == pytest.approx(whole)

@@ -18,8 +18,10 @@ from deepmtdr.recipe import (
     TrainingStage,
     find_split_file,
     load_recipe,
+    recipe_from_dict,
     to_dict,
 )
+from deepmtdr.recipe_keys import EARLIER_VALUES
 from deepmtdr.terms import FRAME
 from tiny_runs import leaves
 
@@ -72,6 +74,29 @@ def test_each_stage_has_the_learning_rates_of_the_subnets_that_it_trains() -> No
 )
 def test_stage_is_validated_at_its_most_frequent_scale_above_1(scales: dict[str, float], expected: int) -> None:
     assert GradingStage(scales=scales).validation_scale == expected
+
+
+# Recipes of earlier versions
+
+
+def test_absent_key_of_an_old_card_gets_the_value_with_the_effect_of_its_version() -> None:
+    card = to_dict(Recipe())
+    for key in EARLIER_VALUES:
+        *path, last = key.split(".")
+        table = card
+        for part in path:
+            table = table[part]
+        del table[last]
+    found = leaves(to_dict(recipe_from_dict(card, "card")))
+    expected = leaves(EARLIER_VALUES)
+    assert {key: found[key] for key in expected} == expected
+    assert all(leaves(to_dict(Recipe()))[key] != value for key, value in expected.items()), "not needed"
+
+
+def test_key_that_an_old_card_has_keeps_its_value_and_an_absent_table_its_defaults() -> None:
+    card = {"joint": {"loss": {"grading_form": "cross-entropy"}}}
+    assert recipe_from_dict(card, "card").joint.loss.grading_form == "cross-entropy"
+    assert recipe_from_dict({}, "nothing") == Recipe()
 
 
 # Overrides and errors
@@ -147,6 +172,7 @@ def test_set_changes_one_value_and_the_last_one_counts() -> None:
         ("joint.decay_factors={isr = 0}", ["joint.decay_factors", "0.0", "positive divisors"]),
         ("joint.loss.class_weights=[1, 1, 1, 1]", ["joint.loss.class_weights = (1.0, 1.0, 1.0, 1.0)", "5 weights"]),
         ("joint.loss.class_weights=[1, 1, 1, 1, -1]", ["joint.loss.class_weights", "-1.0", "of 0 or more, or none"]),
+        ("joint.loss.grading_form=eq11", ["joint.loss.grading_form = 'eq11'", "cumulative, eq10, eq10-literal"]),
         ("joint.validate_every=-1", ["joint.validate_every = -1", "0 or more"]),
         ("joint.patience=3", ["joint.validate_every = 0, patience = 3", "patience only with stop_on"]),
         ("grading.hide_image=2", ["grading.hide_image = 2.0", "0 to 1"]),

@@ -7,7 +7,7 @@ processes share a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 EPSILON = 1e-6
+
+GRADING_FORMS = ("cumulative", "eq10", "eq10-literal", "cross-entropy")
+"""Forms of the grading loss, see `grade_loss`."""
 
 AllReduce = Callable[[Tensor], Tensor]
 """Function that sums a tensor over all processes, differentiable."""
@@ -43,6 +46,12 @@ class LesionLabels(NamedTuple):
     annotated: Bool[Tensor, "b l"]
     """Whether each lesion type was annotated on each photograph."""
     all_reduce: AllReduce = no_reduce
+    ignored: Bool[Tensor, "b 1 h w"] | None = None
+    """Pixels that count for nothing (interpretation R32); None: all pixels count."""
+    union_masks: Float[Tensor, "b u h w"] | None = None
+    """Masks in [0, 1] of union labels: lesions of several types that were annotated together (interpretation R32)."""
+    unions: Bool[Tensor, "b u l"] | None = None
+    """The lesion types of each union label; all False: the photograph does not have this union label."""
 
 
 class GradeLabels(NamedTuple):
@@ -54,6 +63,8 @@ class GradeLabels(NamedTuple):
     class_weights: Float[Tensor, " c"] | None = None
     """Weight of each true grade; None: 1 for all grades."""
     all_reduce: AllReduce = no_reduce
+    form: str = "cumulative"
+    """One of `GRADING_FORMS`, for graders that are trained by `grade_loss`."""
 
     def mean(self, each: Float[Tensor, " b"]) -> Float[Tensor, ""]:
         """Mean over the photographs whose grade is known."""
@@ -79,13 +90,22 @@ class LossWeights:
     unsupervised: float = 0.3
     """Weight of the unsupervised segmentation loss, Eq. (9) (the authors' 0.3)."""
     grading: float = 1.0
-    """Weight of the grading loss, Eq. (10)."""
+    """Weight of the grading loss."""
+    grading_form: str = "cumulative"
+    """Form of the grading loss (interpretation R26): "cumulative", a strictly proper ordinal loss; "eq10", Eq. (10) by
+    interpretation R12; "eq10-literal", Eq. (10) as printed; "cross-entropy".
+    """
     class_weights: tuple[float, ...] = ()
-    """Weight of each true grade within Eq. (10) (interpretation R12); empty: all equal."""
+    """Weight of each true grade within the grading loss; empty: all equal."""
     phi_vis: float = 0.5
     """Threshold that makes a mask of the evidence, Eqs. (5) and (9)."""
     tau: float = 0.1
     """Softness of `phi_vis` in the backward pass (interpretation R9)."""
+
+    def problems(self) -> Iterator[str]:
+        """Describe each setting that is out of range, and what was expected."""
+        if self.grading_form not in GRADING_FORMS:
+            yield f"grading_form = {self.grading_form!r}, expected one of {', '.join(GRADING_FORMS)}"
 
 
 def evidence_mask(
@@ -156,19 +176,30 @@ def dice_loss(
     lesion_masks: Float[Tensor, "b l h w"],
     annotated: Bool[Tensor, "b l"],
     all_reduce: AllReduce = no_reduce,
+    ignored: Bool[Tensor, "b 1 h w"] | None = None,
+    union_masks: Float[Tensor, "b u h w"] | None = None,
+    unions: Bool[Tensor, "b u l"] | None = None,
 ) -> Float[Tensor, ""]:
     """Eq. (8): 1 - 2 |S~ o S| / (|S~| + |S|) per lesion type over the batch (interpretation R11).
+
+    A union label counts as a further type, whose probability is the sum of those of its types (interpretation R32).
 
     Args:
         lesions: predicted probabilities S~.
         lesion_masks: annotation S in [0, 1]; values of types that were not annotated are not used.
         annotated: which types of which photograph were annotated.
         all_reduce: sum over processes, see the module's docstring.
+        ignored: pixels that do not count; None: all count.
+        union_masks: masks of union labels in [0, 1]; None: there are none.
+        unions: the types of each union label; all False: a photograph does not have this label.
 
     Returns:
-        Mean over the types annotated anywhere in the batch; 0 (with a gradient of 0) if none is.
+        Mean over the types and union labels annotated anywhere in the batch; 0 (with a gradient of 0) if none is.
     """
+    lesions, lesion_masks, annotated = _append_unions(lesions, lesion_masks, annotated, union_masks, unions)
     known = annotated[:, :, None, None].to(lesions.dtype)
+    if ignored is not None:
+        known = known * ~ignored
     overlap = all_reduce((lesions * lesion_masks * known).sum(dim=(0, 2, 3)))
     both = all_reduce(((lesions + lesion_masks) * known).sum(dim=(0, 2, 3)))
     losses = 1 - (2 * overlap + EPSILON) / (both + EPSILON)
@@ -181,22 +212,66 @@ def lesion_cross_entropy_loss(
     lesion_masks: Float[Tensor, "b l h w"],
     annotated: Bool[Tensor, "b l"],
     all_reduce: AllReduce = no_reduce,
+    ignored: Bool[Tensor, "b 1 h w"] | None = None,
+    union_masks: Float[Tensor, "b u h w"] | None = None,
+    unions: Bool[Tensor, "b u l"] | None = None,
 ) -> Float[Tensor, ""]:
     """Pixel-wise cross-entropy over the lesion types and the background; added to Eq. (8), which has no pixel terms.
+
+    On a photograph with a union label (interpretation R32), P is the sum of the probabilities of its types: a pixel
+    inside its mask adds -log P, any other pixel -log (1 - P), which includes the background and types that are not
+    annotated.
 
     Args:
         lesions: predicted probabilities S~; 1 - their sum is the probability of the background.
         lesion_masks: annotation S in [0, 1]; overlapping types are scaled to sum to 1.
-        annotated: only photographs with all types annotated count: elsewhere the background is unknown.
+        annotated: photographs count that have all types annotated, or a union label: elsewhere the background is
+            unknown.
         all_reduce: sum over processes, see the module's docstring.
+        ignored: pixels that do not count; None: all count.
+        union_masks: masks of union labels in [0, 1]; None: there are none.
+        unions: the types of each union label; all False: a photograph does not have this label.
 
     Returns:
-        Mean over the pixels of those photographs; 0 (with a gradient of 0) if there is none.
+        Mean over the photographs that count of the mean over their pixels; 0 (with a gradient of 0) if there is none.
     """
+    counted = annotated.all(dim=1)
+    if unions is not None:
+        counted = counted | unions.any(dim=(1, 2))
+        lesions, lesion_masks, known = _append_unions(lesions, lesion_masks, annotated, union_masks, unions)
+        lesions, lesion_masks = (each * known[:, :, None, None] for each in (lesions, lesion_masks))
     target = lesion_masks / lesion_masks.sum(dim=1, keepdim=True).clamp_min(1)
     background = (1 - lesions.sum(dim=1)).clamp_min(EPSILON).log() * (1 - target.sum(dim=1))
     surprise = -(target * lesions.clamp_min(EPSILON).log()).sum(dim=1) - background
-    return masked_mean(surprise.mean(dim=(1, 2)), annotated.all(dim=1), all_reduce)
+    if ignored is not None:
+        counted = counted & ~ignored.all(dim=(1, 2, 3))
+    return masked_mean(pixel_mean(surprise[:, None], ignored), counted, all_reduce)
+
+
+def _append_unions(
+    lesions: Float[Tensor, "b l h w"],
+    lesion_masks: Float[Tensor, "b l h w"],
+    annotated: Bool[Tensor, "b l"],
+    union_masks: Float[Tensor, "b u h w"] | None,
+    unions: Bool[Tensor, "b u l"] | None,
+) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b k h w"], Bool[Tensor, "b k"]]:
+    """Append the union labels to the lesion types: probabilities, masks, and whether they were annotated."""
+    if union_masks is None or unions is None:
+        return lesions, lesion_masks, annotated
+    sums = (lesions[:, None] * unions[..., None, None]).sum(dim=2)
+    return (
+        torch.cat([lesions, sums], dim=1),
+        torch.cat([lesion_masks, union_masks], dim=1),
+        torch.cat([annotated, unions.any(dim=2)], dim=1),
+    )
+
+
+def pixel_mean(values: Float[Tensor, "b 1 h w"], ignored: Bool[Tensor, "b 1 h w"] | None) -> Float[Tensor, " b"]:
+    """Compute the mean of each photograph over the pixels that are not ignored; 0 if all are ignored."""
+    if ignored is None:
+        return values.mean(dim=(1, 2, 3))
+    counted = (~ignored).to(values.dtype)
+    return (values * counted).sum(dim=(1, 2, 3)) / counted.sum(dim=(1, 2, 3)).clamp_min(1)
 
 
 def unsupervised_segmentation_loss(
@@ -205,6 +280,7 @@ def unsupervised_segmentation_loss(
     phi_vis: float = 0.5,
     unannotated: Bool[Tensor, " b"] | None = None,
     all_reduce: AllReduce = no_reduce,
+    ignored: Bool[Tensor, "b 1 h w"] | None = None,
 ) -> Float[Tensor, ""]:
     """Eq. (9): mean squared difference of the lesion region and the evidence mask, the pseudo ground truth.
 
@@ -214,9 +290,10 @@ def unsupervised_segmentation_loss(
         phi_vis: threshold.
         unannotated: True for the photographs without annotation, for which this loss is computed; None: all.
         all_reduce: sum over processes, see the module's docstring.
+        ignored: pixels that do not count (interpretation R32); None: all count.
     """
     pseudo = (evidence.detach() > phi_vis).to(lesion_region.dtype)
-    each = (lesion_region - pseudo).square().mean(dim=(1, 2, 3))
+    each = pixel_mean((lesion_region - pseudo).square(), ignored)
     return masked_mean(each, _all(each) if unannotated is None else unannotated, all_reduce)
 
 
@@ -253,13 +330,88 @@ def grading_loss(
         ValueError: if a grade is out of range.
     """
     classes = grade_logits.shape[1]
-    if grade.numel() and not 0 <= int(grade.min()) <= int(grade.max()) < classes:
-        raise ValueError(f"grading loss: found the grades {grade.tolist()}, expected 0 to {classes - 1}")
+    _check_grades(grade, classes)
     distance = (grade_logits.detach().argmax(dim=1) - grade).abs().to(grade_logits.dtype)
     each = torch.arange(classes, device=grade.device)
     weight = (distance if literal else distance + 1) / ((each - grade[:, None]).abs() + 1).sum(dim=1)
     losses = weight * F.cross_entropy(grade_logits, grade.long(), class_weights, reduction="none")
     return masked_mean(losses, _all(losses) if graded is None else graded, all_reduce)
+
+
+def ordinal_loss(
+    grade_logits: Float[Tensor, "b c"],
+    grade: Int[Tensor, " b"],
+    class_weights: Float[Tensor, " c"] | None = None,
+    *,
+    graded: Bool[Tensor, " b"] | None = None,
+    all_reduce: AllReduce = no_reduce,
+) -> Float[Tensor, ""]:
+    """Strictly proper loss for ordered grades: mean over k of the cross-entropy of "grade > k" (interpretation R26).
+
+    P(grade > k) is the sum of the softmax probabilities of the grades k+1 to C-1. The expected loss is lowest where the
+    predicted probabilities are the true ones, unlike that of Eq. (10). An error costs more if it is further away.
+
+    Args:
+        grade_logits: logits of the C grades.
+        grade: true grades, 0 to C-1.
+        class_weights: weight of each true grade; None: 1 for all grades.
+        graded: the photographs whose grade is known; None: all.
+        all_reduce: sum over processes, see the module's docstring.
+
+    Returns:
+        Mean over the graded photographs and the C-1 thresholds.
+
+    Raises:
+        ValueError: if a grade is out of range.
+    """
+    _check_grades(grade, grade_logits.shape[1])
+    log_probs = grade_logits.log_softmax(dim=1)
+    up_to = log_probs.logcumsumexp(dim=1)[:, :-1]  # log P(grade <= k), k = 0 to C-2
+    above = log_probs.flip(1).logcumsumexp(dim=1).flip(1)[:, 1:]  # log P(grade > k)
+    is_above = grade[:, None] > torch.arange(grade_logits.shape[1] - 1, device=grade.device)
+    losses = -torch.where(is_above, above, up_to).mean(dim=1)
+    if class_weights is not None:
+        losses = losses * class_weights[grade.long()]
+    return masked_mean(losses, _all(losses) if graded is None else graded, all_reduce)
+
+
+def grade_loss(grade_logits: Float[Tensor, "b c"], labels: GradeLabels) -> Float[Tensor, ""]:
+    """Grading loss in the form that the labels name.
+
+    Args:
+        grade_logits: logits of the C grades.
+        labels: grades, class weights, and one of `GRADING_FORMS`: "cumulative" is `ordinal_loss`, "eq10" and
+            "eq10-literal" are `grading_loss`.
+
+    Returns:
+        Mean over the photographs whose grade is known; 0 (with a gradient of 0) if there is none.
+
+    Raises:
+        ValueError: if the form is unknown or a grade is out of range.
+    """
+    grade = torch.where(labels.known, labels.grade, 0)
+    if labels.form == "cumulative":
+        return ordinal_loss(
+            grade_logits, grade, labels.class_weights, graded=labels.known, all_reduce=labels.all_reduce
+        )
+    if labels.form in ("eq10", "eq10-literal"):
+        return grading_loss(
+            grade_logits,
+            grade,
+            labels.class_weights,
+            literal=labels.form == "eq10-literal",
+            graded=labels.known,
+            all_reduce=labels.all_reduce,
+        )
+    if labels.form == "cross-entropy":
+        _check_grades(grade, grade_logits.shape[1])
+        return labels.mean(F.cross_entropy(grade_logits, grade.long(), labels.class_weights, reduction="none"))
+    raise ValueError(f"grading loss: found the form {labels.form!r}, expected one of {', '.join(GRADING_FORMS)}")
+
+
+def _check_grades(grade: Int[Tensor, " b"], classes: int) -> None:
+    if grade.numel() and not 0 <= int(grade.min()) <= int(grade.max()) < classes:
+        raise ValueError(f"grading loss: found the grades {grade.tolist()}, expected 0 to {classes - 1}")
 
 
 def _all(each: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:

@@ -6,7 +6,7 @@ In the first checkpoints, among them the shipped v0, every stage has the keys of
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deepmtdr.recipe_stages import STAGE_TYPES, StageName
@@ -25,6 +25,15 @@ RENAMED_STAGE_KEYS = {
     "small": "small_frame_share",
 }
 """Old key -> new key of the three stages."""
+
+EARLIER_VALUES: dict[str, Any] = {
+    "grading.loss.grading_form": "eq10",
+    "joint.loss.grading_form": "eq10",
+}
+"""Key that the recipe in an old checkpoint does not have yet -> the value that has the effect of that version.
+
+Only for keys whose default has another effect. A key is added where the table that contains it exists.
+"""
 
 REASONS = {
     "crop": "the grading stage takes whole frames",
@@ -58,7 +67,10 @@ def find_wrong_keys(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def translate_old_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate a recipe of an earlier version to the present keys; keys without effect in their stage are dropped."""
+    """Translate a recipe of an earlier version to the present keys.
+
+    Keys without effect in their stage are dropped. Keys that were not known yet get the values of `EARLIER_VALUES`.
+    """
     recipe = dict(values)
     if _table(values, "data"):
         recipe["data"] = _rename(_table(values, "data"), RENAMED_DATA_KEYS)
@@ -66,7 +78,18 @@ def translate_old_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         if table := _rename(_table(values, name), RENAMED_STAGE_KEYS):
             unused = REASONS.keys() - stage_keys(name)
             recipe[name] = {key: value for key, value in table.items() if key not in unused}
+    for key, value in EARLIER_VALUES.items():
+        recipe = _add_if_absent(recipe, key.split("."), value)
     return recipe
+
+
+def _add_if_absent(table: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return a copy of nested tables with a value at a path, if the innermost table exists and lacks the key."""
+    key, *rest = path
+    if not rest:
+        return {key: value, **table}
+    inner = table.get(key)
+    return {**table, key: _add_if_absent(inner, rest, value)} if isinstance(inner, Mapping) else dict(table)
 
 
 def stage_keys(name: StageName) -> set[str]:

@@ -154,6 +154,7 @@ class TrainingStage(ValidationSettings, SamplingSettings, OptimisationSettings, 
         yield from OptimisationSettings.problems(self)
         yield from SamplingSettings.problems(self)
         yield from ValidationSettings.problems(self)
+        yield from (f"loss.{problem}" for problem in self.loss.problems())
 
 
 @dataclass(frozen=True, kw_only=True)

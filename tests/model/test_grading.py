@@ -153,14 +153,16 @@ def test_dropout_is_active_in_training_only() -> None:
     assert torch.equal(subnet(frame, lesions).logits, subnet(frame, lesions).logits)
 
 
-def test_its_loss_is_eq10_of_the_graded_photographs_with_class_weights() -> None:
+def test_its_loss_is_the_named_form_over_the_graded_photographs_with_class_weights() -> None:
     # Probabilities 1/8, 1/8, 1/8, 1/8, 1/2: grade 4 is predicted. True grade 4 with weight 3: 3 * 1/15 * log 2.
     # True grade 2 with weight 2: 2 * 3/11 * log 8. The third photograph is not graded.
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0, log(4)]]).expand(3, 5)
     weights = torch.tensor([1.0, 1.0, 2.0, 1.0, 3.0])
-    labels = GradeLabels(torch.tensor([4, 2, 0]), torch.tensor([True, True, False]), weights)
-    loss = GradingSubnet(config=SMALL).loss(GradingOutput(logits, ()), labels)
-    assert loss.item() == pytest.approx((3 / 15 * log(2) + 6 / 11 * log(8)) / 2)
+    labels = GradeLabels(torch.tensor([4, 2, 0]), torch.tensor([True, True, False]), weights, form="eq10")
+    subnet, graded = GradingSubnet(config=SMALL), GradingOutput(logits, ())
+    assert subnet.loss(graded, labels).item() == pytest.approx((3 / 15 * log(2) + 6 / 11 * log(8)) / 2)
+    entropy = subnet.loss(graded, labels._replace(form="cross-entropy"))
+    assert entropy.item() == pytest.approx((3 * log(2) + 2 * log(8)) / 2)
 
 
 def test_y_dr_by_hand_is_the_sum_of_the_logits_of_grades_1_to_4() -> None:
@@ -229,6 +231,6 @@ def test_its_loss_is_the_mean_over_the_photographs_of_all_processes() -> None:
     # This process: grade 4, predicted with 1/2: log 2 / 15. Another one: a sum of 0.9 over two photographs.
     others = [torch.tensor(0.9), torch.tensor(2.0)]
     known, logits = torch.tensor([True]), torch.tensor([[0.0, 0.0, 0.0, 0.0, log(4)]])
-    labels = GradeLabels(torch.tensor([4]), known, all_reduce=lambda sum_: sum_ + others.pop(0))
+    labels = GradeLabels(torch.tensor([4]), known, all_reduce=lambda sum_: sum_ + others.pop(0), form="eq10")
     loss = GradingSubnet(config=SMALL).loss(GradingOutput(logits, ()), labels)
     assert loss.item() == pytest.approx((log(2) / 15 + 0.9) / 3)

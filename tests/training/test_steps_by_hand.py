@@ -39,6 +39,7 @@ WEIGHTS = LossWeights(
     lesion_cross_entropy=0.25,
     unsupervised=11.0,
     grading=13.0,
+    grading_form="eq10",
     class_weights=(1.0, 2.0, 4.0),
     phi_vis=0.6,
 )
@@ -143,7 +144,7 @@ class TinyGrader(Grader):
         logits = fine.mean(dim=(2, 3)) @ self.fine.T + coarse.mean(dim=(2, 3)) @ self.coarse.T
         return GradingOutput(logits, (fine, coarse))
 
-    loss = GradingSubnet.loss  # the paper's, Eq. (10)
+    loss = GradingSubnet.loss  # in the form of the weights: Eq. (10)
 
 
 def network(*, task_aware: bool = True) -> DeepMTDR:
@@ -270,6 +271,14 @@ def eq10(logits: np.ndarray, grade: int) -> float:
     return float(WEIGHTS.class_weights[grade] * distance / norm * -np.log(probabilities[grade]))
 
 
+def ordinal(logits: np.ndarray, grade: int) -> float:
+    """Interpretation R26: the thresholds "above grade 0" and "above grade 1"."""
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    above = probabilities[1] + probabilities[2], probabilities[2]
+    each = [-np.log(p if grade > k else 1 - p) for k, p in enumerate(above)]
+    return float(WEIGHTS.class_weights[grade] * np.mean(each))
+
+
 def graded_loss() -> float:
     """Eq. (10) over the first two photographs, whose grades are known."""
     return float(np.mean([eq10(read(super_resolved()[n]).logits, GRADE[n]) for n in (0, 1)]))
@@ -343,6 +352,20 @@ def test_grading_losses_equal_the_equations() -> None:
     assert step.terms == pytest.approx({"grading": expected, "accuracy": right}, rel=1e-4)
     assert step.grading.item() == pytest.approx(13 * expected, rel=1e-4)
     assert step.isr.item() == step.segmentation.item() == step.xi.item() == 0
+
+
+def test_form_of_the_grading_loss_is_that_of_the_weights_in_the_grading_and_the_joint_stage() -> None:
+    weights = replace(WEIGHTS, grading_form="cumulative")
+    logits = [read(sr).logits for sr in super_resolved()]
+    expected = np.mean([ordinal(logits[n], GRADE[n]) for n in (0, 1)])
+    step = joint_losses(network(), batch(), 2, weights)
+    assert step.terms["grading"] == pytest.approx(expected, rel=1e-4)
+    assert step.grading.item() == pytest.approx(13 * expected, rel=1e-4)
+    images = [read(image) for image in hr_images()]
+    lesions = torch.tensor(np.stack([found.lesions for found in images])).float()
+    cached = GradingBatch(torch.tensor(hr_images() / 2).float(), lesions, torch.tensor(GRADE))
+    expected = np.mean([ordinal(found.logits, grade) for found, grade in zip(images, GRADE, strict=True)])
+    assert grading_losses(network(), cached, weights).terms["grading"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_losses_of_a_compared_system_are_its_parts_own() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
-from deepmtdr.losses import GradeLabels, grading_loss
+from deepmtdr.losses import GradeLabels, grade_loss
 from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained
 from deepmtdr.model.preprocessing import local_contrast
 
@@ -120,10 +120,8 @@ class GradingSubnet(Grader):
         return GradingOutput(logits, (stem, stage1, stage2, stage3, stage4))
 
     def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
-        """Compute the grading loss, Eq. (10)."""
-        return grading_loss(
-            graded.logits, labels.grade, labels.class_weights, graded=labels.known, all_reduce=labels.all_reduce
-        )
+        """Compute the grading loss in the form that the labels name."""
+        return grade_loss(graded.logits, labels)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Copy the weights of a published ResNet-18; the lesion channels of the stem keep their values.

@@ -109,14 +109,14 @@ def restoration_losses(
     none = seg_aware = sr.new_zeros(())
     classes = None
     if model.has_segmentation and (weights.lambda_sa or _trainable(model.segmentation)):
-        classes = model.segment(model.preprocess(sr)[0])
+        classes = model.segment(model.preprocess(sr, batch.local_mean)[0])
     image, variation = _image_terms(sr, batch.hr, processes)
     if classes is None:
         isr = _isr_loss(image, variation, none, none, scale, weights)
         return StepLosses(isr, none, none, none, _values(image=image, tv=variation))
     if weights.lambda_sa and scale > 1:
         with torch.no_grad():
-            classes_hr = model.segment(model.preprocess(batch.hr)[0])
+            classes_hr = model.segment(model.preprocess(batch.hr, batch.local_mean)[0])
         seg_aware = processes.mean(losses.segmentation_aware_loss(classes[:, :-1], classes_hr[:, :-1]))
     # A slice for each loss: autograd sums gradients in this order, which earlier versions had, bit for bit.
     labels = _lesion_labels(batch, processes)
@@ -134,7 +134,7 @@ def restoration_losses(
 def grading_losses(
     model: DeepMTDR, batch: GradingBatch, weights: LossWeights, processes: Processes = SINGLE_PROCESS
 ) -> StepLosses:
-    """Stage 1b: Eq. (10) on the cached outputs of the frozen subnets; xi is trained in the joint stage.
+    """Stage 1b: the grading loss on the cached outputs of the frozen subnets; xi is trained in the joint stage.
 
     Args:
         model: the network.
@@ -180,7 +180,12 @@ def joint_losses(
     dice = losses.dice_loss(on_sr.lesions, *labels)
     entropy = losses.lesion_cross_entropy_loss(on_sr.lesions, *labels)
     pseudo = losses.unsupervised_segmentation_loss(
-        on_sr.lesion_region, evidence_hr, weights.phi_vis, _has_pseudo_mask(model, batch), processes.all_reduce
+        on_sr.lesion_region,
+        evidence_hr,
+        weights.phi_vis,
+        _has_pseudo_mask(model, batch),
+        processes.all_reduce,
+        batch.ignored,
     )
     graded = GradingOutput(on_sr.grade_logits, on_sr.features)
     grading = model.grading.loss(graded, _grade_labels(batch.grade, batch.graded, graded, weights, processes))
@@ -233,7 +238,7 @@ def composed_losses(
         if model.isr.discriminator is not None:
             discriminator = processes.mean(model.isr.discriminator_loss(sr.detach(), batch.hr))
             terms["adversary"] = discriminator
-    segmentation_input, grading_input = model.preprocess(sr)
+    segmentation_input, grading_input = model.preprocess(sr, batch.local_mean)
     classes = model.segment(segmentation_input)
     if model.has_segmentation:
         labels = _lesion_labels(batch, processes)
@@ -276,18 +281,20 @@ def _classification_aware_loss(
 
 def _has_pseudo_mask(model: DeepMTDR, batch: Batch) -> Tensor:
     """Return the photographs of Eq. (9): those without annotation, if the evidence has a location."""
-    return ~batch.annotated.any(dim=1) & (not isinstance(model.evidence_method, ScoreOnlyEvidence))
+    return ~batch.has_masks & (not isinstance(model.evidence_method, ScoreOnlyEvidence))
 
 
 def _lesion_labels(batch: Batch, processes: Processes) -> LesionLabels:
-    return LesionLabels(batch.lesion_masks, batch.annotated, processes.all_reduce)
+    return LesionLabels(
+        batch.lesion_masks, batch.annotated, processes.all_reduce, batch.ignored, batch.union_masks, batch.unions
+    )
 
 
 def _grade_labels(
     grade: Tensor, known: Tensor, graded: GradingOutput, weights: LossWeights, processes: Processes
 ) -> GradeLabels:
     class_weights = graded.logits.new_tensor(weights.class_weights) if weights.class_weights else None
-    return GradeLabels(grade, known, class_weights, processes.all_reduce)
+    return GradeLabels(grade, known, class_weights, processes.all_reduce, weights.grading_form)
 
 
 def _values(**terms: Tensor) -> dict[str, float]:
