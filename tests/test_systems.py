@@ -18,6 +18,7 @@ from deepmtdr.evaluation.measure_inputs import measure_all_inputs
 from deepmtdr.labels import GradeLabel, LabelSet, LesionType
 from deepmtdr.losses import LossWeights, dice_loss
 from deepmtdr.model.deepmtdr import ModelConfig
+from deepmtdr.model.efficientnet_grading import EfficientNetLite0Grader
 from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.isr import ISRConfig, bicubic
 from deepmtdr.model.segmentation import SegmentationConfig
@@ -27,6 +28,7 @@ from deepmtdr.systems import (
     DEEPMTDR,
     EVIDENCE_METHODS,
     GRADERS,
+    MULTI_TASK_SYSTEMS,
     SEGMENTERS,
     SUPER_RESOLVERS,
     SYSTEMS,
@@ -140,6 +142,24 @@ def test_deepmt_dr_by_name_is_deepmt_dr() -> None:
     assert [*named.state_dict()] == [*ours.state_dict()]
 
 
+def test_efficientnet_form_trains_all_its_subnets_with_the_task_aware_losses() -> None:
+    name = "DeepMT-DR, EfficientNet-Lite0"
+    model = build_system(name, PartNames(), SMALL)
+    assert model.task_aware and isinstance(model.grading, EfficientNetLite0Grader)
+    assert load_recipe("smoke", [f"system={name}"]).system == name
+    assert learned("grading", name, PartNames()) == {"grading"}
+    assert learned("joint", name, PartNames()) == {"isr", "segmentation", "grading", "gmsv"}
+
+
+def test_settings_of_the_efficientnet_form_come_from_the_recipe() -> None:
+    recipe = load_recipe("smoke", ["model.efficientnet.reduce=4", "model.efficientnet.hidden=7"])
+    grading = build_system("DeepMT-DR, EfficientNet-Lite0", PartNames(), recipe.model).grading
+    assert isinstance(grading, EfficientNetLite0Grader)
+    assert grading.config.reduce == 4 and grading.classifier.in_features == 7
+    with pytest.raises(RecipeError, match=r"model\.efficientnet\.reduce = 3, expected 1, 2 or 4"):
+        load_recipe("smoke", ["model.efficientnet.reduce=3"])
+
+
 def test_parts_of_the_paper_can_be_exchanged_and_keep_the_task_aware_losses() -> None:
     """For example the conference version with the multi-scale segmentation subnet."""
     assert build_system("Wang et al.", PartNames(segmentation=DEEPMTDR), SMALL).task_aware
@@ -154,7 +174,7 @@ TWO_LESIONS = LabelSet(
 )
 
 
-@pytest.mark.parametrize("name", some(SYSTEMS, [DEEPMTDR, "Wang et al.", "U-Net", "Adly et al.", "Lin et al."]))
+@pytest.mark.parametrize("name", some(SYSTEMS, [*MULTI_TASK_SYSTEMS, "U-Net", "Adly et al.", "Lin et al."]))
 def test_a_system_takes_another_label_set(name: str) -> None:
     """Two lesion types and three grades, in the outputs and in one step of the losses."""
     torch.manual_seed(0)
@@ -168,14 +188,14 @@ def test_a_system_takes_another_label_set(name: str) -> None:
     assert all(value >= 0 for value in step.terms.values())
 
 
-@pytest.mark.parametrize("name", some(SYSTEMS, [DEEPMTDR, "Wang et al.", "bicubic", "SRCNN", "CE-Net", "ResNet-18"]))
+@pytest.mark.parametrize("name", some(SYSTEMS, [*MULTI_TASK_SYSTEMS, "bicubic", "SRCNN", "CE-Net", "ResNet-18"]))
 def test_a_system_predicts_what_its_parts_can(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     (sample,) = write_drawings(tmp_path_factory.mktemp("d"), [2], size=140)
     torch.manual_seed(0)
     model = build_system(name, PartNames(), SMALL).eval()
     measured, curves = measure(model, sample, frame=128)
     assert measured.failure == ""
-    assert bool(measured.probs) == (name in (DEEPMTDR, "Wang et al.", *GRADERS))
+    assert bool(measured.probs) == (name in (*MULTI_TASK_SYSTEMS, *GRADERS))
     assert set(curves) == (set(Lesion) if model.has_segmentation else set())
     assert measured.image["psnr_whole_sr"] > 10
 
@@ -190,7 +210,7 @@ def test_every_evidence_method_works_with_a_compared_grader(evidence: str, tmp_p
     assert 0 <= measured.evidence.background <= 1
 
 
-@pytest.mark.parametrize("name", ["SRCNN", "U-Net", "ResNet-18", DEEPMTDR])
+@pytest.mark.parametrize("name", ["SRCNN", "U-Net", "ResNet-18", *MULTI_TASK_SYSTEMS])
 def test_a_system_from_a_checkpoint_predicts_the_same(name: str, tmp_path: Path) -> None:
     recipe = Recipe(system=name, parts=PartNames(isr="bicubic") if name == "ResNet-18" else PartNames(), model=SMALL)
     torch.manual_seed(0)

@@ -74,7 +74,7 @@ def shorten_name(name: str, key: str, separator: str = "-") -> str:
 
 def slug(name: str) -> str:
     """Convert a name to lower case with hyphens, for folders and parts of names: "Wang et al." -> "wang-et-al"."""
-    return name.replace(" ", "-").replace(".", "").lower()
+    return name.replace(" ", "-").replace(".", "").replace(",", "").lower()
 
 
 def printable_path(path: Path | str) -> str:

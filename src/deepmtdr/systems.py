@@ -27,6 +27,7 @@ NONE = "none"
 
 MULTI_TASK_SYSTEMS = {
     DEEPMTDR: "deepmtdr.model.deepmtdr:paper_parts",
+    "DeepMT-DR, EfficientNet-Lite0": "deepmtdr.model.deepmtdr:efficientnet_parts",
     "Wang et al.": "deepmtdr.baselines.wang_et_al:build_parts",
 }
 """Systems for all three tasks -> function of a `ModelConfig` and a `LabelSet` that makes all parts."""

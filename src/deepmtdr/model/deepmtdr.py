@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.losses import GradeLabels, LesionLabels, LossWeights
+from deepmtdr.model.efficientnet_grading import EfficientNetGradingConfig, EfficientNetLite0Grader
 from deepmtdr.model.gmsv import GMSV, GMSVConfig
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
 from deepmtdr.model.interfaces import (
@@ -33,6 +34,8 @@ class ModelConfig:
     isr: ISRConfig = field(default_factory=ISRConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     grading: GradingConfig = field(default_factory=GradingConfig)
+    efficientnet: EfficientNetGradingConfig = field(default_factory=EfficientNetGradingConfig)
+    """Settings of the grading subnet of the system "DeepMT-DR, EfficientNet-Lite0"; others do not use them."""
     gmsv: GMSVConfig = field(default_factory=GMSVConfig)
     segments: bool = True
     """Whether there is a lesion segmentation subnet (Sec. V-C). False: the grading subnet gets empty lesion maps."""
@@ -187,6 +190,15 @@ def paper_parts(config: ModelConfig, labels: LabelSet = DIABETIC_RETINOPATHY) ->
         ISRSubnet(config.isr),
         LesionSegmentationSubnet(labels, config.segmentation),
         GradingSubnet(labels, config.grading),
+    )
+
+
+def efficientnet_parts(config: ModelConfig, labels: LabelSet = DIABETIC_RETINOPATHY) -> Parts:
+    """Make the subnets of the paper, with EfficientNet-Lite0 as the grading subnet (interpretation R33)."""
+    return Parts(
+        ISRSubnet(config.isr),
+        LesionSegmentationSubnet(labels, config.segmentation),
+        EfficientNetLite0Grader(labels, config.efficientnet),
     )
 
 

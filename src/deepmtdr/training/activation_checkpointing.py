@@ -10,11 +10,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from deepmtdr.errors import RecipeError
+from deepmtdr.model.efficientnet_lite0 import MBConvBlock
 from deepmtdr.model.grading import BasicBlock
 from deepmtdr.model.isr import ResidualBlock, UpscalingLayer
 from deepmtdr.model.segmentation import MultiScaleBlock
 
-_BLOCKS = (ResidualBlock, UpscalingLayer, MultiScaleBlock, BasicBlock)
+_BLOCKS = (ResidualBlock, UpscalingLayer, MultiScaleBlock, BasicBlock, MBConvBlock)
 
 
 @contextmanager

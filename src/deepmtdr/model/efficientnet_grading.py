@@ -1,0 +1,137 @@
+"""Grading by EfficientNet-Lite0 with ImageNet weights, in place of the paper's ResNet-18 (interpretation R33).
+
+It grades from the same inputs as the paper's grading subnet, local contrast and lesion maps, and gives GMSV five
+features with the same strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.losses import GradeLabels, grade_loss
+from deepmtdr.model.efficientnet_lite0 import CHANNELS, LAST, EfficientNetLite0
+from deepmtdr.model.grading import LESION_GAIN
+from deepmtdr.model.interfaces import Grader, GradingOutput
+from deepmtdr.model.preprocessing import local_contrast
+
+CONTRAST_GAIN = 1.0
+"""Factor from local contrast to the input of the ImageNet stem. There, 0 is ImageNet's mean colour and 1 a standard
+deviation: equal surroundings become the mean colour.
+"""
+QUADRANTS = (2, 1)
+"""Cells per side in which lesions are summed up: the quadrants, which define severe retinopathy, and the frame."""
+AREA_UNIT = 1e-4
+"""Share of a cell at which the logarithm of a lesion area begins to grow: in the frame of 1024 px about 100 px."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficientNetGradingConfig:
+    """Settings of the grading subnet with EfficientNet-Lite0."""
+
+    reduce: int = 2
+    """Factor by which frame and lesion maps are reduced before the network: 2 makes 512 px from 1024 px."""
+    hidden: int = 0
+    """Units of a hidden layer before the grades; 0: the grades are linear in the pooled features."""
+    dropout: float = 0.2
+    """Share of the pooled features (and hidden units) dropped in training (published: 0.2)."""
+    drop_connect: float = 0.2
+    """Probability with which the last block is left out in training, less for the blocks before (published: 0.2)."""
+    lesion_statistics: bool = True
+    """Whether the grades also depend directly on the area and the maximum of each lesion map (`lesion_statistics`)."""
+
+    def problems(self) -> Iterator[str]:
+        """Describe each value that is out of range."""
+        if self.reduce not in (1, 2, 4):
+            yield f"reduce = {self.reduce}, expected 1, 2 or 4"
+
+
+def lesion_statistics(lesions: Float[Tensor, "b l h w"]) -> Float[Tensor, "b l*10"]:
+    """Compute the area and the maximum of each lesion map in the four quadrants and in the frame.
+
+    Args:
+        lesions: probabilities of the lesion types.
+
+    Returns:
+        log(1 + mean / AREA_UNIT) in each cell, then the maximum in each cell; both 0 without lesions.
+    """
+    lesions = lesions.float()
+    areas = [torch.log1p(F.adaptive_avg_pool2d(lesions, cells) / AREA_UNIT) for cells in QUADRANTS]
+    maxima = [F.adaptive_max_pool2d(lesions, cells) for cells in QUADRANTS]
+    return torch.cat([cell.flatten(1) for cell in (*areas, *maxima)], dim=1)
+
+
+class EfficientNetLite0Grader(Grader):
+    """EfficientNet-Lite0 on local contrast and lesion maps; mean and maximum of its last features; the grades.
+
+    The lesion maps are further channels of the stem, whose weights start at 0: at first the network computes the
+    features of ImageNet.
+    """
+
+    preprocess = staticmethod(local_contrast)
+    uses_lesion_maps: ClassVar[bool] = True
+    channels: tuple[int, ...] = CHANNELS
+
+    def __init__(
+        self, labels: LabelSet = DIABETIC_RETINOPATHY, config: EfficientNetGradingConfig | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config = config or EfficientNetGradingConfig()
+        types = len(labels.lesions)
+        self.backbone = EfficientNetLite0(extra_channels=types, drop_connect=config.drop_connect)
+        # Two norms: the maxima are larger than the means, and would hide them in a common one.
+        self.mean_norm, self.max_norm = nn.LayerNorm(LAST), nn.LayerNorm(LAST)
+        self.dropout = nn.Dropout(config.dropout)
+        pooled = 2 * LAST + (types * 2 * sum(cells**2 for cells in QUADRANTS) if config.lesion_statistics else 0)
+        self.hidden = nn.Linear(pooled, config.hidden) if config.hidden else None
+        self.classifier = nn.Linear(config.hidden or pooled, len(labels.grades))
+
+    def forward(self, network_input: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b l h w"]) -> GradingOutput:
+        """Grade.
+
+        Args:
+            network_input: local contrast of SR or HR images.
+            lesions: probabilities of the lesion types in the same frame.
+
+        Returns:
+            Logits of the grades and five features, strides 2, 4, 8, 16, 32 of the reduced frame.
+        """
+        features = self.backbone(self._stem_input(network_input, lesions.to(network_input.dtype)))
+        last = features[-1].float()
+        pooled = torch.cat([self.mean_norm(last.mean(dim=(2, 3))), self.max_norm(last.amax(dim=(2, 3)))], dim=1)
+        pooled = self.dropout(pooled)
+        if self.config.lesion_statistics:
+            pooled = torch.cat([pooled, lesion_statistics(lesions)], dim=1)
+        if self.hidden is not None:
+            pooled = self.dropout(F.relu(self.hidden(pooled)))
+        logits = self.classifier(pooled).float()
+        return GradingOutput(logits - logits.mean(dim=1, keepdim=True), features)  # interpretation R5
+
+    def _stem_input(self, contrast: Tensor, lesions: Tensor) -> Tensor:
+        """Reduce contrast by the mean and lesion maps by the maximum, so that a small lesion stays visible."""
+        factor = self.config.reduce
+        if factor > 1:
+            contrast, lesions = F.avg_pool2d(contrast, factor), F.max_pool2d(lesions, factor)
+        return torch.cat([CONTRAST_GAIN * contrast, LESION_GAIN * lesions], dim=1)
+
+    def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
+        """Compute the grading loss in the form that the labels name."""
+        return grade_loss(graded.logits, labels)
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Copy the weights of a published EfficientNet-Lite0; the lesion channels of the stem keep their values.
+
+        Args:
+            state: state-dict of the package efficientnet-lite-pytorch; `_fc.*` is not used.
+
+        Raises:
+            ValueError: if a tensor is missing or has another shape.
+        """
+        self.backbone.load_imagenet(state)
