@@ -210,11 +210,21 @@ def total_variation_loss(sr: np.ndarray) -> float:
     return down / (images * channels * (height - 1) * width) + right / (images * channels * height * (width - 1))
 
 
-def dice_loss(lesions: np.ndarray, lesion_masks: np.ndarray, annotated: np.ndarray) -> float:
+def dice_loss(
+    lesions: np.ndarray,
+    lesion_masks: np.ndarray,
+    annotated: np.ndarray,
+    ignored: np.ndarray | None = None,
+    union_masks: np.ndarray | None = None,
+    unions: np.ndarray | None = None,
+) -> float:
     """Eq. (8) with R11: per lesion type over the images annotated for it, then the mean over the annotated types.
 
-    `annotated[image, type]` is True where a mask exists. Without any annotation: 0.
+    `annotated[image, type]` is True where a mask exists. Without any annotation: 0. R32: pixels with
+    `ignored[image, 0]` do not count; a union label (types where `unions[image, label]`) is one more type.
     """
+    if union_masks is not None and unions is not None:
+        lesions, lesion_masks, annotated = _append_unions(lesions, lesion_masks, annotated, union_masks, unions)
     losses = []
     for kind in range(lesions.shape[1]):
         if not annotated[:, kind].any():
@@ -224,6 +234,8 @@ def dice_loss(lesions: np.ndarray, lesion_masks: np.ndarray, annotated: np.ndarr
             if not annotated[image, kind]:
                 continue
             for index in np.ndindex(lesions.shape[2:]):
+                if ignored is not None and ignored[(image, 0, *index)]:
+                    continue
                 p, s = lesions[(image, kind, *index)], lesion_masks[(image, kind, *index)]
                 overlap += p * s
                 area += p + s
@@ -231,9 +243,69 @@ def dice_loss(lesions: np.ndarray, lesion_masks: np.ndarray, annotated: np.ndarr
     return sum(losses) / len(losses) if losses else 0.0
 
 
-def unsupervised_segmentation_loss(lesion_region: np.ndarray, evidence: np.ndarray, phi_vis: float) -> float:
-    """Eq. (9): the lesion region against one evidence mask (R9)."""
-    return _mean_square(lesion_region, evidence > phi_vis)
+def _append_unions(
+    lesions: np.ndarray, lesion_masks: np.ndarray, annotated: np.ndarray, union_masks: np.ndarray, unions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """R32: the probability of a union label is the sum over its types."""
+    sums = np.zeros(union_masks.shape)
+    for image, label, kind in np.ndindex(unions.shape):
+        if unions[image, label, kind]:
+            sums[image, label] += lesions[image, kind]
+    return (
+        np.concatenate([lesions, sums], axis=1),
+        np.concatenate([lesion_masks, union_masks], axis=1),
+        np.concatenate([annotated, unions.any(axis=2)], axis=1),
+    )
+
+
+def lesion_cross_entropy_loss(
+    lesions: np.ndarray,
+    lesion_masks: np.ndarray,
+    annotated: np.ndarray,
+    ignored: np.ndarray,
+    union_masks: np.ndarray,
+    unions: np.ndarray,
+) -> float:
+    """Cross-entropy with R32, for masks of 0 and 1 without overlap: mean over pixels, then over photographs.
+
+    A photograph with all types annotated has one class for each type and the background. A photograph with union labels
+    has one class for each of them and each annotated type, and one for everything else.
+    """
+    lesions, lesion_masks, known = _append_unions(lesions, lesion_masks, annotated, union_masks, unions)
+    of_photographs = []
+    for image in range(lesions.shape[0]):
+        if not (annotated[image].all() or unions[image].any()):
+            continue
+        surprises = []
+        for index in np.ndindex(lesions.shape[2:]):
+            if ignored[(image, 0, *index)]:
+                continue
+            rest, surprise = 1.0, None
+            for kind in np.flatnonzero(known[image]):
+                rest -= lesions[(image, kind, *index)]
+                if lesion_masks[(image, kind, *index)] == 1:
+                    surprise = -np.log(lesions[(image, kind, *index)])
+            surprises.append(-np.log(rest) if surprise is None else surprise)
+        if surprises:
+            of_photographs.append(sum(surprises) / len(surprises))
+    return sum(of_photographs) / len(of_photographs) if of_photographs else 0.0
+
+
+def unsupervised_segmentation_loss(
+    lesion_region: np.ndarray, evidence: np.ndarray, phi_vis: float, ignored: np.ndarray | None = None
+) -> float:
+    """Eq. (9): the lesion region against one evidence mask (R9), without ignored pixels (R32)."""
+    if ignored is None:
+        return _mean_square(lesion_region, evidence > phi_vis)
+    total = 0.0
+    for image in range(lesion_region.shape[0]):
+        squares = []
+        for index in np.ndindex(lesion_region.shape[2:]):
+            at = (image, 0, *index)
+            if not ignored[at]:
+                squares.append((lesion_region[at] - float(evidence[at] > phi_vis)) ** 2)
+        total += sum(squares) / len(squares) if squares else 0.0
+    return total / lesion_region.shape[0]
 
 
 def _grading_weight(predicted: int, grade: int, extra: int) -> float:

@@ -165,6 +165,8 @@ class ImageStage(TrainingStage, ABC):
     """Side of the HR crop, px; 0: whole frames."""
     annotated: float = 1.0
     """Share of a batch with lesion masks. The other photographs train the losses that need no masks (Eqs. 4-6, 9)."""
+    union_share: float = 0.25
+    """Share of the photographs with union labels only, such as HEI-MED's, among those with masks (interpretation R32)."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     lr_isr: float = 5e-4
     """Largest learning rate of the ISR subnet; 0 freezes it."""
@@ -178,7 +180,7 @@ class ImageStage(TrainingStage, ABC):
         yield from super().problems()
         if self.crop < 0 or self.crop % 16:
             yield f"crop = {self.crop}, expected a multiple of 16, or 0 for whole frames"
-        yield from _not_shares(annotated=self.annotated)
+        yield from _not_shares(annotated=self.annotated, union_share=self.union_share)
 
 
 @dataclass(frozen=True, kw_only=True)

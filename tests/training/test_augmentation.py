@@ -18,6 +18,8 @@ from deepmtdr.model.preprocessing import image_to_tensor
 from deepmtdr.recipe import Augmentation
 from deepmtdr.terms import Lesion
 from deepmtdr.training.augmentation import (
+    Tone,
+    draw_tone,
     gaussian_blur,
     jpeg_compress,
     random_crop,
@@ -56,7 +58,7 @@ def disc(side: int = 64) -> Tensor:
 @pytest.mark.parametrize("zoom", [1.0, 1.5])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_crop_is_the_same_for_image_and_masks(twin: Frame, seed: int, zoom: float) -> None:
-    image, masks = random_crop(twin, 32, zoom, np.random.default_rng(seed))
+    image, masks, _ = random_crop(twin, 32, zoom, np.random.default_rng(seed))
     assert image.shape == (3, 32, 32) and masks.shape == (4, 32, 32)
     assert torch.equal(image, masks[:3])
     assert masks.min() >= 0 and masks.max() <= 1
@@ -64,20 +66,20 @@ def test_crop_is_the_same_for_image_and_masks(twin: Frame, seed: int, zoom: floa
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_crop_without_zoom_is_a_window_of_the_frame(twin: Frame, seed: int) -> None:
-    image, _ = random_crop(twin, 48, 1.0, np.random.default_rng(seed))
+    image, *_ = random_crop(twin, 48, 1.0, np.random.default_rng(seed))
     windows = torch.from_numpy(twin.pixels.copy()).unfold(0, 48, 1).unfold(1, 48, 1)
     assert (windows == (255 * image).round().byte()).flatten(2).all(2).any()
 
 
 def test_crop_of_the_whole_frame_is_the_frame(twin: Frame, rng: np.random.Generator) -> None:
-    image, masks = random_crop(twin, 64, 1.0, rng)
+    image, masks, _ = random_crop(twin, 64, 1.0, rng)
     assert torch.equal(image, image_to_tensor(twin.pixels))
     assert twin.lesion_masks is not None
     assert torch.equal(masks, torch.from_numpy(twin.lesion_masks).float() / 255)
 
 
 def test_crop_larger_than_the_frame_takes_all_of_it(twin: Frame, rng: np.random.Generator) -> None:
-    image, _ = random_crop(twin, 128, 1.0, rng)
+    image, *_ = random_crop(twin, 128, 1.0, rng)
     assert image.shape == (3, 128, 128)
     assert image.mean().item() == pytest.approx(twin.pixels.mean() / 255, abs=0.01)
 
@@ -93,7 +95,7 @@ def test_zoom_enlarges_and_reduces() -> None:
 
 
 def test_crop_of_an_unannotated_frame_has_empty_masks(rng: np.random.Generator) -> None:
-    _, masks = random_crop(frame(None), 32, 1.35, rng)
+    masks = random_crop(frame(None), 32, 1.35, rng).masks
     assert masks.shape == (4, 32, 32) and not masks.any()
 
 
@@ -110,6 +112,48 @@ def test_crops_are_centred_near_lesions_as_often_as_set() -> None:
     assert share(1.0) > 0.9
     assert share(0.0) < 0.2
     assert share(0.0) < share(0.5) < share(1.0)
+
+
+@pytest.mark.parametrize("side", [48, 96])
+def test_crops_away_from_lesions_are_mostly_inside_the_field_of_view(side: int) -> None:
+    # At random between 10 and 90 % of the side, 8.5 % of the pixels of a crop of real frames were black, and 2 % of the
+    # crops were more than half black; now 2.4 % of the pixels, and no crop.
+    inside = disc(256)
+    fundus = frame(None, (255 * inside).byte().permute(1, 2, 0).numpy())
+    crops = [random_crop(fundus, side, 1.35, np.random.default_rng(s)).image for s in range(100)]
+    shares = [(image.amax(0) > 16 / 255).float().mean().item() for image in crops]
+    assert min(shares) > 0.75
+    assert np.mean(shares) > 0.93
+    assert sum(share < 1 for share in shares) > 10, "the rim of the field of view is shown too"
+
+
+def test_crops_are_anywhere_inside_the_field_of_view() -> None:
+    places = np.stack(
+        [
+            random_crop(frame(None, np.full((256, 256, 3), 99, np.uint8)), 64, 1.0, np.random.default_rng(s))
+            .positions.mean((1, 2))
+            .numpy()
+            for s in range(300)
+        ]
+    )
+    # The centre is uniform from 32 to 224 px of 256, which is -.75 to .75: standard deviation .75 / 3 ** .5.
+    assert np.abs(places).max() <= 0.76
+    assert places.mean(0) == pytest.approx([0, 0], abs=0.08)
+    assert places.std(0) == pytest.approx([0.433] * 2, abs=0.05)
+
+
+def test_a_black_frame_can_be_cropped(rng: np.random.Generator) -> None:
+    assert not random_crop(frame(None), 32, 1.0, rng).image.any()
+
+
+@pytest.mark.parametrize("zoom", [1.0, 1.5])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_positions_are_those_of_the_pixels_in_the_frame(seed: int, zoom: float) -> None:
+    ramp = np.arange(0, 256, 2, dtype=np.uint8)  # 128 px
+    x, y = np.meshgrid(ramp, ramp)
+    crop = random_crop(frame(None, np.stack([x, y, y], axis=2)), 64, zoom, np.random.default_rng(seed))
+    expected = (255 * crop.image[:2] / 2 + 0.5) / 64 - 1
+    assert crop.positions.numpy() == pytest.approx(expected.numpy(), abs=2e-2 if zoom > 1 else 1e-5)
 
 
 def test_rare_lesion_types_are_chosen_as_often_as_common_ones() -> None:
@@ -181,10 +225,20 @@ def test_gain_shifts_colour_and_gamma_keeps_white() -> None:
     assert torch.equal(simulate_camera(white, np.random.default_rng(0), replace(NO_CAMERA, gamma=0.5))[1], white)
 
 
+def test_tone_is_the_first_change_of_the_camera() -> None:
+    # Gain 1.2 and gamma 2 by hand; drawn before the call or in it, the numbers are the same.
+    tone = Tone(2.0, torch.tensor([1.2, 1.0, 5.0])[:, None, None])
+    image = torch.full((3, 2, 2), 0.5)
+    assert tone(image)[:, 0, 0].tolist() == pytest.approx([0.3, 0.25, 1.0])
+    rng, again = np.random.default_rng(3), np.random.default_rng(3)
+    drawn = draw_tone(again, CAMERA)
+    assert torch.equal(simulate_camera(disc(), rng, CAMERA)[1], simulate_camera(disc(), again, CAMERA, drawn)[1])
+
+
 def test_every_choice_comes_from_the_generator(twin: Frame) -> None:
     def augment(seed: int) -> Tensor:
         rng = np.random.default_rng(seed)
-        image, masks = random_crop(twin, 32, 1.35, rng)
+        image, masks, _ = random_crop(twin, 32, 1.35, rng)
         both = random_flip_rotate(torch.cat([image, masks]), rng)
         return torch.cat([simulate_camera(both[:3], rng, CAMERA)[1], both[3:]])
 

@@ -15,6 +15,7 @@ from deepmtdr.datasets.frames import Frame
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
 from deepmtdr.labels import DIABETIC_RETINOPATHY, GradeLabel, LabelSet, LesionType
+from deepmtdr.model.preprocessing import image_to_tensor, local_contrast
 from deepmtdr.recipe import Augmentation
 from deepmtdr.terms import Grade, Lesion
 from deepmtdr.training.batches import (
@@ -147,6 +148,49 @@ def test_rotated_crops_turn_masks_with_the_image(rng: np.random.Generator) -> No
         assert not torch.allclose(batch.hr, straight.hr)
 
 
+# Local means of crops (interpretation R30)
+
+
+def ramps(side: int = 256) -> Frame:
+    """A frame with x in red and y in green, which tell where a pixel of a crop comes from, and waves in blue."""
+    ramp = np.linspace(0, 255, side)
+    x, y = np.meshgrid(ramp, ramp)
+    blue = 130 + 60 * np.sin(x / 15) * np.sin(y / 20)
+    return ArrayFrame(frame().sample, np.stack([x, y, blue], axis=2).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("changes", [{}, {"zoom": 1.35}, {"zoom": 1.35, "rotation": 30.0}], ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_contrast_of_a_crop_is_the_crop_of_the_contrast_of_its_frame(seed: int, changes: dict[str, float]) -> None:
+    # Without the local means of the frame, the contrast of crops of 256 px differed by 15 % of the mean contrast on 8
+    # drawings, and by 24 % on 16 photographs; with them by 2 and 3 %.
+    whole, camera = ramps(), replace(NO_CAMERA, **changes)
+    batch = make_crop_batch([whole], 96, camera, [np.random.default_rng(seed)])
+    assert batch.local_mean is not None
+    of_frame = local_contrast(image_to_tensor(whole.pixels)[None])
+    places = 2 * batch.hr[:, :2].permute(0, 2, 3, 1) - 1
+    expected = torch.nn.functional.grid_sample(of_frame, places, align_corners=True)[:, 2]
+    contrast = local_contrast(batch.hr, batch.local_mean)[:, 2]
+    assert (contrast - expected).abs().mean() < 0.05 * expected.abs().mean()
+    alone = local_contrast(batch.hr)[:, 2]
+    assert (alone - expected).abs().mean() > 0.3 * expected.abs().mean()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_local_mean_follows_the_tone_and_not_the_damage(seed: int) -> None:
+    camera = Augmentation(gain=0.3, gamma=0.3, zoom=1.0, blur=2.0, noise=0.05, jpeg=20, vignetting=0.5)
+    batch = make_crop_batch([ramps()], 256, camera, [np.random.default_rng(seed)])  # a crop of the whole frame
+    assert batch.local_mean is not None
+    expected = local_contrast(batch.hr)
+    assert torch.allclose(local_contrast(batch.hr, batch.local_mean), expected, atol=0.02)
+    another = make_crop_batch([ramps()], 256, camera, [np.random.default_rng(seed)], [np.random.default_rng(99)])
+    assert not torch.allclose(local_contrast(batch.hr, another.local_mean), expected, atol=0.1)
+
+
+def test_whole_frames_have_no_local_mean(rng: np.random.Generator) -> None:
+    assert make_crop_batch([frame()], 0, CAMERA, [rng]).local_mean is None
+
+
 def test_another_camera_seed_keeps_the_crops(rng: np.random.Generator) -> None:
     noisy = ArrayFrame(frame().sample, rng.integers(0, 256, (64, 64, 3), np.uint8))
 
@@ -163,7 +207,9 @@ def test_another_camera_seed_keeps_the_crops(rng: np.random.Generator) -> None:
 def crops(seed: int) -> Sequence[torch.Tensor]:
     rng = np.random.default_rng(seed)
     frames = [frame(value=v, grade=2, types=tuple(Lesion)) for v in (50, 100)] + [frame(value=v) for v in (150, 200)]
-    return make_crop_batch(PhotographSampler(frames).draw(6, 0.5, rng), 16, replace(CAMERA, zoom=1.4), rng.spawn(6))
+    drawn = PhotographSampler(frames).draw(6, 0.5, rng)
+    batch = make_crop_batch(drawn, 16, replace(CAMERA, zoom=1.4), rng.spawn(6))
+    return [field for field in batch if field is not None]
 
 
 def grades(seed: int) -> Sequence[torch.Tensor]:

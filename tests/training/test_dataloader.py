@@ -62,7 +62,7 @@ def steps(folder: Path, recipe: Recipe, stage: str = "restoration", count: int =
 
 
 def tensors(batches: Iterator[tuple[tuple[Tensor, ...], int]]) -> list[tuple[list[Tensor], int]]:
-    return [(list(batch), scale) for batch, scale in batches]
+    return [([field for field in batch if field is not None], scale) for batch, scale in batches]
 
 
 def are_equal(one: list[tuple[list[Tensor], int]], other: list[tuple[list[Tensor], int]]) -> bool:

@@ -145,11 +145,27 @@ def test_scale_1_does_not_train_the_isr_subnet(model: DeepMTDR, batch: Batch) ->
     assert learners(joint_losses(model, batch, 1, EVERYTHING), model) == {"segmentation", "grading", "gmsv"}
 
 
+def test_restoration_gives_sr_and_hr_crops_the_local_means_of_their_frames(
+    model: DeepMTDR, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, preprocess = [], model.preprocess
+
+    def record(frame: torch.Tensor, local_mean: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        given.append((frame is batch.hr, local_mean))
+        return preprocess(frame, local_mean)
+
+    monkeypatch.setattr(model, "preprocess", record)
+    crops = batch._replace(local_mean=torch.full_like(batch.hr, 0.3))
+    restoration_losses(model, crops, 4, EVERYTHING)
+    assert [is_hr for is_hr, _ in given] == [False, True]
+    assert all(mean is crops.local_mean for _, mean in given)
+
+
 def test_eq9_counts_only_photographs_without_annotation(model: DeepMTDR, batch: Batch) -> None:
     annotated = batch._replace(annotated=torch.ones(2, 4, dtype=torch.bool))
     assert joint_losses(model, annotated, 4, EVERYTHING).terms["unsupervised"] == 0
     one = joint_losses(model, batch, 4, EVERYTHING).terms["unsupervised"]
-    alone = Batch(*(field[1:] for field in batch))
+    alone = Batch(*(field[1:] for field in batch if field is not None))
     assert joint_losses(model, alone, 4, EVERYTHING).terms["unsupervised"] == pytest.approx(one, rel=1e-4)
 
 

@@ -7,8 +7,10 @@ stays open, so a set may be as large as the disk.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -20,6 +22,22 @@ from deepmtdr.files import write_atomically
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.photographs.decode import Photograph, read_photograph
 from deepmtdr.terms import SCALES
+
+
+class MaskChannels(NamedTuple):
+    """Channels of the masks that training cuts out of frames, after one channel for each lesion type."""
+
+    unions: tuple[str, ...] = ()
+    """The union labels (`Sample.union_masks`), one channel each."""
+    ignored: bool = False
+    """Whether a last channel has the pixels that count for nothing."""
+
+
+def mask_channels(frames: Iterable[Frame]) -> MaskChannels:
+    """Return the channels that the masks of all these frames need, so that their crops can be stacked."""
+    samples = [frame.sample for frame in frames]
+    unions = sorted({union for sample in samples for union in sample.union_masks})
+    return MaskChannels(tuple(unions), any(sample.ignored_mask is not None for sample in samples))
 
 
 @dataclass(frozen=True)
@@ -51,9 +69,28 @@ class Frame:
                 masks[self.labels.channel(code)] = memmap_tiff(path)
         return masks
 
+    def masks(self, channels: MaskChannels = MaskChannels()) -> UInt8[np.ndarray, "n f f"] | None:
+        """Coverage of the HR frame, 0 to 255, by each lesion type, then by each channel of `channels`.
+
+        Returns:
+            0 in the channels of types and union labels that are not annotated; None: nothing is annotated or ignored.
+        """
+        lesions, ignored = self.lesion_masks, self.sample.ignored_mask
+        paths = [self.sample.union_masks.get(union) for union in channels.unions]
+        paths += [ignored] if channels.ignored else []
+        if lesions is None and not any(paths):
+            return None
+        masks = np.zeros((len(self.labels.lesions) + len(paths), self.size, self.size), np.uint8)
+        if lesions is not None:
+            masks[: len(lesions)] = lesions
+        for channel, path in enumerate(paths, start=len(self.labels.lesions)):
+            if path is not None:
+                masks[channel] = memmap_tiff(path)
+        return masks
+
     def without_masks(self) -> Frame:
         """The photograph without its masks (Sec. V-D: less pixel-wise supervision)."""
-        return replace(self, sample=replace(self.sample, lesion_masks={}))
+        return replace(self, sample=self.sample.without_masks())
 
 
 def read_sample(sample: Sample) -> Photograph:

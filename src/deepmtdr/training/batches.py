@@ -15,11 +15,21 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepmtdr.datasets.frames import Frame
+from deepmtdr.datasets.frames import Frame, MaskChannels, mask_channels
+from deepmtdr.datasets.sample import union_codes
 from deepmtdr.errors import DataError
 from deepmtdr.model.preprocessing import CONTRAST_LIMIT, uint8_to_input
 from deepmtdr.recipe import Augmentation
-from deepmtdr.training.augmentation import random_crop, random_flip_rotate, rotate, rotation_margin, simulate_camera
+from deepmtdr.training.augmentation import (
+    Crop,
+    draw_tone,
+    local_mean_of_crop,
+    random_crop,
+    random_flip_rotate,
+    rotate,
+    rotation_margin,
+    simulate_camera,
+)
 
 
 class Batch(NamedTuple):
@@ -35,6 +45,22 @@ class Batch(NamedTuple):
     grade: Int[Tensor, " b"]
     graded: Bool[Tensor, " b"]
     """Whether the grade is known; where False, `grade` has no meaning."""
+    local_mean: Float[Tensor, "b 3 s s"] | None = None
+    """Local means of the frames of `hr` at the pixels of its crops, for `local_contrast` (interpretation R30); None:
+    whole frames, from which the network computes them.
+    """
+    ignored: Bool[Tensor, "b 1 s s"] | None = None
+    """Pixels that count for nothing in the segmentation losses (interpretation R32); None: all pixels count."""
+    union_masks: Float[Tensor, "b u s s"] | None = None
+    """Masks of the union labels of the run, such as "EX+SE" (interpretation R32); None: there are none."""
+    unions: Bool[Tensor, "b u l"] | None = None
+    """Lesion types of each union label; all False where a photograph does not have the label."""
+
+    @property
+    def has_masks(self) -> Bool[Tensor, " b"]:
+        """Whether any lesion type is annotated, alone or in a union label."""
+        known = self.annotated.any(dim=1)
+        return known if self.unions is None else known | self.unions.any(dim=(1, 2))
 
 
 class CachedOutput(NamedTuple):
@@ -64,13 +90,13 @@ class GradingBatch(NamedTuple):
 
 def known_lesions(frame: Frame) -> tuple[bool, ...]:
     """Return which lesion types are known: the annotated types, or all types at grade 0 (interpretation R22)."""
-    if frame.sample.grade == 0 and not frame.sample.lesion_masks:
+    if frame.sample.grade == 0 and not frame.sample.has_masks:
         return (True,) * len(frame.labels.lesions)
     return frame.sample.annotated(frame.labels)
 
 
 class PhotographSampler:
-    """Draws photographs with lesion masks, and photographs without masks from each data set.
+    """Draws photographs with lesion masks, with union labels only, and without masks from each data set.
 
     Raises:
         DataError: from the constructor, if there are no photographs.
@@ -78,20 +104,37 @@ class PhotographSampler:
 
     def __init__(self, frames: Iterable[Frame]) -> None:
         self.annotated: list[Frame] = []
+        self.union_only: list[Frame] = []
         self.others: dict[str, list[Frame]] = {}
-        for frame in sorted(frames, key=lambda frame: frame.sample.dataset):
-            pool = self.annotated if frame.sample.lesion_masks else self.others.setdefault(frame.sample.dataset, [])
+        frames = sorted(frames, key=lambda frame: frame.sample.dataset)
+        for frame in frames:
+            pool = self.annotated if frame.sample.lesion_masks else self.union_only
+            pool = pool if frame.sample.has_masks else self.others.setdefault(frame.sample.dataset, [])
             pool.append(frame)
-        if not self.annotated and not self.others:
+        if not frames:
             raise DataError("found no photograph to draw from, expected at least one")
+        self.channels = mask_channels(frames)
+        """Channels of the masks that the crops of all these photographs have."""
 
-    def draw(self, count: int, annotated_share: float, rng: np.random.Generator) -> list[Frame]:
-        """Draw photographs: the given share with lesion masks, the rest without masks, evenly from each data set."""
+    def draw(
+        self, count: int, annotated_share: float, rng: np.random.Generator, union_share: float = 0.25
+    ) -> list[Frame]:
+        """Draw photographs.
+
+        Args:
+            count: number of photographs.
+            annotated_share: share of photographs with lesion masks or union labels; the rest has no masks and is drawn
+                evenly from each data set.
+            rng: random generator.
+            union_share: share of the photographs with union labels only among those with masks.
+        """
         names, drawn = list(self.others), []
         for _ in range(count):
-            pool = self.annotated
+            pool = self.annotated or self.union_only
             if not pool or (names and rng.random() >= annotated_share):
                 pool = self.others[names[rng.integers(len(names))]]
+            elif self.union_only and rng.random() < union_share:
+                pool = self.union_only
             drawn.append(pool[rng.integers(len(pool))])
         return drawn
 
@@ -102,6 +145,7 @@ def make_crop_batch(
     augmentation: Augmentation,
     rngs: Sequence[np.random.Generator],
     camera_rngs: Sequence[np.random.Generator] | None = None,
+    channels: MaskChannels = MaskChannels(),
 ) -> Batch:
     """Make augmented crops of the given photographs.
 
@@ -111,32 +155,56 @@ def make_crop_batch(
         augmentation: ranges of the random changes.
         rngs: a random generator for each photograph.
         camera_rngs: a random generator for each photograph, for the changes of `simulate_camera`; None: `rngs`.
+        channels: union labels and ignored pixels of the run (`PhotographSampler.channels`); others are left out.
     """
-    ideal, degraded, masks = [], [], []
+    ideal, degraded, masks, means = [], [], [], []
     for frame, rng, camera_rng in zip(frames, rngs, camera_rngs or rngs, strict=True):
-        both = random_flip_rotate(_cut(frame, side, augmentation, rng), rng)
-        images = simulate_camera(both[:3], camera_rng, augmentation)
+        crop = Crop.unstack(random_flip_rotate(_cut(frame, side, augmentation, rng, channels), rng))
+        tone = draw_tone(camera_rng, augmentation)
+        images = simulate_camera(crop.image, camera_rng, augmentation, tone)
         ideal.append(images[0])
         degraded.append(images[1])
-        masks.append(both[3:])
+        masks.append(crop.masks)
+        if side:
+            means.append(local_mean_of_crop(frame, crop.positions, tone))
     return Batch(
         torch.stack(ideal).contiguous(memory_format=torch.channels_last),
         torch.stack(degraded).contiguous(memory_format=torch.channels_last),
-        torch.stack(masks),
+        torch.stack(masks)[:, : len(frames[0].labels.lesions)],
         torch.tensor([known_lesions(frame) for frame in frames]),
         *_grades(frames),
+        torch.stack(means).contiguous(memory_format=torch.channels_last) if means else None,
+        *_ignored_and_unions(frames, torch.stack(masks), channels),
     )
 
 
-def _cut(frame: Frame, side: int, augmentation: Augmentation, rng: np.random.Generator) -> Float[Tensor, "c s s"]:
-    """Cut out image and masks of one crop, or take the whole frame, as one stack of 3 + l channels."""
+def _ignored_and_unions(
+    frames: Sequence[Frame], masks: Float[Tensor, "b n s s"], channels: MaskChannels
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the last three fields of a batch. A pixel is ignored if an ignored region covers any part of it."""
+    labels = frames[0].labels
+    ignored = masks[:, -1:] > 0 if channels.ignored else None
+    if not channels.unions:
+        return ignored, None, None
+    unions = [
+        [[union in f.sample.union_masks and code in union_codes(union) for code in labels.codes] for f in frames]
+        for union in channels.unions
+    ]
+    first = len(labels.lesions)
+    return ignored, masks[:, first : first + len(unions)], torch.tensor(unions).transpose(0, 1)
+
+
+def _cut(
+    frame: Frame, side: int, augmentation: Augmentation, rng: np.random.Generator, channels: MaskChannels
+) -> Float[Tensor, "c s s"]:
+    """Cut out one crop, or take the whole frame, as one stack of the channels of `Crop`."""
     if not side:
-        return torch.cat(random_crop(frame, frame.pixels.shape[0], 1.0, rng))
+        return random_crop(frame, frame.pixels.shape[0], 1.0, rng, channels=channels).stack()
     if not augmentation.rotation:
-        return torch.cat(random_crop(frame, side, augmentation.zoom, rng))
+        return random_crop(frame, side, augmentation.zoom, rng, channels=channels).stack()
     degrees = rng.uniform(-augmentation.rotation, augmentation.rotation)
     margin = int(np.ceil(side * rotation_margin(degrees)))
-    return rotate(torch.cat(random_crop(frame, margin, augmentation.zoom, rng)), degrees, side)
+    return rotate(random_crop(frame, margin, augmentation.zoom, rng, channels=channels).stack(), degrees, side)
 
 
 IntensityScaling = Callable[[Tensor, float], Tensor]

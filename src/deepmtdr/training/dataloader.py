@@ -85,10 +85,12 @@ class ImageBatches:
         stage, seed = self.stage, _seed(self.recipe, self.stage.name, n)
         rng = np.random.default_rng(seed)
         scale = draw_scale(stage.scales, rng)
-        frames = self.sampler.draw(stage.batch, stage.annotated, rng)[self.shard.rank :: self.shard.world_size]
+        drawn = self.sampler.draw(stage.batch, stage.annotated, rng, stage.union_share)
+        frames = drawn[self.shard.rank :: self.shard.world_size]
         rngs = _photograph_rngs(seed, stage.batch, self.shard)
         camera_rngs = _photograph_rngs([*seed, stage.augmentation.seed], stage.batch, self.shard)
-        return make_crop_batch(frames, stage.crop, stage.augmentation, rngs, camera_rngs), scale
+        channels = self.sampler.channels
+        return make_crop_batch(frames, stage.crop, stage.augmentation, rngs, camera_rngs, channels), scale
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class Loop:
         if all(math.isfinite(value) for value in values):
             return
         path = self.out / NON_FINITE_BATCH_FILE
-        tensors = {f"0/{name}": tensor for name, tensor in batch[0]._asdict().items()}
+        tensors = {f"0/{name}": tensor for name, tensor in batch[0]._asdict().items() if tensor is not None}
         if self.fabric.is_global_zero:
             checkpoint.write(path, tensors, {"stage": stage.name, "step": self.state.step, "found": found})
         raise TrainingError(f"{stage.name} step {self.state.step}: {found}; the batch is in {printable_path(path)}")
