@@ -148,7 +148,7 @@ def test_efficientnet_form_trains_all_its_subnets_with_the_task_aware_losses() -
     assert model.task_aware and isinstance(model.grading, EfficientNetLite0Grader)
     assert load_recipe("smoke", [f"system={name}"]).system == name
     assert learned("grading", name, PartNames()) == {"grading"}
-    assert learned("joint", name, PartNames()) == {"isr", "segmentation", "grading", "gmsv"}
+    assert learned("joint", name, PartNames()) == {"isr", "segmentation", "grading"}  # no lesion region: no loss of xi
 
 
 def test_settings_of_the_efficientnet_form_come_from_the_recipe() -> None:
@@ -225,7 +225,7 @@ def test_a_system_from_a_checkpoint_predicts_the_same(name: str, tmp_path: Path)
 
 
 def test_unknown_system_or_part_is_an_error_with_its_name() -> None:
-    with pytest.raises(RecipeError, match="system = 'ResNet-19', expected one of DeepMT-DR, Wang et al"):
+    with pytest.raises(RecipeError, match="system = 'ResNet-19', expected one of 'DeepMT-DR', 'DeepMT-DR, Eff"):
         load_recipe("smoke", ["system=ResNet-19"])
     with pytest.raises(RecipeError, match=r"parts\.isr = 'U-Net', expected one of DeepMT-DR, bicubic"):
         load_recipe("smoke", ["parts.isr=U-Net"])

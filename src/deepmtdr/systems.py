@@ -119,7 +119,7 @@ def default_part_names(system: str) -> PartNames:
 def find_unknown_names(system: str, names: PartNames) -> Iterator[str]:
     """Describe each unknown name in a recipe."""
     if system not in SYSTEMS:
-        yield f"system = {system!r}, expected one of {', '.join(SYSTEMS)}"
+        yield f"system = {system!r}, expected one of {', '.join(map(repr, SYSTEMS))}"
     known = {
         "isr": (names.isr, (DEEPMTDR, *SUPER_RESOLVERS)),
         "segmentation": (names.segmentation, (DEEPMTDR, NONE, *SEGMENTERS)),

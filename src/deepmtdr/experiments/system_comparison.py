@@ -113,7 +113,7 @@ def compare_systems(
 
 def _check_names(recipe: Recipe, systems: Sequence[str]) -> None:
     if unknown := [name for name in systems if name not in SYSTEMS]:
-        raise RecipeError(f"unknown system {unknown[0]!r}, expected one of {', '.join(SYSTEMS)}")
+        raise RecipeError(f"unknown system {unknown[0]!r}, expected one of {', '.join(map(repr, SYSTEMS))}")
     if (recipe.system, recipe.parts) != (Recipe.system, PartNames()):
         found = f"system = {recipe.system!r}, parts = {vars(recipe.parts)}"
         raise RecipeError(
