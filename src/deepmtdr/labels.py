@@ -134,6 +134,22 @@ class LabelSet:
         """
         return self.lesions[self.channel(code)]
 
+    def channels(self, label: str) -> list[int]:
+        """Channels of a lesion type, or of the types of a union label such as "EX+SE" (interpretation R32).
+
+        Raises:
+            LabelSetError: if there is no lesion type of a code.
+        """
+        return [self.channel(code) for code in union_codes(label)]
+
+    def name_of(self, label: str) -> str:
+        """Name of a lesion type, or of a union label: "hard exudates or soft exudates".
+
+        Raises:
+            LabelSetError: if there is no lesion type of a code.
+        """
+        return " or ".join(self.lesion(code).name for code in union_codes(label))
+
 
 def _lesion_problems(lesion: LesionType) -> Iterator[str]:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,15}", lesion.code):
@@ -142,6 +158,11 @@ def _lesion_problems(lesion: LesionType) -> Iterator[str]:
         yield f"lesion {lesion.code} has no name, expected a name such as microaneurysms"
     if not all(0 <= value <= 255 for value in lesion.colour):
         yield f"lesion {lesion.code} has the colour {lesion.colour}, expected three numbers from 0 to 255"
+
+
+def union_codes(union: str) -> tuple[str, ...]:
+    """Return the codes of the lesion types of a union label: `("EX", "SE")` of "EX+SE"."""
+    return tuple(union.split("+"))
 
 
 def capitalise(name: str) -> str:

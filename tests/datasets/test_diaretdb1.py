@@ -10,7 +10,7 @@ from PIL import Image
 
 import dataset_trees
 from deepmtdr.datasets.diaretdb1 import EXPECTED_TESTING, EXPECTED_TRAINING, FULL_CONFIDENCE, read_diaretdb1
-from deepmtdr.datasets.frames import read_lesion_masks
+from deepmtdr.datasets.frames import read_masks
 from deepmtdr.errors import DataError
 from deepmtdr.terms import Lesion
 
@@ -38,7 +38,7 @@ def test_pixel_is_lesion_from_a_confidence_of_three_quarters(tmp_path: Path) -> 
     levels = np.array([[0, 63, 126, 188], [189, 190, FULL_CONFIDENCE, 255]], np.uint8)
     for path in sample.lesion_masks.values():
         Image.fromarray(levels).save(str(path))
-    masks = read_lesion_masks(sample, (2, 4))
+    masks = read_masks(sample, (2, 4)).lesions
     assert all((mask == (levels / FULL_CONFIDENCE >= 0.75)).all() for mask in masks.values()), "as the makers evaluate"
 
 

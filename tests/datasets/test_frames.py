@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepmtdr.datasets.frames import Frame, memmap_tiff, read_lesion_masks, write_tiff
+from deepmtdr.datasets.frames import Frame, memmap_tiff, read_masks, write_tiff
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
 from deepmtdr.terms import Lesion
@@ -78,7 +78,7 @@ def test_mask_files_of_every_mode_are_read(sample: Sample, tmp_path: Path, mode:
     if mode in ("RGB", "RGBA"):
         image = Image.merge("RGB", (image, Image.new("L", image.size), Image.new("L", image.size)))
     image.save(tmp_path / "x_MA.png")
-    masks = read_lesion_masks(sample, (100, 120))
+    masks = read_masks(sample, (100, 120)).lesions
     assert list(masks) == [Lesion.MA, Lesion.HE]
     assert np.array_equal(masks[Lesion.MA], pixels > 0)
     assert masks[Lesion.HE].dtype == bool and not masks[Lesion.HE].any()

@@ -9,9 +9,8 @@ import pytest
 import dataset_trees
 from deepmtdr.datasets.heimed import EXUDATES, read_heimed, read_region_counts
 from deepmtdr.datasets.layout import LabelCounts, count_labels
-from deepmtdr.datasets.sample import union_codes
 from deepmtdr.errors import DataError
-from deepmtdr.labels import DIABETIC_RETINOPATHY
+from deepmtdr.labels import DIABETIC_RETINOPATHY, union_codes
 
 
 def test_exudates_are_a_union_label_and_other_types_are_not_annotated(tmp_path: Path) -> None:

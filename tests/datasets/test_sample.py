@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deepmtdr.datasets.sample import Sample, union_codes
+from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
-from deepmtdr.labels import DIABETIC_RETINOPATHY
+from deepmtdr.labels import DIABETIC_RETINOPATHY, union_codes
 
 
 def sample(**labels: object) -> Sample:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
-from deepmtdr.datasets.frames import read_lesion_masks
+from deepmtdr.datasets.frames import read_masks
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.evaluation.config import EvaluationConfig
 from deepmtdr.evaluation.measure import measure
@@ -63,7 +63,7 @@ def test_lesions_are_scored_on_the_pixels_of_the_photograph(network: DeepMTDR, d
     (height, width), fov = pixels.shape[:2], find_fov(pixels)
     frame = crop_to_frame(pixels, fov, FRAME)
     inside = map_to_photograph(fov_mask(frame).astype(np.float32), fov, height, width) >= 0.5
-    mask = read_lesion_masks(drawing, (height, width))["HE"]
+    mask = read_masks(drawing, (height, width)).lesions["HE"]
     assert measured.other_inputs[ORIGINAL].lesions["HE"].prevalence == pytest.approx(mask[inside].mean())
     lr = torch.nn.functional.interpolate(
         torch.from_numpy(frame).permute(2, 0, 1)[None], (64, 64), mode="bicubic", antialias=True

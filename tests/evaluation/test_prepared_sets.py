@@ -31,8 +31,8 @@ def test_masks_of_a_prepared_low_resolution_photograph_are_those_of_the_photogra
     assert after.lesion_masks["MA"].shape == (2 * FRAME, 2 * FRAME) and not after.lesion_masks["HE"].any()
     assert (before.lesion_masks["MA"] != after.lesion_masks["MA"]).mean() < 0.01
     assert before.lesion_masks["MA"].sum() == pytest.approx(after.lesion_masks["MA"].sum(), rel=0.1)
-    assert after.original is not None and after.original.shape == (2 * FRAME, 2 * FRAME)
-    rows, columns = np.nonzero(after.original.lesion_masks["MA"])
+    assert after.original is not None and after.original.masks.shape == (2 * FRAME, 2 * FRAME)
+    rows, columns = np.nonzero(after.original.masks.lesions["MA"])
     assert (rows.mean(), columns.mean()) == pytest.approx((FRAME, FRAME), abs=4)
 
 

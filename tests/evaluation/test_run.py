@@ -19,7 +19,7 @@ from sklearn import metrics as reference
 
 from deepmtdr import checkpoint
 from deepmtdr.checkpoint import Checkpoint
-from deepmtdr.datasets.frames import read_lesion_masks
+from deepmtdr.datasets.frames import read_masks
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.datasets.split import split_by_patient, write_split
 from deepmtdr.errors import DataError, InputSizeError
@@ -100,7 +100,7 @@ def test_lesion_scores_use_all_pixels_inside_the_field_of_view(
         tensor = torch.from_numpy(np.asarray(lr, np.float32) / 255).permute(2, 0, 1)[None]
         with torch.no_grad():
             lesions = untrained.model.segment_and_grade(untrained.model.super_resolve(tensor, 4).clamp(0, 1)).lesions
-        mask = read_lesion_masks(sample, pixels.shape[:2])["HE"]
+        mask = read_masks(sample, pixels.shape[:2]).lesions["HE"]
         inside = fov_mask(frame)
         truths.append((crop_mask(mask, fov, FRAME) >= 0.5)[inside])
         probabilities.append(lesions[0, CODES.index("HE")].numpy()[inside])

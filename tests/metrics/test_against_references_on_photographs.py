@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import expit, softmax
 from torchmetrics.functional import image
 
-from deepmtdr.datasets.frames import read_lesion_masks
+from deepmtdr.datasets.frames import read_masks
 from deepmtdr.datasets.idrid import read_idrid_segmentation
 from deepmtdr.evaluation.framed_photograph import to_batch
 from deepmtdr.metrics import ms_ssim, psnr, ssim
@@ -48,7 +48,7 @@ def photographs(real_data: Path) -> list[FramedExample]:
         fov = find_fov(pixels)
         frame = crop_to_frame(pixels, fov, SIDE)
         sr = bicubic(to_batch(resize(frame, SIDE // 4)), 4).clamp(0, 1)[0].permute(1, 2, 0).numpy()
-        masks = read_lesion_masks(sample, pixels.shape[:2])
+        masks = read_masks(sample, pixels.shape[:2]).lesions
         in_frame = {lesion: crop_mask(mask, fov, SIDE) >= 0.5 for lesion, mask in masks.items()}
         found.append(FramedExample(sr, frame.astype(np.float32) / 255, fov_mask(frame), in_frame))
     return found

@@ -125,7 +125,7 @@ def test_diabetic_retinopathy_is_not_written_into_the_settings(root: Path, tmp_p
     (root / "photographs.csv").unlink()
     out = tmp_path / "out"
     prepare_and_report("folder", root, out, size=64, shares={"train": 1.0}, workers=1)
-    assert json.loads((out / SETTINGS).read_text()) == {"form": 1, "size": 64, "scale": 4}
+    assert json.loads((out / SETTINGS).read_text()) == {"form": 2, "size": 64, "scale": 4}
     assert read_prepared(out).labels == DIABETIC_RETINOPATHY
 
 

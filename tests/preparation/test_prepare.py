@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from deepmtdr.datasets.catalogue import read_datasets
-from deepmtdr.datasets.frames import memmap_tiff, read_lesion_masks
+from deepmtdr.datasets.frames import memmap_tiff, read_masks
 from deepmtdr.datasets.prepared import MANIFEST, PreparedSet, read_prepared
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
@@ -158,7 +158,7 @@ def test_prepared_set_is_read_as_a_data_set_with_masks(tmp_path: Path, sample: S
     done = prepared(tmp_path, sample)
     (read,) = read_datasets({"folder": done.folder})
     assert read == done.samples()[0] and (read.grade, read.laterality) == (1, "L")
-    masks = read_lesion_masks(read, read_photograph(read.photograph).pixels.shape[:2])
+    masks = read_masks(read, read_photograph(read.photograph).pixels.shape[:2]).lesions
     assert masks[Lesion.MA].sum() == pytest.approx(done.rows[0].areas["MA"], rel=0.15)
     assert not masks[Lesion.HE].any() and len(masks) == 2
 
@@ -377,7 +377,7 @@ def test_columns_of_the_manifest_stay_as_they_are(tmp_path: Path, sample: Sample
     header = (prepared(tmp_path, sample).folder / MANIFEST).read_text(encoding="utf-8").splitlines()[0]
     assert header == (
         "name,dataset,status,problem,source,sha256,masks_sha256,patient,laterality,grade,dr_present,ungradable,side,split,"
-        "ma,he,ex,se,overlap,width,height,fov_x,fov_y,fov_side,scale,file,perceptual_hash"
+        "ma,he,ex,se,overlap,width,height,fov_x,fov_y,fov_side,scale,file,perceptual_hash,unions,ignored"
     )
 
 

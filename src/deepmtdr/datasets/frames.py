@@ -40,6 +40,10 @@ def mask_channels(frames: Iterable[Frame]) -> MaskChannels:
     return MaskChannels(tuple(unions), any(sample.ignored_mask is not None for sample in samples))
 
 
+LESIONS_ONLY = MaskChannels()
+"""No channels besides the lesion types."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One prepared photograph with its annotation."""
@@ -69,7 +73,7 @@ class Frame:
                 masks[self.labels.channel(code)] = memmap_tiff(path)
         return masks
 
-    def masks(self, channels: MaskChannels = MaskChannels()) -> UInt8[np.ndarray, "n f f"] | None:
+    def masks(self, channels: MaskChannels = LESIONS_ONLY) -> UInt8[np.ndarray, "n f f"] | None:
         """Coverage of the HR frame, 0 to 255, by each lesion type, then by each channel of `channels`.
 
         Returns:
@@ -104,28 +108,49 @@ def read_sample(sample: Sample) -> Photograph:
     return read_photograph(sample.photograph)
 
 
-def read_lesion_masks(sample: Sample, shape: tuple[int, ...]) -> dict[str, Bool[np.ndarray, "h w"]]:
-    """Read the masks of the annotated lesion types.
+class SampleMasks(NamedTuple):
+    """The masks of one photograph, all of one size."""
+
+    lesions: dict[str, Bool[np.ndarray, "h w"]]
+    """Code of an annotated lesion type -> its mask."""
+    unions: dict[str, Bool[np.ndarray, "h w"]]
+    """Union label -> its mask."""
+    ignored: Bool[np.ndarray, "h w"] | None
+    """Pixels that count for nothing; None: all count."""
+    shape: tuple[int, int]
+    """Height and width of the masks, px."""
+
+
+def read_masks(sample: Sample, shape: tuple[int, ...]) -> SampleMasks:
+    """Read the masks of the annotated lesion types and union labels, and of the ignored pixels.
 
     Args:
-        sample: an annotated sample.
-        shape: height and width of its photograph.
+        sample: a photograph and its labels.
+        shape: height and width of the photograph.
 
     Returns:
-        Code of the type -> its mask. All have the size of the photograph, or 2, 4 or 8 times that size: the masks of a
-        prepared low-resolution photograph are in the HR frame.
+        Masks of the size of the photograph, or 2, 4 or 8 times that size: the masks of a prepared low-resolution
+        photograph are in the HR frame.
 
     Raises:
         DataError: if a mask cannot be decoded or has another size; the message names it.
     """
-    masks = {code: _read_mask(path, sample.mask_threshold) for code, path in sample.lesion_masks.items() if path}
-    sizes = [(scale * shape[0], scale * shape[1]) for scale in (1, *SCALES)]
-    size = next((mask.shape for mask in masks.values()), sizes[0])
+    paths = {**sample.lesion_masks, **sample.union_masks}
+    masks = {code: _read_mask(path, sample.mask_threshold) for code, path in paths.items() if path}
+    if sample.ignored_mask is not None:
+        paths[""], masks[""] = sample.ignored_mask, _read_mask(sample.ignored_mask, 0)
+    height, width = shape[:2]
+    sizes = [(scale * height, scale * width) for scale in (1, *SCALES)]
+    size = next((mask.shape for mask in masks.values() if mask.shape in sizes), sizes[0])
     for code, mask in masks.items():
-        if mask.shape not in sizes or mask.shape != size:
-            path, expected = sample.lesion_masks[code], tuple(shape[:2])
-            raise DataError(f"{path}: mask of {mask.shape} px, expected {expected} as {sample.photograph.name}")
-    return {code: masks[code] if code in masks else np.zeros(size, bool) for code in sample.lesion_masks}
+        if mask.shape != size:
+            found = f"mask of {mask.shape} px, expected {(height, width)} as {sample.photograph.name}"
+            raise DataError(f"{paths[code]}: {found}")
+    empty = np.zeros(size, bool)
+    lesions, unions = (
+        {code: masks.get(code, empty) for code in codes} for codes in (sample.lesion_masks, sample.union_masks)
+    )
+    return SampleMasks(lesions, unions, masks.get(""), (size[0], size[1]))
 
 
 def _read_mask(path: Path, threshold: int) -> Bool[np.ndarray, "h w"]:

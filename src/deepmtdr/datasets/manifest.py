@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from deepmtdr.csv_tables import format_table, read_table
+from deepmtdr.csv_tables import format_table, read_column_names, read_table
 from deepmtdr.datasets.layout import parse_grade
 from deepmtdr.datasets.sample import SplitName
 from deepmtdr.errors import DataError
@@ -34,6 +34,8 @@ _COLUMNS_BEFORE_AREAS = (
     "side",
     "split",
 )
+_NEW_COLUMNS = ("unions", "ignored")
+"""Columns that a prepared set of format 1 does not have."""
 _COLUMNS_AFTER_AREAS = (
     "overlap",
     "width",
@@ -44,6 +46,7 @@ _COLUMNS_AFTER_AREAS = (
     "scale",
     "file",
     "perceptual_hash",
+    *_NEW_COLUMNS,
 )
 
 
@@ -61,7 +64,9 @@ class ManifestRow:
     sha256: str = ""
     """SHA-256 of the photograph's bytes."""
     masks_sha256: str = ""
-    """SHA-256 of the bytes of all its masks, in channel order; empty without a mask file."""
+    """SHA-256 of the bytes of all its masks: lesion types in channel order, union labels, ignored pixels; empty without
+    a mask file.
+    """
     patient: str
     laterality: Laterality | None = None
     grade: int | None = None
@@ -73,6 +78,10 @@ class ManifestRow:
     """The split of the photograph: the official one, or one that was drawn with the seed."""
     areas: Mapping[str, float] = field(default_factory=dict)
     """Code of each annotated lesion type -> its area in px of the HR frame, 0 if there is none. One column per type."""
+    unions: Mapping[str, float] = field(default_factory=dict)
+    """Union label -> area of its lesions in px of the HR frame, 0 if there are none; in the file "EX+SE=12 MA+HE=0"."""
+    ignored: float | None = None
+    """Area of the pixels that count for nothing, px of the HR frame; None: the photograph has no mask of them."""
     overlap: float | None = None
     """Share of the lesion pixels that belong to two or more types; None without lesions."""
     width: int | None = None
@@ -117,8 +126,10 @@ def read_manifest(path: Path, labels: LabelSet = DIABETIC_RETINOPATHY) -> Iterat
     Raises:
         DataError: if the file or a row is damaged; the message names both.
     """
-    for where, cells in read_table(path, manifest_columns(labels)):
-        yield _parse_row(cells, where, labels)
+    found = read_column_names(path)
+    columns = [name for name in manifest_columns(labels) if name in found or name not in _NEW_COLUMNS]
+    for where, cells in read_table(path, columns):
+        yield _parse_row({**dict.fromkeys(_NEW_COLUMNS, ""), **cells}, where, labels)
 
 
 def format_manifest(
@@ -135,7 +146,9 @@ def _cells(row: ManifestRow, labels: LabelSet) -> list[str]:
     return [_cell(value) for value in (*before, *(row.areas.get(code) for code in labels.codes), *after)]
 
 
-def _cell(value: bool | int | float | str | None) -> str:
+def _cell(value: bool | int | float | str | Mapping[str, float] | None) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{union}={_cell(area)}" for union, area in value.items())
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float):
@@ -164,6 +177,8 @@ def _parse_row(cells: Mapping[str, str], where: str, labels: LabelSet) -> Manife
             side=cast("SplitName", cells["side"]) if cells["side"] else None,
             split=cells["split"],
             areas={code: float(cells[code.lower()]) for code in labels.codes if cells[code.lower()]},
+            unions=_parse_unions(cells["unions"]),
+            ignored=float(cells["ignored"]) if cells["ignored"] else None,
             overlap=float(cells["overlap"]) if cells["overlap"] else None,
             width=_parse_int(cells["width"]),
             height=_parse_int(cells["height"]),
@@ -176,6 +191,11 @@ def _parse_row(cells: Mapping[str, str], where: str, labels: LabelSet) -> Manife
         )
     except ValueError as error:
         raise DataError(f"{where}: not a row of a manifest ({error})") from error
+
+
+def _parse_unions(cell: str) -> dict[str, float]:
+    pairs = (text.split("=") for text in cell.split())
+    return {union: float(area) for union, area in pairs}
 
 
 def _parse_int(cell: str) -> int | None:

@@ -8,7 +8,9 @@
 * lr/NAME.tif: the network's input: the HR file reduced by the scale, or without an HR file the field of view, resized
   to the nearest low-resolution size;
 * CODE/NAME.tif, such as MA/NAME.tif: coverage of the HR frame by lesions of a type, 0-255; absent if there is no such
-  lesion or the type was not annotated.
+  lesion or the type was not annotated;
+* EX+SE/NAME.tif: coverage by lesions of several types that were annotated together (interpretation R32);
+* ignored/NAME.tif: coverage by pixels that count for nothing; absent if all pixels count.
 """
 
 from __future__ import annotations
@@ -26,8 +28,12 @@ from deepmtdr.files import write_json
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet, label_set_from_dict
 
 MANIFEST, SETTINGS = "manifest.csv", "prepared.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the folder's format."""
+READABLE_VERSIONS = (1, 2)
+"""Versions that can be read. A set of format 1 has no union labels and no ignored pixels."""
+IGNORED = "ignored"
+"""Folder of the masks of pixels that count for nothing."""
 COVERAGE_THRESHOLD = 127
 """A pixel of the HR frame is lesion where the mask covers more than half of it."""
 
@@ -40,6 +46,8 @@ class PreparedSettings(NamedTuple):
     scale: int
     """Enlargement factor from the `lr` files to the `hr` files."""
     labels: LabelSet = DIABETIC_RETINOPATHY
+    version: int = FORMAT_VERSION
+    """Version of the folder's format."""
 
 
 class PreparedSet(NamedTuple):
@@ -78,6 +86,8 @@ class PreparedSet(NamedTuple):
             ungradable=row.ungradable,
             official_split=cast("SplitName", row.split) if row.split in get_args(SplitName) else None,
             lesion_masks={code: self.folder / code / file if area else None for code, area in row.areas.items()},
+            union_masks={union: self.folder / union / file if area else None for union, area in row.unions.items()},
+            ignored_mask=self.folder / IGNORED / file if row.ignored else None,
             mask_threshold=COVERAGE_THRESHOLD,
             problem="" if ok else row.problem or row.status,
         )
@@ -94,7 +104,7 @@ def read_prepared(folder: Path) -> PreparedSet:
     Raises:
         DataError: if manifest or settings are missing or damaged, naming file and row.
     """
-    size, scale, labels = read_prepared_settings(folder / SETTINGS)
+    size, scale, labels, _ = read_prepared_settings(folder / SETTINGS)
     rows = list(read_manifest(folder / MANIFEST, labels))
     return PreparedSet(folder, size, scale, rows, labels)
 
@@ -103,7 +113,7 @@ def read_prepared_settings(path: Path) -> PreparedSettings:
     """Read `prepared.json`.
 
     Raises:
-        DataError: if the file is missing, damaged, or of another format version.
+        DataError: if the file is missing, damaged, or of an unknown format version.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -111,14 +121,15 @@ def read_prepared_settings(path: Path) -> PreparedSettings:
         labels = label_set_from_dict(found["labels"], str(path)) if "labels" in found else DIABETIC_RETINOPATHY
     except (OSError, ValueError, KeyError, TypeError, LabelSetError) as error:
         raise DataError(f"{path}: expected the settings of a prepared set ({error})") from error
-    if version != FORMAT_VERSION:
-        raise DataError(f"{path}: prepared in format {version}, expected {FORMAT_VERSION}; prepare the set again")
-    return PreparedSettings(size, scale, labels)
+    if version not in READABLE_VERSIONS:
+        expected = " or ".join(map(str, READABLE_VERSIONS))
+        raise DataError(f"{path}: prepared in format {version}, expected {expected}; prepare the set again")
+    return PreparedSettings(size, scale, labels, version)
 
 
 def write_prepared_settings(path: Path, settings: PreparedSettings) -> None:
     """Write `prepared.json`; the labels of diabetic retinopathy are left out."""
-    values: dict[str, Any] = {"form": FORMAT_VERSION, "size": settings.size, "scale": settings.scale}
+    values: dict[str, Any] = {"form": settings.version, "size": settings.size, "scale": settings.scale}
     if settings.labels != DIABETIC_RETINOPATHY:
         values["labels"] = asdict(settings.labels)
     write_json(path, values)

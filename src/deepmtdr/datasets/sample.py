@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from deepmtdr.errors import DataError
-from deepmtdr.labels import LabelSet
+from deepmtdr.labels import LabelSet, union_codes
 from deepmtdr.terms import Laterality
 
 SplitName = Literal["train", "validation", "test"]
@@ -94,8 +94,3 @@ class Sample:
     def annotated(self, labels: LabelSet) -> tuple[bool, ...]:
         """Which lesion types were annotated, in channel order."""
         return tuple(code in self.lesion_masks for code in labels.codes)
-
-
-def union_codes(union: str) -> tuple[str, ...]:
-    """Return the codes of the lesion types of a union label: `("EX", "SE")` of "EX+SE"."""
-    return tuple(union.split("+"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from deepmtdr.datasets.frames import read_lesion_masks, read_sample
+from deepmtdr.datasets.frames import SampleMasks, read_masks, read_sample
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.evaluation.config import EvaluationConfig
 from deepmtdr.model.preprocessing import image_to_tensor
@@ -25,10 +26,8 @@ class OriginalPhotograph(NamedTuple):
     """The data with which maps of the frame are transformed back to the photograph."""
 
     fov: FieldOfView
-    shape: tuple[int, int]
-    """Height and width of the photograph, px."""
-    lesion_masks: Mapping[str, Bool[np.ndarray, "h w"]]
-    """Masks of the annotated lesion types on the photograph's pixels, by code."""
+    masks: SampleMasks
+    """Masks of the annotated lesion types and union labels, and the ignored pixels, on the photograph's pixels."""
 
 
 class FramedPhotograph(NamedTuple):
@@ -48,10 +47,24 @@ class FramedPhotograph(NamedTuple):
     """Diameter of the field of view in pixels of the photograph; None if unknown."""
     original: OriginalPhotograph | None = None
     """The photograph before cropping; None if unknown."""
+    union_masks: Mapping[str, Bool[np.ndarray, "f f"]] = MappingProxyType({})
+    """Masks of the union labels, such as "EX+SE"."""
+    ignored: Bool[np.ndarray, "f f"] | None = None
+    """Pixels that count for nothing in the scores of lesions (interpretation R32); None: all count."""
+
+    @property
+    def counted(self) -> Bool[np.ndarray, "f f"]:
+        """The pixels that count in the scores of lesions: the field of view without the ignored pixels."""
+        return self.inside if self.ignored is None else self.inside & ~self.ignored
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any lesion type is annotated, alone or in a union label."""
+        return bool(self.lesion_masks or self.union_masks)
 
     def without_masks(self) -> FramedPhotograph:
         """Return a copy without lesion masks, for a system that does not segment."""
-        return self._replace(lesion_masks={}, original=None)
+        return self._replace(lesion_masks={}, original=None, union_masks={}, ignored=None)
 
 
 def load_into_frame(sample: Sample, config: EvaluationConfig, frame: int) -> FramedPhotograph:
@@ -71,13 +84,16 @@ def load_into_frame(sample: Sample, config: EvaluationConfig, frame: int) -> Fra
     in_frame = crop_to_frame(pixels, fov, frame)
     hr = in_frame if fov.side >= frame else None
     lr = crop_to_frame(pixels, fov, lr_size) if hr is None else resize(hr, lr_size)
-    masks = read_lesion_masks(sample, pixels.shape[:2]) if sample.lesion_masks else {}
+    masks = read_masks(sample, pixels.shape[:2])
     # The masks of a prepared low-resolution photograph are larger than the photograph.
-    height, width = next((mask.shape for mask in masks.values()), pixels.shape[:2])
-    mask_fov = fov.scaled(height // pixels.shape[0])
-    in_masks = {code: crop_mask(mask, mask_fov, frame) >= MIN_COVERAGE for code, mask in masks.items()}
-    original = OriginalPhotograph(mask_fov, (height, width), masks)
-    return FramedPhotograph(lr, hr, fov_mask(in_frame), scale, in_masks, fov.side, original)
+    mask_fov = fov.scaled(masks.shape[0] // pixels.shape[0])
+    lesions, unions = (
+        {code: crop_mask(mask, mask_fov, frame) >= MIN_COVERAGE for code, mask in own.items()}
+        for own in (masks.lesions, masks.unions)
+    )
+    ignored = None if masks.ignored is None else crop_mask(masks.ignored, mask_fov, frame) > 0
+    original = OriginalPhotograph(mask_fov, masks)
+    return FramedPhotograph(lr, hr, fov_mask(in_frame), scale, lesions, fov.side, original, unions, ignored)
 
 
 def to_batch(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:

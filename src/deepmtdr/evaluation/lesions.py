@@ -17,7 +17,7 @@ MEAN = "mean"
 ABSENT = "one of the lesion types is not on these photographs"
 
 CurveKey = tuple[str, str]
-"""Data set and code of a lesion type."""
+"""Data set and code of a lesion type, or union label."""
 PooledCurves = Mapping[CurveKey, PooledCurve]
 """Fine pixel counts of many photographs."""
 
@@ -52,8 +52,8 @@ BOOTSTRAP_TOLERANCE = 0.003
 
 
 def absent_note(labels: LabelSet, code: str) -> str:
-    """Return the reason why the scores of a lesion type are undefined."""
-    return f"no {labels.lesion(code).name} on these photographs"
+    """Return the reason why the scores of a lesion type or union label are undefined."""
+    return f"no {labels.name_of(code)} on these photographs"
 
 
 def lesion_scores(
@@ -66,7 +66,8 @@ def lesion_scores(
 ) -> list[Score]:
     """Compute scores over all pixels together, and the paper's AP and AUC image by image.
 
-    A photograph counts for the types that were annotated on it. The intervals of the pooled scores come from coarser
+    A photograph counts for the types and union labels that were annotated on it; a union label, such as "EX+SE", has
+    its own rows and is in no mean over the types (interpretation R32). The intervals of the pooled scores come from coarser
     pixel counts than the scores themselves.
 
     Args:
@@ -84,7 +85,7 @@ def lesion_scores(
             annotated = [m for m in group if code in m.lesions]
             key = ScoreKey(table, dataset, code)
             rows += _lesion_rows(key, annotated, curve, bootstrap, absent_note(labels, code), kept)
-        if annotated := [m for m in group if m.lesions]:
+        if annotated := [m for m in group if not m.lesions.keys().isdisjoint(labels.codes)]:
             key = ScoreKey(table, dataset, MEAN)
             rows.append(mean_aupr_score(key, annotated, curves, bootstrap, labels))
             rows += [_averaged(key, name, annotated, bootstrap, labels) for name in AVERAGED if kept(name)]
@@ -92,12 +93,16 @@ def lesion_scores(
 
 
 def dataset_curves(pooled: PooledCurves, dataset: str, labels: LabelSet) -> dict[str, PooledCurve]:
-    """Return the fine pixel counts of one data set, or of `ALL` together, by code, in the order of the label set."""
+    """Return the fine pixel counts of one data set, or of `ALL` together, by code.
+
+    The lesion types are in the order of the label set; the union labels follow.
+    """
     parts: dict[str, list[PooledCurve]] = {}
     for (name, code), curve in pooled.items():
         if dataset in (name, ALL):
             parts.setdefault(code, []).append(curve)
-    return {code: _sum(parts[code]) for code in labels.codes if code in parts}
+    unions = sorted(parts.keys() - set(labels.codes))
+    return {code: _sum(parts[code]) for code in (*labels.codes, *unions) if code in parts}
 
 
 def _sum(curves: Sequence[PooledCurve], tolerance: float = 1e-4) -> PooledCurve:

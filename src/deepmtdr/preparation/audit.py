@@ -79,7 +79,8 @@ def _audit_parts(parts: Iterable[PartCounts]) -> Iterator[Finding]:
 def _audit_photographs(rows: Iterable[ManifestRow], labels: LabelSet) -> Iterator[Finding]:
     """Find problems of single photographs."""
     for row in rows:
-        shown = [f"{code} {row.areas[code]:.0f} px" for code in labels.codes if row.areas.get(code)]
+        areas = {**row.areas, **row.unions}
+        shown = [f"{code} {areas[code]:.0f} px" for code in (*labels.codes, *row.unions) if areas.get(code)]
         empty = row.areas and not shown
         if row.status != "ok":
             yield Finding(row.status, (row.name,), row.problem)

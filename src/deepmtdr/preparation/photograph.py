@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deepmtdr.datasets.frames import read_lesion_masks, write_tiff
+from deepmtdr.datasets.frames import read_masks, write_tiff
 from deepmtdr.datasets.manifest import ManifestRow
-from deepmtdr.datasets.prepared import COVERAGE_THRESHOLD, PreparedSettings
+from deepmtdr.datasets.prepared import COVERAGE_THRESHOLD, IGNORED, PreparedSettings
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError, NoFieldOfViewError, PhotographError
 from deepmtdr.files import file_sha256
@@ -76,16 +76,19 @@ def _labelled_row(job: PhotographJob) -> ManifestRow:
 def _keep_earlier(job: PhotographJob, row: ManifestRow) -> ManifestRow | None:
     """The row with the measurements of an earlier run, if that had the same bytes and its files are still there."""
     earlier = job.earlier
-    if earlier is None or earlier.status != "ok" or earlier.areas.keys() != job.sample.lesion_masks.keys():
+    if earlier is None or earlier.status != "ok" or not _same_labels(earlier, job.sample):
         return None
     if (earlier.sha256, earlier.masks_sha256, earlier.file) != (row.sha256, row.masks_sha256, row.file):
         return None
-    folders = ["lr", *(["hr"] if earlier.scale == 1 else []), *(code for code, area in earlier.areas.items() if area)]
+    areas = {**earlier.areas, **earlier.unions, IGNORED: earlier.ignored}
+    folders = ["lr", *(["hr"] if earlier.scale == 1 else []), *(folder for folder, area in areas.items() if area)]
     if not all((job.out / folder / f"{row.file}.tif").exists() for folder in folders):
         return None
     return replace(
         row,
         areas=earlier.areas,
+        unions=earlier.unions,
+        ignored=earlier.ignored,
         overlap=earlier.overlap,
         width=earlier.width,
         height=earlier.height,
@@ -94,6 +97,15 @@ def _keep_earlier(job: PhotographJob, row: ManifestRow) -> ManifestRow | None:
         fov_side=earlier.fov_side,
         scale=earlier.scale,
         perceptual_hash=earlier.perceptual_hash,
+    )
+
+
+def _same_labels(earlier: ManifestRow, sample: Sample) -> bool:
+    """Whether an earlier row has the annotated types, the union labels and the ignored pixels of the sample."""
+    return (
+        earlier.areas.keys() == sample.lesion_masks.keys()
+        and earlier.unions.keys() == sample.union_masks.keys()
+        and (earlier.ignored is None) is (sample.ignored_mask is None)
     )
 
 
@@ -109,8 +121,8 @@ def _write_files(job: PhotographJob, row: ManifestRow) -> ManifestRow:
         lr = resize(pixels, size // job.settings.scale)
         write_tiff(job.out / "hr" / f"{job.file}.tif", pixels)
     write_tiff(job.out / "lr" / f"{job.file}.tif", lr)
-    for code, mask in masks.items():
-        write_tiff(job.out / code / f"{job.file}.tif", mask)
+    for folder, mask in masks.items():
+        write_tiff(job.out / folder / f"{job.file}.tif", mask)
     return replace(
         row,
         width=photograph.size[0],
@@ -136,19 +148,26 @@ def _decode(path: Path, size: int) -> tuple[Photograph, FieldOfView]:
 def _crop_masks(
     job: PhotographJob, row: ManifestRow, size: tuple[int, int], fov: FieldOfView
 ) -> tuple[ManifestRow, dict[str, np.ndarray]]:
-    """The row with the areas of the annotated lesion types, and the coverage of the frame by those that are present."""
-    masks: dict[str, np.ndarray] = {}
+    """The row with the areas of what is annotated and ignored, and the coverage of the frame by what is present."""
+    found = read_masks(job.sample, size[::-1])
+    ignored = {} if found.ignored is None else {IGNORED: found.ignored}
+    coverage: dict[str, np.ndarray] = {}
     areas: dict[str, float] = {}
-    for code, mask in read_lesion_masks(job.sample, size[::-1]).items():
-        coverage = (
-            np.rint(255 * crop_mask(mask, fov, job.settings.size)).astype(np.uint8) if mask.any() else np.zeros(0)
-        )
-        areas[code] = float(coverage.sum(dtype=np.int64) / 255)
-        if coverage.any():
-            masks[code] = coverage
-    claims = np.sum([mask > COVERAGE_THRESHOLD for mask in masks.values()], axis=0) if masks else np.zeros(1)
-    overlap = float((claims > 1).sum() / (claims > 0).sum()) if claims.any() else None
-    return replace(row, overlap=overlap, areas=areas), masks
+    for folder, mask in {**found.lesions, **found.unions, **ignored}.items():
+        covered = np.rint(255 * crop_mask(mask, fov, job.settings.size)).astype(np.uint8) if mask.any() else mask
+        areas[folder] = float(covered.sum(dtype=np.int64) / 255)
+        if covered.any():
+            coverage[folder] = covered
+    lesions = [mask > COVERAGE_THRESHOLD for folder, mask in coverage.items() if folder != IGNORED]
+    claims = np.sum(lesions, axis=0) if lesions else np.zeros(1)
+    row = replace(
+        row,
+        overlap=float((claims > 1).sum() / (claims > 0).sum()) if claims.any() else None,
+        areas={code: areas[code] for code in found.lesions},
+        unions={union: areas[union] for union in found.unions},
+        ignored=areas.get(IGNORED),
+    )
+    return row, coverage
 
 
 def _photograph_sha256(path: Path) -> str:
@@ -159,10 +178,15 @@ def _photograph_sha256(path: Path) -> str:
 
 
 def _masks_sha256(job: PhotographJob) -> str:
-    """SHA-256 over the codes and files of all masks in channel order; empty without a mask file."""
+    """SHA-256 over the names and files of all masks: lesion types in channel order, union labels, ignored pixels.
+
+    Empty without a mask file.
+    """
     digest, any_file = hashlib.sha256(), False
-    for code in job.settings.labels.codes:
-        if (path := job.sample.lesion_masks.get(code)) is not None:
+    sample = job.sample
+    paths = {code: sample.lesion_masks.get(code) for code in job.settings.labels.codes}
+    for code, path in {**paths, **sample.union_masks, IGNORED: sample.ignored_mask}.items():
+        if path is not None:
             any_file = True
             try:
                 digest.update(code.encode() + path.read_bytes())

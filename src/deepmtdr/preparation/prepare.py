@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from deepmtdr.datasets.layout import check_labels
 from deepmtdr.datasets.manifest import ManifestRow, format_manifest, read_manifest
 from deepmtdr.datasets.prepared import (
+    IGNORED,
     MANIFEST,
     SETTINGS,
     PreparedSet,
@@ -113,7 +114,9 @@ def _prepare_all(
     splits: Mapping[str, str],
     workers: int | None,
 ) -> list[ManifestRow]:
-    earlier = _open_folder(out, settings)
+    unions = sorted({union for sample in samples for union in sample.union_masks})
+    ignored = [IGNORED] if any(sample.ignored_mask is not None for sample in samples) else []
+    earlier = _open_folder(out, settings, (*unions, *ignored))
     files = _file_names([sample.name for sample in samples])
     jobs = [
         PhotographJob(
@@ -140,15 +143,19 @@ def _prepare_all(
     return rows
 
 
-def _open_folder(out: Path, settings: PreparedSettings) -> dict[str, ManifestRow]:
-    """Make the folder, and return the rows of an earlier run by name."""
-    for folder in ("hr", "lr", *settings.labels.codes):
+def _open_folder(out: Path, settings: PreparedSettings, extra: Sequence[str]) -> dict[str, ManifestRow]:
+    """Make the folder with one folder for each kind of file, and return the rows of an earlier run by name.
+
+    A set of an earlier format gets the current one: its files are the same.
+    """
+    for folder in ("hr", "lr", *settings.labels.codes, *extra):
         (out / folder).mkdir(parents=True, exist_ok=True)
         for part in (out / folder).glob(PART_PATTERN):  # temporary files of a run that was killed
             part.unlink()
-    if (out / SETTINGS).exists():
-        _check_settings(out, read_prepared_settings(out / SETTINGS), settings)
-    else:
+    found = read_prepared_settings(out / SETTINGS) if (out / SETTINGS).exists() else None
+    if found is not None:
+        _check_settings(out, found, settings)
+    if found is None or found.version != settings.version:
         write_prepared_settings(out / SETTINGS, settings)
     paths = (out / MANIFEST, out / JOURNAL_NAME)
     return {row.name: row for path in paths for row in _complete_rows(path, settings.labels)}
@@ -162,7 +169,10 @@ def _check_settings(out: Path, found: PreparedSettings, expected: PreparedSettin
 
 
 def _complete_rows(path: Path, labels: LabelSet) -> list[ManifestRow]:
-    """Rows of the manifest or the journal. The journal's last line may be incomplete: it is removed from the file."""
+    """Rows of the manifest or the journal. The journal's last line may be incomplete: it is removed from the file.
+
+    The journal of an earlier format gets the current columns.
+    """
     journal = path.name == JOURNAL_NAME
     if not path.exists():
         if journal:
@@ -172,7 +182,10 @@ def _complete_rows(path: Path, labels: LabelSet) -> list[ManifestRow]:
         content = path.read_bytes()
         content = content[: content.rfind(b"\n") + 1] or format_manifest([], labels).encode()
         write_atomically(path, content)
-    return list(read_manifest(path, labels))
+    rows = list(read_manifest(path, labels))
+    if journal:
+        write_atomically(path, format_manifest(rows, labels).encode())
+    return rows
 
 
 def _run(jobs: Sequence[PhotographJob], workers: int | None) -> Iterator[ManifestRow]:

@@ -165,7 +165,7 @@ def _splits_table(rows: Sequence[ManifestRow], labels: LabelSet) -> Table:
                 format_count(len(own)),
                 _join_counts(grades[grade] for grade in range(len(labels.grades))),
                 format_count(grades[None]),
-                format_count(sum(bool(row.areas) for row in own)),
+                format_count(sum(bool(row.areas or row.unions) for row in own)),
             )
         )
     columns = ("split", "patients", "photographs", _grades_title(labels), "no grade", "annotated")
@@ -173,14 +173,18 @@ def _splits_table(rows: Sequence[ManifestRow], labels: LabelSet) -> Table:
 
 
 def _lesions_table(rows: Sequence[ManifestRow], labels: LabelSet) -> Table:
+    unions = sorted({union for row in rows for union in row.unions})
+    areas = {lesion.name: [row.areas.get(lesion.code) for row in rows] for lesion in labels.lesions}
+    areas |= {labels.name_of(union): [row.unions.get(union) for row in rows] for union in unions}
+    areas["ignored pixels"] = [row.ignored for row in rows]
     table = []
-    for lesion in labels.lesions:
-        annotated = [row.areas[lesion.code] for row in rows if lesion.code in row.areas]
+    for name, of_photographs in areas.items():
+        annotated = [area for area in of_photographs if area is not None]
         shown = [area for area in annotated if area > 0]
         if annotated:
             sizes = (float(np.median(shown)), max(shown)) if shown else (0.0, 0.0)
             counts = (len(annotated), len(shown), *sizes)
-            table.append((lesion.name, *(format_count(count) for count in counts)))
+            table.append((name, *(format_count(count) for count in counts)))
     columns = ("lesion", "annotated", "shown in", "median area, px", "largest area, px")
     return Table("Lesions, in pixels of the HR frame", columns, table)
 

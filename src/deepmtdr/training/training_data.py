@@ -85,7 +85,9 @@ def select_frames(sets: Sequence[PreparedSet], samples: Iterable[Sample]) -> lis
     """Return the frames of the samples, without samples that could not be prepared."""
     frames = {(frame.sample.dataset, frame.sample.name): frame for prepared in sets for frame in prepared.frames()}
     found = ((sample, frames.get((sample.dataset, sample.name))) for sample in samples)
-    return [frame if s.lesion_masks else frame.without_masks() for s, frame in found if frame is not None]
+    return [
+        frame if s.has_masks or s.ignored_mask else frame.without_masks() for s, frame in found if frame is not None
+    ]
 
 
 def write_failures(path: Path, sets: Sequence[PreparedSet], samples: Iterable[Sample]) -> None:

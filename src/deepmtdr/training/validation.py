@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from deepmtdr import metrics
-from deepmtdr.datasets.frames import Frame
+from deepmtdr.datasets.frames import Frame, mask_channels
 from deepmtdr.datasets.prepared import COVERAGE_THRESHOLD
 from deepmtdr.evaluation.framed_photograph import FramedPhotograph, to_batch
 from deepmtdr.evaluation.measure import measure_in_frame, model_device
@@ -85,8 +85,8 @@ def validate(
 
     Returns:
         `psnr_gain` (dB, mean over the photographs with an HR image, in the field of view), `aupr_mean` (mean over the
-        lesion types that are annotated and occur, of the AUPR of all pixels), `kappa_quadratic` and `auc_referable` of
-        the graded photographs, each if it is defined and finite; and the pictures.
+        lesion types that are annotated and occur, of the AUPR of all pixels; without union labels), `kappa_quadratic`
+        and `auc_referable` of the graded photographs, each if it is defined and finite; and the pictures.
 
     Raises:
         DataError: if a prepared file is missing or damaged; the message names it.
@@ -100,7 +100,9 @@ def validate(
             prediction, evidence = _predict(model, framed, autocast, with_evidence=len(examples) < max_examples)
             result, curves = measure_in_frame(model, frame.sample, framed, prediction, slow_metrics=False)
             results.append(replace(result, lesions={}))  # large, and pooled below
-            for code, curve in curves.items():
+            for code, curve in curves.items():  # union labels are no part of the mean over the types
+                if code not in model.labels.codes:
+                    continue
                 pooled.setdefault(code, metrics.PooledCurve()).merge(curve)
             if evidence is not None:
                 examples.append(_example(frame, framed, prediction, evidence, result))
@@ -122,9 +124,7 @@ def select_validation_frames(frames: Iterable[Frame], max_per_dataset: int) -> l
     by_dataset = group_by(sorted(frames, key=_hash_order), lambda frame: frame.sample.dataset)
     chosen = []
     for _, own in sorted(by_dataset.items()):
-        annotated, others = (
-            [f for f in own if bool(f.sample.lesion_masks) is has_masks] for has_masks in (True, False)
-        )
+        annotated, others = ([f for f in own if f.sample.has_masks is has_masks] for has_masks in (True, False))
         ranked = [*_spread_over_grades(annotated), *_spread_over_grades(others)]
         chosen.append(ranked[:max_per_dataset] if max_per_dataset else ranked)
     return list(take_in_turn(chosen))
@@ -158,11 +158,24 @@ def _load(frame: Frame, scale: int, has_segmentation: bool) -> FramedPhotograph:
     pixels = np.array(frame.pixels)
     hr = pixels if frame.scale == 1 else None
     lr = pixels if hr is None or scale == 1 else resize(hr, frame.size // scale)
-    masks, known = frame.lesion_masks, {}
-    if masks is not None and has_segmentation:
-        known = {code: masks[frame.labels.channel(code)] > COVERAGE_THRESHOLD for code in frame.sample.lesion_masks}
     inside = fov_mask(resize(pixels, frame.size) if hr is None else hr)
-    return FramedPhotograph(lr, hr, inside, scale if frame.scale == 1 else frame.scale, known)
+    framed = FramedPhotograph(lr, hr, inside, scale if frame.scale == 1 else frame.scale, {})
+    return _with_masks(framed, frame) if has_segmentation else framed
+
+
+def _with_masks(framed: FramedPhotograph, frame: Frame) -> FramedPhotograph:
+    """Add the masks of a prepared photograph, as the evaluation of the prepared set reads them."""
+    sample, labels = frame.sample, frame.labels
+    channels = mask_channels([frame])
+    masks = frame.masks(channels)
+    if masks is None:  # nothing is annotated, or without lesions
+        masks = np.zeros((len(labels.lesions) + len(channels.unions), frame.size, frame.size), np.uint8)
+    lesions = {code: masks[labels.channel(code)] > COVERAGE_THRESHOLD for code in sample.lesion_masks}
+    first = len(labels.lesions)
+    unions = {union: masks[first + n] > COVERAGE_THRESHOLD for n, union in enumerate(channels.unions)}
+    return framed._replace(
+        lesion_masks=lesions, union_masks=unions, ignored=masks[-1] > 0 if channels.ignored else None
+    )
 
 
 def _predict(
