@@ -137,6 +137,7 @@ class Recipe:
         if self.precision not in ("bf16", "fp32"):
             yield f"precision = {self.precision!r}, expected bf16 or fp32"
         yield from (f"data.{problem}" for problem in self.data.problems())
+        yield from (f"model.isr.{problem}" for problem in self.model.isr.problems())
         yield from (f"model.efficientnet.{problem}" for problem in self.model.efficientnet.problems())
         for stage in self.stages:
             yield from (f"{stage.name}.{problem}" for problem in stage.problems())

@@ -27,6 +27,7 @@ RENAMED_STAGE_KEYS = {
 """Old key -> new key of the three stages."""
 
 EARLIER_VALUES: dict[str, Any] = {
+    "model.isr.skip": "bicubic",
     "grading.loss.grading_form": "eq10",
     "joint.loss.grading_form": "eq10",
 }

@@ -1,4 +1,4 @@
-"""The ISR subnet: bicubic before training, one set of weights for x2, x4 and x8 (interpretations R1, R2)."""
+"""The ISR subnet: bicubic before training, one set of weights for x2, x4 and x8 (interpretations R1, R2, R31)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from deepmtdr.model.isr import ISRConfig, ISRSubnet, ResidualBlock, bicubic
+from deepmtdr.model.isr import ISRConfig, ISRSubnet, ResidualBlock, bicubic, bicubic_in_field
 from deepmtdr.terms import SCALES
 
 SMALL = ISRConfig(width=8, blocks=2)
@@ -24,11 +24,19 @@ def trained_a_little() -> ISRSubnet:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_untrained_subnet_is_bicubic(scale: int) -> None:
+def test_untrained_subnet_is_the_interpolation_of_its_skip(scale: int) -> None:
     lr = torch.rand(2, 3, 12, 10)
+    lr[..., :4] = 0  # a border
     sr = ISRSubnet()(lr, scale)
     assert sr.shape == (2, 3, 12 * scale, 10 * scale)
-    assert torch.equal(sr, bicubic(lr, scale))
+    assert torch.equal(sr, bicubic_in_field(lr, scale))
+    plain = ISRSubnet(ISRConfig(skip="bicubic"))(lr, scale)
+    assert torch.equal(plain, bicubic(lr, scale)) and not torch.allclose(sr, plain, atol=0.02)
+
+
+def test_unknown_skip_is_a_problem() -> None:
+    assert list(ISRConfig(skip="nearest").problems()) == ["skip = 'nearest', expected one of bicubic, bicubic in field"]
+    assert not list(ISRConfig().problems())
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8, 0.25])
@@ -48,13 +56,82 @@ def test_bicubic_keeps_a_constant_image() -> None:
     assert torch.allclose(bicubic(torch.full((1, 3, 8, 8), 0.3), 4), torch.tensor(0.3), atol=1e-6)
 
 
+# Interpolation normalised by the field of view (interpretation R31)
+
+
+def fundus(side: int = 256, margin: int = 13) -> tuple[Tensor, Tensor]:
+    """A round fundus with waves, 1 x 3 x side x side, and its field of view, `margin` px from the edge."""
+    places = torch.arange(side) - (side - 1) / 2
+    y, x = torch.meshgrid(places, places, indexing="ij")
+    inside = y.square() + x.square() < (side / 2 - margin) ** 2
+    waves = 0.5 + 0.1 * torch.sin(x / 9) * torch.cos(y / 7)
+    return (waves * torch.tensor([1.0, 0.6, 0.3])[:, None, None] * inside)[None], inside
+
+
+def psnr(image: Tensor, truth: Tensor, inside: Tensor) -> float:
+    return -10 * (image - truth)[..., inside].square().mean().log10().item()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_rim_is_closer_to_the_frame_than_that_of_bicubic(scale: int) -> None:
+    hr, inside = fundus()
+    lr = bicubic(hr, 1 / scale).clamp(0, 1)
+    plain, ours = bicubic(lr, scale), bicubic_in_field(lr, scale)
+    assert psnr(ours, hr, inside) > psnr(plain, hr, inside) + 1
+    everywhere = torch.ones_like(inside)
+    assert psnr(ours, hr, everywhere) > psnr(plain, hr, everywhere) + 1
+    middle = fundus(margin=13 + 5 * scale)[1]
+    assert torch.allclose(ours[..., middle], plain[..., middle], atol=1e-5)
+
+
+def test_straight_rim_by_hand() -> None:
+    # Columns of 0.6, a pixel of which half is inside, and 0. At x4 its middle is between columns 17 and 18 of the
+    # frame: full colour up to 2 px before it, black 2 px after it. Bicubic is 0.05 too bright before the rim.
+    lr = torch.zeros(1, 3, 8, 8)
+    lr[..., :4], lr[..., 4] = 0.6, 0.3
+    row = bicubic_in_field(lr, 4)[0, 0, 16]
+    assert row[:16].tolist() == pytest.approx([0.6] * 16, abs=1e-6)
+    assert row[20:].abs().max() < 1e-6
+    assert 0.3 < row[17] < 0.6 and 0 < row[18] < 0.3 and row[17] + row[18] == pytest.approx(0.6, abs=0.05)
+    assert (bicubic(lr, 4)[0, 0, 16, :16] - 0.6).max() > 0.02
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_without_a_border_it_is_bicubic(scale: int) -> None:
+    lr = 0.1 + 0.9 * torch.rand(2, 3, 20, 28)
+    assert torch.allclose(bicubic_in_field(lr, scale), bicubic(lr, scale), atol=1e-5)
+
+
+def test_dark_spot_inside_the_field_of_view_is_not_a_border() -> None:
+    lr = 0.5 + 0.1 * torch.rand(1, 3, 32, 32)
+    lr[..., 12:18, 12:18] *= 0.05
+    assert torch.allclose(bicubic_in_field(lr, 4), bicubic(lr, 4), atol=1e-5)
+
+
+def test_black_image_stays_black_and_faint_light_outside_is_interpolated() -> None:
+    assert not bicubic_in_field(torch.zeros(1, 3, 8, 8), 4).any()
+    faint = 0.04 * torch.rand(1, 3, 8, 8)
+    assert torch.allclose(bicubic_in_field(faint, 4), bicubic(faint, 4))
+
+
+def test_gradient_reaches_the_inside_and_takes_the_shares_of_the_rim_as_constants() -> None:
+    lr = torch.zeros(1, 3, 8, 8)
+    lr[..., :4], lr[..., 4] = 0.6, 0.3
+    lr.requires_grad_()
+    bicubic_in_field(lr, 4).sum().backward()
+    assert lr.grad is not None
+    # A pixel of 0.6 spreads over 16 px; the last column before the rim lends its colour to a pixel of the rim too.
+    assert lr.grad[0, 0, 4, 1].item() == pytest.approx(16, rel=0.05)
+    assert (lr.grad[..., 4] == 0).all() and lr.grad[0, 0, 4, 3] > 17
+
+
 def test_one_checkpoint_has_all_three_scales() -> None:
     one, other = trained_a_little(), ISRSubnet(SMALL)
     other.load_state_dict(one.state_dict())
     lr = torch.rand(1, 3, 8, 8)
     for scale in SCALES:
         assert torch.equal(one(lr, scale), other(lr, scale))
-        assert not torch.equal(one(lr, scale), bicubic(lr, scale))
+        assert not torch.allclose(one(lr, scale), bicubic_in_field(lr, scale))
 
 
 def test_scales_share_everything_but_their_last_convolution() -> None:
@@ -80,7 +157,7 @@ def test_gradient_reaches_every_parameter_that_a_scale_uses() -> None:
 def test_a_few_training_steps_are_better_than_bicubic() -> None:
     isr, frame = ISRSubnet(SMALL), torch.rand(1, 3, 32, 32)
     lr = bicubic(frame, 0.25)
-    bicubic_error = (bicubic(lr, 4) - frame).abs().mean().item()
+    bicubic_error = (bicubic_in_field(lr, 4) - frame).abs().mean().item()
     optimiser = torch.optim.Adam(isr.parameters(), 1e-3)
     for _ in range(20):
         optimiser.zero_grad()

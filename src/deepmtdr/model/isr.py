@@ -1,20 +1,23 @@
-"""The ISR subnet: super-resolution of a photograph into the HR frame (Sec. IV-A, Fig. 6, interpretations R1 and R2)."""
+"""The ISR subnet: super-resolution of a photograph into the HR frame (Sec. IV-A, Fig. 6, R1, R2, R31)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.losses import LossWeights, image_loss, isr_loss, total_variation_loss
 from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, SuperResolver
+from deepmtdr.model.preprocessing import in_field
 from deepmtdr.terms import SCALES
 
 
-def bicubic(image: Float[Tensor, "b 3 h w"], scale: int | float) -> Float[Tensor, "b 3 H W"]:
+def bicubic(image: Float[Tensor, "b c h w"], scale: int | float) -> Float[Tensor, "b c H W"]:
     """Resize by bicubic interpolation with Pillow's kernel (a = -0.5, not torch's -0.75), antialiased when shrinking.
 
     Args:
@@ -30,14 +33,91 @@ def bicubic(image: Float[Tensor, "b 3 h w"], scale: int | float) -> Float[Tensor
         return F.interpolate(image.float().contiguous(), size=size, mode="bicubic", antialias=True)
 
 
+CLOSED_REACH = 4
+"""Dark regions inside the field of view that are at most twice this wide, px of the LR image, count as inside."""
+
+
+def bicubic_in_field(image: Float[Tensor, "b 3 h w"], scale: int) -> Float[Tensor, "b 3 H W"]:
+    """Enlarge by bicubic interpolation without mixing the black border into the rim of the field of view (R31).
+
+    A pixel at the rim is partly black: its share inside the field of view is its light divided by that of its
+    neighbours inside. Colours are interpolated from the inside, shares separately. The enlarged share, made steeper,
+    is the rim; colours are multiplied by it. Without a border the result is that of `bicubic`.
+
+    Args:
+        image: RGB in [0, 1], a frame or a crop.
+        scale: 2, 4 or 8.
+
+    Returns:
+        The enlarged image in float32, not clamped; outside the field of view that of `bicubic`. Differentiable in the
+        image, with the field of view and the shares as constants.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        image = image.float()
+        rim = _find_rim(image)
+        inner = torch.where(rim.inner, image, 0.0)
+        neighbours = _sum_of_neighbours(inner) / rim.count.clamp_min(1)
+        colour = torch.where(rim.pixels, neighbours, inner)
+        share = rim.inner + rim.pixels * (image.mean(1, True) / neighbours.mean(1, True).clamp_min(1e-3)).clamp(0, 1)
+        known = (rim.inner | rim.pixels).float()
+        weights = bicubic(torch.cat([known, share.detach()], dim=1), scale)
+        # A rim that the camera blurs by 1 to 2 px of the frame is scale times wider in the enlarged share.
+        steep = ((weights[:, 1:2] - 0.5) * (1 + 3 * scale / 8) + 0.5).clamp(0, 1)
+        return bicubic(colour, scale) / weights[:, :1].clamp_min(0.05) * steep + bicubic(image * (1 - known), scale)
+
+
+class _Rim(NamedTuple):
+    """The pixels at the border of the field of view."""
+
+    inner: Bool[Tensor, "b 1 h w"]
+    """Inside, and all eight neighbours too."""
+    pixels: Bool[Tensor, "b 1 h w"]
+    """Not `inner`, but next to such a pixel."""
+    count: Float[Tensor, "b 1 h w"]
+    """Number of `inner` pixels among each pixel and its neighbours."""
+
+
+def _find_rim(image: Float[Tensor, "b 3 h w"]) -> _Rim:
+    inside = in_field(image)
+    inside = 1 - _dilate(1 - _dilate(F.pad(inside, (CLOSED_REACH,) * 4), CLOSED_REACH), CLOSED_REACH)
+    inside = inside[..., CLOSED_REACH:-CLOSED_REACH, CLOSED_REACH:-CLOSED_REACH]
+    inner = 1 - _dilate(1 - inside, 1)
+    count = _sum_of_neighbours(inner)
+    return _Rim(inner > 0, (count > 0) & (inner == 0), count)
+
+
+def _dilate(mask: Float[Tensor, "b 1 h w"], reach: int) -> Float[Tensor, "b 1 h w"]:
+    """Maximum over a square of 2 reach + 1 px."""
+    rows = F.max_pool2d(mask, (2 * reach + 1, 1), 1, (reach, 0))
+    return F.max_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))
+
+
+def _sum_of_neighbours(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Sum over 3x3 px; 0 outside the image."""
+    return F.avg_pool2d(image, 3, 1, 1, divisor_override=1)
+
+
+SKIPS = {"bicubic": bicubic, "bicubic in field": bicubic_in_field}
+"""Names and functions of the interpolation to which the ISR subnet adds its residual."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ISRConfig:
-    """Size of the ISR subnet."""
+    """Size of the ISR subnet, and the interpolation that it starts from."""
 
     width: int = 32
     """Channels of every hidden layer (the authors' 32)."""
     blocks: int = 5
     """Number of feature extraction layers, each a residual block (Sec. IV-A: 5)."""
+    skip: str = "bicubic in field"
+    """Interpolation to which the residual is added: `bicubic` (interpretation R2), or `bicubic in field`, which is
+    normalised by the field of view (interpretation R31).
+    """
+
+    def problems(self) -> Iterator[str]:
+        """Describe each setting that is out of range, and what was expected."""
+        if self.skip not in SKIPS:
+            yield f"skip = {self.skip!r}, expected one of {', '.join(SKIPS)}"
 
 
 class ResidualBlock(nn.Module):
@@ -69,13 +149,14 @@ class ISRSubnet(SuperResolver):
     """Image super-resolution by 2, 4 or 8 from one set of features.
 
     The feature extraction and up-scaling layers are shared between the scales; each scale has a separate last
-    convolution (interpretation R1). The output is bicubic(X) plus a residual whose last convolution starts at zero
-    (interpretation R2): the untrained subnet is bicubic interpolation.
+    convolution (interpretation R1). The output is an interpolation of X plus a residual whose last convolution starts
+    at zero (interpretations R2 and R31): the untrained subnet is that interpolation.
     """
 
     def __init__(self, config: ISRConfig | None = None) -> None:
         super().__init__()
         config = config or ISRConfig()
+        self.interpolate = SKIPS[config.skip]
         self.stem = nn.Conv2d(3, config.width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.blocks)))
         self.upscaling = nn.ModuleList(UpscalingLayer(config.width) for _ in SCALES)
@@ -102,7 +183,7 @@ class ISRSubnet(SuperResolver):
         x = self.blocks(x) + x
         for layer in self.upscaling[: SCALES.index(scale) + 1]:  # 2 = 2**1, 4 = 2**2, 8 = 2**3
             x = layer(x)
-        return bicubic(lr, scale) + self.to_rgb[str(scale)](x)
+        return self.interpolate(lr, scale) + self.to_rgb[str(scale)](x)
 
     def loss(
         self, sr: Float[Tensor, "b 3 h w"], hr: Float[Tensor, "b 3 h w"], weights: LossWeights = DEFAULT_WEIGHTS
