@@ -61,8 +61,12 @@ GRADERS = {
     "SqueezeNet + SPP": "deepmtdr.baselines.spp:SqueezeNetSPP",
     "ResNet-18 + SPP": "deepmtdr.baselines.spp:ResNet18SPP",
     "DenseNet-121 + SPP": "deepmtdr.baselines.spp:DenseNet121SPP",
+    "SqueezeNet 1.1": "deepmtdr.baselines.squeezenet:SqueezeNet11",
+    "EfficientNet-Lite0": "deepmtdr.baselines.efficientnet_lite0:EfficientNetLite0Classifier",
+    "EfficientNet-Lite0, frozen": "deepmtdr.baselines.efficientnet_lite0:FrozenEfficientNetLite0",
 }
-"""Names of graders as in the paper (Tables I-V, Fig. 3) -> their classes."""
+"""Names of graders as in the paper (Tables I-V, Fig. 3) -> their classes. SqueezeNet 1.1 and EfficientNet-Lite0 are not
+in the paper: networks whose ImageNet weights can be had."""
 
 GMSV = "GMSV"
 EVIDENCE_METHODS = {

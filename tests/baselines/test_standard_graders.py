@@ -44,6 +44,7 @@ PUBLISHED: dict[type[Grader], Listing] = {
     DenseNet121: Listing(606, 7_978_856, "222a58d1fd8d2818", ("classifier.",)),
     VGG16: Listing(32, 138_357_544, "ba63c2556d912509", ("classifier.6.",)),
     SqueezeNet: Listing(52, 1_248_424, "142983e4c19c76ad", ("classifier.",)),
+    SqueezeNet11: Listing(52, 1_235_496, "3fbd2a746421cada", ("classifier.",)),
     ResNet18: Listing(102, 11_689_512, "2bb53b15765c4651", ("fc.",)),
 }
 PYRAMIDS: dict[type[Grader], tuple[type[Grader], str]] = {
@@ -52,7 +53,7 @@ PYRAMIDS: dict[type[Grader], tuple[type[Grader], str]] = {
     SqueezeNetSPP: (SqueezeNet, "classifier."),
     ResNet18SPP: (ResNet18, "spp_fc."),
 }
-SMALL: list[type[Grader]] = [DenseNet121, SqueezeNet, DenseNet121SPP, SqueezeNetSPP, ResNet18SPP]
+SMALL: list[type[Grader]] = [DenseNet121, SqueezeNet, SqueezeNet11, DenseNet121SPP, SqueezeNetSPP, ResNet18SPP]
 """Networks that are small enough to be trained in a test; VGG-16 and Inception-v3 are marked slow."""
 ALL = [*PUBLISHED, *PYRAMIDS]
 LARGE = {VGG16, VGG16SPP, InceptionV3}

@@ -54,7 +54,7 @@ def test_frame_is_reduced_by_its_mean_and_the_lesion_maps_by_their_maximum(facto
 
 def test_features_are_those_of_the_backbone_on_the_reduced_frame_from_fine_to_coarse() -> None:
     grader = EfficientNetLite0Grader().eval()
-    logits, features, _ = grader(*inputs(128, 2))
+    logits, features, *_ = grader(*inputs(128, 2))
     assert logits.shape == (2, 5)
     assert [f.shape[-1] for f in features] == [32, 16, 8, 4, 2]  # half of the frame, strides 2 to 32
     assert tuple(f.shape[1] for f in features) == grader.channels
@@ -63,7 +63,7 @@ def test_features_are_those_of_the_backbone_on_the_reduced_frame_from_fine_to_co
 
 def test_logits_are_linear_in_the_normalised_mean_and_maximum_and_the_lesion_statistics() -> None:
     grader, (contrast, lesions) = EfficientNetLite0Grader(config=PLAIN).eval(), inputs()
-    logits, features, _ = grader(contrast, lesions)
+    logits, features, *_ = grader(contrast, lesions)
     mean, highest = features[-1].mean(dim=(2, 3)), features[-1].amax(dim=(2, 3))
     norm = nn.LayerNorm(1280)
     pooled = torch.cat([norm(mean), norm(highest), lesion_statistics(lesions)], dim=1)
@@ -140,6 +140,24 @@ def test_dropout_is_active_in_training_only() -> None:
     assert not torch.equal(grader(*known).logits, grader(*known).logits)
     grader.eval()
     assert torch.equal(grader(*known).logits, grader(*known).logits)
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_training_logits_are_those_of_evaluation_with_dropout_on_all_but_the_lesion_statistics(hidden: int) -> None:
+    grader = EfficientNetLite0Grader(config=EfficientNetGradingConfig(hidden=hidden, dropout=0.5)).eval()
+    graded = grader(*inputs(64, 2))
+    assert graded.hidden is None if hidden == 0 else graded.hidden.shape == (2, hidden)
+    drawn = [grader.training_logits(graded) for _ in range(2)]
+    assert not torch.equal(*drawn)
+    assert drawn[0].mean(dim=1).tolist() == pytest.approx([0, 0], abs=1e-5)
+    grader.dropout.p = 0.0
+    assert torch.equal(grader.training_logits(graded), graded.logits)
+    if hidden == 0:
+        grader.dropout.p = 1.0
+        statistics = nn.functional.linear(graded.extra[0][:, 2560:], grader.classifier.weight[:, 2560:])
+        expected = statistics + grader.classifier.bias
+        logits = grader.training_logits(graded)
+        assert torch.allclose(logits, expected - expected.mean(dim=1, keepdim=True), atol=1e-5)
 
 
 def test_imagenet_weights_load_and_the_lesion_channels_and_the_head_keep_their_values() -> None:

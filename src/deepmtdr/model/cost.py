@@ -76,4 +76,4 @@ def count_parameters(part: Subnet) -> int:
 def trained_parameters(part: Subnet) -> list[nn.Parameter]:
     """Return the parameters that training changes, without those of a discriminator."""
     excluded = set() if part.discriminator is None else {id(p) for p in part.discriminator.parameters()}
-    return [parameter for parameter in part.parameters() if id(parameter) not in excluded]
+    return [parameter for parameter in part.trained_parameters() if id(parameter) not in excluded]

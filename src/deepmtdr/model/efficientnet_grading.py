@@ -101,18 +101,30 @@ class EfficientNetLite0Grader(Grader):
             lesions: probabilities of the lesion types in the same frame.
 
         Returns:
-            Logits of the grades and five features, strides 2, 4, 8, 16, 32 of the reduced frame.
+            Logits of the grades; five features, strides 2, 4, 8, 16, 32 of the reduced frame; `extra`: the pooled
+            features and lesion statistics; the hidden units, if there are any.
         """
         features = self.backbone(self._stem_input(network_input, lesions.to(network_input.dtype)))
         last = features[-1].float()
-        pooled = torch.cat([self.mean_norm(last.mean(dim=(2, 3))), self.max_norm(last.amax(dim=(2, 3)))], dim=1)
-        pooled = self.dropout(pooled)
+        pooled = [self.mean_norm(last.mean(dim=(2, 3))), self.max_norm(last.amax(dim=(2, 3)))]
         if self.config.lesion_statistics:
-            pooled = torch.cat([pooled, lesion_statistics(lesions)], dim=1)
+            pooled.append(lesion_statistics(lesions))
+        units = torch.cat(pooled, dim=1)
+        logits, hidden = self._classify(units, dropped=self.dropout.p if self.training else 0.0)
+        return GradingOutput(logits, features, extra=(units,), hidden=hidden)
+
+    def _classify(self, units: Float[Tensor, "b d"], dropped: float) -> tuple[Tensor, Tensor | None]:
+        """Return the logits and the hidden units; the lesion statistics are never dropped."""
+        units, hidden = torch.cat([F.dropout(units[:, : 2 * LAST], dropped), units[:, 2 * LAST :]], dim=1), None
         if self.hidden is not None:
-            pooled = self.dropout(F.relu(self.hidden(pooled)))
-        logits = self.classifier(pooled).float()
-        return GradingOutput(logits - logits.mean(dim=1, keepdim=True), features)  # interpretation R5
+            hidden = F.relu(self.hidden(units))
+            units = F.dropout(hidden, dropped)
+        logits = self.classifier(units).float()
+        return logits - logits.mean(dim=1, keepdim=True), hidden  # interpretation R5
+
+    def training_logits(self, graded: GradingOutput) -> Float[Tensor, "b c"]:
+        """Compute the logits from the pooled features with dropout."""
+        return self._classify(graded.extra[0], self.dropout.p)[0]
 
     def _stem_input(self, contrast: Tensor, lesions: Tensor) -> Tensor:
         """Reduce contrast by the mean and lesion maps by the maximum, so that a small lesion stays visible."""

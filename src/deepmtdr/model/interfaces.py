@@ -7,7 +7,7 @@ and scores all of them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -32,6 +32,8 @@ class GradingOutput(NamedTuple):
     """Features of several layers, fine to coarse, after their ReLUs."""
     extra: tuple[Tensor, ...] = ()
     """Other outputs that the loss of the network needs, such as auxiliary logits."""
+    hidden: Float[Tensor, "b d"] | None = None
+    """Units of the layer before the logits, after their ReLU and before dropout; None: there is no such layer."""
 
 
 class Prediction(NamedTuple):
@@ -46,6 +48,15 @@ class Prediction(NamedTuple):
     grade_logits: Float[Tensor, "b c"]
     features: tuple[Float[Tensor, "b _ _ _"], ...]
     """Features of the grading subnet, fine to coarse; five layers in the subnet of the paper."""
+    extra: tuple[Tensor, ...] = ()
+    """`GradingOutput.extra`."""
+    hidden: Float[Tensor, "b d"] | None = None
+    """`GradingOutput.hidden`."""
+
+    @property
+    def graded(self) -> GradingOutput:
+        """The output of the grading network."""
+        return GradingOutput(self.grade_logits, self.features, self.extra, self.hidden)
 
     @property
     def grade_probs(self) -> Float[Tensor, "b c"]:
@@ -65,6 +76,13 @@ class Subnet(nn.Module, ABC):
     def discriminator(self) -> nn.Module | None:
         """The discriminator inside this network, with a separate loss and separate gradient clipping; None: none."""
         return None
+
+    def trained_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters that training changes, with those of the discriminator: all, unless overridden.
+
+        A network that keeps some of its parameters also keeps their layers in evaluation mode when `train` is called.
+        """
+        return self.parameters()
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Copy published ImageNet weights into this network, all or none.
@@ -168,6 +186,17 @@ class Grader(Subnet):
             network_input: frames after `preprocess`.
             lesions: probabilities of the lesion types in the same frames.
         """
+
+    def training_logits(self, graded: GradingOutput) -> Float[Tensor, "b c"]:
+        """Compute the logits with dropout from an output of the network in evaluation mode (interpretation R29).
+
+        In the joint stage the network runs in evaluation mode, because a batch of one photograph has no batch
+        statistics. The grading loss gets these logits; the evidence must not change from pass to pass.
+
+        Returns:
+            New logits of the same photographs, as in training; the given logits for a network without dropout.
+        """
+        return graded.logits
 
     @abstractmethod
     def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:

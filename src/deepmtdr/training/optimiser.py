@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.interfaces import Subnet
 from deepmtdr.recipe import TrainingStage
 
 GMSV_LEARNING_RATE = 1e-2
@@ -48,7 +49,8 @@ def set_learning_rates(optimiser: torch.optim.Optimizer, progress: float, stage:
 def has_trainable_parameters(model: DeepMTDR, stage: TrainingStage) -> bool:
     """Whether the stage trains anything: a compared method may have no parameters in its subnets."""
     return any(
-        rate and any(True for _ in model.subnets[name].parameters()) for name, rate in stage.learning_rates.items()
+        rate and any(True for _ in model.subnets[name].trained_parameters())
+        for name, rate in stage.learning_rates.items()
     )
 
 
@@ -79,11 +81,11 @@ def _parameter_groups(model: DeepMTDR, stage: TrainingStage) -> Iterator[dict[st
         yield {"params": thresholds, "highest": GMSV_LEARNING_RATE, "weight_decay": 0.0, "subnet": "gmsv"}
 
 
-def _clipped_together(subnet: nn.Module, discriminator: nn.Module | None) -> tuple[list[nn.Parameter], ...]:
-    """Return the parameters of a subnet, and those of its discriminator, whose gradient is clipped separately."""
+def _clipped_together(subnet: Subnet, discriminator: nn.Module | None) -> tuple[list[nn.Parameter], ...]:
+    """Return the trained parameters of a subnet, and those of its discriminator, which are clipped separately."""
     opposed = list(discriminator.parameters()) if discriminator else []
     known = {id(parameter) for parameter in opposed}
-    return [parameter for parameter in subnet.parameters() if id(parameter) not in known], opposed
+    return [parameter for parameter in subnet.trained_parameters() if id(parameter) not in known], opposed
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer | None) -> Iterable[tuple[str, Tensor]]:
