@@ -119,3 +119,17 @@ def test_every_parameter_gets_a_gradient_from_the_loss() -> None:
 
 def test_it_overfits_two_drawings() -> None:
     assert overfit_precision(HGN(widths=SMALL), 100, 1e-2) > 0.5
+
+
+def test_ignored_pixels_do_not_count() -> None:
+    classes = torch.rand(2, 5, 8, 8).softmax(dim=1).requires_grad_()
+    masks, ignored = (torch.rand(2, 4, 8, 8) > 0.9).float(), torch.rand(2, 1, 8, 8) > 0.5
+    ignored[1] = True
+    loss = HGN(widths=SMALL).loss(classes, LesionLabels(masks, ALL_ANNOTATED, ignored=ignored))
+    kept = ~ignored[0, 0]
+    whole = HGN(widths=SMALL).loss(
+        classes[:1, :, kept][..., None], LesionLabels(masks[:1, :, kept][..., None], ALL_ANNOTATED[:1])
+    )
+    assert torch.allclose(loss, whole)
+    (gradient,) = torch.autograd.grad(loss, classes)
+    assert torch.equal((gradient != 0).any(dim=1, keepdim=True), ~ignored)

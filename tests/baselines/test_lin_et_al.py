@@ -73,6 +73,17 @@ def test_patches_with_and_without_a_lesion_are_weighted_1_to_3() -> None:
     assert loss == pytest.approx((-math.log(0.5) - 3 * math.log(0.9)) / 4, abs=1e-6)
 
 
+def test_patches_with_an_ignored_pixel_do_not_count() -> None:
+    """Of an EX patch and three background patches, the EX patch and one background patch are ignored."""
+    masks, ignored = torch.zeros(1, 4, 8, 32), torch.zeros(1, 1, 8, 32, dtype=torch.bool)
+    masks[0, 2, 3, 3] = 1
+    ignored[0, 0, 0, [7, 8]] = True
+    clean = [0.025, 0.025, 0.025, 0.025, 0.9]
+    classes = patches([0.1, 0.1, 0.5, 0.1, 0.2], [0.6, 0.1, 0.1, 0.1, 0.1], clean, clean)
+    loss = AntiNoiseDetector(widths=NARROW).loss(classes, LesionLabels(masks, ALL, ignored=ignored)).item()
+    assert loss == pytest.approx(-3 / 4 * math.log(0.9), abs=1e-6)
+
+
 def test_probably_missed_lesion_is_weighted_by_1_minus_its_probability() -> None:
     """Not annotated, lesion probability 0.9: weight 0.1. With 0.4, below the threshold: weight 1."""
     suspicious, doubtful = [0.9, 0.0, 0.0, 0.0, 0.1], [0.4, 0.0, 0.0, 0.0, 0.6]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
-from deepmtdr.losses import EPSILON, LesionLabels, LossWeights, masked_mean
+from deepmtdr.losses import EPSILON, LesionLabels, LossWeights, masked_mean, pixel_mean
 from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, Segmenter
 from deepmtdr.model.segmentation import init_background_prior
 
@@ -102,9 +102,15 @@ class HGN(Segmenter):
     ) -> Float[Tensor, ""]:
         """Pixel-wise cross-entropy over all classes, for the photographs with all types annotated.
 
+        Ignored pixels do not count. Union labels (interpretation R32) are not used: for the sum of several classes the
+        next sentence would not hold.
+
         -log sqrt(p q) is the mean of -log p and -log q: each network is trained as if there were no other.
         """
         target = labels.masks / labels.masks.sum(dim=1, keepdim=True).clamp_min(1)
         target = torch.cat([target, 1 - target.sum(dim=1, keepdim=True)], dim=1)
         surprise = -(target * classes.clamp_min(EPSILON).log()).sum(dim=1)
-        return masked_mean(surprise.mean(dim=(1, 2)), labels.annotated.all(dim=1), labels.all_reduce)
+        counted = labels.annotated.all(dim=1)
+        if labels.ignored is not None:
+            counted = counted & ~labels.ignored.all(dim=(1, 2, 3))
+        return masked_mean(pixel_mean(surprise[:, None], labels.ignored), counted, labels.all_reduce)

@@ -79,13 +79,17 @@ class AntiNoiseDetector(Segmenter):
     ) -> Float[Tensor, ""]:
         """Cross-entropy over the patches: annotated lesions, and background that was probably not missed.
 
-        The background is known only where all types are annotated.
+        The background is known only where all types are annotated. Patches with an ignored pixel do not count. Union
+        labels (interpretation R32) are not used: a patch of the authors has one type.
         """
-        masks, annotated, total = labels
+        masks, annotated, total = labels.masks, labels.annotated, labels.all_reduce
         surprise = -classes[..., ::PATCH, ::PATCH].float().clamp_min(EPSILON).log()
         target = F.max_pool2d(masks * annotated[:, :, None, None], PATCH)
         target = target / target.sum(dim=1, keepdim=True).clamp_min(1)
         background = (1 - target.sum(dim=1)) * annotated.all(dim=1)[:, None, None]
+        if labels.ignored is not None:
+            counted = 1 - F.max_pool2d(labels.ignored.to(target.dtype), PATCH)
+            target, background = target * counted, background * counted[:, 0]
         lesion = 1 - classes[:, -1, ::PATCH, ::PATCH].detach().float()
         trust = torch.where(lesion > MISSED_LESION_THRESHOLD, 1 - lesion, 1.0)
         present = total((surprise[:, :-1] * target).sum()) / total(target.sum()).clamp_min(1)
