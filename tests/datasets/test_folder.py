@@ -38,6 +38,21 @@ def test_all_columns_of_the_table_are_read(tmp_path: Path) -> None:
     assert sample.mask_threshold == 0
 
 
+def test_union_labels_and_ignored_pixels_are_read(tmp_path: Path) -> None:
+    touch(tmp_path, "e.png", "i.png")
+    sample = _one(tmp_path, "path,MA,EX+SE,MA+HE,ignored", "a.png,none,e.png,,i.png")
+    assert (sample.lesion_masks, sample.union_masks) == ({"MA": None}, {"EX+SE": tmp_path / "e.png"})
+    assert sample.ignored_mask == tmp_path / "i.png"
+    empty = _one(tmp_path, "path,EX+SE,ignored", "a.png,none,")
+    assert (empty.union_masks, empty.ignored_mask) == ({"EX+SE": None}, None)
+
+
+@pytest.mark.parametrize("column", ["SE+EX", "EX+", "EX+XX", "EX+EX"])
+def test_union_label_of_other_codes_or_another_order_is_an_unknown_column(tmp_path: Path, column: str) -> None:
+    with pytest.raises(DataError, match="row 1: unknown column"):
+        _one(tmp_path, f"path,{column}", "a.png,none")
+
+
 def test_only_the_path_is_required(tmp_path: Path) -> None:
     empty = _one(tmp_path, "path,grade,patient,eye,side,MA,HE,EX,SE", "a.png,,,,,,,,")
     assert empty == _one(tmp_path, "path", "a.png")

@@ -11,6 +11,9 @@ an empty cell means not known:
     MA, HE, EX, SE, or the codes of another label set
                 file of the lesion mask, relative to ROOT or absolute, of the photograph's size, 0 outside lesions;
                 the word none: annotated, no such lesion; an empty cell: not annotated (interpretation R11)
+    EX+SE, or other codes of the label set joined by +
+                the same, for types that were annotated together (interpretation R32)
+    ignored     file of the mask of pixels that count for nothing; empty: all pixels count
 
 Without that table every photograph in ROOT and its subfolders is read, without labels. Hidden files are left out, and a
 folder that two links lead to is read once.
@@ -23,7 +26,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
 
@@ -32,14 +35,16 @@ from deepmtdr.datasets.layout import parse_eye, parse_grade
 from deepmtdr.datasets.sample import Sample, SplitName
 from deepmtdr.errors import DataError
 from deepmtdr.files import MAX_NAME_BYTES, shorten_name
-from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet, union_codes
 from deepmtdr.photographs.decode import READABLE_SUFFIXES
 
 TABLE_NAME = "photographs.csv"
 """The table's name in the folder."""
 
 _COLUMNS = ("path", "grade", "patient", "eye", "side")
-"""Columns that the table may have besides those of the lesion types."""
+"""Columns that the table may have before those of the lesion types."""
+_IGNORED = "ignored"
+"""The column of the mask of pixels that count for nothing."""
 
 
 class _Found(NamedTuple):
@@ -69,16 +74,16 @@ def read_folder(root: Path, labels: LabelSet = DIABETIC_RETINOPATHY) -> list[Sam
 
 
 def table_columns(labels: LabelSet) -> tuple[str, ...]:
-    """Every column that the table may have.
+    """Every column that the table may have, besides those of union labels.
 
     Raises:
         DataError: if a lesion code is the name of another column.
     """
-    if taken := [code for code in labels.codes if code.lower() in _COLUMNS]:
+    if taken := [code for code in labels.codes if code.lower() in (*_COLUMNS, _IGNORED)]:
         raise DataError(
             f"label set {labels.name!r}: lesion code {taken[0]} is a column of {TABLE_NAME}; choose another"
         )
-    return (*_COLUMNS, *labels.codes)
+    return (*_COLUMNS, *labels.codes, _IGNORED)
 
 
 def _sample(found: _Found, name: str, root: Path, labels: LabelSet) -> Sample:
@@ -93,19 +98,32 @@ def _sample(found: _Found, name: str, root: Path, labels: LabelSet) -> Sample:
         grade=grade,
         ungradable=ungradable,
         official_split=_parse_split(row.get("side", ""), where),
-        lesion_masks={
-            code: _parse_mask(cell, root, f"{where}, column {code}")
-            for code in labels.codes
-            if (cell := row.get(code, ""))
-        },
+        lesion_masks=_parse_masks(found, labels.codes, root),
+        union_masks=_parse_masks(found, [column for column in row if "+" in column], root),
+        ignored_mask=_parse_masks(found, (_IGNORED,), root).get(_IGNORED),
     )
+
+
+def _parse_masks(found: _Found, columns: Iterable[str], root: Path) -> dict[str, Path | None]:
+    """Masks of the columns that have a cell: a file, or None for the word none."""
+    return {
+        column: _parse_mask(cell, root, f"{found.where}, column {column}")
+        for column in columns
+        if (cell := found.row.get(column, ""))
+    }
+
+
+def _is_union(column: str, labels: LabelSet) -> bool:
+    """Whether a column is a union label: at least two codes of the label set, in its order."""
+    codes = union_codes(column)
+    return len(codes) > 1 and list(codes) == [code for code in labels.codes if code in codes]
 
 
 def _read_rows(table: Path, root: Path, labels: LabelSet) -> Iterator[_Found]:
     """Rows of the table, each photograph once; its file exists."""
     known, columns = table_columns(labels), read_column_names(table)
     for column in columns:
-        if column not in known:
+        if column not in known and not _is_union(column, labels):
             raise DataError(f"{table}, row 1: unknown column {column!r}; known are {', '.join(known)}")
         if columns.count(column) > 1:
             raise DataError(f"{table}, row 1: found the column {column} twice; expected it once")
