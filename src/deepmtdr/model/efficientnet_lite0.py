@@ -113,20 +113,27 @@ class MBConvBlock(nn.Module):
 class EfficientNetLite0(nn.Module):
     """The network up to the last convolution."""
 
-    def __init__(self, extra_channels: int = 0, drop_connect: float = 0.2) -> None:
+    output_channels = (16, 24, 40, 112, 320)
+    """Channels of the `stage_outputs`, strides 2, 4, 8, 16 and 32."""
+
+    def __init__(
+        self, extra_channels: int = 0, drop_connect: float = 0.2, *, has_last_convolution: bool = True
+    ) -> None:
         """Make the layers.
 
         Args:
             extra_channels: further input channels of the stem after RGB; their weights start at 0.
             drop_connect: probability with which the last block is left out for a photograph in training; it falls
                 linearly to 0 at the first block (published: 0.2).
+            has_last_convolution: False leaves out the last convolution, which `stage_outputs` does not need.
         """
         super().__init__()
         self._conv_stem = SamePaddedConv2d(3 + extra_channels, STEM, 3, stride=2)
         self._bn0 = nn.BatchNorm2d(STEM, eps=EPSILON, momentum=MOMENTUM)
         self._blocks = nn.ModuleList(_make_blocks(drop_connect))
-        self._conv_head = SamePaddedConv2d(STAGES[-1].channels, LAST, 1)
-        self._bn1 = nn.BatchNorm2d(LAST, eps=EPSILON, momentum=MOMENTUM)
+        if has_last_convolution:
+            self._conv_head = SamePaddedConv2d(STAGES[-1].channels, LAST, 1)
+            self._bn1 = nn.BatchNorm2d(LAST, eps=EPSILON, momentum=MOMENTUM)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -150,6 +157,20 @@ class EfficientNetLite0(nn.Module):
                 features.append(expanded)
             x = y
         return (*features, F.relu6(self._bn1(self._conv_head(x))))
+
+    def stage_outputs(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+        """Compute the outputs of the last blocks at the strides 2, 4, 8, 16 and 32, which have no ReLU6.
+
+        Args:
+            x: as for `forward`.
+        """
+        x = F.relu6(self._bn0(self._conv_stem(x)))
+        outputs: list[Tensor] = []
+        for block in self._blocks:
+            if block.stride == 2:
+                outputs.append(x)
+            x = block(x)[1]
+        return (*outputs, x)
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Copy the published weights; extra channels of the stem keep their values.

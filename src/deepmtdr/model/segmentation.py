@@ -73,10 +73,26 @@ class MultiScaleBlock(nn.Sequential):
 class UpTransition(nn.Module):
     """Nearest x2, multi-scale convolution, concatenation with the skip, multi-scale block."""
 
-    def __init__(self, channels_in: int, channels_out: int, conv: LayerFactory, block: LayerFactory) -> None:
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        conv: LayerFactory,
+        block: LayerFactory,
+        skip_channels: int | None = None,
+    ) -> None:
+        """Make the layers.
+
+        Args:
+            channels_in: channels of the coarse features.
+            channels_out: channels of the result.
+            conv: convolution after the enlargement.
+            block: block after the concatenation.
+            skip_channels: channels of the finer features; None: `channels_out`.
+        """
         super().__init__()
         self.rise = conv(channels_in, channels_out)
-        self.block = block(2 * channels_out, channels_out)
+        self.block = block(channels_out + (skip_channels or channels_out), channels_out)
 
     def forward(self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b d H W"]) -> Float[Tensor, "b d H W"]:
         """Enlarge the coarse features and combine them with the finer features."""
@@ -127,6 +143,25 @@ def init_background_prior(maps: Iterable[nn.Conv2d], weight: float = 1.0, prior:
             to_map.bias.copy_(torch.tensor([prior / types] * types + [1 - prior]).log() / weight)  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def check_multiple(network_input: Float[Tensor, "b 3 h w"], stride: int) -> tuple[int, int]:
+    """Return height and width, which must be multiples of the coarsest stride.
+
+    Raises:
+        ValueError: if one of them is not.
+    """
+    height, width = network_input.shape[-2:]
+    if height % stride or width % stride:
+        raise ValueError(f"segmentation subnet: frame of {height}x{width} px, expected multiples of {stride}")
+    return height, width
+
+
+def supervised_loss(classes: Float[Tensor, "b k h w"], labels: LesionLabels, weights: LossWeights) -> Float[Tensor, ""]:
+    """Compute Eq. (8) and pixel-wise cross-entropy from the output of a segmentation subnet, weighted."""
+    lesions = classes[:, :-1]
+    dice, cross_entropy = dice_loss(lesions, *labels), lesion_cross_entropy_loss(lesions, *labels)
+    return segmentation_loss(dice, cross_entropy, classes.new_zeros(()), weights)
+
+
 class LesionSegmentationSubnet(Segmenter):
     """Five down-transitions, four up-transitions; a segmentation map from the last down- and each up-transition."""
 
@@ -170,9 +205,7 @@ class LesionSegmentationSubnet(Segmenter):
         Raises:
             ValueError: if h or w is no multiple of 16.
         """
-        height, width = network_input.shape[-2:]
-        if height % 16 or width % 16:
-            raise ValueError(f"segmentation subnet: frame of {height}x{width} px, expected multiples of 16")
+        size = check_multiple(network_input, 16)
         skips, x = [], network_input
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))
@@ -181,12 +214,10 @@ class LesionSegmentationSubnet(Segmenter):
         for transition, to_map, skip in zip(self.up, self.to_map[1:], skips[-2::-1], strict=True):
             x = transition(x, skip)
             maps.append(to_map(x))
-        return fuse_scales(maps, self.config.gamma, (height, width))
+        return fuse_scales(maps, self.config.gamma, size)
 
     def loss(
         self, classes: Float[Tensor, "b k h w"], labels: LesionLabels, weights: LossWeights = DEFAULT_WEIGHTS
     ) -> Float[Tensor, ""]:
         """Compute Eq. (8) and pixel-wise cross-entropy."""
-        lesions = classes[:, :-1]
-        dice, cross_entropy = dice_loss(lesions, *labels), lesion_cross_entropy_loss(lesions, *labels)
-        return segmentation_loss(dice, cross_entropy, classes.new_zeros(()), weights)
+        return supervised_loss(classes, labels, weights)
