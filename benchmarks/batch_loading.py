@@ -15,6 +15,7 @@ from statistics import median
 import torch
 
 from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.precision import resolve_precision
 from deepmtdr.preparation.prepare import prepare
 from deepmtdr.recipe import load_recipe
 from deepmtdr.synthetic.drawings import write_drawings
@@ -66,7 +67,7 @@ def _seconds_per_step(batches: ImageBatches, *, segmentation: bool) -> float:
     for n in range(1 + STEPS):
         batch: Batch = batches(n)[0]
         begun = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=resolve_precision(recipe.precision) == "bf16"):
             losses = restoration_losses(model, batch, 4, weights)
         backward_by_subnet(losses, model, end_to_end=True)
         seconds.append(time.perf_counter() - begun)

@@ -33,6 +33,7 @@ from deepmtdr.losses import classification_aware_loss
 from deepmtdr.model.gmsv import EPSILON, GMSV, REGION_THRESHOLD, select_features
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
 from deepmtdr.model.isr import bicubic
+from deepmtdr.model.precision import resolve_precision
 from deepmtdr.model.preprocessing import image_to_tensor, local_contrast
 from deepmtdr.photographs.field_of_view import crop_to_frame
 from deepmtdr.photographs.geometry import crop_mask
@@ -213,7 +214,7 @@ def _joint_step(form: type[GMSV]) -> tuple[Step, Step]:
 
     def step() -> dict[str, Tensor]:
         model.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=resolve_precision(recipe.precision) == "bf16"):
             losses = joint_losses(model, batch, SCALE, recipe.joint.loss)
         backward_by_subnet(losses, model, end_to_end=True)
         return {"gradient": torch.cat([p.grad.flatten() for p in model.isr.parameters() if p.grad is not None])}

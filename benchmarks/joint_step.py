@@ -35,6 +35,7 @@ def _case(lambda_ca: float) -> dict[str, float]:
     import torch
 
     from deepmtdr.model.deepmtdr import DeepMTDR
+    from deepmtdr.model.precision import resolve_precision
     from deepmtdr.recipe import load_recipe
     from deepmtdr.training.batches import Batch
     from deepmtdr.training.step_losses import backward_by_subnet, joint_losses
@@ -50,7 +51,7 @@ def _case(lambda_ca: float) -> dict[str, float]:
     taken = []
     for _ in range(1 + REPEATS):
         begun = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=resolve_precision(recipe.precision) == "bf16"):
             step = joint_losses(model, batch, 4, weights)
         backward_by_subnet(step, model, end_to_end=True)
         taken.append(time.perf_counter() - begun)

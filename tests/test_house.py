@@ -36,9 +36,9 @@ FOREIGN_ATTRIBUTES = {
     # Attributes of other libraries' objects, which not all versions or kinds of the object have.
     "dicom/deidentify.py": {"file_meta", "TransferSyntaxUID"},
     "dicom/source.py": {"file_meta"},
+    "model/precision.py": {"get_capabilities"},
     "photographs/decode.py": {"strerror", "n_frames"},
     "photographs/decode_dicom.py": {"name"},
-    "screening/torch_predictor.py": {"get_capabilities"},
     "toml_config.py": {"__name__"},
 }
 """`getattr` and `hasattr` with a fixed name are allowed for these attributes only. Our own objects have typed seams."""

@@ -151,7 +151,7 @@ def test_set_changes_one_value_and_the_last_one_counts() -> None:
         ("name.x=3", ["--set name.x=3", "'smoke'", "no keys"]),
         ("joint.steps.x=3", ["--set joint.steps.x=3", "no keys"]),
         ("joint.steps", ["--set joint.steps", "key=value"]),
-        ("precision=fp16", ["precision", "'fp16'", "bf16 or fp32"]),
+        ("precision=fp16", ["precision", "'fp16'", "one of auto, fp32, bf16"]),
         ("data.frame=100", ["data.frame", "100", "16"]),
         ("data.held_out=1", ["data.held_out", "1.0"]),
         ("joint.steps=-1", ["joint.steps = -1", "at least 0 steps"]),

@@ -27,7 +27,7 @@ from deepmtdr.recipe_stages import (
     TrainingStage,
 )
 from deepmtdr.systems import PartNames, find_unknown_names
-from deepmtdr.terms import FRAME
+from deepmtdr.terms import FRAME, PRECISIONS
 from deepmtdr.toml_config import from_dict
 
 __all__ = [
@@ -99,8 +99,10 @@ class Recipe:
     name: str = "default"
     seed: int = 0
     """Seed of the initial weights, the batches and the dropout."""
-    precision: str = "bf16"
-    """Number format: `bf16` (mixed precision) or `fp32`."""
+    precision: str = "auto"
+    """Number format: `bf16` (mixed precision), `fp32`, or `auto`: bf16 where the device has instructions for it. The
+    format that was used is in `run.json`.
+    """
     checkpoint_minutes: float = 3.0
     """Time between two checkpoints, minutes."""
     labels: LabelSet = DIABETIC_RETINOPATHY
@@ -134,8 +136,8 @@ class Recipe:
     def problems(self) -> Iterator[str]:
         """Describe each setting that is out of range: its key, and what was expected."""
         yield from find_unknown_names(self.system, self.parts)
-        if self.precision not in ("bf16", "fp32"):
-            yield f"precision = {self.precision!r}, expected bf16 or fp32"
+        if self.precision not in PRECISIONS:
+            yield f"precision = {self.precision!r}, expected one of {', '.join(PRECISIONS)}"
         yield from (f"data.{problem}" for problem in self.data.problems())
         yield from (f"model.isr.{problem}" for problem in self.model.isr.problems())
         yield from (f"model.efficientnet.{problem}" for problem in self.model.efficientnet.problems())

@@ -48,6 +48,9 @@ class Grade(IntEnum):
         return "no diabetic retinopathy" if self is Grade.NEGATIVE else self.name.lower()
 
 
+PRECISIONS = ("auto", "fp32", "bf16")
+"""Number formats of the convolutions. `auto` is bf16 where the device has instructions for it, else fp32."""
+
 FRAME = 1024
 """Side of the HR frame in pixels; the field of view always spans it (interpretation R1)."""
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from deepmtdr._version import __version__
 from deepmtdr.errors import DeepMTDRError
+from deepmtdr.terms import PRECISIONS
 
 if TYPE_CHECKING:
     from deepmtdr.evaluation.photograph_result import PhotographResult
@@ -63,7 +64,7 @@ def _show_version(requested: bool) -> bool:
 
 
 def _check_precision(name: str) -> str:
-    if name not in ("auto", "fp32", "bf16"):
+    if name not in PRECISIONS:
         raise typer.BadParameter(f"found {name!r}, expected auto, fp32 or bf16")
     return name
 

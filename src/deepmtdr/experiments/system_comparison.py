@@ -28,6 +28,7 @@ from deepmtdr.experiments.comparison_tables import (
 )
 from deepmtdr.files import slug, write_atomically, write_json
 from deepmtdr.labels import LabelSet
+from deepmtdr.model.precision import resolve_precision
 from deepmtdr.recipe import Recipe, TrainingStage, recipe_differences, recipe_from_dict
 from deepmtdr.rendering.html import Table
 from deepmtdr.systems import MULTI_TASK_SYSTEMS, SYSTEMS, PartNames, build_system, default_part_names
@@ -185,7 +186,7 @@ def _train_and_score(recipe: Recipe, data: Path, folder: Path, cache: Path, scal
         evaluate_folder(
             SampleSelection(data=data, split_file=folder / "split.csv"),
             folder / "weights.safetensors",
-            config=EvaluationConfig(scale=scale, bf16=recipe.precision == "bf16", thorough=False),
+            config=EvaluationConfig(scale=scale, bf16=resolve_precision(recipe.precision) == "bf16", thorough=False),
             report=ReportConfig(out=folder, pictures=False),
         )
 

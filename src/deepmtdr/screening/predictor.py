@@ -15,9 +15,6 @@ from jaxtyping import Float, UInt8
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.terms import FRAME, ReferralThreshold
 
-PRECISIONS = ("auto", "fp32", "bf16")
-"""Number formats of the convolutions. `auto` is bf16 where the processor has instructions for it, else fp32."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorInfo:

@@ -10,8 +10,9 @@ from jaxtyping import UInt8
 
 from deepmtdr import checkpoint as checkpoints
 from deepmtdr.errors import CheckpointError
+from deepmtdr.model.precision import resolve_precision
 from deepmtdr.model.preprocessing import image_to_tensor, tensor_to_image
-from deepmtdr.screening.predictor import PRECISIONS, Findings, PredictorInfo
+from deepmtdr.screening.predictor import Findings, PredictorInfo
 
 
 class TorchPredictor:
@@ -28,15 +29,14 @@ class TorchPredictor:
             CheckpointError: if the card's calibration is invalid, or the network lacks segmentation or grading.
             ValueError: if the precision is unknown.
         """
-        if precision not in PRECISIONS:
-            raise ValueError(f"found precision {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        number_format = resolve_precision(precision)
         _check_tasks(checkpoint)
         # Channels-last memory: on CPUs it saves a third of the time of convolutions, in bfloat16 half.
         self.model = checkpoint.model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.bf16 = supports_bf16() if precision == "auto" else precision == "bf16"
+        self.bf16 = number_format == "bf16"
         self.info = PredictorInfo(
             weights=f"{checkpoint.card.get('weights', checkpoint.recipe.name)}-{checkpoint.digest[:12]}",
-            precision="bf16" if self.bf16 else "fp32",
+            precision=number_format,
             labels=checkpoint.labels,
             frame=checkpoint.recipe.data.frame,
             temperature=checkpoint.temperature,
@@ -73,12 +73,6 @@ class TorchPredictor:
             grade_logits=prediction.grade_logits[0].float().numpy(),
             evidence=evidence[0, 0].float().clamp(0, 1).numpy(),
         )
-
-
-def supports_bf16() -> bool:
-    """Whether the processor has instructions for bfloat16; without them fp32 is faster."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.6 does not have it yet
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def _check_tasks(checkpoint: checkpoints.Checkpoint) -> None:

@@ -20,6 +20,7 @@ from deepmtdr.datasets.frames import Frame
 from deepmtdr.errors import TrainingError, TrainingStopped
 from deepmtdr.files import printable_path
 from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.precision import resolve_precision
 from deepmtdr.progress import Progress
 from deepmtdr.recipe import STAGES, GradingStage, ImageStage, Recipe, TrainingStage
 from deepmtdr.training.activation_checkpointing import checkpoint_activations
@@ -59,6 +60,7 @@ class Loop:
         self.fabric, self.model, self.recipe, self.state = fabric, model, recipe, state
         self.log, self.out, self.data = log, out, data
         self.processes = get_processes(fabric)
+        self.precision = resolve_precision(recipe.precision, fabric.device)
         self.validation_frames: Sequence[Frame] = ()
 
     def fit(self, stage: TrainingStage, batches: Iterator[StageBatch], losses: StepLossFunction) -> None:
@@ -67,6 +69,7 @@ class Loop:
         optimiser = build_optimiser(self.model, stage)
         state.restore_optimiser(optimiser)
         self.model.train(stage.name != "joint")  # a batch of one has no batch statistics
+        state.cost.note_precision(self.precision)
         reset_peak_memory(self.fabric.device)
         with self._settings_of(stage), self._progress(stage) as progress, catch_stop_signals() as signals:
             while self._share_done(stage) < 1:

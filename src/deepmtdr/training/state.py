@@ -38,6 +38,14 @@ class StageCost:
     best_step: int | None = None
     ended: str = "whole"
     """Why the stage ended: "whole" (all steps done), "early" (early stopping) or "by the clock" (limit `minutes`)."""
+    precision: str = ""
+    """Number format of the steps; "bf16, fp32" if the run was continued on another machine; "" in older files."""
+
+    def note_precision(self, precision: str) -> None:
+        """Add the number format of the steps to come."""
+        formats = self.precision.split(", ") if self.precision else []
+        if precision not in formats:
+            self.precision = ", ".join([*formats, precision])
 
 
 @dataclass

@@ -20,6 +20,7 @@ from deepmtdr.errors import CheckpointError, DataError, TrainingError
 from deepmtdr.files import write_json
 from deepmtdr.model.cost import count_parameters
 from deepmtdr.model.deepmtdr import DeepMTDR
+from deepmtdr.model.precision import expected_device, resolve_precision
 from deepmtdr.model.preprocessing import rgb_to_input
 from deepmtdr.recipe import STAGES, GradingStage, ImageStage, Recipe, TrainingStage, to_dict
 from deepmtdr.systems import build_system
@@ -203,12 +204,13 @@ def _launch(recipe: Recipe, hardware: Hardware) -> Fabric:
         logging.WARNING
     )  # otherwise Fabric prints the seed and the precision
     processes = hardware.devices * hardware.nodes
+    precision = resolve_precision(recipe.precision, expected_device(hardware.accelerator))
     fabric = Fabric(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         num_nodes=hardware.nodes,
         strategy="ddp" if processes > 1 else "auto",
-        precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     for stage in recipe.stages:
         if stage.steps and stage.batch % processes:
@@ -262,6 +264,7 @@ def _write_run(loop: Loop, weights: Path) -> None:
     loop.log.close()
     machine = {
         "device": str(loop.fabric.device),
+        "precision": loop.precision,
         "processes": loop.fabric.world_size,
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
