@@ -56,7 +56,11 @@ About the columns:
 
 - Parameters are all trained parameters, including auxiliary classifiers but not Mahapatra et al.'s discriminator. The
   published numbers of graders are for 1,000 classes.
-- The input of DeepMT-DR and Wang et al. is local contrast (interpretation R21), that of the others the RGB image.
+- The input of DeepMT-DR in both forms and of Wang et al. is local contrast (interpretation R21), that of the others the
+  RGB image. EfficientNet-Lite0, frozen computes the local contrast of that image itself.
+- EfficientNet-Lite0 and SqueezeNet 1.1 are not in the paper. They are here because their ImageNet weights are
+  available to this project (`deepmtdr train --init-grading`), unlike those of the others. Frozen: only the last,
+  linear layer is trained.
 - Shapes and gradients are those of one forward and backward pass, for a frame of 256 px from 64 px by x4: the shape of
   the input and output, the shape of the gradient with respect to the input, and how many of the parameter tensors
   receive a gradient: all, except the upsamplers of the other scales (one checkpoint serves x2, x4 and x8) and the

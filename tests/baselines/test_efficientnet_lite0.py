@@ -15,7 +15,7 @@ from deepmtdr.model.efficientnet_lite0 import EfficientNetLite0
 from deepmtdr.model.preprocessing import local_contrast, normalise_imagenet
 from deepmtdr.recipe import GradingStage
 from deepmtdr.systems import PartNames, build_system
-from deepmtdr.training.batch_norm import warm_start_batch_norm
+from deepmtdr.training.batch_norm import reestimate_batch_norm, warm_start_batch_norm
 from deepmtdr.training.optimiser import build_optimiser, has_trainable_parameters
 
 BOTH = [EfficientNetLite0Classifier, FrozenEfficientNetLite0]
@@ -114,6 +114,15 @@ def test_frozen_layers_keep_their_weights_and_statistics_in_a_training_step() ->
     optimiser.step()
     changed = {name for name, t in model.grading.state_dict().items() if not torch.equal(t, before[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.usefixtures("small_size")
+def test_frozen_layers_keep_their_statistics_when_those_of_the_subnets_are_estimated_again() -> None:
+    model = frozen_system()
+    build_optimiser(model, GradingStage())
+    before = model.grading.state_dict()["backbone._bn0.running_mean"].clone()
+    reestimate_batch_norm(model.grading, lambda rgb: model.grading(rgb, NO_LESIONS), [torch.rand(2, 3, 64, 64)])
+    assert torch.equal(model.grading.state_dict()["backbone._bn0.running_mean"], before)
 
 
 @pytest.mark.usefixtures("small_size")

@@ -33,10 +33,12 @@ def seen_by_backbone(grader: EfficientNetLite0Grader, contrast: Tensor, lesions:
     return seen[0]
 
 
-def test_input_is_local_contrast_in_units_of_imagenets_standard_deviation_and_four_times_the_lesion_maps() -> None:
-    grader, (contrast, lesions) = EfficientNetLite0Grader(config=EfficientNetGradingConfig(reduce=1)).eval(), inputs()
+@pytest.mark.parametrize("gain", [1.0, 3.0])
+def test_input_is_local_contrast_times_its_gain_and_four_times_the_lesion_maps(gain: float) -> None:
+    config = EfficientNetGradingConfig(reduce=1, contrast_gain=gain)
+    grader, (contrast, lesions) = EfficientNetLite0Grader(config=config).eval(), inputs()
     seen = seen_by_backbone(grader, contrast, lesions)
-    assert torch.equal(seen[:, :3], contrast)
+    assert torch.equal(seen[:, :3], gain * contrast)
     assert torch.equal(seen[:, 3:], 4 * lesions)
     assert EfficientNetLite0Grader.preprocess is local_contrast
 
@@ -130,7 +132,7 @@ def test_logits_have_a_mean_of_zero_for_any_bias() -> None:
     grader, known = EfficientNetLite0Grader().eval(), inputs()
     before = grader(*known).logits
     with torch.no_grad():
-        grader.classifier.bias += 3.0
+        grader.classifier.bias.add_(3.0)
     assert torch.allclose(grader(*known).logits, before, atol=1e-5)
     assert before.mean().item() == pytest.approx(0, abs=1e-6)
 
@@ -203,6 +205,9 @@ def test_half_precision_gives_similar_logits() -> None:
     assert (half - full).abs().max() < 0.1 * full.abs().max()
 
 
-def test_reduction_that_is_not_1_2_or_4_is_described() -> None:
+def test_settings_out_of_range_are_described() -> None:
+    assert list(EfficientNetGradingConfig(contrast_gain=0.0).problems()) == [
+        "contrast_gain = 0.0, expected more than 0"
+    ]
     assert list(EfficientNetGradingConfig(reduce=3).problems()) == ["reduce = 3, expected 1, 2 or 4"]
     assert not list(EfficientNetGradingConfig().problems())

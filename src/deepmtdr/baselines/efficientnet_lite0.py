@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 (Tan and Le, "EfficientNet: Rethinking Model Scaling for CNNs", ICML 2019): not in the paper.
 
-The smallest network with published ImageNet weights that are at hand, fine-tuned and frozen. Frozen, with a linear
+A network whose ImageNet weights are available to this project, fine-tuned and frozen. Frozen, with a linear
 head, it is a control: what ImageNet's features know about a grade without having seen a retina.
 
 Published: EfficientNet-B0 without squeeze-and-excitation, ReLU6 in place of swish; global average, dropout 0.2, one

@@ -7,9 +7,9 @@ which 513,000 belong to the 1,000 classes.
 Assumed: version 1.0, not 1.1; 224 px without padding in the first layer, as in the published PyTorch weights (the 111
 px of Table 1 result from 227 px). Parameter names are those of that ImageNet state-dict.
 
-Version 1.1, of the same authors, is not in the paper; its ImageNet weights can be had. It has a stem of 64 channels and
-3 px, again without padding, pools after the stem, fire 3 and fire 5, and needs 2.4 times fewer operations; 1,235,496
-parameters.
+Version 1.1, of the same authors, is not in the paper; its ImageNet weights are available to this project. It has a stem
+of 64 channels and 3 px, again without padding, pools after the stem, fire 3 and fire 5, and needs 2.4 times fewer
+operations; 1,235,496 parameters.
 """
 
 from __future__ import annotations

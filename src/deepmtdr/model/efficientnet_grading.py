@@ -22,10 +22,6 @@ from deepmtdr.model.grading import LESION_GAIN
 from deepmtdr.model.interfaces import Grader, GradingOutput
 from deepmtdr.model.preprocessing import local_contrast
 
-CONTRAST_GAIN = 1.0
-"""Factor from local contrast to the input of the ImageNet stem. There, 0 is ImageNet's mean colour and 1 a standard
-deviation: equal surroundings become the mean colour.
-"""
 QUADRANTS = (2, 1)
 """Cells per side in which lesions are summed up: the quadrants, which define severe retinopathy, and the frame."""
 AREA_UNIT = 1e-4
@@ -38,6 +34,10 @@ class EfficientNetGradingConfig:
 
     reduce: int = 2
     """Factor by which frame and lesion maps are reduced before the network: 2 makes 512 px from 1024 px."""
+    contrast_gain: float = 1.0
+    """Factor from local contrast to the input of the ImageNet stem. There, 0 is ImageNet's mean colour and 1 a standard
+    deviation; that of local contrast in the field of view is about .26.
+    """
     hidden: int = 0
     """Units of a hidden layer before the grades; 0: the grades are linear in the pooled features."""
     dropout: float = 0.2
@@ -51,6 +51,8 @@ class EfficientNetGradingConfig:
         """Describe each value that is out of range."""
         if self.reduce not in (1, 2, 4):
             yield f"reduce = {self.reduce}, expected 1, 2 or 4"
+        if self.contrast_gain <= 0:
+            yield f"contrast_gain = {self.contrast_gain}, expected more than 0"
 
 
 def lesion_statistics(lesions: Float[Tensor, "b l h w"]) -> Float[Tensor, "b l*10"]:
@@ -104,7 +106,8 @@ class EfficientNetLite0Grader(Grader):
             Logits of the grades; five features, strides 2, 4, 8, 16, 32 of the reduced frame; `extra`: the pooled
             features and lesion statistics; the hidden units, if there are any.
         """
-        features = self.backbone(self._stem_input(network_input, lesions.to(network_input.dtype)))
+        maps = LESION_GAIN * lesions.to(network_input.dtype)
+        features = self.backbone(torch.cat([self.config.contrast_gain * network_input, maps], dim=1))
         last = features[-1].float()
         pooled = [self.mean_norm(last.mean(dim=(2, 3))), self.max_norm(last.amax(dim=(2, 3)))]
         if self.config.lesion_statistics:
@@ -126,16 +129,22 @@ class EfficientNetLite0Grader(Grader):
         """Compute the logits from the pooled features with dropout."""
         return self._classify(graded.extra[0], self.dropout.p)[0]
 
-    def _stem_input(self, contrast: Tensor, lesions: Tensor) -> Tensor:
+    def reduce(
+        self, network_input: Float[Tensor, "b 3 H W"], lesions: Float[Tensor, "b l H W"]
+    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b l h w"]]:
         """Reduce contrast by the mean and lesion maps by the maximum, so that a small lesion stays visible."""
         factor = self.config.reduce
-        if factor > 1:
-            contrast, lesions = F.avg_pool2d(contrast, factor), F.max_pool2d(lesions, factor)
-        return torch.cat([CONTRAST_GAIN * contrast, LESION_GAIN * lesions], dim=1)
+        if factor == 1:
+            return network_input, lesions
+        return F.avg_pool2d(network_input, factor), F.max_pool2d(lesions, factor)
 
     def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
         """Compute the grading loss in the form that the labels name."""
         return grade_loss(graded.logits, labels)
+
+    def imagenet_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters of the backbone."""
+        return self.backbone.parameters()
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Copy the weights of a published EfficientNet-Lite0; the lesion channels of the stem keep their values.
