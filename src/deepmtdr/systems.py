@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from deepmtdr.model.interfaces import EvidenceMethod, Grader, Segmenter, SuperResolver
 
 DEEPMTDR = "DeepMT-DR"
+EFFICIENTNET_FORM = "DeepMT-DR, EfficientNet-Lite0"
+"""DeepMT-DR with EfficientNet-Lite0 in its segmentation and grading subnets (interpretation R33)."""
 NONE = "none"
 """The name of a part that is left out."""
 
 MULTI_TASK_SYSTEMS = {
     DEEPMTDR: "deepmtdr.model.deepmtdr:paper_parts",
-    "DeepMT-DR, EfficientNet-Lite0": "deepmtdr.model.deepmtdr:efficientnet_parts",
+    EFFICIENTNET_FORM: "deepmtdr.model.deepmtdr:efficientnet_parts",
     "Wang et al.": "deepmtdr.baselines.wang_et_al:build_parts",
 }
 """Systems for all three tasks -> function of a `ModelConfig` and a `LabelSet` that makes all parts."""
@@ -66,7 +68,7 @@ GRADERS = {
     "EfficientNet-Lite0, frozen": "deepmtdr.baselines.efficientnet_lite0:FrozenEfficientNetLite0",
 }
 """Names of graders as in the paper (Tables I-V, Fig. 3) -> their classes. SqueezeNet 1.1 and EfficientNet-Lite0 are not
-in the paper: networks whose ImageNet weights can be had."""
+in the paper: networks whose ImageNet weights are available."""
 
 GMSV = "GMSV"
 EVIDENCE_METHODS = {
@@ -93,9 +95,9 @@ class PartNames:
     isr: str = ""
     """A name of `SUPER_RESOLVERS`, or DeepMT-DR for its ISR subnet."""
     segmentation: str = ""
-    """A name of `SEGMENTERS`, DeepMT-DR for its segmentation subnet, or none."""
+    """A name of `SEGMENTERS`, one of the forms of DeepMT-DR for its segmentation subnet, or none."""
     grading: str = ""
-    """A name of `GRADERS`, DeepMT-DR for its grading subnet, or none."""
+    """A name of `GRADERS`, one of the forms of DeepMT-DR for its grading subnet, or none."""
     evidence: str = ""
     """Name of the evidence method, a name of `EVIDENCE_METHODS`."""
 
@@ -126,8 +128,8 @@ def find_unknown_names(system: str, names: PartNames) -> Iterator[str]:
         yield f"system = {system!r}, expected one of {', '.join(map(repr, SYSTEMS))}"
     known = {
         "isr": (names.isr, (DEEPMTDR, *SUPER_RESOLVERS)),
-        "segmentation": (names.segmentation, (DEEPMTDR, NONE, *SEGMENTERS)),
-        "grading": (names.grading, (DEEPMTDR, NONE, *GRADERS)),
+        "segmentation": (names.segmentation, (DEEPMTDR, EFFICIENTNET_FORM, NONE, *SEGMENTERS)),
+        "grading": (names.grading, (DEEPMTDR, EFFICIENTNET_FORM, NONE, *GRADERS)),
         "evidence": (names.evidence, tuple(EVIDENCE_METHODS)),
     }
     for part, (name, expected) in known.items():
@@ -183,6 +185,10 @@ def _segmenter(name: str, config: ModelConfig, labels: LabelSet) -> Segmenter | 
         from deepmtdr.model.segmentation import LesionSegmentationSubnet
 
         return LesionSegmentationSubnet(labels, config.segmentation)
+    if name == EFFICIENTNET_FORM:
+        from deepmtdr.model.efficientnet_segmentation import EfficientNetSegmentationSubnet
+
+        return EfficientNetSegmentationSubnet(labels, config.efficientnet_segmentation)
     return None if name == NONE else _load(SEGMENTERS[name])(labels)
 
 
@@ -191,6 +197,10 @@ def _grader(name: str, config: ModelConfig, labels: LabelSet) -> Grader | None:
         from deepmtdr.model.grading import GradingSubnet
 
         return GradingSubnet(labels, config.grading)
+    if name == EFFICIENTNET_FORM:
+        from deepmtdr.model.efficientnet_grading import EfficientNetLite0Grader
+
+        return EfficientNetLite0Grader(labels, config.efficientnet_grading)
     return None if name == NONE else _load(GRADERS[name])(labels)
 
 

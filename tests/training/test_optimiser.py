@@ -41,6 +41,19 @@ def test_one_cycle_without_warm_up_begins_at_the_top() -> None:
     assert one_cycle(1.0, 1.0) == 1.0  # only warm-up
 
 
+def test_layers_with_imagenet_weights_learn_at_their_share_of_the_rate() -> None:
+    model = build_system("DeepMT-DR, EfficientNet-Lite0", PartNames(), ModelConfig())
+    stage = JointStage(lr_isr=1e-3, lr_segmentation=2e-3, lr_grading=4e-3, imagenet_lr_share=0.25)
+    optimiser = build_optimiser(model, stage)
+    highest = {id(p): group["highest"] for group in optimiser.param_groups for p in group["params"]}
+    assert {highest[id(p)] for p in model.segmentation.imagenet_parameters()} == {0.5e-3}
+    assert {highest[id(p)] for p in model.grading.imagenet_parameters()} == {1e-3}
+    assert highest[id(model.segmentation.to_map[0].weight)] == 2e-3
+    assert highest[id(model.grading.classifier.weight)] == 4e-3
+    assert {highest[id(p)] for p in model.isr.parameters()} == {1e-3}
+    assert len(highest) == sum(len(group["params"]) for group in optimiser.param_groups)  # each in one group only
+
+
 def test_step_schedule_falls_once_by_the_factor_of_each_subnet() -> None:
     settings = {"schedule": "step", "warm_up": 0.0, "decay_at": 0.75}
     stage = JointStage(**settings, decay_factors={"isr": 5.0, "segmentation": 2.0})

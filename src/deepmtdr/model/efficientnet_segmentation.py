@@ -7,7 +7,7 @@ that is finer than 2 px of the frame.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -91,6 +91,10 @@ class EfficientNetSegmentationSubnet(Segmenter):
     ) -> Float[Tensor, ""]:
         """Compute Eq. (8) and pixel-wise cross-entropy."""
         return supervised_loss(classes, labels, weights)
+
+    def imagenet_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters of the encoder."""
+        return self.encoder.parameters()
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Copy the weights of a published EfficientNet-Lite0 into the encoder.

@@ -94,7 +94,7 @@ class UpTransition(nn.Module):
         self.rise = conv(channels_in, channels_out)
         self.block = block(channels_out + (skip_channels or channels_out), channels_out)
 
-    def forward(self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b d H W"]) -> Float[Tensor, "b d H W"]:
+    def forward(self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b s H W"]) -> Float[Tensor, "b d H W"]:
         """Enlarge the coarse features and combine them with the finer features."""
         x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
         return self.block(torch.cat([self.rise(x), skip], dim=1))

@@ -73,19 +73,25 @@ def _parameter_groups(model: DeepMTDR, stage: TrainingStage) -> Iterator[dict[st
     for name, rate in stage.learning_rates.items():
         subnet = model.subnets[name]
         highest = rate * subnet.learning_rate_factor
-        for parameters in _clipped_together(subnet, subnet.discriminator):
+        for parameters, share in _clipped_together(subnet, stage.imagenet_lr_share):
             if highest and parameters:
-                yield {"params": parameters, "highest": highest, "subnet": name}
+                yield {"params": parameters, "highest": highest * share, "subnet": name}
     if "grading" in stage.learning_rates and model.has_grading and model.evidence_method is None:
         thresholds = list(model.gmsv.parameters())
         yield {"params": thresholds, "highest": GMSV_LEARNING_RATE, "weight_decay": 0.0, "subnet": "gmsv"}
 
 
-def _clipped_together(subnet: Subnet, discriminator: nn.Module | None) -> tuple[list[nn.Parameter], ...]:
-    """Return the trained parameters of a subnet, and those of its discriminator, which are clipped separately."""
-    opposed = list(discriminator.parameters()) if discriminator else []
-    known = {id(parameter) for parameter in opposed}
-    return [parameter for parameter in subnet.trained_parameters() if id(parameter) not in known], opposed
+def _clipped_together(subnet: Subnet, imagenet_share: float) -> Iterator[tuple[list[nn.Parameter], float]]:
+    """Return the groups of a subnet's trained parameters that are clipped together, with factors of the learning rate.
+
+    The groups: most parameters, those with ImageNet weights if their learning rate differs, and the discriminator.
+    """
+    opposed = list(subnet.discriminator.parameters()) if subnet.discriminator else []
+    slower = list(subnet.imagenet_parameters()) if imagenet_share != 1 else []
+    others = {id(parameter) for parameter in (*opposed, *slower)}
+    yield [parameter for parameter in subnet.trained_parameters() if id(parameter) not in others], 1.0
+    yield slower, imagenet_share
+    yield opposed, 1.0
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer | None) -> Iterable[tuple[str, Tensor]]:
