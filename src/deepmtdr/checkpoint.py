@@ -22,6 +22,7 @@ from torch import Tensor
 
 from deepmtdr.errors import CheckpointError, ConfigError
 from deepmtdr.files import write_atomically
+from deepmtdr.grade_decision import GradeDecision
 from deepmtdr.labels import LabelSet
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import Recipe, recipe_from_dict, to_dict
@@ -55,6 +56,18 @@ class Checkpoint(NamedTuple):
     def temperature(self) -> float:
         """Divisor of the grade logits before the softmax, as `calibrate` wrote it; 1 if the card has none."""
         return _number(_calibration(self.card).get("temperature", 1.0), "temperature", math.inf)
+
+    @property
+    def decision(self) -> GradeDecision:
+        """How the grade logits become probabilities and a grade, as `calibrate` wrote it; else the most probable."""
+        found = _calibration(self.card)
+        biases, thresholds = (_numbers(found.get(name) or (), name) for name in ("biases", "grade_thresholds"))
+        try:
+            decision = GradeDecision(temperature=self.temperature, biases=biases, thresholds=thresholds)
+            decision.check_grades(len(self.labels.grades))
+        except ValueError as error:
+            raise CheckpointError(f"card: calibration: {error}") from error
+        return decision
 
     @property
     def operating_point(self) -> ReferralThreshold | None:
@@ -203,6 +216,14 @@ def _number(value: Any, name: str, most: float) -> float:
         expected = "a finite number above 0" + (f", at most {most:g}" if math.isfinite(most) else "")
         raise CheckpointError(f"card: calibration has {name} {value!r}, expected {expected}")
     return float(value)
+
+
+def _numbers(values: Any, name: str) -> tuple[float, ...]:
+    """Return a list of numbers of the card after checking its type."""
+    is_list = isinstance(values, list | tuple)
+    if not (is_list and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)):
+        raise CheckpointError(f"card: calibration has {name} {values!r}, expected a list of numbers")
+    return tuple(map(float, values))
 
 
 def _digest(tensors: Mapping[str, Tensor], card: str) -> str:

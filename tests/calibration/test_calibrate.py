@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from typer.testing import CliRunner
 
 from deepmtdr import checkpoint
@@ -23,14 +23,23 @@ from deepmtdr.calibration import (
     calibrate,
     calibrate_folder,
 )
-from deepmtdr.calibration.fit import fit_calibration, rounded_threshold, split_patients
-from deepmtdr.calibration.temperature import fit_temperature, softmax_probabilities
+from deepmtdr.calibration.fit import (
+    EVERYTHING,
+    FittedParts,
+    fit_calibration,
+    fit_decision,
+    rounded_threshold,
+    split_patients,
+)
+from deepmtdr.calibration.temperature import fit_temperature
 from deepmtdr.cli import app
 from deepmtdr.datasets.drawings import read_drawings
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.datasets.split import split_by_patient, write_split
 from deepmtdr.errors import CheckpointError, DataError, InputSizeError
 from deepmtdr.evaluation import Bootstrap, EvaluationConfig, PhotographResult, SampleSelection, evaluate
+from deepmtdr.grade_decision import GradeDecision
+from deepmtdr.metrics import kappa_quadratic
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.synthetic.drawings import write_drawings
 from tiny_model import tiny_recipe
@@ -117,16 +126,48 @@ def test_scores_after_calibration_are_cross_fitted() -> None:
     done = fit_calibration(measured, TARGET_SENSITIVITIES, FEW)
     logits, truth = np.log([m.probs for m in measured]), np.array([m.grade for m in measured])
     first = split_patients(measured, FEW.seed)
-    assert done.half_temperatures == (
-        fit_temperature(logits[first], truth[first]),
-        fit_temperature(logits[~first], truth[~first]),
+    for half, decision in zip((first, ~first), done.half_decisions, strict=True):
+        alone = [m for m, own in zip(measured, half, strict=True) if own]
+        assert decision == fit_decision(alone, logits[half], truth[half], EVERYTHING)
+    crossed = np.empty((40, 5))
+    for half, decision in zip((~first, first), done.half_decisions, strict=True):
+        crossed[half] = decision.probabilities(logits[half])
+    grades = np.where(first, *(done.half_decisions[n].grades(crossed) for n in (1, 0)))
+    found = {score.score: score.after.value for score in done.scores}
+    expected = -np.log(crossed[np.arange(40), truth]).mean()
+    kept = -np.log(done.decision.probabilities(logits)[np.arange(40), truth]).mean()
+    assert found["negative_log_likelihood"] == pytest.approx(expected)
+    assert found["negative_log_likelihood"] > kept  # the fit on the same photographs looks better
+    assert found["kappa_quadratic"] == pytest.approx(kappa_quadratic(grades, truth))
+    assert found["accuracy"] == pytest.approx((grades == truth).mean())
+
+
+def test_only_the_temperature_is_fitted_if_nothing_else_is_wanted() -> None:
+    measured = overconfident(2.0, 60)
+    parts = FittedParts(prior_correction=False, grade_thresholds=False)
+    done = fit_calibration(measured, [0.9], FEW, parts=parts)
+    logits, truth = np.log([m.probs for m in measured]), np.array([m.grade for m in measured])
+    assert done.decision == GradeDecision(temperature=fit_temperature(logits, truth))
+
+
+def test_frequent_grades_get_higher_biases_and_rare_grades_lower_ones() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.choice(5, 400, p=[0.7, 0.05, 0.15, 0.05, 0.05])
+    balanced = rng.normal(0, 1, (400, 5)) + 1.5 * np.eye(5)[truth]
+    biases = fit_calibration(at_temperature_1(balanced, truth), [0.9], FEW).decision.biases
+    assert biases[0] > biases[2] > max(biases[1], biases[3], biases[4])
+
+
+def test_scores_of_several_data_sets_are_means_over_them_and_each_has_its_own() -> None:
+    one, two = overconfident(2.0, 60, seed=1), [replace(m, dataset="e") for m in overconfident(3.0, 100, seed=2)]
+    done = fit_calibration([*one, *two], [0.9], FEW)
+    assert [(row.dataset, row.photographs) for row in done.by_dataset] == [("d", 60), ("e", 100)]
+    assert done.by_dataset[0].temperature == fit_temperature(
+        np.log([m.probs for m in one]), np.array([m.grade for m in one])
     )
-    crossed = np.where(first, done.half_temperatures[1], done.half_temperatures[0])[:, None]
-    expected = -log_softmax(logits / crossed, axis=1)[np.arange(40), truth].mean()
-    kept = -log_softmax(logits / done.temperature, axis=1)[np.arange(40), truth].mean()
-    likelihood = next(score for score in done.scores if score.score == "negative_log_likelihood")
-    assert likelihood.after.value == pytest.approx(expected)
-    assert likelihood.after.value > kept  # the fit on the same photographs looks better
+    for score in done.scores:
+        of_sets = np.array([row.scores[score.score] for row in done.by_dataset])
+        assert (score.before.value, score.after.value) == pytest.approx(tuple(of_sets.mean(axis=0)))
 
 
 def test_halves_keep_patients_together_and_have_equal_numbers_of_each_grade() -> None:
@@ -154,7 +195,8 @@ def test_temperature_that_makes_other_patients_worse_has_a_warning() -> None:
     found = [
         fit_calibration(at_temperature_1(rng.normal(0, 1, (20, 5)), truth), TARGET_SENSITIVITIES, FEW) for _ in range(3)
     ]
-    worse = [d for d in found if any(s.difference.value > 0 for s in d.scores)]
+    losses = ("brier", "negative_log_likelihood", "expected_calibration_error", "debiased_ece")
+    worse = [d for d in found if any(s.difference.value > 0 for s in d.scores if s.score in losses)]
     assert worse and all(any("higher after the calibration than before" in w for w in done.warnings) for done in worse)
 
 
@@ -174,7 +216,7 @@ def test_threshold_reaches_the_target_sensitivity_with_six_decimals() -> None:
 def test_thresholds_use_the_stored_temperature_and_their_scores_are_cross_fitted() -> None:
     done = fit_calibration(overconfident(2.0), [0.9, 0.8, 0.9], FEW)
     measured, truth = done.results, np.array([m.grade for m in done.results])
-    kept = softmax_probabilities(np.log([m.probs for m in measured]), done.temperature)[:, 2:].sum(axis=1)
+    kept = done.decision.probabilities(np.log([m.probs for m in measured]))[:, 2:].sum(axis=1)
     referable = [point for point in done.thresholds if point.target == "referable"]
     assert [(point.min_grade, point.target_sensitivity) for point in referable] == [(2, 0.8), (2, 0.9)]
     for point in referable:
@@ -211,6 +253,7 @@ def test_checkpoint_is_calibrated_in_place_without_changing_tensors(weights: Pat
     assert tensors_of(weights) == before and torch.float16 in before[1].values()
     found = checkpoint.load(weights)
     assert found.temperature == done.temperature != 1
+    assert found.decision == done.decision and len(done.decision.biases) == 5 and len(done.decision.thresholds) == 4
     card = found.card["calibration"]
     assert (card["photographs"], card["patients"], card["datasets"]) == (24, 12, ["drawings"])
     assert (card["weights_sha256"], card["as_lr"], card["precision"]) == (digest, None, "fp32")
@@ -247,6 +290,22 @@ def test_evaluation_uses_the_temperature_of_the_checkpoint(weights: Path, sample
             ]
             for p, q in readings:
                 assert q == pytest.approx(softmax(np.log(p) / 2), abs=1e-6)
+
+
+def test_evaluation_uses_biases_and_grade_thresholds_of_the_checkpoint(weights: Path, samples: list[Sample]) -> None:
+    plain = checkpoint.load(weights)
+    biases, thresholds = [0.5, 0.0, 0.0, 0.0, -0.5], [0.1, 0.2, 0.3, 0.4]
+    decided = plain._replace(card={"calibration": {"biases": biases, "grade_thresholds": thresholds}})
+    for thorough in (False, True):
+        one, other = (
+            evaluate(w, samples[:2], EvaluationConfig(bootstrap=FEW, thorough=thorough)) for w in (plain, decided)
+        )
+        assert "biases" not in one.protocol and other.protocol["grade_thresholds"] == thresholds
+        for a, b in zip(one.results, other.results, strict=True):
+            assert a.predicted_grade == np.argmax(a.probs) and b.predicted_grade == 4
+            assert b.probs == pytest.approx(softmax(np.log(a.probs) + biases), abs=1e-6)
+            assert all(b.other_inputs[n].predicted_grade == 4 for n in b.other_inputs if b.other_inputs[n].probs)
+        assert np.array(list(other.confusion.values()))[0, :, :4].sum() == 0
 
 
 def test_split_file_is_in_the_protocol_with_warnings(weights: Path, folder: Path, samples: list[Sample]) -> None:

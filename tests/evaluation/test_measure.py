@@ -17,6 +17,7 @@ from deepmtdr.datasets.sample import Sample
 from deepmtdr.evaluation import Bootstrap, EvaluationConfig, evaluate, measure
 from deepmtdr.evaluation.framed_photograph import load_into_frame, to_batch
 from deepmtdr.evaluation.measure import measure_in_frame, predict_frame
+from deepmtdr.grade_decision import GradeDecision
 from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.metrics import PooledCurve
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction, paper_parts
@@ -142,7 +143,9 @@ def test_prediction_runs_on_the_device_of_the_model_with_its_autocast(monkeypatc
         return nullcontext()
 
     monkeypatch.setattr(torch, "autocast", autocast)
-    prediction = predict_frame(OnAnotherDevice(), torch.zeros(1, 3, 2, 2), 4, bf16=True, temperature=2.0)
+    prediction = predict_frame(
+        OnAnotherDevice(), torch.zeros(1, 3, 2, 2), 4, bf16=True, decision=GradeDecision(temperature=2.0)
+    )
     assert used == [("meta", True), "meta"]
     assert prediction.grade_logits.tolist() == [[0.5] * 5]
 
@@ -152,10 +155,11 @@ def test_slow_metrics_are_ssim_and_froc(untrained: Checkpoint, drawings: list[Sa
         measure(untrained.model, drawings[0], EvaluationConfig(slow_metrics=slow), frame=FRAME)[0]
         for slow in (False, True)
     )
-    psnr_only = {f"psnr_{place}_{image}" for place in ("fov", "whole") for image in ("sr", "bicubic")}
+    images = ("sr", "bicubic", "normalised_bicubic")
+    psnr_only = {f"psnr_{place}_{image}" for place in ("fov", "fov_eroded", "whole") for image in images}
     assert set(quick.image) == psnr_only
     assert quick.lesions["MA"].froc is None
-    ssim = {name.replace("psnr", "ssim") for name in psnr_only} | {"ms_ssim_fov_sr", "ms_ssim_fov_bicubic"}
+    ssim = {name.replace("psnr", "ssim") for name in psnr_only} | {f"ms_ssim_fov_{image}" for image in images}
     assert set(thorough.image) == psnr_only | ssim
     assert thorough.lesions["MA"].froc is not None
 

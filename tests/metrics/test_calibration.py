@@ -11,10 +11,12 @@ from sklearn import metrics as reference
 
 from deepmtdr.metrics.calibration import (
     brier,
+    debiased_ece,
     expected_calibration_error,
     negative_log_likelihood,
     reliability_bins,
 )
+from deepmtdr.metrics.intervals import bootstrap_interval
 
 
 def test_expected_calibration_error_by_hand() -> None:
@@ -32,6 +34,48 @@ def test_calibration_scores_without_photographs_are_undefined() -> None:
     assert math.isnan(expected_calibration_error(np.zeros((0, 5)), np.zeros(0, int)))
     assert math.isnan(brier(np.zeros((0, 5)), np.zeros(0, int)))
     assert math.isnan(negative_log_likelihood(np.zeros((0, 5)), np.zeros(0, int)))
+
+
+def drawn(rng: np.random.Generator, count: int, surplus: float) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of five grades; the most probable grade is right `surplus` less often than it should be."""
+    probs = softmax(rng.normal(0, 1.5, (count, 5)), axis=1)
+    best = probs.argmax(axis=1)
+    right = rng.random(count) < (probs.max(axis=1) - surplus)
+    return probs, np.where(right, best, (best + 1) % 5)
+
+
+def test_debiased_ece_by_hand() -> None:
+    # Two bins of two. Probabilities .5, .6: none right, (.55 - 0)^2 - 0. Probabilities .8, .9: one right,
+    # (.85 - .5)^2 - .5 * .5 / 1 = -.1275.
+    probs = np.array([[0.8, 0.2], [0.5, 0.5], [0.6, 0.4], [0.9, 0.1]])
+    found = debiased_ece(probs, np.array([0, 1, 1, 1]))
+    assert found == pytest.approx(math.sqrt((0.55**2 - 0.1275) / 2))
+    assert debiased_ece(probs, np.array([0, 0, 1, 1])) == 0  # one of two right in each: .05^2 and .35^2 below .25
+    assert math.isnan(debiased_ece(probs[:3], np.array([0, 1, 1])))
+
+
+@pytest.mark.parametrize("count", [79, 146, 225])
+def test_debiased_ece_of_a_perfect_predictor_is_near_0_in_small_samples(count: int) -> None:
+    rng = np.random.default_rng(count)
+    samples = [drawn(rng, count, 0.0) for _ in range(300)]
+    assert np.mean([debiased_ece(*sample) for sample in samples]) < 0.045
+    assert np.median([debiased_ece(*sample) for sample in samples]) < 0.02
+    assert np.mean([expected_calibration_error(*sample) for sample in samples]) > 0.07
+
+
+@pytest.mark.parametrize("count", [79, 146, 225])
+def test_debiased_ece_of_a_miscalibrated_predictor_is_near_the_truth(count: int) -> None:
+    rng = np.random.default_rng(count)
+    found = np.mean([debiased_ece(*drawn(rng, count, 0.2)) for _ in range(300)])
+    truth = np.mean([np.minimum(drawn(rng, count, 0.2)[0].max(axis=1), 0.2).mean() for _ in range(20)])
+    assert found == pytest.approx(truth, abs=0.03)
+
+
+def test_interval_of_debiased_ece_contains_a_value_of_0() -> None:
+    rng = np.random.default_rng(1)
+    probs, truth = drawn(rng, 146, 0.0)
+    found = bootstrap_interval(debiased_ece, range(146), probs, truth, resamples=300, recentred=True)
+    assert 0 <= found.low <= found.value <= found.high < 0.2
 
 
 def test_negative_log_likelihood_by_hand() -> None:

@@ -12,6 +12,7 @@ from scipy.special import softmax
 
 from deepmtdr import checkpoint
 from deepmtdr.errors import CheckpointError
+from deepmtdr.grade_decision import GradeDecision
 from deepmtdr.screening.batch import grade_photographs
 from deepmtdr.screening.engine import ScreeningEngine
 from deepmtdr.screening.inputs import find_photographs
@@ -60,6 +61,24 @@ def test_the_temperature_changes_probabilities_only(
     np.testing.assert_array_equal(plain.pictures.evidence, tempered.pictures.evidence)
 
 
+def test_biases_are_added_to_the_logits_and_thresholds_of_the_expected_grade_decide(
+    loaded: checkpoint.Checkpoint, photograph: Path, tmp_path: Path
+) -> None:
+    biases, thresholds = [0.7, 0.0, 0.0, 0.0, -0.7], [0.5, 1.0, 1.1, 3.9]
+    calibration = {"temperature": 2.0, "biases": biases, "grade_thresholds": thresholds}
+    plain, decided = grade(loaded, photograph), grade(loaded._replace(card={"calibration": calibration}), photograph)
+    assert plain.probabilities is not None and decided.probabilities is not None
+    expected = softmax(np.log(np.array(plain.probabilities, np.float64)) / 2 + biases)
+    assert decided.probabilities == pytest.approx(expected, abs=1e-5)
+    mean = float(expected @ np.arange(5))
+    assert decided.grade == sum(mean >= threshold for threshold in thresholds) != np.argmax(expected)
+    written = decided.to_json()
+    assert (written["expected_grade"], written["grade_thresholds"]) == (pytest.approx(mean, abs=1e-5), thresholds)
+    assert "expected_grade" not in plain.to_json() and plain.decision_text == ""
+    assert decided.row()["grade"] == decided.grade
+    assert decided.decision_text.startswith(f"The grade was decided by the expected grade {mean:.2f}")
+
+
 def test_a_photograph_is_referable_from_the_threshold_on(loaded: checkpoint.Checkpoint, photograph: Path) -> None:
     p = round(grade(loaded, photograph).p_referable or 0, 6)
     for threshold, referable in ((p, True), (p + 1e-6, False)):
@@ -93,7 +112,7 @@ def test_the_operating_point_nearest_to_90_per_cent_sensitivity_is_used(loaded: 
     points = [{"wanted": 0.7, "threshold": 0.6}, {"wanted": 0.95, "threshold": 0.2}]
     card = {"calibration": {"temperature": 1.5, "operating_points": {"referable": points}}}
     info = TorchPredictor(loaded._replace(card=card), "fp32").info
-    assert (info.operating_point, info.temperature) == (ReferralThreshold(0.95, 0.2), 1.5)
+    assert (info.operating_point, info.decision) == (ReferralThreshold(0.95, 0.2), GradeDecision(temperature=1.5))
     card = {"calibration": {"temperature": 1.5}}
     assert TorchPredictor(loaded._replace(card=card), "fp32").info.operating_point is None
 
@@ -102,6 +121,24 @@ def test_the_operating_point_nearest_to_90_per_cent_sensitivity_is_used(loaded: 
 def test_a_temperature_that_is_no_number_above_0_is_refused(loaded: checkpoint.Checkpoint, wrong: object) -> None:
     with pytest.raises(CheckpointError, match=r"calibration has temperature .*, expected a finite number above 0"):
         TorchPredictor(calibrated(loaded, wrong))
+
+
+@pytest.mark.parametrize(
+    ("entry", "wrong", "reason"),
+    [
+        ("biases", [0.1, 0.2], r"found 2 biases, expected 5 for 5 grades"),
+        ("grade_thresholds", [1, 2, 3, 4, 5], "found 5 thresholds, expected 4"),
+        ("grade_thresholds", [1, 1, 2, 3], "expected increasing"),
+        ("biases", "high", "biases 'high', expected a list of numbers"),
+        ("grade_thresholds", [1, None, 2, 3], "expected a list of numbers"),
+        ("biases", [0, 0, 0, 0, float("inf")], "expected finite numbers"),
+    ],
+)
+def test_biases_and_grade_thresholds_that_do_not_fit_are_refused(
+    loaded: checkpoint.Checkpoint, entry: str, wrong: object, reason: str
+) -> None:
+    with pytest.raises(CheckpointError, match=f"card: calibration.*{reason}"):
+        TorchPredictor(loaded._replace(card={"calibration": {entry: wrong}}))
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.5, "high", None])

@@ -15,6 +15,7 @@ from scipy.special import softmax
 import deepmtdr
 from deepmtdr.errors import InputSizeError
 from deepmtdr.files import printable_path
+from deepmtdr.grade_decision import GradeDecision
 from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 from deepmtdr.screening.engine import ScreeningEngine, measure_lesions
@@ -66,7 +67,9 @@ def test_another_label_set_reaches_every_result(photograph: Path) -> None:
 
 def test_logits_are_divided_by_the_temperature(photograph: Path) -> None:
     logits, point = [1.0, 0.0, 3.0, 0.0, 0.0], ReferralThreshold(0.9, 0.5)
-    report = ScreeningEngine(FakePredictor(logits=logits, temperature=2.0, operating_point=point)).predict(photograph)
+    report = ScreeningEngine(
+        FakePredictor(logits=logits, decision=GradeDecision(temperature=2.0), operating_point=point)
+    ).predict(photograph)
     assert report.probabilities == pytest.approx(softmax([0.5, 0, 1.5, 0, 0]))
     assert (report.operating_point, report.referable) == (point, True)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deepmtdr import checkpoint
 from deepmtdr.errors import CheckpointError
+from deepmtdr.grade_decision import MOST_PROBABLE
 from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.screening.engine import ScreeningEngine
 from deepmtdr.screening.predictor import Predictor
@@ -43,7 +44,7 @@ def test_info_describes_the_checkpoint(predictor: TorchPredictor, weights: Path)
     info, digest = predictor.info, checkpoint.load(weights).digest
     assert (info.weights, info.precision) == (f"tiny-{digest[:12]}", "fp32")
     assert (info.labels, info.frame) == (DIABETIC_RETINOPATHY, FRAME)
-    assert (info.temperature, info.operating_point) == (1.0, None)
+    assert (info.decision, info.operating_point) == (MOST_PROBABLE, None)
 
 
 def test_findings_are_those_of_the_network(predictor: TorchPredictor, weights: Path, lr: NDArray[np.uint8]) -> None:

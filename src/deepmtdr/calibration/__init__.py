@@ -1,4 +1,4 @@
-"""Fit a temperature and decision thresholds on graded photographs (Sec. V-B)."""
+"""Fit on graded photographs how logits become probabilities, grades and referrals (Sec. V-B, R34)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibrate a checkpoint: fit a temperature and thresholds on graded photographs and store them in its card."""
+"""Calibrate a checkpoint: fit how logits become grades on graded photographs, and store it in the card."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from deepmtdr import checkpoint
 from deepmtdr._version import __version__
-from deepmtdr.calibration.fit import check_sample_size, fit_calibration
+from deepmtdr.calibration.fit import EVERYTHING, FittedParts, check_sample_size, fit_calibration
 from deepmtdr.calibration.report import Calibration
 from deepmtdr.checkpoint import Checkpoint
 from deepmtdr.datasets.sample import Sample
@@ -43,6 +43,8 @@ class CalibrationConfig:
     """Compute convolutions in bfloat16."""
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
     """How confidence intervals are computed; its seed also divides the patients."""
+    parts: FittedParts = EVERYTHING
+    """What is fitted beside the temperature and the operating points."""
 
     def __post_init__(self) -> None:
         if wrong := [target for target in self.sensitivities if not 0 < target <= 1]:
@@ -64,18 +66,18 @@ def calibrate(
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> Calibration:
-    """Predict every graded photograph once, and fit a temperature and thresholds.
+    """Predict every graded photograph once, and fit temperature, prior correction, grade thresholds, operating points.
 
     Args:
-        trained: a loaded checkpoint; a temperature in its card is not used.
+        trained: a loaded checkpoint; a calibration in its card is not used.
         samples: photographs that were not used to train the weights; those without a grade are ignored.
         config: how photographs are predicted and what is fitted.
         advance: called after each graded photograph.
 
     Returns:
-        The temperature fitted on all photographs. Scores, reliability, sensitivities and specificities after the
-        calibration are cross-fitted: each half of the patients with the temperature and the thresholds of the other
-        half. Their intervals account for the photographs that are scored, but not for those used in the fit.
+        The fit on all photographs. Scores, reliability, sensitivities and specificities after the calibration are
+        cross-fitted: each half of the patients with the fit on the other half. Their intervals account for the
+        photographs that are scored, but not for those used in the fit.
 
     Raises:
         DataError: if fewer than `fit.MIN_PHOTOGRAPHS` graded photographs, two grades or `fit.MIN_PATIENTS` patients can
@@ -89,7 +91,7 @@ def calibrate(
     for sample in graded:
         measured.append(_predict(trained, sample, config))
         advance()
-    done = fit_calibration(measured, config.sensitivities, config.bootstrap, trained.model.labels)
+    done = fit_calibration(measured, config.sensitivities, config.bootstrap, trained.model.labels, config.parts)
     return replace(done, protocol={**_protocol(trained, config), **done.protocol})
 
 
@@ -130,13 +132,13 @@ def calibrate_folder(
 
 
 def _predict(trained: Checkpoint, sample: Sample, config: CalibrationConfig) -> PhotographResult:
-    """Predict the grade probabilities at temperature 1, without scores of the other tasks."""
-    unmasked = replace(sample, lesion_masks={})
+    """Predict the grade probabilities without calibration, and without scores of the other tasks."""
+    unmasked = sample.without_masks()
     return measure(trained.model, unmasked, config.evaluation, frame=trained.recipe.data.frame)[0]
 
 
 def _protocol(trained: Checkpoint, config: CalibrationConfig) -> dict[str, Any]:
-    """Record everything that is needed to compute the same temperature again."""
+    """Record everything that is needed to compute the same calibration again."""
     return {
         "version": __version__,
         **checkpoint_protocol(trained, bf16=config.bf16),

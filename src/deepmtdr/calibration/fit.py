@@ -1,25 +1,37 @@
-"""Fit a temperature and decision thresholds on graded photographs, and measure their effect on other patients.
+"""Fit temperature, prior correction, grade thresholds and operating points, and measure their effect (R34).
 
-The temperature divides the grade logits; the predicted grades and the weights do not change. Scores on the same
-photographs on which the temperature was fitted would be too good. Therefore the patients are divided into two halves,
-and each half is scored with the temperature and the thresholds of the other half (cross-fitting).
+The weights of the network do not change. Scores on the photographs of the fit would be too good. Therefore the patients
+are divided into two halves, and each half is scored with everything that was fitted on the other half (cross-fitting).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from deepmtdr.calibration.report import BeforeAfter, CalibratedThreshold, Calibration
-from deepmtdr.calibration.temperature import TEMPERATURE_RANGE, fit_temperature, softmax_probabilities
+from deepmtdr.calibration.grade_thresholds import fit_grade_thresholds
+from deepmtdr.calibration.report import BeforeAfter, CalibratedThreshold, Calibration, DataSetScore
+from deepmtdr.calibration.temperature import TEMPERATURE_RANGE, fit_temperature
+from deepmtdr.calibration.vector_scaling import VectorScaling, fit_vector_scaling
 from deepmtdr.errors import DataError
-from deepmtdr.evaluation.grading import CALIBRATION_SCORES, GradingFunction, grade_arrays, is_graded, threshold_title
+from deepmtdr.evaluation.grading import (
+    CALIBRATION_SCORES,
+    LABEL_SCORES,
+    GradeArrays,
+    GradingScore,
+    GradingScores,
+    grade_arrays,
+    is_graded,
+    threshold_title,
+)
 from deepmtdr.evaluation.photograph_result import PhotographResult
 from deepmtdr.evaluation.scores import Bootstrap, patient_count, patient_keys
+from deepmtdr.grade_decision import MOST_PROBABLE, GradeDecision, expected_grade
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.metrics.calibration import reliability_bins
 from deepmtdr.metrics.intervals import Interval, mean_or_nan
@@ -31,10 +43,31 @@ MIN_PATIENTS = 4
 """Smallest number of patients for a calibration."""
 THRESHOLD_STEPS = 1_000_000
 """Thresholds are rounded down to a multiple of 1 / THRESHOLD_STEPS, the precision of probabilities in a report."""
+DECISION_DIGITS = 4
+"""Decimal places of biases and grade thresholds in the card."""
+JUDGED: GradingScores = {
+    **CALIBRATION_SCORES,
+    "kappa_quadratic": LABEL_SCORES["kappa_quadratic"],
+    "accuracy": LABEL_SCORES["accuracy"],
+}
+"""Scores before and after the calibration: of the probabilities, lower is better; of the grades, higher is better."""
 NEEDS_TWO_PATIENTS = "needs two patients with such a grade and two without"
 
 Probabilities = Float[np.ndarray, "n c"]
 Half = Bool[np.ndarray, " n"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedParts:
+    """What is fitted beside the temperature and the operating points."""
+
+    prior_correction: bool = True
+    """Fit a bias for the logit of each grade."""
+    grade_thresholds: bool = True
+    """Decide the grade by thresholds of the expected grade; False: the most probable grade."""
+
+
+EVERYTHING = FittedParts()
 
 
 def fit_calibration(
@@ -42,14 +75,16 @@ def fit_calibration(
     sensitivities: Sequence[float],
     bootstrap: Bootstrap,
     labels: LabelSet = DIABETIC_RETINOPATHY,
+    parts: FittedParts = EVERYTHING,
 ) -> Calibration:
-    """Fit a temperature and thresholds, and score them by cross-fitting.
+    """Fit how logits become probabilities and grades, and operating points, and score them by cross-fitting.
 
     Args:
-        measured: photographs that were predicted at temperature 1.
+        measured: photographs that were predicted without calibration.
         sensitivities: target sensitivities of the thresholds, each in (0, 1].
         bootstrap: how intervals are computed; its seed also divides the patients.
         labels: grades and thresholds.
+        parts: what is fitted beside the temperature.
 
     Raises:
         DataError: if there are too few graded photographs, grades or patients.
@@ -57,10 +92,9 @@ def fit_calibration(
     graded = [m for m in measured if is_graded(m)]
     failures = [m.failure for m in measured if m.failure]
     check_sample_size([(m.grade, m.dataset, m.patient) for m in graded if m.grade is not None], failures)
-    case = _Case.of(graded, bootstrap)
-    temperature = fit_temperature(case.logits, case.truth)
-    scores = [_before_after(name, score, case, bootstrap) for name, score in CALIBRATION_SCORES.items()]
-    calibrated = softmax_probabilities(case.logits, temperature)
+    case = _Case.of(graded, bootstrap, parts)
+    decision = fit_decision(graded, case.logits, case.truth, parts, bootstrap.seed)
+    scores = [_before_after(name, score, case, bootstrap) for name, score in JUDGED.items()]
     return Calibration(
         protocol={
             "photographs": len(graded),
@@ -70,13 +104,14 @@ def fit_calibration(
             "datasets": sorted({m.dataset for m in graded}),
             "bootstrap": bootstrap.to_protocol(),
         },
-        temperature=temperature,
-        half_temperatures=case.temperatures,
+        decision=decision,
+        half_decisions=case.halves,
         scores=scores,
-        reliability_before=reliability_bins(softmax_probabilities(case.logits), case.truth),
-        reliability_after=reliability_bins(case.after, case.truth),
-        thresholds=list(_thresholds(case, calibrated, sensitivities, bootstrap, labels)),
-        warnings=list(_warnings(temperature, scores)),
+        by_dataset=list(_dataset_scores(case)),
+        reliability_before=reliability_bins(case.before.probs, case.truth),
+        reliability_after=reliability_bins(case.after.probs, case.truth),
+        thresholds=list(_thresholds(case, decision, sensitivities, bootstrap, labels)),
+        warnings=list(_warnings(decision, scores)),
         results=list(measured),
     )
 
@@ -100,13 +135,47 @@ def check_sample_size(graded: Sequence[tuple[int, str, str]], failures: Sequence
         )
 
 
-def _warnings(temperature: float, scores: Iterable[BeforeAfter]) -> Iterator[str]:
+def _warnings(decision: GradeDecision, scores: Iterable[BeforeAfter]) -> Iterator[str]:
     for end in TEMPERATURE_RANGE:
-        if math.isclose(temperature, end, rel_tol=0.01):
+        if math.isclose(decision.temperature, end, rel_tol=0.01):
             yield f"temperature {end:g} is the end of the search range: these photographs do not determine it"
     for one in scores:
-        if one.difference.value > 0:
-            yield f"{one.score} is higher after the calibration than before, on patients that were not used for the fit"
+        worse = {"kappa_quadratic": "lower", "accuracy": ""}.get(one.score, "higher")  # thresholds may cost accuracy
+        if (worse == "higher" and one.difference.value > 0) or (worse == "lower" and one.difference.value < 0):
+            yield (
+                f"{one.score} is {worse} after the calibration than before, on patients that were not used for the fit"
+            )
+
+
+def fit_decision(
+    graded: Sequence[PhotographResult],
+    logits: Probabilities,
+    truth: Int[np.ndarray, " n"],
+    parts: FittedParts,
+    seed: int = 0,
+) -> GradeDecision:
+    """Fit temperature and biases on the photographs, then thresholds on the expected grades that result.
+
+    Args:
+        graded: the photographs; data set and patient are used.
+        logits: their logits.
+        truth: their true grades.
+        parts: what is fitted beside the temperature.
+        seed: of the resamples of the thresholds.
+    """
+    if parts.prior_correction:
+        scaling = fit_vector_scaling(logits, truth)
+    else:
+        scaling = VectorScaling(fit_temperature(logits, truth), ())
+    biases = tuple(round(bias, DECISION_DIGITS) for bias in scaling.biases)
+    decision = GradeDecision(temperature=scaling.temperature, biases=biases)
+    if not parts.grade_thresholds:
+        return decision
+    expected, datasets = expected_grade(decision.probabilities(logits)), [m.dataset for m in graded]
+    thresholds = fit_grade_thresholds(
+        expected, truth, datasets, patient_keys(graded), grades=logits.shape[1], seed=seed
+    )
+    return replace(decision, thresholds=tuple(round(threshold, DECISION_DIGITS) for threshold in thresholds))
 
 
 class _Case(NamedTuple):
@@ -117,24 +186,47 @@ class _Case(NamedTuple):
     """Logits, except for an unknown constant per photograph, which does not change the softmax."""
     truth: Int[np.ndarray, " n"]
     first: Half
-    temperatures: tuple[float, float]
-    """Temperatures fitted on the first and on the second half of the patients."""
-    after: Probabilities
-    """Probabilities of each half at the temperature of the other half."""
+    halves: tuple[GradeDecision, GradeDecision]
+    """Fitted on the first and on the second half of the patients."""
+    before: GradeArrays
+    """Predictions without calibration."""
+    after: GradeArrays
+    """Predictions of each half with the fit on the other half."""
+
+    @property
+    def over_sets(self) -> bool:
+        """Whether scores are means over several data sets."""
+        return len({m.dataset for m in self.graded}) > 1
 
     @classmethod
-    def of(cls, graded: list[PhotographResult], bootstrap: Bootstrap) -> _Case:
-        """Divide the patients and fit the temperature of each half."""
-        probs, truth = grade_arrays(graded)
+    def of(cls, graded: list[PhotographResult], bootstrap: Bootstrap, parts: FittedParts) -> _Case:
+        """Divide the patients and fit each half."""
+        _, probs, truth = grade_arrays(graded)
         logits = np.log(np.maximum(probs, np.finfo(np.float64).tiny))
         first = split_patients(graded, bootstrap.seed)
-        one, other = (fit_temperature(logits[half], truth[half]) for half in (first, ~first))
-        after = np.where(first[:, None], softmax_probabilities(logits, other), softmax_probabilities(logits, one))
-        return cls(graded, logits, truth, first, (one, other), after)
+        one, other = (
+            fit_decision([m for m, own in zip(graded, half, strict=True) if own], logits[half], truth[half], parts)
+            for half in (first, ~first)
+        )
+        by_one, by_other = (_predict(half, logits) for half in (one, other))
+        after = np.where(first[:, None], by_other[1], by_one[1])
+        decided = np.where(first, by_other[0], by_one[0])
+        before = _predict(MOST_PROBABLE, logits)
+        return cls(
+            graded, logits, truth, first, (one, other), GradeArrays(*before, truth), GradeArrays(decided, after, truth)
+        )
+
+
+def _predict(decision: GradeDecision, logits: Probabilities) -> tuple[Int[np.ndarray, " n"], Probabilities]:
+    """Compute predicted grades and probabilities."""
+    probs = decision.probabilities(logits)
+    return decision.grades(probs), probs
 
 
 def split_patients(graded: Sequence[PhotographResult], seed: int) -> Half:
     """Divide the patients at random into two halves with equal numbers of each highest grade, up to one patient.
+
+    The numbers are equal within each data set.
 
     Args:
         graded: photographs with a true grade, in any order.
@@ -149,26 +241,38 @@ def split_patients(graded: Sequence[PhotographResult], seed: int) -> Half:
         highest[patient] = max(highest.get(patient, 0), m.grade or 0)
     ordered = sorted(highest)
     drawn = [ordered[place] for place in np.random.default_rng(seed).permutation(len(ordered))]
-    first = set(sorted(drawn, key=highest.__getitem__)[::2])
+    first = set(sorted(drawn, key=lambda patient: (patient[0], highest[patient]))[::2])
     return np.array([patient in first for patient in patients])
 
 
-def _before_after(name: str, score: GradingFunction, case: _Case, bootstrap: Bootstrap) -> BeforeAfter:
-    before, after = (softmax_probabilities(case.logits), case.truth), (case.after, case.truth)
-    return BeforeAfter(
-        name,
-        bootstrap.interval(score, case.graded, *before),
-        bootstrap.interval(score, case.graded, *after),
-        bootstrap.difference(score, case.graded, after, before),
+def _before_after(name: str, score: GradingScore, case: _Case, bootstrap: Bootstrap) -> BeforeAfter:
+    function, group = score.function, case.graded
+    before, after = (
+        bootstrap.interval(function, group, *arrays, recentred=score.recentred, over_sets=case.over_sets)
+        for arrays in (case.before, case.after)
     )
+    change = bootstrap.difference(function, group, case.after, case.before, over_sets=case.over_sets)
+    return BeforeAfter(name, before, after, change)
+
+
+def _dataset_scores(case: _Case) -> Iterator[DataSetScore]:
+    """Score each data set on its own, and fit a temperature on it alone: do the data sets need the same calibration?"""
+    names = np.array([m.dataset for m in case.graded], dtype=object)
+    for name in sorted(set(names)):
+        rows = names == name
+        before, after = ([array[rows] for array in arrays] for arrays in (case.before, case.after))
+        scores = {key: (score.function(*before), score.function(*after)) for key, score in JUDGED.items()}
+        own = fit_temperature(case.logits[rows], case.truth[rows])
+        yield DataSetScore(name, int(rows.sum()), own, scores)
 
 
 # --- Thresholds ---
 
 
 def _thresholds(
-    case: _Case, calibrated: Probabilities, sensitivities: Iterable[float], bootstrap: Bootstrap, labels: LabelSet
+    case: _Case, decision: GradeDecision, sensitivities: Iterable[float], bootstrap: Bootstrap, labels: LabelSet
 ) -> Iterator[CalibratedThreshold]:
+    calibrated = decision.probabilities(case.logits)
     for name, least in labels.thresholds.items():
         positive = case.truth >= least
         note = NEEDS_TWO_PATIENTS if positive.any() else f"no photograph of grade {least} or worse"
@@ -181,10 +285,10 @@ def _thresholds(
 def _cross_fitted(case: _Case, least: int, target: float, bootstrap: Bootstrap) -> tuple[Interval, Interval]:
     """Compute sensitivity and specificity of each half at the threshold of the other half; nan without a threshold."""
     positive, called = case.truth >= least, np.zeros(case.truth.size)
-    for half, temperature in zip((case.first, ~case.first), case.temperatures, strict=True):
-        own = softmax_probabilities(case.logits[half], temperature)[:, least:].sum(axis=1)
+    for half, decision in zip((case.first, ~case.first), case.halves, strict=True):
+        own = decision.probabilities(case.logits[half])[:, least:].sum(axis=1)
         threshold = rounded_threshold(own, positive[half], target)
-        found = case.after[~half, least:].sum(axis=1) >= threshold
+        found = case.after.probs[~half, least:].sum(axis=1) >= threshold
         called[~half] = np.nan if math.isnan(threshold) else found
     sensitivity = bootstrap.interval(lambda yes, truth: mean_or_nan(yes[truth]), case.graded, called, positive)
     specificity = bootstrap.interval(lambda yes, truth: mean_or_nan(1 - yes[~truth]), case.graded, called, positive)

@@ -16,6 +16,19 @@ def softmax_probabilities(logits: Float[np.ndarray, "n c"], temperature: float =
     return softmax(logits / temperature, axis=1)
 
 
+def check_logits(logits: Float[np.ndarray, "n c"], truth: Int[np.ndarray, " n"]) -> None:
+    """Check that there are photographs and finite logits.
+
+    Raises:
+        ValueError: if there is no photograph, or a logit is not finite.
+    """
+    if not truth.size or not np.isfinite(logits).all():
+        not_finite = int((~np.isfinite(logits)).sum())
+        raise ValueError(
+            f"found {truth.size} photographs, {not_finite} logits not finite; expected photographs with finite logits"
+        )
+
+
 def fit_temperature(logits: Float[np.ndarray, "n c"], truth: Int[np.ndarray, " n"]) -> float:
     """Find the temperature T for which softmax(logits / T) has the highest likelihood (Guo et al. 2017).
 
@@ -29,11 +42,7 @@ def fit_temperature(logits: Float[np.ndarray, "n c"], truth: Int[np.ndarray, " n
     Raises:
         ValueError: if there is no photograph, or a logit is not finite.
     """
-    if not truth.size or not np.isfinite(logits).all():
-        not_finite = int((~np.isfinite(logits)).sum())
-        raise ValueError(
-            f"found {truth.size} photographs, {not_finite} logits not finite; expected photographs with finite logits"
-        )
+    check_logits(logits, truth)
 
     def loss(log_temperature: float) -> float:
         log_probs = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)

@@ -141,6 +141,7 @@ class _BundleWriter:
         scale = f"grade {report.grade:d} of 0 to {len(report.labels.grades) - 1}"
         finding = f"{self.codes[f'grade.{report.grade:d}'].meaning}, {scale}"
         probability = f"probability {report.probabilities[report.grade]:.2f}"
+        probability += f"; {report.decision_text}" if report.decision_text else ""
         reasons = "; ".join(report.review_reasons)
         review = f" A person must check this photograph: {reasons}." if reasons else ""
         return f"{eye}: {finding} ({probability}); P(referable) {report.p_referable:.2f}, {called}.{review} {notice}"

@@ -169,6 +169,10 @@ class _ReportPage:
         page.y = end
 
     def _referral_text(self) -> str:
+        decided = f"{self.report.decision_text}. " if self.report.decision_text else ""
+        return decided + self._operating_point_text()
+
+    def _operating_point_text(self) -> str:
         point = self.report.operating_point
         if point is None:
             return "No operating point: these weights are not calibrated."

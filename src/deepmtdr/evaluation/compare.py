@@ -17,7 +17,9 @@ from deepmtdr.evaluation.pairing import Pair, pair_results, photograph_key
 from deepmtdr.evaluation.photograph_result import InputImage, PhotographResult
 from deepmtdr.evaluation.results import Evaluation
 from deepmtdr.evaluation.scores import (
+    ALL,
     DEFAULT_BOOTSTRAP,
+    MEAN_OVER_SETS,
     NO_INTERVAL,
     Bootstrap,
     group_by_dataset,
@@ -27,6 +29,7 @@ from deepmtdr.evaluation.super_resolution import IMAGE_SCORES, image_scores
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.metrics.intervals import Difference, nan_mean
 from deepmtdr.metrics.paired_tests import AucDifference, McNemar, delong, mcnemar
+from deepmtdr.metrics.stratified import mean_over_strata
 
 DEPENDENT = "assumes independent photographs, but some are of the same patient"
 TOO_FEW = "needs two positive and two negative photographs, and a variance above 0"
@@ -62,7 +65,9 @@ def compare(
 
     Returns:
         The differences A - B for each data set: scores of the SR image, pooled AUPR of each lesion type, and every
-        score of the grade. Each is computed over the photographs for which both systems have it.
+        score of the grade. Each is computed over the photographs for which both systems have it. Of several data sets
+        together, images and lesions are pooled; scores of the grade are means over the data sets, and there is no
+        McNemar's or DeLong's test.
 
     Raises:
         DataError: if the systems have different photographs, labels or tasks, or no photograph is scored in both.
@@ -82,7 +87,7 @@ def compare(
             "bootstrap": bootstrap.to_protocol(),
         },
         differences=differences,
-        tests=[row for case in cases for task in tasks for row in _tests(case, task)],
+        tests=[row for case in cases if case.dataset != ALL for task in tasks for row in _tests(case, task)],
         left_out=[photograph_key(pair.a) for pair in pairs if pair.failed],
     )
 
@@ -113,12 +118,14 @@ def _cases(pairs: Sequence[Pair]) -> Iterator[_Case]:
 def _differences(
     case: _Case, tasks: Sequence[GradingTask], labels: LabelSet, bootstrap: Bootstrap
 ) -> Iterator[ScoreDifference]:
+    dataset = MEAN_OVER_SETS if case.dataset == ALL else case.dataset
     yield from _image_differences(case.where(lambda m: bool(m.image)), bootstrap)
-    for code in labels.codes:
+    unions = sorted({code for m in case.a for code in m.lesions} - set(labels.codes))
+    for code in (*labels.codes, *unions):
         annotated = case.where(lambda m, code=code: code in m.lesions)
         yield from _lesion_differences(annotated, code, absent_note(labels, code), bootstrap)
     for task in tasks:
-        yield from _grade_differences(case.where(task.is_scored), task, bootstrap)
+        yield from _grade_differences(case.where(task.is_scored)._replace(dataset=dataset), task, bootstrap)
 
 
 def _row(
@@ -152,13 +159,17 @@ def _lesion_differences(case: _Case, code: str, why: str, bootstrap: Bootstrap) 
 
 
 def _grade_differences(case: _Case, task: GradingTask, bootstrap: Bootstrap) -> Iterator[ScoreDifference]:
-    if not case.a:
+    over_sets = case.dataset == MEAN_OVER_SETS
+    if not case.a or (over_sets and len({m.dataset for m in case.a}) == 1):
         return
     arrays_a, arrays_b = task.arrays(case.a), task.arrays(case.b)
     scores_a, scores_b = task.defined_scores(case.a), task.defined_scores(case.b)
+    strata = [m.dataset for m in case.a] if over_sets else [case.dataset] * len(case.a)
     for name, score in task.defined_scores([*case.a, *case.b]).items():
-        values = scores_a[name].function(*arrays_a), scores_b[name].function(*arrays_b)
-        found = bootstrap.difference(score.function, case.a, arrays_a, arrays_b)
+        a = mean_over_strata(scores_a[name].function, strata, *arrays_a)
+        b = mean_over_strata(scores_b[name].function, strata, *arrays_b)
+        found = bootstrap.difference(score.function, case.a, arrays_a, arrays_b, over_sets=over_sets)
+        values = a, b
         yield _row(case, task.subject, name, values, found, score.undefined_reason)
 
 

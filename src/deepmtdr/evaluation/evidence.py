@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from deepmtdr.grade_decision import MOST_PROBABLE, GradeDecision
 from deepmtdr.metrics import area_under_curve, evidence_auc, pointing_chance, pointing_game
 from deepmtdr.metrics.evidence import POINTING_TOLERANCE
 from deepmtdr.model.deepmtdr import DeepMTDR
@@ -67,22 +68,17 @@ class RemovalCurves(NamedTuple):
     In reverse order this is the curve of an insertion in random order, so the same area is the baseline for both.
     """
 
-    @property
-    def grade(self) -> int:
-        """The grade predicted from the unchanged photograph."""
-        return int(self.deletion[0].argmax())
-
     def disease_areas(self) -> RemovalAreas:
         """Areas for P(grade >= 1), which is what the evidence of GMSV explains (interpretation R5)."""
         return RemovalAreas(*(area_under_curve(1 - probs[:, 0]) for probs in self))
 
-    def grade_areas(self) -> RemovalAreas:
-        """Areas for the probability of the predicted grade, as in Petsiuk et al.
+    def grade_areas(self, grade: int) -> RemovalAreas:
+        """Areas for the probability of one grade; Petsiuk et al. use the predicted grade.
 
         This probability may increase while evidence is blurred: a network can be more certain of a middle grade when
         no lesion is visible.
         """
-        return RemovalAreas(*(area_under_curve(probs[:, self.grade]) for probs in self))
+        return RemovalAreas(*(area_under_curve(probs[:, grade]) for probs in self))
 
 
 class EvidenceScores(NamedTuple):
@@ -106,7 +102,7 @@ def evidence_scores(
     *,
     steps: int = 10,
     bf16: bool = False,
-    temperature: float = 1.0,
+    decision: GradeDecision = MOST_PROBABLE,
     seed: int = 0,
 ) -> EvidenceScores:
     """Score the evidence of one photograph.
@@ -119,7 +115,7 @@ def evidence_scores(
         steps: number of equal fractions of the pixels for deletion and insertion; each needs three predictions, which
             take almost all of the time. 0: neither is done.
         bf16: compute convolutions in bfloat16.
-        temperature: the logits are divided by it, see `Checkpoint.temperature`.
+        decision: makes probabilities of the logits, see `Checkpoint.decision`.
         seed: seed of the random order.
 
     Raises:
@@ -131,7 +127,7 @@ def evidence_scores(
     evidence = evidence_map[0, 0].float().clamp(0, 1).cpu().numpy()
     removal = None
     if steps and inside.any():
-        removal = _removal(partial(_probs, model, bf16, temperature), prediction.sr, evidence, inside, steps, seed)
+        removal = _removal(partial(_probs, model, bf16, decision), prediction.sr, evidence, inside, steps, seed)
     return EvidenceScores(*_in_regions(evidence, masks, inside), removal)
 
 
@@ -174,10 +170,10 @@ def _removal(
     )
 
 
-def _probs(model: DeepMTDR, bf16: bool, temperature: float, frame: Float[Tensor, "1 3 f f"]) -> Probs:
+def _probs(model: DeepMTDR, bf16: bool, decision: GradeDecision, frame: Float[Tensor, "1 3 f f"]) -> Probs:
     """Predict a frame. The frame is segmented again, because the grade depends on the lesion maps."""
     with torch.inference_mode(), torch.autocast(frame.device.type, torch.bfloat16, enabled=bf16):
-        return model.segment_and_grade(frame).grade_logits[0].cpu().double().div(temperature).softmax(dim=0).numpy()
+        return decision.probabilities(model.segment_and_grade(frame).grade_logits[0].float().cpu().numpy())
 
 
 def _intermediate_frames(start: Tensor, goal: Tensor, order: Int[np.ndarray, " n"], steps: int) -> Iterator[Tensor]:

@@ -62,7 +62,7 @@ def _removal_rows(
     group = [m for m, _ in removed]
     areas = {
         P_DISEASE: [removal.disease_areas() for _, removal in removed],
-        P_PREDICTED: [removal.grade_areas() for _, removal in removed],
+        P_PREDICTED: [removal.grade_areas(m.predicted_grade or 0) for m, removal in removed],
     }
     for subject, found in areas.items():
         for name, values in zip(RemovalAreas._fields, np.array(found).T, strict=True):

@@ -37,6 +37,12 @@ FROC_AXIS = Axis(
 )
 """False alarms per image on a logarithmic axis; each tick is twice the one before."""
 
+CALIBRATION_ERRORS = {
+    "expected_calibration_error": "expected calibration error",
+    "debiased_ece": "debiased",
+}
+"""Score -> its name in the caption of the reliability plot."""
+
 REMOVAL_NAMES = {
     "deletion": "blurred, highest evidence first",
     "insertion": "restored, highest evidence first",
@@ -52,9 +58,9 @@ def roc_figure(group: Sequence[PhotographResult], scores: Sequence[Score], label
     areas = {score.score: format_score(score) for score in scores if score.task == ScoreTable.GRADING}
     series = []
     if graded := _with_probabilities(group):
-        arrays = grade_arrays(graded)
+        _, probs, truth = grade_arrays(graded)
         for threshold, least in labels.thresholds.items():
-            points = thin_curve(roc_curve(*at_least(*arrays, least)))
+            points = thin_curve(roc_curve(*at_least(probs, truth, least)))
             area = areas.get(auc_name(threshold), "")
             series.append(Series(threshold_words(labels, threshold), f"AUC {area}", *points))
     elif predicted := [m for m in group if BINARY_TASK.is_scored(m)]:
@@ -113,9 +119,10 @@ def reliability_figure(group: Sequence[PhotographResult], scores: Sequence[Score
     graded = _with_probabilities(group)
     if not graded:
         return ""
-    bins = reliability_bins(*grade_arrays(graded))
+    _, probs, truth = grade_arrays(graded)
+    bins = reliability_bins(probs, truth)
     panel, most = Panel(UNIT_AXIS, UNIT_AXIS, SQUARE_HEIGHT), max(one.photographs for one in bins)
-    parts = [panel.axes("probability of the predicted grade", "fraction graded right")]
+    parts = [panel.axes("highest probability", "fraction in which its grade is right")]
     parts.append(panel.line("even", DIAGONAL, DIAGONAL))
     for one in bins:
         left, right = one.number / CALIBRATION_BINS, (one.number + 1) / CALIBRATION_BINS
@@ -123,8 +130,8 @@ def reliability_figure(group: Sequence[PhotographResult], scores: Sequence[Score
     x, y = np.array([one.confidence for one in bins]), np.array([one.accuracy for one in bins])
     parts.append(panel.line("smooth", x, y))
     parts += panel.dots(x, y, radius=3.5)
-    errors = [format_score(score) for score in scores if score.score == "expected_calibration_error"]
-    captions = [f"expected calibration error {escape(error)}" for error in errors]
+    found = {score.score: escape(format_score(score)) for score in scores if score.score in CALIBRATION_ERRORS}
+    captions = [f"{title} {found[name]}" for name, title in CALIBRATION_ERRORS.items() if name in found]
     captions.append(f"bars: photographs in each of {CALIBRATION_BINS} bins")
     alt_text = f"Reliability: {len(graded)} photographs; " + ", ".join(
         f"{one.accuracy:.2f} right at {one.confidence:.2f} ({one.photographs})" for one in bins

@@ -13,6 +13,8 @@ PROTOCOL_LABELS = {
     "version": "version of deepmtdr",
     "weights_sha256": "weights, SHA-256",
     "temperature": "temperature of the grade probabilities",
+    "biases": "prior correction: number added to the logit of each grade",
+    "grade_thresholds": "thresholds of the expected grade that decide the grade",
     "failed": "photographs without prediction",
     "lesion_truth_coverage": "a pixel is a true lesion if the mask covers at least this fraction of it",
     "dice_threshold": "Dice: a pixel is a predicted lesion above this probability",
@@ -24,8 +26,10 @@ PROTOCOL_LABELS = {
 
 _MEANINGS = {
     "psnr_fov": "PSNR in the field of view, dB",
+    "psnr_fov_eroded": "PSNR in the field of view without its rim, 8 px of a frame of 1024 px, dB",
     "psnr_whole": "PSNR of the whole frame with its black border, dB",
     "ssim_fov": "SSIM in the field of view",
+    "ssim_fov_eroded": "SSIM in the field of view without its rim",
     "ssim_whole": "SSIM of the whole frame with its black border",
     "ms_ssim_fov": "SSIM over five scales, in the field of view",
     "same_grade_as_hr": "fraction of photographs with the same predicted grade as on the HR frame",
@@ -60,7 +64,9 @@ _MEANINGS = {
     "kappa_quadratic": "Cohen's kappa with errors weighted by the squared difference of the grades (R14)",
     "kappa_linear": "Cohen's kappa with errors weighted by the difference of the grades",
     "kappa": "Cohen's kappa, every error with the same weight",
-    "expected_calibration_error": "mean distance of the probability of the predicted grade from how often it is right",
+    "expected_calibration_error": "mean distance of the highest probability from how often its grade is right; "
+    "too high in small samples",
+    "debiased_ece": "the same as a root mean square, without the bias of small samples (Kumar et al. 2019)",
     "brier": "mean squared error of the probabilities, from 0 (best) to 2",
     "negative_log_likelihood": "mean of -log of the probability of the true grade",
     "sensitivity_at_specificity_90": "sensitivity at a specificity of 90 %; threshold chosen on these photographs",

@@ -7,14 +7,22 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from deepmtdr import metrics
 from deepmtdr.evaluation.photograph_result import PhotographResult
-from deepmtdr.evaluation.scores import Bootstrap, Score, ScoreKey, ScoreTable, group_by_dataset
+from deepmtdr.evaluation.scores import (
+    MEAN_OVER_SETS,
+    Bootstrap,
+    Score,
+    ScoreKey,
+    ScoreTable,
+    group_for_grades,
+    score_row,
+)
 from deepmtdr.labels import LabelSet
 from deepmtdr.metrics import PrecisionRecallF1
-from deepmtdr.metrics.calibration import brier, expected_calibration_error, negative_log_likelihood
-from deepmtdr.metrics.intervals import Interval
+from deepmtdr.metrics.calibration import brier, debiased_ece, expected_calibration_error, negative_log_likelihood
 
 NEEDS_BOTH_CLASSES = "needs both positive and negative photographs, found one kind only"
 ONE_CLASS = "all true and predicted grades are the same"
@@ -23,8 +31,19 @@ ZERO_PROBABILITY = "infinite: a true grade has probability 0"
 DEFAULT_THRESHOLD = 0.5
 """Probability from which a photograph is called positive without another threshold."""
 
-GradingFunction = Callable[[np.ndarray, np.ndarray], float]
-"""Function that computes a score from predictions and truth."""
+GradingFunction = Callable[..., float]
+"""Function that computes a score from the arrays of a task: `GradeArrays`, or P(positive) and truth."""
+
+
+class GradeArrays(NamedTuple):
+    """Predictions and truth of graded photographs: the arguments of the scores of the grade."""
+
+    predicted: Int[np.ndarray, " n"]
+    """Predicted grades."""
+    probs: Float[np.ndarray, "n c"]
+    """Probability of each grade."""
+    truth: Int[np.ndarray, " n"]
+    """True grades."""
 
 
 class GradingScore(NamedTuple):
@@ -35,6 +54,8 @@ class GradingScore(NamedTuple):
     """Why the score may be undefined."""
     needs_probabilities: bool = True
     """Whether the score needs probabilities. False: predicted grades are enough."""
+    recentred: bool = False
+    """Whether resampled photographs have a systematically higher score: see `bootstrap_interval`."""
 
 
 GradingScores = Mapping[str, GradingScore]
@@ -42,7 +63,12 @@ GradingScores = Mapping[str, GradingScore]
 
 def _of_labels(function: Callable[[np.ndarray, np.ndarray, int], float], undefined_reason: str = "") -> GradingScore:
     """Make a score of predicted grades; `function` takes predicted grades, true grades and the number of grades."""
-    return GradingScore(lambda p, truth: function(p.argmax(1), truth, p.shape[1]), undefined_reason, False)
+    return GradingScore(lambda predicted, p, truth: function(predicted, truth, p.shape[1]), undefined_reason, False)
+
+
+def _of_probabilities(function: Callable[[np.ndarray, np.ndarray], float], recentred: bool = False) -> GradingScore:
+    """Make a score of probabilities; `function` takes probabilities and true grades."""
+    return GradingScore(lambda _predicted, p, truth: function(p, truth), recentred=recentred)
 
 
 def _averaged(pick: Callable[[PrecisionRecallF1], float], average: Literal["weighted", "macro"]) -> GradingScore:
@@ -66,10 +92,11 @@ LABEL_SCORES: GradingScores = {
 }
 """Scores that need predicted grades only."""
 
-CALIBRATION_SCORES: Mapping[str, GradingFunction] = {
-    "expected_calibration_error": expected_calibration_error,
-    "brier": brier,
-    "negative_log_likelihood": negative_log_likelihood,
+CALIBRATION_SCORES: GradingScores = {
+    "expected_calibration_error": _of_probabilities(expected_calibration_error),
+    "debiased_ece": _of_probabilities(debiased_ece, recentred=True),
+    "brier": _of_probabilities(brier),
+    "negative_log_likelihood": _of_probabilities(negative_log_likelihood),
 }
 """Scores of the probabilities."""
 
@@ -85,19 +112,19 @@ def threshold_title(threshold: str) -> str:
 
 
 def grading_functions(labels: LabelSet) -> GradingScores:
-    """All scores of the grade; the functions take probabilities "n c" and true grades " n"."""
+    """All scores of the grade; the functions take the fields of `GradeArrays`."""
     return {
         **LABEL_SCORES,
         **{
             auc_name(name): GradingScore(_auc_from(least), NEEDS_BOTH_CLASSES)
             for name, least in labels.thresholds.items()
         },
-        **{name: GradingScore(function) for name, function in CALIBRATION_SCORES.items()},
+        **CALIBRATION_SCORES,
     }
 
 
 def _auc_from(least: int) -> GradingFunction:
-    return lambda probs, truth: metrics.auc(*at_least(probs, truth, least))
+    return lambda _predicted, probs, truth: metrics.auc(*at_least(probs, truth, least))
 
 
 def at_least(probs: np.ndarray, truth: np.ndarray, grade: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,25 +141,23 @@ class GradingTask:
     scores: GradingScores
     is_scored: Callable[[PhotographResult], bool]
     """Function that returns whether truth and prediction of a photograph are known."""
-    arrays: Callable[[list[PhotographResult]], tuple[np.ndarray, np.ndarray]]
+    arrays: Callable[[list[PhotographResult]], tuple[np.ndarray, ...]]
     """Function that returns predictions and truth, the arguments of the scores."""
-    is_correct: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """Function of the two `arrays`: True for each photograph whose prediction is right."""
-    auc_inputs: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    """Function of the two `arrays`: probability and truth of the AUC that DeLong's test compares."""
+    is_correct: Callable[..., np.ndarray]
+    """Function of the `arrays`: True for each photograph whose prediction is right."""
+    auc_inputs: Callable[..., tuple[np.ndarray, np.ndarray]]
+    """Function of the `arrays`: probability and truth of the AUC that DeLong's test compares."""
 
     def defined_scores(self, scored: Iterable[PhotographResult]) -> GradingScores:
         """Return the scores. Scores that need probabilities are undefined if a photograph has no probabilities."""
         if not any(m.grade_only for m in scored):
             return self.scores
-        undefined = GradingScore(lambda _predicted, _truth: float("nan"), NO_PROBABILITIES)
+        undefined = GradingScore(lambda *_arrays: float("nan"), NO_PROBABILITIES)
         return {name: undefined if score.needs_probabilities else score for name, score in self.scores.items()}
 
     def by_dataset(self, measured: Sequence[PhotographResult]) -> Iterator[tuple[str, list[PhotographResult]]]:
-        """Group the scored photographs by data set, and as all together."""
-        for dataset, group in group_by_dataset(measured):
-            if scored := [m for m in group if self.is_scored(m)]:
-                yield dataset, scored
+        """Group the scored photographs by data set, and all of them as `MEAN_OVER_SETS` if there are several."""
+        yield from group_for_grades([m for m in measured if self.is_scored(m)])
 
 
 def is_graded(measured: PhotographResult) -> bool:
@@ -140,9 +165,10 @@ def is_graded(measured: PhotographResult) -> bool:
     return bool(measured.probs) and measured.grade is not None
 
 
-def grade_arrays(graded: Sequence[PhotographResult]) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities "n c" and true grades " n" of graded photographs."""
-    return np.array([m.probs for m in graded]), np.array([m.grade for m in graded], dtype=np.int64)
+def grade_arrays(graded: Sequence[PhotographResult]) -> GradeArrays:
+    """Return predicted grades, probabilities and true grades of graded photographs."""
+    predicted, truth = ([m.predicted_grade for m in graded], [m.grade for m in graded])
+    return GradeArrays(np.array(predicted, np.int64), np.array([m.probs for m in graded]), np.array(truth, np.int64))
 
 
 def grade_task(labels: LabelSet) -> GradingTask:
@@ -152,20 +178,24 @@ def grade_task(labels: LabelSet) -> GradingTask:
         scores=grading_functions(labels),
         is_scored=is_graded,
         arrays=grade_arrays,
-        is_correct=lambda probs, truth: probs.argmax(1) == truth,
-        auc_inputs=lambda probs, truth: at_least(probs, truth, labels.referable_from),
+        is_correct=lambda predicted, _probs, truth: predicted == truth,
+        auc_inputs=lambda _predicted, probs, truth: at_least(probs, truth, labels.referable_from),
     )
 
 
 def grading_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, task: GradingTask) -> list[Score]:
-    """Compute the scores of a task for each data set: the paper's scores (interpretation R14) and others."""
+    """Compute the scores of a task for each data set, and their means: the paper's (interpretation R14) and others."""
     return [
-        ScoreKey(ScoreTable.GRADING, dataset, task.subject).row(
+        score_row(
+            ScoreKey(ScoreTable.GRADING, dataset, task.subject),
             name,
-            bootstrap.interval(score.function, scored, *arrays),
+            score.function,
             scored,
+            arrays,
+            bootstrap,
             score.undefined_reason,
             ZERO_PROBABILITY,
+            recentred=score.recentred,
         )
         for dataset, scored in task.by_dataset(measured)
         for arrays in [task.arrays(scored)]
@@ -176,17 +206,19 @@ def grading_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, t
 def by_grade_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:
     """Compute the sensitivity and specificity of each grade against all other grades."""
     return [
-        ScoreKey(ScoreTable.EACH_GRADE, dataset, f"{grade} {name}").row(score, interval, scored, why)
+        row
         for dataset, scored in grade_task(labels).by_dataset(measured)
         for grade, name in enumerate(labels.grade_names)
-        for score, interval, why in _one_grade_scores(grade, scored, bootstrap)
+        for row in _one_grade_scores(
+            ScoreKey(ScoreTable.EACH_GRADE, dataset, f"{grade} {name}"), grade, scored, bootstrap
+        )
     ]
 
 
 def _one_grade_scores(
-    grade: int, scored: list[PhotographResult], bootstrap: Bootstrap
-) -> Iterator[tuple[str, Interval, str]]:
-    probs, truth = grade_arrays(scored)
+    key: ScoreKey, grade: int, scored: list[PhotographResult], bootstrap: Bootstrap
+) -> Iterator[Score]:
+    predictions, probs, truth = grade_arrays(scored)
     classes = probs.shape[1]
 
     def sensitivity(predicted: np.ndarray, known: np.ndarray) -> float:
@@ -195,15 +227,17 @@ def _one_grade_scores(
     def specificity(predicted: np.ndarray, known: np.ndarray) -> float:
         return float(metrics.sensitivity_specificity(predicted, known, classes).specificity[grade])
 
-    arrays = probs.argmax(1), truth
-    yield "sensitivity", bootstrap.interval(sensitivity, scored, *arrays), "no photograph of this grade"
-    yield "specificity", bootstrap.interval(specificity, scored, *arrays), "no photograph of another grade"
+    arrays = predictions, truth
+    yield score_row(key, "sensitivity", sensitivity, scored, arrays, bootstrap, "no photograph of this grade")
+    yield score_row(key, "specificity", specificity, scored, arrays, bootstrap, "no photograph of another grade")
 
 
 def confusion_matrices(measured: Sequence[PhotographResult], labels: LabelSet) -> dict[str, list[list[int]]]:
     """Count the photographs by true grade (row) and predicted grade (column), for each data set."""
     matrices = {}
     for dataset, graded in grade_task(labels).by_dataset(measured):
-        probs, truth = grade_arrays(graded)
-        matrices[dataset] = metrics.confusion_matrix(probs.argmax(1), truth, probs.shape[1]).tolist()
+        if dataset == MEAN_OVER_SETS:
+            continue
+        predicted, probs, truth = grade_arrays(graded)
+        matrices[dataset] = metrics.confusion_matrix(predicted, truth, probs.shape[1]).tolist()
     return matrices

@@ -9,12 +9,25 @@ import numpy as np
 from deepmtdr.evaluation.grading import ZERO_PROBABILITY, auc_name, grade_arrays, grading_functions, is_graded
 from deepmtdr.evaluation.lesions import PooledCurves, ResampledCurves, absent_note, dataset_curves
 from deepmtdr.evaluation.photograph_result import InputImage, PhotographResult
-from deepmtdr.evaluation.scores import Bootstrap, Score, ScoreKey, ScoreTable, group_by_dataset
+from deepmtdr.evaluation.scores import (
+    ALL,
+    MEAN_OVER_SETS,
+    Bootstrap,
+    Score,
+    ScoreKey,
+    ScoreTable,
+    group_by_dataset,
+    score_row,
+)
 from deepmtdr.evaluation.super_resolution import GAIN
 from deepmtdr.labels import LabelSet
-from deepmtdr.metrics.intervals import Interval
+from deepmtdr.metrics.intervals import Interval, mean_or_nan
 
 INPUTS = (InputImage.SR, InputImage.BICUBIC, InputImage.HR)
+MINUS_HR = "sr - hr"
+"""Subject of the differences SR - HR: how much of HR's score is still missing."""
+PAIRED = {GAIN: (InputImage.SR, InputImage.BICUBIC), MINUS_HR: (InputImage.SR, InputImage.HR)}
+"""Subject of a paired difference -> the two images."""
 GRADE_SCORES = ("kappa_quadratic", "accuracy", auc_name("referable"))
 
 RowScore = Callable[[np.ndarray], float]
@@ -27,7 +40,7 @@ def input_scores(
     bootstrap: Bootstrap,
     labels: LabelSet,
 ) -> list[Score]:
-    """Compute grading and lesion scores of the same network on each image, and the paired gain of SR over bicubic.
+    """Compute grading and lesion scores of the same network on each image, and the paired differences.
 
     Args:
         measured: photographs; those with predictions on all three images are used.
@@ -39,10 +52,10 @@ def input_scores(
     for dataset, group in group_by_dataset(measured):
         if having := [m for m in group if InputImage.HR in m.other_inputs]:
             own = [
-                *_grade_rows(dataset, having, bootstrap, labels),
+                *_grade_rows(MEAN_OVER_SETS if dataset == ALL else dataset, having, bootstrap, labels),
                 *_lesion_rows(dataset, having, pools, bootstrap, labels),
             ]
-            rows += [row for subject in (*INPUTS, GAIN) for row in own if row.subject == subject]
+            rows += [row for subject in (*INPUTS, *PAIRED) for row in own if row.subject == subject]
     return rows
 
 
@@ -72,35 +85,48 @@ def _average_precision(resampled: ResampledCurves) -> RowScore:
 def _side_by_side(
     dataset: str,
     name: str,
-    values: Mapping[InputImage, float],
+    values: Mapping[InputImage, float] | None,
     scores: Mapping[InputImage, RowScore],
     group: list[PhotographResult],
     bootstrap: Bootstrap,
     why: str,
 ) -> Iterator[Score]:
-    """Compute one score on the three images, and the gain of SR over bicubic with its paired interval."""
-    numbers = np.arange(len(group))
+    """Compute one score on the three images, and the paired differences of `PAIRED`.
+
+    Args:
+        dataset: name of the data set.
+        name: name of the score.
+        values: the score of each image from all pixels; None: the score of all rows.
+        scores: the score of each image, by image.
+        group: the photographs.
+        bootstrap: how intervals are computed.
+        why: the note if the score is undefined.
+    """
+    numbers = [np.arange(len(group))]
     for image in INPUTS:
-        interval = bootstrap.interval(scores[image], group, numbers)._replace(value=values[image])
-        yield ScoreKey(ScoreTable.BY_INPUT, dataset, image).row(name, interval, group, why, ZERO_PROBABILITY)
-    sr, plain = InputImage.SR, InputImage.BICUBIC
-    gain = bootstrap.interval(lambda rows: scores[sr](rows) - scores[plain](rows), group, numbers)
-    gain = gain._replace(value=values[sr] - values[plain])
-    yield ScoreKey(ScoreTable.BY_INPUT, dataset, GAIN).row(name, gain, group, why, ZERO_PROBABILITY)
+        key = ScoreKey(ScoreTable.BY_INPUT, dataset, image)
+        row = score_row(key, name, scores[image], group, numbers, bootstrap, why, ZERO_PROBABILITY)
+        yield row if values is None else row._replace(value=values[image])
+    for subject, (one, other) in PAIRED.items():
+
+        def difference(rows: np.ndarray, one: InputImage = one, other: InputImage = other) -> float:
+            return scores[one](rows) - scores[other](rows)
+
+        key = ScoreKey(ScoreTable.BY_INPUT, dataset, subject)
+        row = score_row(key, name, difference, group, numbers, bootstrap, why, ZERO_PROBABILITY)
+        yield row if values is None else row._replace(value=values[one] - values[other])
 
 
 def _grade_rows(dataset: str, group: list[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> Iterator[Score]:
     if graded := [m for m in group if is_graded(m)]:
         arrays = {image: grade_arrays([m.for_input(image) for m in graded]) for image in INPUTS}
-        everything = np.arange(len(graded))
         for name in GRADE_SCORES:
-            function, why, _ = grading_functions(labels)[name]
+            function, why = grading_functions(labels)[name][:2]
             scores = {
-                image: lambda rows, function=function, own=own: function(own[0][rows], own[1][rows])
+                image: lambda rows, function=function, own=own: function(*(array[rows] for array in own))
                 for image, own in arrays.items()
             }
-            values = {image: scores[image](everything) for image in INPUTS}
-            yield from _side_by_side(dataset, name, values, scores, graded, bootstrap, why)
+            yield from _side_by_side(dataset, name, None, scores, graded, bootstrap, why)
     yield from _same_grade_rows(dataset, [m for m in group if m.probs], bootstrap)
 
 
@@ -110,8 +136,8 @@ def _same_grade_rows(dataset: str, predicted: list[PhotographResult], bootstrap:
     for image in (InputImage.SR, InputImage.BICUBIC) if predicted else ():
         grades = [m.for_input(image).predicted_grade for m in predicted]
         same = np.array([grade == of_hr for grade, of_hr in zip(grades, on_hr, strict=True)])
-        interval = bootstrap.interval(lambda rows: float(rows.mean()), predicted, same)
-        yield ScoreKey(ScoreTable.BY_INPUT, dataset, image).row("same_grade_as_hr", interval, predicted, "")
+        key = ScoreKey(ScoreTable.BY_INPUT, dataset, image)
+        yield score_row(key, "same_grade_as_hr", mean_or_nan, predicted, [same], bootstrap, "")
 
 
 def hallucination_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:

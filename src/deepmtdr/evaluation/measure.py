@@ -15,19 +15,19 @@ from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import CheckpointError, DeepMTDRError
 from deepmtdr.evaluation.config import DEFAULT_CONFIG, EvaluationConfig
 from deepmtdr.evaluation.framed_photograph import FramedPhotograph, load_into_frame, to_batch
-from deepmtdr.evaluation.photograph_result import InputImage, LesionResult, PhotographResult
+from deepmtdr.evaluation.photograph_result import LesionResult, PhotographResult
+from deepmtdr.evaluation.super_resolution import measure_image
+from deepmtdr.grade_decision import MOST_PROBABLE, GradeDecision
 from deepmtdr.labels import LabelSet
-from deepmtdr.metrics import MS_SSIM_MIN_SIDE, FrocCounts, PooledCurve, count_froc, mean_ssim, ms_ssim, psnr, ssim_map
+from deepmtdr.metrics import FrocCounts, PooledCurve, count_froc
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
-from deepmtdr.model.isr import bicubic
-from deepmtdr.model.preprocessing import image_to_tensor
 from deepmtdr.terms import FRAME
 
 COARSE_TOLERANCE = 0.01
 """Tolerance of the coarse pixel counts that are kept for each photograph."""
 
 LesionCurves = Mapping[str, PooledCurve]
-"""Fine pixel counts of one photograph by code, for the annotated lesion types."""
+"""Fine pixel counts of one photograph by code, for the annotated lesion types and union labels."""
 
 
 class FramePrediction(NamedTuple):
@@ -35,6 +35,8 @@ class FramePrediction(NamedTuple):
 
     probs: tuple[float, ...]
     """Probability of each grade."""
+    decided_grade: int | None
+    """The predicted grade, if thresholds decide it; None: the most probable grade is predicted."""
     lesions: dict[str, LesionResult]
     curves: LesionCurves
 
@@ -45,7 +47,7 @@ def measure(
     config: EvaluationConfig = DEFAULT_CONFIG,
     *,
     frame: int = FRAME,
-    temperature: float = 1.0,
+    decision: GradeDecision = MOST_PROBABLE,
 ) -> tuple[PhotographResult, LesionCurves]:
     """Predict one photograph on its SR image and score the prediction.
 
@@ -54,7 +56,7 @@ def measure(
         sample: the photograph and its labels.
         config: `as_lr`, `scale`, `bf16` and `slow_metrics` are used.
         frame: side of the network's HR frame, px.
-        temperature: see `Checkpoint.temperature`.
+        decision: see `Checkpoint.decision`.
 
     Returns:
         The result, and the fine pixel counts of each annotated lesion type for pooling. A photograph that cannot be
@@ -63,14 +65,19 @@ def measure(
     try:
         framed = load_into_frame(sample, config, frame)
         framed = framed if model.has_segmentation else framed.without_masks()
-        prediction = predict_frame(model, to_batch(framed.lr), framed.scale, bf16=config.bf16, temperature=temperature)
+        prediction = predict_frame(model, to_batch(framed.lr), framed.scale, bf16=config.bf16, decision=decision)
     except (DeepMTDRError, OSError) as error:
         return failed_result(sample, error), {}
-    return measure_in_frame(model, sample, framed, prediction, slow_metrics=config.slow_metrics)
+    return measure_in_frame(model, sample, framed, prediction, slow_metrics=config.slow_metrics, decision=decision)
 
 
 def predict_frame(
-    model: DeepMTDR, image: Float[Tensor, "1 3 s s"], scale: int, *, bf16: bool, temperature: float = 1.0
+    model: DeepMTDR,
+    image: Float[Tensor, "1 3 s s"],
+    scale: int,
+    *,
+    bf16: bool,
+    decision: GradeDecision = MOST_PROBABLE,
 ) -> Prediction:
     """Predict one image on the device of the model.
 
@@ -79,7 +86,7 @@ def predict_frame(
         image: RGB in [0, 1], `scale` times smaller than the frame.
         scale: factor by which the image is enlarged to the frame.
         bf16: compute convolutions in bfloat16.
-        temperature: the grade logits are divided by it.
+        decision: the grade logits are divided by its temperature, and its biases are added.
 
     Raises:
         CheckpointError: if the network returns a value that is not finite.
@@ -93,7 +100,8 @@ def predict_frame(
         raise CheckpointError(
             "the network returned a value that is not finite, expected finite numbers; do not use these weights"
         )
-    return prediction._replace(grade_logits=prediction.grade_logits.float() / temperature)
+    logits = prediction.grade_logits.float() / decision.temperature
+    return prediction._replace(grade_logits=logits + logits.new_tensor(decision.biases) if decision.biases else logits)
 
 
 def model_device(model: DeepMTDR) -> torch.device:
@@ -113,7 +121,13 @@ def labels_of(sample: Sample) -> PhotographResult:
 
 
 def measure_in_frame(
-    model: DeepMTDR, sample: Sample, framed: FramedPhotograph, prediction: Prediction, *, slow_metrics: bool = True
+    model: DeepMTDR,
+    sample: Sample,
+    framed: FramedPhotograph,
+    prediction: Prediction,
+    *,
+    slow_metrics: bool = True,
+    decision: GradeDecision = MOST_PROBABLE,
 ) -> tuple[PhotographResult, LesionCurves]:
     """Score the prediction for one photograph. Evaluation and validation during training share this function.
 
@@ -123,45 +137,63 @@ def measure_in_frame(
         framed: the photograph in the frame.
         prediction: prediction for a batch of one, on any device; `sr` in [0, 1].
         slow_metrics: False leaves out SSIM and FROC, which take longer than everything else.
+        decision: its thresholds decide the grade; the logits of the prediction are calibrated already.
 
     Returns: The same as `measure`.
     """
-    probs, lesions, curves = measure_prediction(prediction, framed, model.labels, froc=slow_metrics)
+    probs, decided, lesions, curves = measure_prediction(
+        prediction, framed, model.labels, froc=slow_metrics, decision=decision
+    )
     result = replace(
         labels_of(sample),
         fov_side=framed.fov_side,
         lr_size=framed.lr.shape[0],
         scale=framed.scale,
         probs=probs if model.has_grading else (),
-        image=_image_scores(prediction.sr, framed, slow_metrics),
+        decided_grade=decided if model.has_grading else None,
+        image=measure_image(prediction.sr, framed, slow_metrics=slow_metrics),
         lesions=lesions,
     )
     return result, curves
 
 
 def measure_prediction(
-    prediction: Prediction, framed: FramedPhotograph, labels: LabelSet, *, froc: bool = False
+    prediction: Prediction,
+    framed: FramedPhotograph,
+    labels: LabelSet,
+    *,
+    froc: bool = False,
+    decision: GradeDecision = MOST_PROBABLE,
 ) -> FramePrediction:
-    """Compute the probabilities of the grades, and scores of the annotated lesion types in the field of view.
+    """Compute the probabilities of the grades, and scores of the annotated lesion types and union labels.
+
+    The pixels of the field of view count, without the ignored ones.
 
     Args:
         prediction: prediction for a batch of one, on any device.
         framed: the photograph in the frame.
         labels: lesion types in the order of the channels.
         froc: count single lesions too, for the types that have `LesionType.froc`.
+        decision: its thresholds decide the grade.
     """
     probs = tuple(prediction.grade_logits[0].cpu().double().softmax(dim=0).tolist())
     maps = prediction.lesions[0].float().cpu().numpy()
     lesions, curves = {}, {}
-    for code, mask in framed.lesion_masks.items():
-        probability = maps[labels.channel(code)]
+    pixels = framed.counted
+    for code, mask in {**framed.lesion_masks, **framed.union_masks}.items():
+        probability = lesion_probability(maps, code, labels)
         curves[code] = curve = PooledCurve()
-        curve.update(probability, mask, framed.inside)
-        counted = froc and labels.lesion(code).froc
-        lesions[code] = lesion_result(
-            curve, count_froc(probability.clip(0, 1), mask, framed.inside) if counted else None
-        )
-    return FramePrediction(probs, lesions, curves)
+        curve.update(probability, mask, pixels)
+        counted = froc and code in framed.lesion_masks and labels.lesion(code).froc
+        lesions[code] = lesion_result(curve, count_froc(probability.clip(0, 1), mask, pixels) if counted else None)
+    decided = decision.grade(probs) if decision.thresholds else None
+    return FramePrediction(probs, decided, lesions, curves)
+
+
+def lesion_probability(maps: Float[np.ndarray, "l h w"], code: str, labels: LabelSet) -> Float[np.ndarray, "h w"]:
+    """Return the map of a lesion type, or the sum of the maps of the types of a union label, at most 1."""
+    channels = labels.channels(code)
+    return maps[channels[0]] if len(channels) == 1 else maps[channels].sum(axis=0).clip(max=1)
 
 
 def lesion_result(curve: PooledCurve, froc: FrocCounts | None = None) -> LesionResult:
@@ -170,25 +202,3 @@ def lesion_result(curve: PooledCurve, froc: FrocCounts | None = None) -> LesionR
     coarse.merge(curve)
     scores = curve.average_precision(), curve.auc(), curve.prevalence, curve.dice(), curve.iou()
     return LesionResult(*scores, coarse, froc)
-
-
-def _image_scores(sr: Float[Tensor, "1 3 f f"], framed: FramedPhotograph, slow_metrics: bool) -> dict[str, float]:
-    """Compute PSNR, SSIM and MS-SSIM of SR and bicubic, in the field of view and in the whole frame (R16)."""
-    if framed.hr is None or framed.scale == 1:
-        return {}
-    hr = np.ascontiguousarray(image_to_tensor(framed.hr).permute(1, 2, 0).numpy())
-    images = {
-        InputImage.SR: sr,
-        InputImage.BICUBIC: bicubic(to_batch(framed.lr), framed.scale).clamp(0, 1),
-    }
-    scores = {}
-    for name, tensor in images.items():
-        image = tensor[0].permute(1, 2, 0).float().cpu().numpy()
-        windows = ssim_map(image, hr) if slow_metrics else None
-        for place, mask in (("fov", framed.inside), ("whole", None)):
-            scores[f"psnr_{place}_{name}"] = psnr(image, hr, mask)
-            if windows is not None:
-                scores[f"ssim_{place}_{name}"] = mean_ssim(windows, mask)
-        if slow_metrics and min(hr.shape[:2]) >= MS_SSIM_MIN_SIDE:
-            scores[f"ms_ssim_fov_{name}"] = ms_ssim(image, hr, framed.inside)
-    return scores

@@ -22,12 +22,14 @@ from deepmtdr.evaluation.framed_photograph import FramedPhotograph, load_into_fr
 from deepmtdr.evaluation.measure import (
     LesionCurves,
     failed_result,
+    lesion_probability,
     lesion_result,
     measure_in_frame,
     measure_prediction,
     predict_frame,
 )
 from deepmtdr.evaluation.photograph_result import Agreement, InputImage, InputResult, LesionResult, PhotographResult
+from deepmtdr.grade_decision import MOST_PROBABLE, GradeDecision
 from deepmtdr.labels import LabelSet
 from deepmtdr.metrics import PooledCurve, label_components
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
@@ -48,7 +50,7 @@ def measure_all_inputs(
     config: EvaluationConfig = DEFAULT_CONFIG,
     *,
     frame: int = FRAME,
-    temperature: float = 1.0,
+    decision: GradeDecision = MOST_PROBABLE,
 ) -> tuple[PhotographResult, Mapping[InputImage, LesionCurves]]:
     """Do what `measure` does, also for the bicubic image and the HR frame, and score the evidence.
 
@@ -57,7 +59,7 @@ def measure_all_inputs(
         sample: the photograph and its labels.
         config: `as_lr`, `scale`, `bf16`, `slow_metrics` and `removal_steps` are used.
         frame: side of the network's HR frame, px.
-        temperature: see `Checkpoint.temperature`.
+        decision: see `Checkpoint.decision`.
 
     Returns:
         The result, and the fine pixel counts by image. `BICUBIC` and `HR` are missing without an HR frame, and
@@ -66,26 +68,28 @@ def measure_all_inputs(
     try:
         annotated = load_into_frame(sample, config, frame)
         framed = annotated if model.has_segmentation else annotated.without_masks()
-        prediction = predict_frame(model, to_batch(framed.lr), framed.scale, bf16=config.bf16, temperature=temperature)
-        others = _predict_other_images(model, framed, config, temperature)
+        prediction = predict_frame(model, to_batch(framed.lr), framed.scale, bf16=config.bf16, decision=decision)
+        others = _predict_other_images(model, framed, config, decision)
     except (DeepMTDRError, OSError) as error:
         return failed_result(sample, error), {}
-    result, curves = measure_in_frame(model, sample, framed, prediction, slow_metrics=config.slow_metrics)
+    result, curves = measure_in_frame(
+        model, sample, framed, prediction, slow_metrics=config.slow_metrics, decision=decision
+    )
     results, pools = {}, {InputImage.SR: curves}
     for image, other in others.items():
-        probs, lesions, pools[image] = measure_prediction(other, framed, model.labels)
-        results[image] = InputResult(probs if model.has_grading else (), lesions)
+        probs, decided, lesions, pools[image] = measure_prediction(other, framed, model.labels, decision=decision)
+        results[image] = InputResult(probs, lesions, decided) if model.has_grading else InputResult((), lesions)
     maps = {image: _lesion_maps(one) for image, one in {InputImage.SR: prediction, **others}.items()}
-    if framed.original is not None and framed.lesion_masks:
+    if framed.original is not None and framed.has_masks:
         lesions, pools[InputImage.ORIGINAL] = measure_on_original(maps[InputImage.SR], framed, model.labels)
         results[InputImage.ORIGINAL] = InputResult((), lesions)
     agreement = _agreement(maps, framed.inside, model.labels) if model.has_segmentation else {}
-    evidence = _evidence(model, annotated, prediction, config, temperature)
+    evidence = _evidence(model, annotated, prediction, config, decision)
     return replace(result, other_inputs=results, agreement=agreement, evidence=evidence), pools
 
 
 def _predict_other_images(
-    model: DeepMTDR, framed: FramedPhotograph, config: EvaluationConfig, temperature: float
+    model: DeepMTDR, framed: FramedPhotograph, config: EvaluationConfig, decision: GradeDecision
 ) -> dict[InputImage, Prediction]:
     """Predict the bicubic image and HR; empty without an HR frame, or if the ISR subnet was skipped."""
     if framed.hr is None or framed.scale == 1:
@@ -94,10 +98,7 @@ def _predict_other_images(
         InputImage.BICUBIC: bicubic(to_batch(framed.lr), framed.scale).clamp(0, 1),
         InputImage.HR: to_batch(framed.hr),
     }
-    return {
-        name: predict_frame(model, image, 1, bf16=config.bf16, temperature=temperature)
-        for name, image in images.items()
-    }
+    return {name: predict_frame(model, image, 1, bf16=config.bf16, decision=decision) for name, image in images.items()}
 
 
 def _evidence(
@@ -105,7 +106,7 @@ def _evidence(
     annotated: FramedPhotograph,
     prediction: Prediction,
     config: EvaluationConfig,
-    temperature: float,
+    decision: GradeDecision,
 ) -> EvidenceScores | None:
     """Scores of the evidence; None without annotation or grading."""
     if not (annotated.lesion_masks and model.has_grading):
@@ -114,10 +115,10 @@ def _evidence(
         model,
         prediction.sr,
         annotated.lesion_masks,
-        annotated.inside,
+        annotated.counted,
         steps=config.removal_steps,
         bf16=config.bf16,
-        temperature=temperature,
+        decision=decision,
     )
 
 
@@ -136,16 +137,18 @@ def measure_on_original(
         labels: lesion types in the order of the channels.
 
     Returns:
-        Scores and fine pixel counts by code. Pixels outside the field of view do not count.
+        Scores and fine pixel counts by code. Pixels outside the field of view and ignored pixels do not count.
     """
     assert framed.original is not None
-    fov, (height, width), masks = framed.original
+    fov, masks = framed.original
+    height, width = masks.shape
     inside = map_to_photograph(framed.inside.astype(np.float32), fov, height, width) >= 0.5
+    counted = inside if masks.ignored is None else inside & ~masks.ignored
     lesions, curves = {}, {}
-    for code, mask in masks.items():
-        probability = map_to_photograph(maps[labels.channel(code)], fov, height, width).clip(0, 1)
+    for code, mask in {**masks.lesions, **masks.unions}.items():
+        probability = map_to_photograph(lesion_probability(maps, code, labels), fov, height, width).clip(0, 1)
         curves[code] = curve = PooledCurve()
-        curve.update(probability, mask, inside)
+        curve.update(probability, mask, counted)
         lesions[code] = lesion_result(curve)
     return lesions, curves
 

@@ -16,7 +16,7 @@ from deepmtdr.evaluation.grading import (
     threshold_title,
 )
 from deepmtdr.evaluation.photograph_result import PhotographResult
-from deepmtdr.evaluation.scores import Bootstrap, Score, ScoreKey, ScoreTable
+from deepmtdr.evaluation.scores import MEAN_OVER_SETS, Bootstrap, Score, ScoreKey, ScoreTable
 from deepmtdr.labels import LabelSet
 from deepmtdr.metrics import OperatingPoint
 from deepmtdr.metrics.intervals import Interval, mean_or_nan
@@ -29,6 +29,8 @@ NO_POSITIVE_CALL = "infinite: no threshold is specific enough, so no photograph 
 def operating_point_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:
     """Compute the sensitivity and the threshold at fixed specificities, and both rates at a threshold of one half.
 
+    There is no mean over the data sets: each has its own thresholds.
+
     The thresholds are chosen on the same photographs, so the sensitivities are optimistic. `deepmtdr calibrate` chooses
     thresholds on other photographs.
     """
@@ -37,7 +39,7 @@ def operating_point_scores(measured: Sequence[PhotographResult], bootstrap: Boot
             name, interval, scored, NEEDS_BOTH_CLASSES, NO_POSITIVE_CALL
         )
         for dataset, scored in grade_task(labels).by_dataset(measured)
-        if not any(m.grade_only for m in scored)
+        if dataset != MEAN_OVER_SETS and not any(m.grade_only for m in scored)
         for threshold, least in labels.thresholds.items()
         for name, interval in _operating_points(least, scored, bootstrap)
     ]
@@ -46,7 +48,8 @@ def operating_point_scores(measured: Sequence[PhotographResult], bootstrap: Boot
 def _operating_points(
     least: int, scored: list[PhotographResult], bootstrap: Bootstrap
 ) -> Iterator[tuple[str, Interval]]:
-    arrays = at_least(*grade_arrays(scored), least)
+    _, probs, truth = grade_arrays(scored)
+    arrays = at_least(probs, truth, least)
     picks: dict[str, Callable[[OperatingPoint], float]] = {
         "sensitivity": lambda point: point.sensitivity,
         "threshold": lambda point: point.threshold,

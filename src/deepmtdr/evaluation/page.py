@@ -27,7 +27,7 @@ from deepmtdr.evaluation.lesions import MEAN
 from deepmtdr.evaluation.photograph_result import PhotographResult
 from deepmtdr.evaluation.prediction_table import probability_columns, reports_write_errors
 from deepmtdr.evaluation.results import Evaluation, format_score
-from deepmtdr.evaluation.scores import ALL, NO_INTERVAL, NO_INTERVAL_REASON, Score, group_by_dataset
+from deepmtdr.evaluation.scores import ALL, MEAN_OVER_SETS, NO_INTERVAL, NO_INTERVAL_REASON, Score, group_by_dataset
 from deepmtdr.evaluation.super_resolution import GAIN
 from deepmtdr.evaluation.worst_cases import worst_cases
 from deepmtdr.files import write_atomically
@@ -121,7 +121,7 @@ def _summary(done: Evaluation) -> Iterator[str]:
     if not names:
         return
     rows = []
-    for dataset, group in group_by_dataset(done.results):
+    for dataset, group in _groups(done):
         cells = [format_score(found[dataset, *key]) if (dataset, *key) in found else "" for key in names]
         if any(cells):
             rows.append((_title(dataset), format_count(len(group)), *cells))
@@ -129,9 +129,17 @@ def _summary(done: Evaluation) -> Iterator[str]:
     yield f"<h2>Summary</h2>{_wide(Table('', columns, rows))}"
 
 
+def _groups(done: Evaluation) -> Iterator[tuple[str, Sequence[PhotographResult]]]:
+    """Yield the data sets, and, if there are several, the names of their means and of all photographs together."""
+    for dataset, group in group_by_dataset(done.results):
+        if dataset == ALL:
+            yield MEAN_OVER_SETS, group
+        yield dataset, group
+
+
 def _datasets(done: Evaluation) -> Iterator[str]:
     """Write figures, tables and notes of each data set."""
-    for dataset, group in group_by_dataset(done.results):
+    for dataset, group in _groups(done):
         own = [score for score in done.scores if score.dataset == dataset]
         figures = "".join(_figures(done, dataset, group, own))
         if own or figures:
@@ -143,13 +151,16 @@ def _datasets(done: Evaluation) -> Iterator[str]:
 def _figures(
     done: Evaluation, dataset: str, group: Sequence[PhotographResult], scores: Sequence[Score]
 ) -> Iterator[str]:
+    if dataset == MEAN_OVER_SETS:
+        return
     labels = done.labels
     curves = {code: done.curves[dataset, code] for code in labels.codes if (dataset, code) in done.curves}
     froc = {code: done.froc[dataset, code] for code in labels.codes if (dataset, code) in done.froc}
     if dataset in done.confusion:
         yield confusion_figure(done.confusion[dataset], labels)
-    yield roc_figure(group, scores, labels)
-    yield reliability_figure(group, scores)
+    if dataset != ALL:  # over several cameras these would reward recognising the camera
+        yield roc_figure(group, scores, labels)
+        yield reliability_figure(group, scores)
     yield precision_recall_figure(curves, scores, labels)
     yield froc_figure(froc, scores, labels)
     yield removal_figure(group, scores)
@@ -157,7 +168,8 @@ def _figures(
 
 
 def _title(dataset: str) -> str:
-    return "all data sets together" if dataset == ALL else dataset or "photographs"
+    names = {ALL: "all data sets together", MEAN_OVER_SETS: "mean over the data sets"}
+    return names.get(dataset, dataset) or "photographs"
 
 
 def _score_table(table: Table) -> str:

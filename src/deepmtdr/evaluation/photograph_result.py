@@ -18,6 +18,8 @@ class InputImage(StrEnum):
     """The super-resolved image, which the network uses normally."""
     BICUBIC = "bicubic"
     """The LR image enlarged by bicubic interpolation, in place of SR."""
+    NORMALISED_BICUBIC = "normalised_bicubic"
+    """The same, normalised by the field of view (interpretation R31); only PSNR and SSIM are computed."""
     HR = "hr"
     """The HR frame, in place of SR."""
     ORIGINAL = "original"
@@ -48,11 +50,13 @@ class InputResult(NamedTuple):
     """Probability of each grade; empty for `ORIGINAL`, which has lesion scores only."""
     lesions: Mapping[str, LesionResult]
     """Code of a lesion type -> its scores; only annotated types."""
+    decided_grade: int | None = None
+    """As `PhotographResult.decided_grade`."""
 
     @property
     def predicted_grade(self) -> int | None:
-        """The most probable grade; the lowest of equally probable ones. None without probabilities."""
-        return most_probable_grade(self.probs)
+        """As `PhotographResult.predicted_grade`."""
+        return most_probable_grade(self.probs) if self.decided_grade is None else self.decided_grade
 
 
 class Agreement(NamedTuple):
@@ -85,6 +89,9 @@ class PhotographResult:
     """The true grade; None if the photograph was not graded."""
     probs: tuple[float, ...] = ()
     """Predicted probability of each grade."""
+    decided_grade: int | None = None
+    """The grade predicted by another rule than the highest probability, such as thresholds of the expected grade
+    (interpretation R34); None: the most probable grade is predicted."""
     grade_only: bool = False
     """A predicted grade is known, but no probabilities: `probs` is 1 for that grade and 0 for the others."""
     positive: bool | None = None
@@ -104,20 +111,28 @@ class PhotographResult:
 
     @property
     def predicted_grade(self) -> int | None:
-        """The most probable grade; the lowest of equally probable ones. None without probabilities."""
-        return most_probable_grade(self.probs)
+        """`decided_grade`, or else the most probable grade, the lowest of equally probable ones; None without both."""
+        return most_probable_grade(self.probs) if self.decided_grade is None else self.decided_grade
 
     @property
     def psnr_gain(self) -> float | None:
         """PSNR of SR minus that of bicubic interpolation, in the field of view, dB; None where `image` is empty."""
         return self.image["psnr_fov_sr"] - self.image["psnr_fov_bicubic"] if self.image else None
 
+    @property
+    def psnr_gain_eroded(self) -> float | None:
+        """PSNR of SR minus that of bicubic interpolation normalised by the field of view, without its rim, dB."""
+        name = "psnr_fov_eroded"
+        if f"{name}_{InputImage.SR}" not in self.image:
+            return None
+        return self.image[f"{name}_{InputImage.SR}"] - self.image[f"{name}_{InputImage.NORMALISED_BICUBIC}"]
+
     def for_input(self, image: InputImage) -> PhotographResult:
         """Return a copy with the grade and lesions that were predicted on another image, empty if there are none."""
         if image is InputImage.SR:
             return self
-        probs, lesions = self.other_inputs.get(image, ((), {}))
-        return replace(self, probs=probs, lesions=lesions, other_inputs={})
+        found = self.other_inputs.get(image, InputResult((), {}))
+        return replace(self, **found._asdict(), other_inputs={})
 
 
 def most_probable_grade(probs: Sequence[float]) -> int | None:

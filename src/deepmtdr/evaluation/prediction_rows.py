@@ -15,6 +15,8 @@ FAILURE_STATUSES = ("error", "ungradable")
 """Values of `status` in a row without prediction."""
 SUM_TOLERANCE = 1e-3
 """Largest accepted distance of the sum of the probabilities from 1."""
+MAX_DISTANCE = 2.0
+"""A predicted grade that is not the most probable one must be nearer than this to the expected grade."""
 
 
 class TableRow(NamedTuple):
@@ -65,18 +67,14 @@ class RowParser:
         return self._add_positive(result, row) if self.binary else self._add_grade(result, row)
 
     def _add_grade(self, result: PhotographResult, row: TableRow) -> PhotographResult:
-        """Add the probabilities if there are any, otherwise the grade; both must agree."""
+        """Add the probabilities and the grade, or one of them."""
         where, cells = row
         cell = cells.get("predicted_grade", "")
         grade = parse_grade(cell, where, self.labels) if cell else None
         if self._has_probabilities(cells):
             probs = self._probabilities(row)
-            if grade is not None and probs[grade] < max(probs) - SUM_TOLERANCE:
-                highest = self.columns[probs.index(max(probs))]
-                raise DataError(
-                    f"{where}: predicted_grade {cell}, but {highest} has the highest probability; expected the same"
-                )
-            return replace(result, probs=probs)
+            decided = None if grade is None else _decided_grade(grade, probs, where)
+            return replace(result, probs=probs, decided_grade=decided)
         if grade is None:
             raise DataError(f"{where}: found no prediction, expected {self.listed} or predicted_grade")
         probs = tuple(float(grade == other) for other in range(len(self.columns)))
@@ -112,6 +110,22 @@ class RowParser:
         if text not in {"negative", "positive", *grades}:
             raise DataError(f"{where}: grade is {text!r}, expected negative, positive or a grade 0-{grades[-1]}")
         return text not in {"negative", "0"}
+
+
+def _decided_grade(grade: int, probs: tuple[float, ...], where: str) -> int | None:
+    """Check that a predicted grade fits its probabilities; None if it is the most probable grade.
+
+    Thresholds of the expected grade can decide for another grade, but not for one that is far from the expected grade.
+    """
+    if probs[grade] >= max(probs) - SUM_TOLERANCE:
+        return None
+    expected = sum(other * p for other, p in enumerate(probs))
+    if abs(grade - expected) >= MAX_DISTANCE:
+        raise DataError(
+            f"{where}: predicted_grade {grade}, but the highest probability is that of grade {probs.index(max(probs))} "
+            f"and the expected grade is {expected:.2f}; expected a grade that fits the probabilities"
+        )
+    return grade
 
 
 def _probability(row: TableRow, column: str) -> float:

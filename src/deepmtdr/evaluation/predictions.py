@@ -22,7 +22,7 @@ from deepmtdr.evaluation.photograph_result import PhotographResult
 from deepmtdr.evaluation.prediction_rows import RowParser, TableRow
 from deepmtdr.evaluation.results import Evaluation
 from deepmtdr.evaluation.run import grade_scores
-from deepmtdr.evaluation.scores import ALL, DEFAULT_BOOTSTRAP, Bootstrap
+from deepmtdr.evaluation.scores import DEFAULT_BOOTSTRAP, RESERVED_NAMES, Bootstrap
 from deepmtdr.files import file_sha256
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 
@@ -102,10 +102,10 @@ def _read(path: Path, required: tuple[str, ...], optional: Iterable[str]) -> _Ta
     for where, cells in rows:
         if not cells["name"]:
             raise DataError(f"{where}: the cell `name` is empty, expected the name of a photograph")
-        if cells.get("dataset") in ("", ALL):
+        if cells.get("dataset") in ("", *RESERVED_NAMES):
             raise DataError(
-                f"{where}: found dataset {cells['dataset']!r}, expected the name of a data set ({ALL!r} is reserved "
-                "for all of them together)"
+                f"{where}: found dataset {cells['dataset']!r}, expected the name of a data set (the names "
+                f"{' and '.join(map(repr, RESERVED_NAMES))} are reserved)"
             )
     return _Table(path, rows)
 

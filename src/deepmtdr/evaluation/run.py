@@ -30,6 +30,7 @@ from deepmtdr.evaluation.samples import load_samples, split_protocol
 from deepmtdr.evaluation.scores import Bootstrap, Score, ScoreTable
 from deepmtdr.evaluation.super_resolution import super_resolution_scores
 from deepmtdr.evaluation.worst_cases import make_thumbnails, worst_cases
+from deepmtdr.grade_decision import GradeDecision
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.metrics import PooledCurve
 from deepmtdr.metrics.lesions import DICE_THRESHOLD
@@ -82,10 +83,10 @@ def evaluate(
 def _measure(
     trained: Checkpoint, sample: Sample, config: EvaluationConfig
 ) -> tuple[PhotographResult, Mapping[InputImage, LesionCurves]]:
-    frame, temperature = trained.recipe.data.frame, trained.temperature
+    frame, decision = trained.recipe.data.frame, trained.decision
     if config.thorough:
-        return measure_all_inputs(trained.model, sample, config, frame=frame, temperature=temperature)
-    result, curves = measure(trained.model, sample, config, frame=frame, temperature=temperature)
+        return measure_all_inputs(trained.model, sample, config, frame=frame, decision=decision)
+    result, curves = measure(trained.model, sample, config, frame=frame, decision=decision)
     return result, {InputImage.SR: curves}
 
 
@@ -201,6 +202,12 @@ def checkpoint_protocol(trained: Checkpoint, *, bf16: bool) -> dict[str, Any]:
     }
 
 
+def _decision_protocol(decision: GradeDecision) -> dict[str, Any]:
+    """Make the protocol entries of the calibration; biases and thresholds only if there are any."""
+    lists = {"biases": list(decision.biases), "grade_thresholds": list(decision.thresholds)}
+    return {"temperature": decision.temperature, **{name: values for name, values in lists.items() if values}}
+
+
 def _protocol(trained: Checkpoint, measured: Sequence[PhotographResult], config: EvaluationConfig) -> dict[str, Any]:
     """Record everything that is needed to compute the same numbers again."""
     frame = trained.recipe.data.frame
@@ -210,7 +217,7 @@ def _protocol(trained: Checkpoint, measured: Sequence[PhotographResult], config:
         **checkpoint_protocol(trained, bf16=config.bf16),
         "frame": frame,
         "as_lr": config.fixed_lr_size(frame),
-        "temperature": trained.temperature,
+        **_decision_protocol(trained.decision),
         "photographs": len(measured),
         "failed": sum(bool(m.failure) for m in measured),
         "lesion_truth_coverage": MIN_COVERAGE,

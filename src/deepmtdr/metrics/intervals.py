@@ -43,6 +43,7 @@ def bootstrap_interval(
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    recentred: bool = False,
 ) -> Interval:
     """Percentile bootstrap interval of a score; patients are drawn with replacement.
 
@@ -53,6 +54,9 @@ def bootstrap_interval(
         resamples: number of resamples.
         seed: seed of the random numbers; the same seed gives the same interval.
         level: confidence level; 0.95 leaves 2.5 % on either side.
+        recentred: shift the bounds so that the mean of the resamples is the score of all rows, and not below 0. For a
+            score of at least 0 that resampling makes larger by itself, such as `debiased_ece`: drawing a photograph
+            twice adds to the variance that such a score subtracts.
 
     Returns:
         The score of all rows, and the bounds. The bounds are nan with fewer than two patients, and where the score is
@@ -61,8 +65,19 @@ def bootstrap_interval(
     Raises:
         ValueError: if an array does not have one row for each entry of `clusters`.
     """
-    value, drawn = _resampled(lambda rows: score(*(array[rows] for array in arrays)), clusters, arrays, resamples, seed)
-    return Interval(value, *_bounds(drawn, level))
+    value, drawn = resampled_scores(
+        lambda rows: score(*(array[rows] for array in arrays)), clusters, arrays, resamples, seed
+    )
+    return interval_of(value, drawn, level, recentred)
+
+
+def interval_of(value: float, drawn: Float[np.ndarray, " r"], level: float, recentred: bool) -> Interval:
+    """Add the bounds of the resamples to a score; `recentred` as in `bootstrap_interval`."""
+    low, high = _bounds(drawn, level)
+    if not recentred or np.isnan(low):
+        return Interval(value, low, high)
+    shift = value - nan_mean(drawn)
+    return Interval(value, max(0.0, low + shift), max(0.0, high + shift))
 
 
 def bootstrap_difference(
@@ -97,7 +112,11 @@ def bootstrap_difference(
     def difference(rows: Int[np.ndarray, " n"]) -> float:
         return score(*(array[rows] for array in first)) - score(*(array[rows] for array in second))
 
-    value, drawn = _resampled(difference, clusters, (*first, *second), resamples, seed)
+    return tested_difference(*resampled_scores(difference, clusters, (*first, *second), resamples, seed), level)
+
+
+def tested_difference(value: float, drawn: Float[np.ndarray, " r"], level: float) -> Difference:
+    """Add the bounds and the p-value of no difference."""
     low, high = _bounds(drawn, level)
     if np.isnan(low):
         return Difference(value, low, high, float("nan"))
@@ -106,12 +125,12 @@ def bootstrap_difference(
     return Difference(value, low, high, min(1.0, 2 * float(tail + 1) / (drawn.size + 1)))
 
 
-def _resampled(
+def resampled_scores(
     score_of_rows: Callable[[np.ndarray], float],
     clusters: Sequence[Hashable],
     arrays: Sequence[np.ndarray],
     resamples: int,
-    seed: int,
+    seed: int | Sequence[int],
 ) -> tuple[float, Float[np.ndarray, " r"]]:
     """Compute the score of all rows, and the scores of the resamples."""
     for place, array in enumerate(arrays):

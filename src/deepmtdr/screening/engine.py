@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
-from scipy.special import softmax
 
 from deepmtdr._version import __version__
 from deepmtdr.errors import NoFieldOfViewError, PhotographError, UngradableError
@@ -138,14 +137,15 @@ class ScreeningEngine:
         info = self.predictor.info
         way = choose_input_scale(fov.side, as_lr, info.frame)
         findings = self.predictor.predict(crop_to_frame(pixels, fov, way.lr_size), way.scale)
-        probabilities = softmax(findings.grade_logits.astype(np.float64) / info.temperature).astype(np.float32)
+        probabilities = info.decision.probabilities(findings.grade_logits).astype(np.float32)
         counts, areas = measure_lesions(findings.lesions, fov_mask(findings.sr), info.labels.codes)
         photograph = crop_to_frame(pixels, fov, info.frame)
         graded = replace(
             report,
             status="ok",
-            grade=int(np.argmax(probabilities)),
+            grade=info.decision.grade(probabilities),
             probabilities=tuple(float(p) for p in probabilities),
+            grade_thresholds=info.decision.thresholds,
             operating_point=info.operating_point,
             counts=counts,
             areas=areas,

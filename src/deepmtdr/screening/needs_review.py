@@ -44,7 +44,7 @@ def _reasons(report: ScreeningReport, limits: ReviewLimits) -> Iterator[str]:
         return
     if report.quality is not None and report.quality < limits.quality:
         yield f"borderline quality {report.quality:.2f}"
-    confidence = max(report.probabilities)
+    confidence = report.probabilities[report.grade]
     if confidence < limits.confidence / len(report.probabilities):
         yield f"uncertain grade, probability {confidence:.2f}"
     p = round(report.p_referable, PROBABILITY_DIGITS)

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from deepmtdr.grade_decision import MOST_PROBABLE, GradeDecision
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.terms import FRAME, ReferralThreshold
 
@@ -28,8 +29,8 @@ class PredictorInfo:
     """Lesion types and grades, in the order of the channels and of the logits."""
     frame: int = FRAME
     """Side of the HR frame, px."""
-    temperature: float = 1.0
-    """Divisor of the grade logits before the softmax; 1 without calibration."""
+    decision: GradeDecision = MOST_PROBABLE
+    """How the grade logits become probabilities and a grade; without calibration the most probable grade."""
     operating_point: ReferralThreshold | None = None
     """Probability from which a photograph is called referable; None without calibration."""
 
@@ -43,7 +44,7 @@ class Findings:
     lesions: Float[np.ndarray, "l s s"]
     """Probability of each lesion type, in [0, 1]."""
     grade_logits: Float[np.ndarray, " c"]
-    """Logits of the grades, before the temperature."""
+    """Logits of the grades, before the calibration."""
     evidence: Float[np.ndarray, "s s"]
     """Evidence of disease, in [0, 1]."""
 

@@ -83,6 +83,8 @@ class ScreeningReport:
     grade: int | None = None
     probabilities: tuple[float, ...] | None = None
     """Probability of each grade; their sum is 1."""
+    grade_thresholds: tuple[float, ...] = ()
+    """Thresholds of the expected grade that decided the grade; empty: the most probable grade."""
     operating_point: ReferralThreshold | None = None
     """Probability from which the photograph is called referable; None if the weights are not calibrated."""
     counts: Mapping[str, int] | None = None
@@ -111,6 +113,22 @@ class ScreeningReport:
     def grade_name(self) -> str | None:
         """Name of the grade in words: "moderate"."""
         return None if self.grade is None else self.labels.grade_names[self.grade]
+
+    @property
+    def expected_grade(self) -> float | None:
+        """The mean of the grades, weighted by their probabilities."""
+        return None if self.probabilities is None else sum(grade * p for grade, p in enumerate(self.probabilities))
+
+    @property
+    def decision_text(self) -> str:
+        """Why the grade is not the most probable one, for people; empty if it is."""
+        if (
+            self.probabilities is None
+            or self.grade is None
+            or self.probabilities[self.grade] == max(self.probabilities)
+        ):
+            return ""
+        return f"The grade was decided by the expected grade {self.expected_grade:.2f}, not by the highest probability"
 
     @property
     def p_referable(self) -> float | None:
@@ -180,7 +198,15 @@ class ScreeningReport:
             "precision": self.precision,
             "geometry": self._geometry_json(),
             "disease": self.labels.disease,
+            **self._decision_json(),
         }
+
+    def _decision_json(self) -> dict[str, Any]:
+        """The expected grade and its thresholds, if they decided the grade."""
+        if not self.grade_thresholds:
+            return {}
+        expected = _rounded(self.expected_grade, PROBABILITY_DIGITS)
+        return {"expected_grade": expected, "grade_thresholds": list(self.grade_thresholds)}
 
     def _geometry_json(self) -> dict[str, int] | None:
         if self.fov is None or self.way is None:

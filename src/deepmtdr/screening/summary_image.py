@@ -76,7 +76,7 @@ def draw_summary(report: ScreeningReport) -> Image.Image:
     _draw_panel(page, PageSquare(left, top, SMALL_SIDE), "Photograph", size, report.pictures.photograph)
     _draw_panel(page, PageSquare(right, top, SMALL_SIDE), *_sr_caption(report), report.pictures.sr)
     _draw_evidence(page, PageSquare(left, below, SMALL_SIDE), report.labels, report.pictures)
-    _draw_grades(page, PageSquare(right, below, SMALL_SIDE), report.labels, report.probabilities)
+    _draw_grades(page, PageSquare(right, below, SMALL_SIDE), report, report.probabilities)
     _draw_footer(page, report)
     return page
 
@@ -161,15 +161,18 @@ def _draw_evidence(page: Image.Image, square: PageSquare, labels: LabelSet, pict
     draw_text(page, (square.x + 102, y + 10), "1", 16, MUTED_COLOUR)
 
 
-def _draw_grades(page: Image.Image, square: PageSquare, labels: LabelSet, probabilities: tuple[float, ...]) -> None:
-    """A bar for the probability of each grade, the highest in colour, and the probability of referable disease."""
-    draw = ImageDraw.Draw(page)
-    _draw_caption(page, square, "Grade", "probability")
+def _draw_grades(
+    page: Image.Image, square: PageSquare, report: ScreeningReport, probabilities: tuple[float, ...]
+) -> None:
+    """A bar for the probability of each grade, the predicted one in colour, and that of referable disease."""
+    draw, labels = ImageDraw.Draw(page), report.labels
+    decided = f" · expected grade {report.expected_grade:.2f}" if report.decision_text else ""
+    _draw_caption(page, square, "Grade", f"probability{decided}")
     draw.rectangle((square.x, square.y, square.x + square.side - 1, square.y + square.side - 1), outline=BORDER_COLOUR)
     height = min(62, GRADE_ROWS_HEIGHT // len(probabilities))
     for grade in range(len(probabilities)):
         row = PageSquare(square.x + 24, square.y + 44 + height * grade, square.side - 48)
-        _draw_grade(page, row, labels, probabilities, grade, height)
+        _draw_grade(page, row, labels, probabilities[grade], grade, height, chosen=grade == report.grade)
     left, right, y = square.x + 24, square.x + square.side - 24, square.y + square.side - 70
     draw.line((left, y, right, y), BORDER_COLOUR)
     referable = sum(probabilities[labels.referable_from :])
@@ -178,22 +181,21 @@ def _draw_grades(page: Image.Image, square: PageSquare, labels: LabelSet, probab
 
 
 def _draw_grade(
-    page: Image.Image, row: PageSquare, labels: LabelSet, probabilities: tuple[float, ...], grade: int, height: int
+    page: Image.Image, row: PageSquare, labels: LabelSet, p: float, grade: int, height: int, *, chosen: bool
 ) -> None:
     """Name, probability and, if the row is high enough, bar of one grade; `row.y` is the base line of its text."""
-    p, highest = probabilities[grade], grade == int(np.argmax(probabilities))
     left, right, y = row.x, row.x + row.side, row.y
-    colour, size = TEXT_COLOUR if highest else MUTED_COLOUR, min(20, height - 4)
+    colour, size = TEXT_COLOUR if chosen else MUTED_COLOUR, min(20, height - 4)
     name = "none" if grade == 0 else labels.grade_names[grade]
-    draw_text(page, (left, y), f"{grade}  {shorten_middle(name, size, row.side - 100)}", size, colour, bold=highest)
-    draw_text(page, (right, y), f"{100 * p:.0f} %", size, colour, "rs", bold=highest)
+    draw_text(page, (left, y), f"{grade}  {shorten_middle(name, size, row.side - 100)}", size, colour, bold=chosen)
+    draw_text(page, (right, y), f"{100 * p:.0f} %", size, colour, "rs", bold=chosen)
     if height < 31:
         return
     draw = ImageDraw.Draw(page)
     draw.rectangle((left, y + 9, right, y + 18), BAR_BACKGROUND)
     if p > 0:
         end = left + max(1, round(p * (right - left)))
-        draw.rectangle((left, y + 9, end, y + 18), HIGHLIGHT_COLOUR if highest else FAINT_COLOUR)
+        draw.rectangle((left, y + 9, end, y + 18), HIGHLIGHT_COLOUR if chosen else FAINT_COLOUR)
 
 
 def _draw_footer(page: Image.Image, report: ScreeningReport) -> None:

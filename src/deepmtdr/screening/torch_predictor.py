@@ -39,7 +39,7 @@ class TorchPredictor:
             precision=number_format,
             labels=checkpoint.labels,
             frame=checkpoint.recipe.data.frame,
-            temperature=checkpoint.temperature,
+            decision=checkpoint.decision,
             operating_point=checkpoint.operating_point,
         )
 
