@@ -18,8 +18,10 @@ STAGES: tuple[StageName, ...] = ("restoration", "grading", "joint")
 
 SCHEDULES = ("cosine", "step")
 
-VALIDATION_SCORES = ("psnr_gain", "aupr_mean", "kappa_quadratic", "auc_referable")
-"""Gain over bicubic interpolation in the field of view (dB), AUPR (mean over the lesion types), two grading scores."""
+VALIDATION_SCORES = ("psnr_gain", "psnr_gain_eroded", "aupr_mean", "kappa_quadratic", "auc_referable")
+"""Gain over bicubic interpolation in the field of view (dB), gain over normalised bicubic interpolation without the rim
+of the field of view (dB), AUPR (mean over the lesion types), two grading scores.
+"""
 
 PAPER_SCALE = 4
 """Scale of the paper's main setting, LR 256 px -> HR 1024 px (Sec. V-A)."""

@@ -46,7 +46,8 @@ def test_ssim_and_single_lesions_are_scored_unless_slow_metrics_are_switched_off
         measure(model, drawing, config, frame=FRAME)
         for config in (EvaluationConfig(), EvaluationConfig(slow_metrics=False))
     )
-    psnr = {f"psnr_{place}_{image}" for place in ("fov", "whole") for image in ("sr", "bicubic")}
+    images = ("sr", "bicubic", "normalised_bicubic")
+    psnr = {f"psnr_{place}_{image}" for place in ("fov", "fov_eroded", "whole") for image in images}
     assert set(quick.image) == psnr
     assert psnr | {"ssim_fov_sr", "ssim_whole_bicubic"} <= set(normal.image)
     assert normal.lesions["MA"].froc is not None and quick.lesions["MA"].froc is None

@@ -82,10 +82,14 @@ def pick(scores: list[Score], dataset: str, subject: str, name: str, task: str |
     return found
 
 
-def test_untrained_network_equals_bicubic(done: Evaluation) -> None:
-    gain = pick(done.scores, "drawings", "gain", "psnr_fov")
+@pytest.mark.parametrize("name", ["psnr_fov", "psnr_fov_eroded", "psnr_whole"])
+def test_untrained_network_equals_normalised_bicubic(done: Evaluation, name: str) -> None:
+    gain = pick(done.scores, "drawings", "gain over normalised bicubic", name)
     assert (gain.value, gain.low, gain.high, gain.photographs, gain.patients) == (0, 0, 0, 6, 3)
-    assert 15 < pick(done.scores, "drawings", "bicubic", "psnr_fov").value < 60
+    images = ("sr", "normalised_bicubic", "bicubic")
+    sr, normalised, plain = (pick(done.scores, "drawings", image, name).value for image in images)
+    assert 15 < plain < 60 and sr == normalised
+    assert pick(done.scores, "drawings", "gain", name).value == pytest.approx(sr - plain)
 
 
 def test_lesion_scores_use_all_pixels_inside_the_field_of_view(

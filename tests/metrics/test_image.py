@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from deepmtdr.metrics import ms_ssim, psnr, ssim
+from deepmtdr.metrics import erode_field, ms_ssim, psnr, ssim
 
 
 @pytest.fixture
@@ -48,6 +48,16 @@ def test_equal_images_have_infinite_psnr_and_ssim_1(pair: tuple[np.ndarray, np.n
     _, hr = pair
     assert psnr(hr, hr) == math.inf
     assert ssim(hr, hr) == pytest.approx(1)
+
+
+def test_eroded_field_by_hand() -> None:
+    inside = np.zeros((9, 9), bool)
+    inside[2:, 1:8] = True  # rows 2 to 8 reach the lower edge of the image, which counts as outside
+    expected = np.zeros((9, 9), bool)
+    expected[4:7, 3:6] = True  # farther than 2 px from row 1, row 9, column 0 and column 8
+    assert (erode_field(inside, 2) == expected).all()
+    assert (erode_field(inside, 0) == inside).all()
+    assert not erode_field(inside, 9).any()
 
 
 def test_ssim_agrees_with_scikit_image_whole_and_masked(pair: tuple[np.ndarray, np.ndarray]) -> None:

@@ -83,6 +83,7 @@ def test_validation_and_evaluation_of_the_same_photographs_agree(
         {
             "photographs": 6,
             "psnr_gain": expected["gain", "psnr_fov"],
+            "psnr_gain_eroded": expected["gain over normalised bicubic", "psnr_fov_eroded"],
             "aupr_mean": expected["mean", "aupr_pooled"],
             "kappa_quadratic": expected["grade", "kappa_quadratic"],
             "auc_referable": expected["grade", "auc_referable"],
@@ -157,13 +158,13 @@ def test_photograph_that_fills_the_frame_is_reduced_by_the_scale(
 ) -> None:
     done = validate(model, frames[:1], scale=scale)
     assert done.examples[0].lr.shape == (FRAME // scale, FRAME // scale, 3)
-    assert ("psnr_gain" in done.scores) == (scale > 1)
+    assert ("psnr_gain" in done.scores) == ("psnr_gain_eroded" in done.scores) == (scale > 1)
 
 
 def test_undefined_score_is_left_out(model: DeepMTDR, frames: list[Frame]) -> None:
     bare = [replace(f, sample=replace(f.sample, grade=None, lesion_masks={})) for f in frames[:1]]
     done = validate(model, bare)
-    assert set(done.scores) == {"photographs", "psnr_gain"}
+    assert set(done.scores) == {"photographs", "psnr_gain", "psnr_gain_eroded"}
     assert (
         done.examples[0].lesion_masks is None and not any(done.examples[0].annotated) and done.examples[0].grade is None
     )

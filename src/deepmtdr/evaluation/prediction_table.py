@@ -11,7 +11,7 @@ from pathlib import Path
 from deepmtdr.csv_tables import write_table
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation.photograph_result import InputImage, LesionResult, PhotographResult
-from deepmtdr.evaluation.super_resolution import IMAGE_SCORES
+from deepmtdr.evaluation.super_resolution import IMAGE_SCORES, SCORED_IMAGES
 from deepmtdr.files import write_atomically
 from deepmtdr.labels import LabelSet
 
@@ -33,7 +33,7 @@ def prediction_columns(labels: LabelSet) -> list[str]:
     photograph = ["dataset", "name", "patient", "status", "message", "fov_side", "lr_size", "scale"]
     grades = ["grade", "predicted_grade", *probability_columns(labels), "p_referable", "p_positive"]
     lesions = [f"{start}_{code}" for start in LESION_COLUMNS for code in labels.codes]
-    images = [f"{score}_{image}" for score in IMAGE_SCORES for image in (InputImage.SR, InputImage.BICUBIC)]
+    images = [f"{score}_{image}" for score in IMAGE_SCORES for image in SCORED_IMAGES]
     return photograph + grades + lesions + images + [f"predicted_grade_{image}" for image in OTHER_IMAGES]
 
 

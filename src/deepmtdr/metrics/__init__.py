@@ -19,7 +19,7 @@ from deepmtdr.metrics.grading import (
     precision_recall_f1,
     sensitivity_specificity,
 )
-from deepmtdr.metrics.image import MS_SSIM_MIN_SIDE, mean_ssim, ms_ssim, psnr, ssim, ssim_map
+from deepmtdr.metrics.image import MS_SSIM_MIN_SIDE, erode_field, mean_ssim, ms_ssim, psnr, ssim, ssim_map
 from deepmtdr.metrics.lesions import PooledCurve, dice, iou
 from deepmtdr.metrics.ranking import OperatingPoint, auc, average_precision, sensitivity_at_specificity
 
@@ -38,6 +38,7 @@ __all__ = [
     "confusion_matrix",
     "count_froc",
     "dice",
+    "erode_field",
     "evidence_auc",
     "iou",
     "kappa",

@@ -44,6 +44,7 @@ TERMS = {
 
 SCORES = {
     "psnr_gain": "gain over bicubic in the field of view, dB",
+    "psnr_gain_eroded": "gain over normalised bicubic in the field of view without its rim, dB",
     "aupr_mean": "AUPR, mean over the lesion types",
     "kappa_quadratic": "quadratic kappa of the grades",
     "auc_referable": "AUC for referable disease",

@@ -78,13 +78,14 @@ def validate(
         model: the network, on any device.
         frames: prepared photographs.
         scale: 2, 4 or 8, by which a photograph of scale 1 is reduced to its LR image. A low-resolution
-            photograph has a fixed scale. 1 skips the ISR subnet, and `psnr_gain` is undefined.
+            photograph has a fixed scale. 1 skips the ISR subnet, and the gains are undefined.
         max_examples: number of the first photographs that are returned with their pictures and evidence.
         autocast: function that makes a context for the passes of the network, such as `partial(torch.autocast, "cpu",
             torch.bfloat16)`.
 
     Returns:
-        `psnr_gain` (dB, mean over the photographs with an HR image, in the field of view), `aupr_mean` (mean over the
+        `psnr_gain` and `psnr_gain_eroded` (dB, means over the photographs with an HR image, in the field of view with
+        and without its rim, over plain and normalised bicubic interpolation), `aupr_mean` (mean over the
         lesion types that are annotated and occur, of the AUPR of all pixels; without union labels), `kappa_quadratic`
         and `auc_referable` of the graded photographs, each if it is defined and finite; and the pictures.
 
@@ -214,9 +215,9 @@ def _example(
 def _scores(
     results: Sequence[PhotographResult], pooled: Mapping[str, metrics.PooledCurve], labels: LabelSet
 ) -> dict[str, float]:
-    gains = [result.image["psnr_fov_sr"] - result.image["psnr_fov_bicubic"] for result in results if result.image]
     scores = {
-        "psnr_gain": _mean_of_defined(gains),
+        "psnr_gain": _mean_of_defined(gain for r in results if (gain := r.psnr_gain) is not None),
+        "psnr_gain_eroded": _mean_of_defined(gain for r in results if (gain := r.psnr_gain_eroded) is not None),
         "aupr_mean": _mean_of_defined(curve.average_precision() for curve in pooled.values()),
     }
     graded = [result for result in results if result.grade is not None and result.probs]
