@@ -14,7 +14,10 @@ from deepmtdr.evaluation.scores import Bootstrap, Score
 from deepmtdr.labels import DIABETIC_RETINOPATHY
 
 FEW = Bootstrap(resamples=50)
-NOTHING = RegionScores(math.nan, math.nan, math.nan)
+ALL_OF_12 = np.ones(12)
+FIRST_OF_12 = 1 / np.arange(1, 13)
+"""Only the patch with the most evidence touches the lesion."""
+NOTHING = RegionScores(math.nan, math.nan, math.nan, np.full(12, math.nan), math.nan)
 
 
 def curve(*healthy: float) -> np.ndarray:
@@ -32,10 +35,11 @@ def pick(rows: list[Score], subject: str, name: str) -> Score:
 
 
 def test_photograph_without_the_region_is_left_out_of_the_mean() -> None:
-    both = {"MA": RegionScores(0.9, 1, 0.1), "HE": RegionScores(0.7, 0, 0.2)}
+    both = {"MA": RegionScores(0.9, 1, 0.1, FIRST_OF_12, 0.1), "HE": RegionScores(0.7, 0, 0.2, ALL_OF_12, 0.2)}
+    second = RegionScores(0.5, 1, 0.4, FIRST_OF_12, 0.4)
     measured = [
-        result("a", EvidenceScores(both, RegionScores(0.8, 1, 0.3), 0.2, None)),
-        result("b", EvidenceScores({"HE": RegionScores(0.5, 1, 0.4)}, RegionScores(0.5, 1, 0.4), 0.5, None)),
+        result("a", EvidenceScores(both, RegionScores(0.8, 1, 0.3, ALL_OF_12, 0.3), 0.2, None)),
+        result("b", EvidenceScores({"HE": second}, second, 0.5, None)),
         result("c", EvidenceScores({}, NOTHING, math.nan, None)),
         result("d", None),
     ]
@@ -46,6 +50,10 @@ def test_photograph_without_the_region_is_left_out_of_the_mean() -> None:
     assert pick(rows, "HE", "pointing_chance").value == pytest.approx(0.3)
     assert pick(rows, "lesions", "evidence_auc").value == pytest.approx(0.65)
     assert pick(rows, "background", "evidence_auc").value == pytest.approx(0.35)
+    assert pick(rows, "HE", "patch_precision_top_1").value == 1
+    assert pick(rows, "HE", "patch_precision_top_12").value == pytest.approx((1 + 1 / 12) / 2)
+    assert pick(rows, "MA", "patch_precision_mean").value == pytest.approx(FIRST_OF_12.mean())
+    assert pick(rows, "HE", "patch_chance").value == pytest.approx(0.3)
     missing = pick(rows, "SE", "evidence_auc")
     assert math.isnan(missing.value) and missing.note == "no such lesion on these photographs"
     assert pick(rows, "HE", "evidence_auc").photographs == 3

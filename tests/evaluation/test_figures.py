@@ -65,7 +65,7 @@ def test_froc_legend_has_the_score_and_the_number_of_lesions() -> None:
 def removed(*curves: list[float]) -> PhotographResult:
     """A photograph whose P(grade = 0) has the given curves; the rest is grade 2."""
     own = RemovalCurves(*(np.array([[p, 0, 1 - p, 0, 0] for p in curve]) for curve in curves))
-    nothing = RegionScores(np.nan, np.nan, np.nan)
+    nothing = RegionScores(np.nan, np.nan, np.nan, np.full(12, np.nan), np.nan)
     evidence = EvidenceScores({}, nothing, np.nan, own)
     return PhotographResult(dataset="one", name="n", patient="p", evidence=evidence)
 

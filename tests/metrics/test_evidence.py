@@ -11,6 +11,7 @@ import pytest
 from sklearn import metrics as reference
 
 from deepmtdr.metrics import area_under_curve, evidence_auc, pointing_chance, pointing_game
+from deepmtdr.metrics.evidence import patch_chance, top_patch_precision
 
 EVIDENCE = np.array([[0.9, 0.2, 0.0], [0.5, 0.2, 1.0]])
 REGION = np.array([[1, 1, 0], [0, 0, 0]], dtype=bool)
@@ -148,3 +149,52 @@ def test_different_shapes_are_an_error_that_names_the_array(
         score(EVIDENCE, REGION, INSIDE.T)
     with pytest.raises(ValueError, match=r"region has the shape \(3, 2\), expected \(2, 3\)"):
         pointing_chance(REGION.T, INSIDE)
+
+
+def patches_of_2_px(*values: tuple[int, int, float]) -> np.ndarray:
+    """A map of 32 px, so that a patch has 2 x 2 px; values by row and column of the patch, in one of its pixels."""
+    evidence = np.zeros((32, 32))
+    for row, column, value in values:
+        evidence[2 * row + 1, 2 * column] = value
+    return evidence
+
+
+def test_top_patch_precision_by_hand() -> None:
+    evidence = patches_of_2_px((0, 0, 0.9), (3, 5, 0.8), (15, 15, 0.7))
+    region = patches_of_2_px((0, 0, 1), (15, 15, 1), (8, 8, 1)) > 0
+    found = top_patch_precision(evidence, region, np.ones((32, 32), bool))
+    # hits after 1, 2, 3 patches: 1, 1, 2; the other patches have no evidence, so they are misses
+    assert found[:3] == pytest.approx([1, 1 / 2, 2 / 3])
+    assert found[3:] == pytest.approx([2 / k for k in range(4, 13)])
+
+
+def test_patch_touches_the_region_with_another_pixel_than_the_one_with_evidence() -> None:
+    region = np.zeros((32, 32), bool)
+    region[1, 1] = True
+    assert top_patch_precision(patches_of_2_px((0, 0, 1)), region, np.ones_like(region))[0] == 1
+    assert top_patch_precision(patches_of_2_px((0, 1, 1)), region, np.ones_like(region))[0] == 0
+
+
+def test_patches_with_equal_evidence_count_in_proportion(rng: np.random.Generator) -> None:
+    region = patches_of_2_px((1, 1, 1)) > 0
+    evidence, inside = patches_of_2_px((0, 0, 0.9), (1, 1, 0.5), (2, 2, 0.5)), np.ones((32, 32), bool)
+    assert top_patch_precision(evidence, region, inside)[:3] == pytest.approx([0, 0.5 / 2, 1 / 3])
+    constant = np.ones((32, 32))
+    assert top_patch_precision(constant, region, inside) == pytest.approx(np.full(12, patch_chance(region, inside)))
+
+
+def test_evidence_and_region_outside_the_field_of_view_do_not_count_for_patches() -> None:
+    inside = np.ones((32, 32), bool)
+    inside[:16] = False
+    region = np.zeros((32, 32), bool)
+    region[:20] = True
+    evidence = patches_of_2_px((0, 0, 0.9), (12, 0, 0.5))
+    assert top_patch_precision(evidence, region, inside)[0] == 0
+    assert patch_chance(region, inside) == pytest.approx(2 / 8)
+    assert np.isnan(top_patch_precision(evidence, region & ~inside, inside)).all()
+    assert math.isnan(patch_chance(region & ~inside, inside))
+
+
+def test_map_that_is_too_small_for_patches_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"found a map of \(3, 8\) px, expected at least 4 px per side"):
+        top_patch_precision(np.ones((3, 8)), np.ones((3, 8), bool), np.ones((3, 8), bool))

@@ -44,6 +44,10 @@ def evaluate(
             min=0, help="Number of steps of the deletion and insertion test of the evidence; slow. 0: no test."
         ),
     ] = 0,
+    flips: Annotated[
+        bool,
+        typer.Option("--flips", help="Also predict each photograph mirrored and turned: eight more predictions each."),
+    ] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write predictions.parquet too.")] = False,
     bf16: BFloat16 = False,
     as_lr: InputSize = None,
@@ -68,7 +72,7 @@ def evaluate(
 
     selection = SampleSelection(data=data, split_file=split, split=side, datasets=tuple(dataset or ()))
     report = ReportConfig(out=out, pictures=pictures, parquet=parquet)
-    config = EvaluationConfig(as_lr=as_lr, bf16=bf16, thorough=thorough, removal_steps=removal)
+    config = EvaluationConfig(as_lr=as_lr, bf16=bf16, thorough=thorough, removal_steps=removal, flips=flips)
     with exit_on_error():
         done = evaluate_checkpoints(selection, weights or [None], other=other, config=config, report=report)
     print_scores(done.tables(), done.failures)
@@ -94,11 +98,12 @@ def calibrate(
     bf16: BFloat16 = False,
     as_lr: InputSize = None,
 ) -> None:
-    """Fit a temperature and decision thresholds on graded photographs and store them in the checkpoint.
+    """Fit how probabilities and grades are computed on graded photographs, and store it in the checkpoint.
 
-    The temperature makes the grade probabilities agree better with how often they are right. All scores after
-    calibration are measured on patients that were not used for the fit. The weights do not change. A second calibration
-    replaces the first.
+    A temperature and a correction for each grade make the probabilities agree better with how often they are right.
+    Thresholds of the expected grade decide the grade, and thresholds of the probability decide who is referred. All
+    scores after calibration are measured on patients that were not used for the fit. The weights do not change. A
+    second calibration replaces the first.
 
     Example: deepmtdr calibrate out/train/weights.safetensors eyepacs --data data --split out/train/split.csv
     """

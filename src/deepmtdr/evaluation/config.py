@@ -35,6 +35,9 @@ class EvaluationConfig:
     """Steps of deletion and insertion of the evidence on annotated photographs; each step needs three predictions. 0:
     neither is done.
     """
+    flips: bool = False
+    """Predict the seven other turns of each photograph too (mirrored, by quarter turns), and score how often the grade
+    stays the same. Takes eight more predictions for each photograph."""
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
     """How confidence intervals are computed."""
 

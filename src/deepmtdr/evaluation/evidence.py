@@ -19,7 +19,7 @@ from torch import Tensor
 
 from deepmtdr.grade_decision import MOST_PROBABLE, GradeDecision
 from deepmtdr.metrics import area_under_curve, evidence_auc, pointing_chance, pointing_game
-from deepmtdr.metrics.evidence import POINTING_TOLERANCE
+from deepmtdr.metrics.evidence import POINTING_TOLERANCE, patch_chance, top_patch_precision
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.terms import FRAME
 
@@ -39,6 +39,10 @@ class RegionScores(NamedTuple):
     """1 if the maximum of the evidence lies in the region, else 0."""
     chance: float
     """Probability of a hit by a random pixel."""
+    patch_precision: Float[np.ndarray, " k"]
+    """Fraction of the k patches with the most evidence that touch the region, for k = 1, 2, ..."""
+    patch_chance: float
+    """Probability that a random patch of the field of view touches the region."""
 
 
 class RemovalAreas(NamedTuple):
@@ -139,7 +143,8 @@ def _in_regions(
 
     def scores(region: Mask) -> RegionScores:
         hit, chance = pointing_game(evidence, region, inside, tolerance), pointing_chance(region, inside, tolerance)
-        return RegionScores(evidence_auc(evidence, region, inside), hit, chance)
+        precision, random = top_patch_precision(evidence, region, inside), patch_chance(region, inside)
+        return RegionScores(evidence_auc(evidence, region, inside), hit, chance, precision, random)
 
     union = np.logical_or.reduce([np.zeros_like(inside), *masks.values()])
     by_type = {code: scores(mask) for code, mask in masks.items() if (mask & inside).any()}

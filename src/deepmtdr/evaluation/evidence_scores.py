@@ -21,6 +21,10 @@ REGION_SCORES: Mapping[str, Callable[[RegionScores], float]] = {
     "evidence_auc": lambda region: region.auc,
     "pointing_game": lambda region: region.hit,
     "pointing_chance": lambda region: region.chance,
+    "patch_precision_top_1": lambda region: float(region.patch_precision[0]),
+    "patch_precision_top_12": lambda region: float(region.patch_precision[-1]),
+    "patch_precision_mean": lambda region: float(region.patch_precision.mean()),
+    "patch_chance": lambda region: region.patch_chance,
 }
 
 

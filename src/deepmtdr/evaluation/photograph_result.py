@@ -71,6 +71,13 @@ class Agreement(NamedTuple):
     """Number of lesions on the HR frame without a lesion near them on the image."""
 
 
+class FlipResult(NamedTuple):
+    """Predictions for the eight turns of one photograph; the first is the upright photograph."""
+
+    grades: tuple[int, ...]
+    p_referable: tuple[float, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhotographResult:
     """Labels, predictions and scores of one photograph; what is not known has its default value."""
@@ -108,6 +115,8 @@ class PhotographResult:
     """Agreement of the lesions on `SR` and on `BICUBIC` with those on HR, by code."""
     evidence: EvidenceScores | None = None
     """Scores of the evidence; None if they were not computed, or nothing is annotated."""
+    flips: FlipResult | None = None
+    """Predictions for the turned photograph; None if they were not computed."""
 
     @property
     def predicted_grade(self) -> int | None:

@@ -16,7 +16,8 @@ from deepmtdr.evaluation.binary import BINARY_TASK, use_binary_labels
 from deepmtdr.evaluation.config import DEFAULT_CONFIG, NO_REPORT, EvaluationConfig, ReportConfig, SampleSelection
 from deepmtdr.evaluation.curves import lesion_curves
 from deepmtdr.evaluation.evidence_scores import region_scores
-from deepmtdr.evaluation.framed_photograph import MIN_COVERAGE
+from deepmtdr.evaluation.flips import flip_scores, predict_turns
+from deepmtdr.evaluation.framed_photograph import MIN_COVERAGE, load_into_frame
 from deepmtdr.evaluation.grading import by_grade_scores, confusion_matrices, grade_task, grading_scores
 from deepmtdr.evaluation.input_scores import hallucination_scores, input_scores
 from deepmtdr.evaluation.lesions import CurveKey, PooledCurves, froc_curves, lesion_scores
@@ -85,9 +86,15 @@ def _measure(
 ) -> tuple[PhotographResult, Mapping[InputImage, LesionCurves]]:
     frame, decision = trained.recipe.data.frame, trained.decision
     if config.thorough:
-        return measure_all_inputs(trained.model, sample, config, frame=frame, decision=decision)
-    result, curves = measure(trained.model, sample, config, frame=frame, decision=decision)
-    return result, {InputImage.SR: curves}
+        result, curves_by_image = measure_all_inputs(trained.model, sample, config, frame=frame, decision=decision)
+    else:
+        result, curves = measure(trained.model, sample, config, frame=frame, decision=decision)
+        curves_by_image = {InputImage.SR: curves}
+    if config.flips and result.probs:
+        framed = load_into_frame(sample, config, frame)
+        flips = predict_turns(trained.model, framed.lr, framed.scale, bf16=config.bf16, decision=decision)
+        result = replace(result, flips=flips)
+    return result, curves_by_image
 
 
 def _pool(pools: Pools, dataset: str, curves_by_image: Mapping[InputImage, LesionCurves]) -> None:
@@ -157,6 +164,7 @@ def grade_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, lab
         *grading_scores(measured, bootstrap, grade_task(labels)),
         *by_grade_scores(measured, bootstrap, labels),
         *operating_point_scores(measured, bootstrap, labels),
+        *flip_scores(measured, bootstrap),
         *grading_scores(measured, bootstrap, BINARY_TASK),
     ]
 

@@ -33,6 +33,7 @@ class ScoreTable(StrEnum):
     GRADING = "grading"
     EACH_GRADE = "each grade"
     OPERATING_POINTS = "operating points"
+    FLIPS = "flips"
 
 
 class Score(NamedTuple):
