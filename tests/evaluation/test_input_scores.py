@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -117,3 +119,39 @@ def test_invented_and_lost_lesions_are_fractions_of_all() -> None:
     assert pick(rows, "MA on sr", "lost_share").value == pytest.approx(11 / 20)
     unseen = pick(rows, "HE on bicubic", "invented_share")
     assert np.isnan(unseen.value) and unseen.note == "no lesion was detected"
+
+
+def test_change_of_invented_and_lost_lesions_from_bicubic_to_sr_is_paired() -> None:
+    nothing = dict.fromkeys(DIABETIC_RETINOPATHY.codes, Agreement(0, 0, 0, 0))
+    measured = [
+        PhotographResult(
+            dataset="x",
+            name=f"{i}",
+            patient=f"{i}",
+            agreement={
+                SR: {**nothing, "MA": Agreement(10, 2 + i % 3, 20, 4)},
+                BICUBIC: {**nothing, "MA": Agreement(10, 3 + i % 3, 20, 10)},
+            },
+        )
+        for i in range(12)
+    ]
+    rows = hallucination_scores(measured, FEW, DIABETIC_RETINOPATHY)
+    invented, lost = (pick(rows, "MA on sr - bicubic", name) for name in ("invented_share", "lost_share"))
+    assert (invented.value, invented.low, invented.high) == pytest.approx((-0.1, -0.1, -0.1))
+    assert (lost.value, lost.high) == pytest.approx((-0.3, -0.3))
+
+
+def test_lesions_are_compared_with_the_annotation_on_each_image() -> None:
+    of_image = {SR: Agreement(10, 3, 8, 1), BICUBIC: Agreement(4, 1, 8, 5), HR: Agreement(10, 2, 8, 0)}
+    annotated = PhotographResult(
+        dataset="x",
+        name="a",
+        patient="a",
+        annotated_agreement={image: {"HE": own} for image, own in of_image.items()},
+    )
+    rows = hallucination_scores([annotated, replace(annotated, name="b", patient="b")], FEW, DIABETIC_RETINOPATHY)
+    assert {row.task for row in rows} == {"lesions not annotated"}
+    assert pick(rows, "HE on hr", "invented_share").value == pytest.approx(0.2)
+    assert pick(rows, "HE on sr", "lost_share").value == pytest.approx(1 / 8)
+    assert pick(rows, "HE on sr - hr", "invented_share").value == pytest.approx(0.1)
+    assert pick(rows, "HE on sr - bicubic", "lost_share").value == pytest.approx(-0.5)

@@ -10,10 +10,13 @@ from sklearn import metrics as reference
 from deepmtdr.datasets.frames import read_masks
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.evaluation.config import EvaluationConfig
+from deepmtdr.evaluation.framed_photograph import load_into_frame
 from deepmtdr.evaluation.measure import measure
 from deepmtdr.evaluation.measure_inputs import count_agreement, measure_all_inputs
 from deepmtdr.evaluation.photograph_result import Agreement, InputImage
+from deepmtdr.grade_decision import GradeDecision
 from deepmtdr.labels import DIABETIC_RETINOPATHY
+from deepmtdr.metrics import label_components
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
@@ -55,6 +58,21 @@ def test_untrained_isr_subnet_equals_bicubic_and_hr_is_the_frame(network: DeepMT
         ).grade_logits
     assert measured.other_inputs[HR].probs == pytest.approx(logits[0].double().softmax(0).tolist(), abs=1e-6)
     assert measured.for_input(HR).probs == measured.other_inputs[HR].probs
+
+
+def test_lesions_on_each_image_are_compared_with_the_annotation_in_the_frame(
+    network: DeepMTDR, drawing: Sample
+) -> None:
+    measured, _ = measure_all_inputs(network, drawing, frame=FRAME)
+    framed = load_into_frame(drawing, EvaluationConfig(), FRAME)
+    assert set(measured.annotated_agreement) == {SR, BICUBIC, HR}
+    for image in (SR, BICUBIC, HR):
+        assert set(measured.annotated_agreement[image]) == set(framed.lesion_masks)
+        for code, mask in framed.lesion_masks.items():
+            found = measured.annotated_agreement[image][code]
+            assert found.reference == label_components(mask & framed.inside)[1]
+            assert 0 <= found.missed <= found.reference and 0 <= found.hallucinated <= found.detected
+    assert any(found.reference for found in measured.annotated_agreement[SR].values())
 
 
 def test_lesions_are_scored_on_the_pixels_of_the_photograph(network: DeepMTDR, drawing: Sample) -> None:
@@ -100,7 +118,7 @@ def test_slow_metrics_can_be_left_out(network: DeepMTDR, drawing: Sample) -> Non
 
 def test_evidence_is_removed_at_the_temperature_of_the_predicted_grade(network: DeepMTDR, drawing: Sample) -> None:
     config = EvaluationConfig(slow_metrics=False, removal_steps=1)
-    measured, _ = measure_all_inputs(network, drawing, config, frame=FRAME, temperature=0.25)
+    measured, _ = measure_all_inputs(network, drawing, config, frame=FRAME, decision=GradeDecision(temperature=0.25))
     assert measured.evidence is not None and measured.evidence.removal is not None
     assert measured.evidence.removal.deletion[0] == pytest.approx(measured.probs, abs=1e-5)
     assert np.ptp(measured.probs) > 0.05, "not the same at every temperature"
@@ -138,7 +156,7 @@ def test_lesions_match_within_five_pixels() -> None:
     here = lesion_map((100, 100), (200, 200), (300, 300))
     there = lesion_map((100, 107), (200, 208), (500, 500), (600, 600))
     # Edges of the first pair: columns 101 and 106, 5 px apart; of the second: 201 and 207, 6 px apart.
-    assert count_agreement(here, there, inside) == Agreement(detected=3, hallucinated=2, detected_on_hr=4, missed=3)
+    assert count_agreement(here, there, inside) == Agreement(detected=3, hallucinated=2, reference=4, missed=3)
     assert count_agreement(here, here, inside) == Agreement(3, 0, 3, 0)
     inside[:250] = False
     assert count_agreement(here, there, inside) == Agreement(1, 1, 2, 2)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from deepmtdr.evaluation.grading import ZERO_PROBABILITY, auc_name, grade_arrays, grading_functions, is_graded
-from deepmtdr.evaluation.lesions import PooledCurves, ResampledCurves, absent_note, dataset_curves
-from deepmtdr.evaluation.photograph_result import InputImage, PhotographResult
+from deepmtdr.evaluation.lesions import ABSENT, PooledCurves, ResampledCurves, absent_note, dataset_curves
+from deepmtdr.evaluation.photograph_result import Agreement, InputImage, PhotographResult
 from deepmtdr.evaluation.scores import (
     ALL,
     MEAN_OVER_SETS,
@@ -21,6 +21,7 @@ from deepmtdr.evaluation.scores import (
 )
 from deepmtdr.evaluation.super_resolution import GAIN
 from deepmtdr.labels import LabelSet
+from deepmtdr.metrics import PooledCurve
 from deepmtdr.metrics.intervals import Interval, mean_or_nan
 
 INPUTS = (InputImage.SR, InputImage.BICUBIC, InputImage.HR)
@@ -76,6 +77,28 @@ def _lesion_rows(
         }
         why = absent_note(labels, code)
         yield from _side_by_side(dataset, f"aupr_{code}", values, scores, annotated, bootstrap, why)
+    if annotated := [m for m in group if m.lesions]:
+        yield from _mean_aupr_rows(dataset, annotated, curves, bootstrap, labels)
+
+
+def _mean_aupr_rows(
+    dataset: str,
+    annotated: list[PhotographResult],
+    curves: Mapping[InputImage, Mapping[str, PooledCurve]],
+    bootstrap: Bootstrap,
+    labels: LabelSet,
+) -> Iterator[Score]:
+    """Compute the mean AUPR over the lesion types on each image; undefined if it is undefined for a type."""
+    values, scores = {}, {}
+    for image in INPUTS:
+        own = [m.for_input(image) for m in annotated]
+        resampled = [_average_precision(ResampledCurves(own, code)) for code in labels.codes]
+        of_types = [
+            curves[image][code].average_precision() if code in curves[image] else np.nan for code in labels.codes
+        ]
+        values[image] = float(np.mean(of_types))
+        scores[image] = lambda rows, resampled=resampled: float(np.mean([score(rows) for score in resampled]))
+    yield from _side_by_side(dataset, "aupr_mean", values, scores, annotated, bootstrap, ABSENT)
 
 
 def _average_precision(resampled: ResampledCurves) -> RowScore:
@@ -141,29 +164,53 @@ def _same_grade_rows(dataset: str, predicted: list[PhotographResult], bootstrap:
 
 
 def hallucination_scores(measured: Sequence[PhotographResult], bootstrap: Bootstrap, labels: LabelSet) -> list[Score]:
-    """Compute the fraction of lesions on SR or bicubic that are not on HR, and of lesions on HR that were lost.
+    """Compute the fraction of lesions on an image that are not in the reference, and of the reference that were lost.
 
-    The detections on HR are taken as the truth, so no annotation is needed.
+    The reference is first what is detected on HR, which needs no annotation, for SR and bicubic; then the annotation,
+    for HR too. Paired differences between the images follow: below 0, SR invents or loses less.
     """
-    return [
-        ScoreKey(ScoreTable.NOT_ON_HR, dataset, f"{code} on {image}").row(
-            name, interval, having, "no lesion was detected"
-        )
-        for dataset, group in group_by_dataset(measured)
-        if (having := [m for m in group if m.agreement])
-        for code in labels.codes
-        for image in (InputImage.SR, InputImage.BICUBIC)
-        for name, interval in _agreement_scores(having, image, code, bootstrap)
-    ]
+    rows = []
+    for dataset, group in group_by_dataset(measured):
+        on_hr = [m for m in group if m.agreement]
+        for code in labels.codes if on_hr else ():
+            found = {image: [m.agreement[image][code] for m in on_hr] for image in (InputImage.SR, InputImage.BICUBIC)}
+            rows += _agreement_rows(ScoreKey(ScoreTable.NOT_ON_HR, dataset, code), on_hr, found, bootstrap)
+        for code in labels.codes:
+            annotated = [m for m in group if code in m.annotated_agreement.get(InputImage.SR, {})]
+            found = {image: [m.annotated_agreement[image][code] for m in annotated] for image in INPUTS}
+            if annotated:
+                rows += _agreement_rows(ScoreKey(ScoreTable.NOT_ANNOTATED, dataset, code), annotated, found, bootstrap)
+    return rows
 
 
-def _agreement_scores(
-    group: list[PhotographResult], image: InputImage, code: str, bootstrap: Bootstrap
-) -> Iterator[tuple[str, Interval]]:
-    detected, hallucinated, on_hr, missed = np.array([m.agreement[image][code] for m in group], np.float64).T
-    yield "seen_per_photograph", bootstrap.interval(lambda values: float(values.mean()), group, detected)
-    yield "invented_share", bootstrap.interval(_ratio, group, hallucinated, detected)
-    yield "lost_share", bootstrap.interval(_ratio, group, missed, on_hr)
+def _agreement_rows(
+    key: ScoreKey,
+    group: Sequence[PhotographResult],
+    found: Mapping[InputImage, Sequence[Agreement]],
+    bootstrap: Bootstrap,
+) -> Iterator[Score]:
+    """Compute the scores of one lesion type on each image, and their paired differences.
+
+    Args:
+        key: table and data set; the subject is the code of the type.
+        group: the photographs.
+        found: the agreement of each photograph, by image.
+        bootstrap: how intervals are computed.
+    """
+    code, why = key.subject, "no lesion was detected"
+    counts = {image: np.array(rows, np.float64).T for image, rows in found.items()}
+    for image, (detected, hallucinated, reference, missed) in counts.items():
+        own = key._replace(subject=f"{code} on {image}")
+        yield own.row("seen_per_photograph", bootstrap.interval(mean_or_nan, group, detected), group, why)
+        yield own.row("invented_share", bootstrap.interval(_ratio, group, hallucinated, detected), group, why)
+        yield own.row("lost_share", bootstrap.interval(_ratio, group, missed, reference), group, why)
+    for one, other in PAIRED.values():
+        if one in counts and other in counts:
+            own = key._replace(subject=f"{code} on {one} - {other}")
+            for name, part, whole in (("invented_share", 1, 0), ("lost_share", 3, 2)):
+                arrays = ([counts[image][part], counts[image][whole]] for image in (one, other))
+                change = bootstrap.difference(_ratio, group, *arrays)
+                yield own.row(name, Interval(change.value, change.low, change.high), group, why)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 PSNR alone does not show whether super-resolution helps. The same network therefore predicts from SR, the bicubic image
 and the HR frame, and the predictions are compared. A lesion that is detected on SR but not on HR was hallucinated; one
-that is detected on HR but not on SR was missed.
+that is detected on HR but not on SR was missed. On annotated photographs the same is counted against the annotation.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def measure_all_inputs(
         results[InputImage.ORIGINAL] = InputResult((), lesions)
     agreement = _agreement(maps, framed.inside, model.labels) if model.has_segmentation else {}
     evidence = _evidence(model, annotated, prediction, config, decision)
-    return replace(result, other_inputs=results, agreement=agreement, evidence=evidence), pools
+    with_annotation = _agreement_with_annotation(maps, framed, model.labels)
+    result = replace(result, agreement=agreement, annotated_agreement=with_annotation)
+    return replace(result, other_inputs=results, evidence=evidence), pools
 
 
 def _predict_other_images(
@@ -169,22 +171,36 @@ def _agreement(
     }
 
 
+def _agreement_with_annotation(
+    maps: Mapping[InputImage, LesionMaps], framed: FramedPhotograph, labels: LabelSet
+) -> dict[InputImage, dict[str, Agreement]]:
+    """Compute the agreement of each image with the annotated lesions; empty without HR or annotation."""
+    if InputImage.HR not in maps or not framed.lesion_masks:
+        return {}
+    return {
+        image: {
+            code: count_agreement(probabilities[labels.channel(code)], mask.astype(np.float64), framed.counted)
+            for code, mask in framed.lesion_masks.items()
+        }
+        for image, probabilities in maps.items()
+    }
+
+
 def count_agreement(
-    probability: Float[np.ndarray, "f f"], on_hr: Float[np.ndarray, "f f"], inside: Bool[np.ndarray, "f f"]
+    probability: Float[np.ndarray, "f f"], reference: Float[np.ndarray, "f f"], inside: Bool[np.ndarray, "f f"]
 ) -> Agreement:
-    """Count the lesions that are detected on only one of two images.
+    """Count the lesions that are on only one of two maps.
 
     A lesion is a connected component of the pixels with p >= `LESION_THRESHOLD`. Pixels that touch at a corner are
     connected.
 
     Args:
         probability: probability of one lesion type on the image.
-        on_hr: probability of the same type on the HR frame.
-        inside: the field of view.
+        reference: probability of the same type on the HR frame, or 1 where it is annotated and 0 elsewhere.
+        inside: the pixels that count.
     """
-    here, there = ((p >= LESION_THRESHOLD) & inside for p in (probability, on_hr))
-    (detected, hallucinated), (detected_on_hr, missed) = _count_unmatched(here, there), _count_unmatched(there, here)
-    return Agreement(detected, hallucinated, detected_on_hr, missed)
+    here, there = ((p >= LESION_THRESHOLD) & inside for p in (probability, reference))
+    return Agreement(*_count_unmatched(here, there), *_count_unmatched(there, here))
 
 
 def _count_unmatched(lesions: Bool[np.ndarray, "f f"], others: Bool[np.ndarray, "f f"]) -> tuple[int, int]:

@@ -60,15 +60,16 @@ class InputResult(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How far the lesions detected on an image agree with those detected on the HR frame."""
+    """How far the lesions on an image agree with a reference: those detected on the HR frame, or annotated ones."""
 
     detected: int
     """Number of lesions on the image."""
     hallucinated: int
-    """Number of lesions on the image without a lesion near them on the HR frame."""
-    detected_on_hr: int
+    """Number of lesions on the image without a lesion of the reference near them."""
+    reference: int
+    """Number of lesions of the reference."""
     missed: int
-    """Number of lesions on the HR frame without a lesion near them on the image."""
+    """Number of lesions of the reference without a lesion near them on the image."""
 
 
 class FlipResult(NamedTuple):
@@ -113,6 +114,8 @@ class PhotographResult:
     """Results on `BICUBIC`, `HR` and `ORIGINAL`."""
     agreement: Mapping[InputImage, Mapping[str, Agreement]] = field(default_factory=dict)
     """Agreement of the lesions on `SR` and on `BICUBIC` with those on HR, by code."""
+    annotated_agreement: Mapping[InputImage, Mapping[str, Agreement]] = field(default_factory=dict)
+    """Agreement of the lesions on `SR`, `BICUBIC` and `HR` with the annotated ones, by code of an annotated type."""
     evidence: EvidenceScores | None = None
     """Scores of the evidence; None if they were not computed, or nothing is annotated."""
     flips: FlipResult | None = None

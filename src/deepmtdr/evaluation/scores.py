@@ -26,6 +26,7 @@ class ScoreTable(StrEnum):
     SUPER_RESOLUTION = "super-resolution"
     BY_INPUT = "by input"
     NOT_ON_HR = "lesions not on HR"
+    NOT_ANNOTATED = "lesions not annotated"
     LESIONS = "lesions"
     LESIONS_ON_ORIGINAL = "lesions on the photograph"
     EVIDENCE = "evidence"
