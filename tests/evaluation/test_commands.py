@@ -90,13 +90,18 @@ def test_score_takes_another_label_set(tmp_path: Path) -> None:
 def test_benchmark_baselines_has_its_former_name_as_an_alias(
     command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def compare_systems(*_: object, systems: tuple[str, ...], minutes: float) -> SystemComparison:
-        assert (list(systems), minutes) == (["U-Net"], 0.5)
+    def compare_systems(*_: object, systems: list[str], imagenet: dict[str, Path], minutes: float) -> SystemComparison:
+        assert (systems, imagenet, minutes) == (["U-Net"], {"SqueezeNet 1.1": Path("a=b")}, 0.5)
         return SystemComparison([], [SystemFailure("U-Net", "no data")])
 
     monkeypatch.setattr(system_comparison, "compare_systems", compare_systems)
-    result = run(command, "U-Net", "--minutes", 0.5, "--data", tmp_path)
+    result = run(command, "U-Net", "--imagenet", "SqueezeNet 1.1=a=b", "--minutes", 0.5, "--data", tmp_path)
     assert (result.exit_code, result.stderr) == (1, "U-Net: no data\n")
+
+
+def test_imagenet_without_a_file_is_an_error() -> None:
+    result = run("benchmark-baselines", "--imagenet", "ResNet-18")
+    assert result.exit_code == 2 and "expected SYSTEM=FILE" in result.stderr
 
 
 def test_only_the_new_name_is_listed() -> None:

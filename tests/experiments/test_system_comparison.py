@@ -55,8 +55,8 @@ def test_minutes_go_to_the_stages_that_train_something() -> None:
     assert [*minutes("Lin et al.")] == ["restoration", "grading"]
 
 
-def test_wide_dense_layers_have_the_learning_rate_of_vgg16() -> None:
-    recipe = load_recipe("compared", TINY)
+def test_wide_dense_layers_without_norm_have_the_learning_rate_of_vgg16() -> None:
+    recipe = load_recipe("compared", [*TINY, "model.grading.head_norm=false"])
     rates = {
         name: limit_minutes(recipe, name, 10.0).grading.lr_grading for name in ("DeepMT-DR", "Wang et al.", "ResNet-18")
     }
@@ -138,6 +138,35 @@ def test_systems_of_later_calls_are_added_to_the_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_system_is_trained_from_imagenet_weights_as_a_row_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = {}
+
+    def remember(recipe: Recipe, *args: Path, start: training.StartWeights, **_: object) -> Path:
+        starts[recipe.name] = (start.segmentation, start.grading, recipe.grading.imagenet_lr_share)
+        return finished(recipe, *args)
+
+    monkeypatch.setattr(training, "run", remember)
+    recipe = load_recipe("compared", [*TINY, "grading.imagenet_lr_share=0.25"])
+    file, form = tmp_path / "weights", "DeepMT-DR, EfficientNet-Lite0"
+    files = {"SqueezeNet 1.1": file, form: file, "CE-Net": file}
+    compare_systems(recipe, tmp_path, tmp_path, systems=["SqueezeNet 1.1"], imagenet=files)
+    assert starts == {
+        "SqueezeNet 1.1": (None, None, 1.0),
+        "SqueezeNet 1.1, ImageNet": (None, file, 0.25),
+        f"{form}, ImageNet": (file, file, 0.25),
+        "CE-Net, ImageNet": (file, None, 0.25),
+    }
+    assert list(json.loads((tmp_path / "compared.json").read_text())["systems"]) == [
+        f"{form}, ImageNet",
+        "CE-Net, ImageNet",
+        "SqueezeNet 1.1",
+        "SqueezeNet 1.1, ImageNet",
+    ]
+
+
+@pytest.mark.usefixtures("quick")
 def test_scores_outside_the_tables_are_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = [{"task": "super-resolution", "subject": "sr", "score": name} for name in ("psnr_fov", "ms_ssim_fov")]
 
@@ -149,7 +178,7 @@ def test_scores_outside_the_tables_are_not_stored(tmp_path: Path, monkeypatch: p
     (table,) = compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["bicubic"]).tables
     written = json.loads((tmp_path / "compared.json").read_text(encoding="utf-8"))
     assert [score["score"] for score in written["systems"]["bicubic"]["scores"]] == ["psnr_fov"]
-    assert table.rows == [("bicubic", "", "", "30.000")]
+    assert table.rows == [("bicubic", "", "", "30.000", "")]
 
 
 @pytest.mark.usefixtures("quick")
@@ -226,7 +255,7 @@ def test_signal_stops_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_unknown_system_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=f"system 'ResNet-19', expected one of {SYSTEMS[0]}, "):
+    with pytest.raises(RecipeError, match=f"system 'ResNet-19', expected one of '{SYSTEMS[0]}', "):
         compare_systems(load_recipe("compared", TINY), tmp_path, tmp_path, systems=["ResNet-19"])
 
 

@@ -47,6 +47,10 @@ class EfficientNetLite0Classifier(RGBGrader):
         features = self.backbone(normalise_imagenet(rgb))
         return GradingOutput(self.classifier(self.dropout(features[-1].float().mean(dim=(2, 3)))), features)
 
+    def imagenet_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters of all layers but the last."""
+        return self.backbone.parameters()
+
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Copy published weights; the last layer keeps its values."""
         self.backbone.load_imagenet(state)

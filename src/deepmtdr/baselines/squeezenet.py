@@ -14,7 +14,7 @@ operations; 1,235,496 parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -102,6 +102,10 @@ class SqueezeNet(RGBGrader):
         """Grade the image without the lesion maps."""
         features = self.extract_features(rgb)
         return GradingOutput(self.head(features[-1]), features)
+
+    def imagenet_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters of all layers but the last."""
+        return self.features.parameters()
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Copy published weights; the last layer keeps its values."""

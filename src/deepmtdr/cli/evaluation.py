@@ -168,6 +168,14 @@ def score(
     print_scores(done.tables(), done.failures)
 
 
+def _split_file(text: str) -> tuple[str, Path]:
+    """Split SYSTEM=FILE."""
+    system, equals, file = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"found {text!r}, expected SYSTEM=FILE", param_hint="--imagenet")
+    return system, Path(file)
+
+
 @app.command("benchmark-baselines")
 @app.command("compare", hidden=True, help="Renamed: use `deepmtdr benchmark-baselines`.")
 def benchmark_baselines(
@@ -181,6 +189,12 @@ def benchmark_baselines(
     out: Annotated[Path, typer.Option(help="Folder for one folder per system, compared.json and compared.md.")] = Path(
         "out/compared"
     ),
+    imagenet: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SYSTEM=FILE", help="Train this system from ImageNet weights (.safetensors), as a row of its own."
+        ),
+    ] = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="Training time of each system.")] = 10.0,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
@@ -190,14 +204,24 @@ def benchmark_baselines(
 
     A run that was stopped is resumed when the command is repeated.
 
-    Example: deepmtdr benchmark-baselines DeepMT-DR U-Net ResNet-18 --minutes 10
+    Systems named by --imagenet are trained from ImageNet weights. Name them among the systems too to train them from
+    random weights as well.
+
+    Example: deepmtdr benchmark-baselines DeepMT-DR U-Net --imagenet "SqueezeNet 1.1=squeezenet1_1.safetensors"
     """
     from deepmtdr.cli.tables import build_table
     from deepmtdr.experiments.system_comparison import compare_systems
     from deepmtdr.recipe import load_recipe
 
     with exit_on_error():
-        done = compare_systems(load_recipe(recipe, settings or ()), data, out, systems=system or (), minutes=minutes)
+        done = compare_systems(
+            load_recipe(recipe, settings or ()),
+            data,
+            out,
+            systems=system or (),
+            imagenet=dict(map(_split_file, imagenet or ())),
+            minutes=minutes,
+        )
     for table in done.tables:
         Console().print(build_table(*table))
     for failed in done.failed:

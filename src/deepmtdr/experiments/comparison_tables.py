@@ -12,6 +12,14 @@ from deepmtdr.recipe import STAGES
 from deepmtdr.rendering.html import Table, table_markdown
 from deepmtdr.systems import default_part_names
 
+IMAGENET = ", ImageNet"
+"""Ending of the name of a system that starts from ImageNet weights, in files and tables."""
+
+
+def system_of(entry: str) -> str:
+    """Return the name of the system without `IMAGENET`."""
+    return entry.removesuffix(IMAGENET)
+
 
 class StoredScore(TypedDict):
     """The keys of a score in `evaluation.json` that the tables use."""
@@ -55,7 +63,7 @@ class _TableSpec(NamedTuple):
 
 
 GRADING_COLUMNS = ("accuracy", "precision_weighted", "f1_weighted", "kappa_quadratic", "auc_referable")
-IMAGE_COLUMNS = ("psnr_whole", "ssim_whole", "psnr_fov")
+IMAGE_COLUMNS = ("psnr_whole", "ssim_whole", "psnr_fov", "psnr_fov_eroded")
 LESION_TABLES = {
     "auc_per_image": "AUC of lesions, image by image",
     "ap_per_image": "AP of lesions, image by image",
@@ -91,7 +99,8 @@ def comparison_tables(results: Mapping[str, SystemResult], labels: LabelSet = DI
             system: [score for score in result["scores"] if score["task"] == spec.task]
             for system, result in results.items()
             if spec.task != "super-resolution"
-            or default_part_names(system).isr == system  # these systems have another super-resolver
+            or default_part_names(system_of(system)).isr
+            == system_of(system)  # these systems have another super-resolver
         }
         datasets = dict.fromkeys(score["dataset"] for own in scores.values() for score in own)
         for dataset in datasets:
@@ -102,6 +111,11 @@ def comparison_tables(results: Mapping[str, SystemResult], labels: LabelSet = DI
                 (name, *(own.get(cell, "") for cell in spec.columns.values())) for name, own in cells.items() if own
             ]
             yield Table(f"{spec.title}, {dataset}", ("system", *spec.columns), rows)
+
+
+def _super_resolves(system: str) -> bool:
+    """Whether a system has its own super-resolver; before other systems there is that of another one."""
+    return default_part_names(system).isr == system
 
 
 def _cells(scores: Sequence[StoredScore], dataset: str) -> dict[_Cell, str]:
@@ -158,11 +172,11 @@ def _sum(result: SystemResult, key: str, stage: str) -> str:
 
 INTRODUCTION = """\
 Each system had the same minutes of computing, including the cached outputs for the grading stage. Only its own part was
-trained, behind bicubic interpolation (the paper has MDRN before some systems), from scratch, without ImageNet weights.
-Unless the recipe was changed, frames have 256 px and LR images 64 px (x4). Networks with a larger native size get
-enlarged frames. MMCNN is used at its smallest size, without its additional cells. DeepMT-DR and Wang et al. get local
-contrast (interpretation R21), the others RGB. In the grading stage these two, the VGG-16s, VNXK and SqueezeNet + SPP
-have a tenth of the others' learning rate, because of their wide dense layers. Cached outputs take at most half of that
-stage's minutes; photographs without one are not used for training. Each value has its 95 % interval (bootstrap over
-patients). All scored photographs are of held-out patients. The numbers in the paper come from days on a GPU: these
-tables show the scores that each system reaches in the given minutes. They do not show which system is best."""
+trained, behind bicubic interpolation (the paper has MDRN before some systems), from random weights unless its name ends
+in ", ImageNet". Unless the recipe was changed, frames have 512 px and LR images 128 px (x4). Networks with another
+native size get resized frames. MMCNN is used at its smallest size, without its additional cells. The forms of DeepMT-DR
+and Wang et al. get local contrast (interpretation R21), the others RGB. The VGG-16s, VNXK and SqueezeNet + SPP have a
+tenth of the others' learning rate, because of their wide dense layers. Cached outputs take at most half of that stage's
+minutes; photographs without one are not used for training. Each value has its 95 % interval (bootstrap over patients).
+All scored photographs are of held-out patients. The numbers in the paper come from days on a GPU: these tables show the
+scores that each system reaches in the given minutes. They do not show which system is best."""

@@ -20,11 +20,13 @@ from deepmtdr.datasets.catalogue import read_datasets
 from deepmtdr.errors import DataError, DeepMTDRError, RecipeError, TrainingStopped
 from deepmtdr.evaluation import EvaluationConfig, ReportConfig, SampleSelection, evaluate_folder
 from deepmtdr.experiments.comparison_tables import (
+    IMAGENET,
     SystemResult,
     comparison_markdown,
     comparison_tables,
     is_in_tables,
     machine_name,
+    system_of,
 )
 from deepmtdr.files import slug, write_atomically, write_json
 from deepmtdr.labels import LabelSet
@@ -58,8 +60,17 @@ class SystemComparison(NamedTuple):
     failed: list[SystemFailure]
 
 
+NO_FILES: Mapping[str, Path] = {}
+
+
 def compare_systems(
-    recipe: Recipe, data: Path, out: Path, *, systems: Sequence[str] = (), minutes: float = 10.0
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    systems: Sequence[str] = (),
+    imagenet: Mapping[str, Path] = NO_FILES,
+    minutes: float = 10.0,
 ) -> SystemComparison:
     """Train and score systems one after the other; a stopped comparison continues where it was.
 
@@ -71,7 +82,8 @@ def compare_systems(
         data: folder with a folder for each data set.
         out: folder for a folder per system, the shared prepared photographs, `compared.json`, and the tables in
             `compared.md`.
-        systems: names of `SYSTEMS`; empty: all systems.
+        systems: names of `SYSTEMS`, trained from random weights; empty: all systems, or none if `imagenet` has any.
+        imagenet: systems that are trained from ImageNet weights too, and the files (safetensors) with these weights.
         minutes: computing time of each system.
 
     Returns:
@@ -84,22 +96,24 @@ def compare_systems(
             of threads.
         TrainingStopped: if a signal stopped the training.
     """
-    _check_names(recipe, systems)
-    chosen = systems or SYSTEMS
+    _check_names(recipe, (*systems, *imagenet))
+    random = systems or (() if imagenet else SYSTEMS)
+    chosen = {**dict.fromkeys(random), **{f"{name}{IMAGENET}": file for name, file in imagenet.items()}}
     recipes = {
-        name: limit_minutes(recipe, name, minutes)
-        for name in SYSTEMS
-        if name in chosen or (_folder(out, name) / RUN_FILE).exists()
+        entry: limit_minutes(recipe, entry, minutes)
+        for entry in ENTRIES
+        if entry in chosen or (_folder(out, entry) / RUN_FILE).exists()
     }
     for name, own in recipes.items():
         _check_same_recipe(own, _folder(out, name))
     read_datasets({name: data / name for name in recipe.data.datasets}, recipe.labels)  # an error here concerns all
     failed: list[SystemFailure] = []
     results: dict[str, SystemResult] = {}
-    for name in chosen:
-        if failure := _run_system(recipes[name], data, _folder(out, name), out / "prepared", evaluation_scale(recipe)):
+    for entry in sorted(chosen, key=ENTRIES.index):
+        own, folder, start = recipes[entry], _folder(out, entry), _start_weights(system_of(entry), chosen[entry])
+        if failure := _run_system(own, data, folder, out / "prepared", evaluation_scale(recipe), start):
             failed.append(failure)
-        found = {other: _read_result(_folder(out, other), recipe.labels) for other in SYSTEMS}
+        found = {other: _read_result(_folder(out, other), recipe.labels) for other in ENTRIES}
         results = {other: result for other, result in found.items() if result is not None}
         _check_same_conditions(out, results)
         write_json(out / "compared.json", {"minutes": minutes, "systems": results})
@@ -122,22 +136,36 @@ def _check_names(recipe: Recipe, systems: Sequence[str]) -> None:
         )
 
 
-def _folder(out: Path, system: str) -> Path:
-    return out / slug(system)
+ENTRIES = tuple(entry for system in SYSTEMS for entry in (system, f"{system}{IMAGENET}"))
+"""The rows of the tables, in their order."""
 
 
-def limit_minutes(recipe: Recipe, system: str, minutes: float) -> Recipe:
+def _start_weights(system: str, imagenet: Path | None) -> training.StartWeights:
+    """Give the ImageNet weights to the parts that a system trains and that have published weights."""
+    names = default_part_names(system)
+    is_multi_task = system in MULTI_TASK_SYSTEMS
+    return training.StartWeights(
+        segmentation=imagenet if is_multi_task or names.segmentation == system else None,
+        grading=imagenet if is_multi_task or names.grading == system else None,
+    )
+
+
+def _folder(out: Path, entry: str) -> Path:
+    return out / slug(entry)
+
+
+def limit_minutes(recipe: Recipe, entry: str, minutes: float) -> Recipe:
     """Make the recipe of one system, with its minutes divided among the stages that train a part of the system.
 
     Only the system's own part is compared: bicubic interpolation is in front of a segmenter or grader, so that no
-    minutes are spent on another system. The grading stage of DeepMT-DR and Wang et al. uses the learning rate of
-    VGG-16, because their hidden layer has very many inputs.
+    minutes are spent on another system. `imagenet_lr_share` applies only to a system that starts from ImageNet weights.
 
     Args:
         recipe: the settings that all systems share.
-        system: a name of `SYSTEMS`.
+        entry: one of `ENTRIES`.
         minutes: computing time of all stages together.
     """
+    system = system_of(entry)
     parts = PartNames(isr="" if default_part_names(system).isr == system else "bicubic")
     with torch.device("meta"):  # nothing is computed
         model = build_system(system, parts, recipe.model, recipe.labels)
@@ -145,10 +173,12 @@ def limit_minutes(recipe: Recipe, system: str, minutes: float) -> Recipe:
     if not model.task_aware:
         used = [stage for stage in used if stage.name != "joint"]  # the joint stage would only repeat the first stages
     total = sum(STAGE_TIME_SHARES[stage.name] for stage in used) or 1.0
+    if entry == system:
+        used = [replace(stage, imagenet_lr_share=1.0) for stage in used]
     stages: dict[str, TrainingStage] = {stage.name: replace(stage, steps=0) for stage in recipe.stages}
     stages |= {stage.name: replace(stage, minutes=minutes * STAGE_TIME_SHARES[stage.name] / total) for stage in used}
-    limited = replace(recipe, name=system, system=system, parts=parts, **stages)
-    if system not in MULTI_TASK_SYSTEMS:
+    limited = replace(recipe, name=entry, system=system, parts=parts, **stages)
+    if system not in MULTI_TASK_SYSTEMS or recipe.model.grading.head_norm:
         return limited
     # 10,752 inputs of a hidden unit: at 1e-3 the grading subnet of Wang et al. gave every photograph the same grade.
     rate = recipe.grading.lr_grading * VGG16.learning_rate_factor
@@ -165,10 +195,12 @@ def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
         raise RecipeError(f"{folder}: trained with another recipe ({found}); choose another folder")
 
 
-def _run_system(recipe: Recipe, data: Path, folder: Path, cache: Path, scale: int) -> SystemFailure | None:
+def _run_system(
+    recipe: Recipe, data: Path, folder: Path, cache: Path, scale: int, start: training.StartWeights
+) -> SystemFailure | None:
     """Train and score one system. Returns the error, if there is one."""
     try:
-        _train_and_score(recipe, data, folder, cache, scale)
+        _train_and_score(recipe, data, folder, cache, scale, start)
     except TrainingStopped:
         raise
     except DeepMTDRError as error:
@@ -178,10 +210,12 @@ def _run_system(recipe: Recipe, data: Path, folder: Path, cache: Path, scale: in
     return None
 
 
-def _train_and_score(recipe: Recipe, data: Path, folder: Path, cache: Path, scale: int) -> None:
+def _train_and_score(
+    recipe: Recipe, data: Path, folder: Path, cache: Path, scale: int, start: training.StartWeights
+) -> None:
     """Train a system if it is not trained yet, and score it if it is not scored yet."""
     if not (folder / RUN_FILE).exists():
-        training.run(recipe, data, folder, resume=(folder / RESUME_FILE).exists(), cache=cache)
+        training.run(recipe, data, folder, resume=(folder / RESUME_FILE).exists(), start=start, cache=cache)
     if not (folder / EVALUATION_FILE).exists():
         evaluate_folder(
             SampleSelection(data=data, split_file=folder / "split.csv"),
