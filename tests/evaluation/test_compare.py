@@ -150,9 +150,31 @@ def test_binary_system_whose_predictions_all_failed_has_the_same_task_as_another
 def test_two_data_sets_are_compared_separately_and_together() -> None:
     a, b = ([*s, *(replace(m, dataset="y") for m in s)] for s in (system(2, 0, 40), system(1, 1, 40)))
     done = compare(a, b, bootstrap=FEW)
-    assert list(dict.fromkeys(row.dataset for row in done.differences)) == ["x", "y", "all"]
-    assert [row.dataset for row in done.tests] == ["x", "x", "y", "y", "all", "all"]
+    assert list(dict.fromkeys(row.dataset for row in done.differences)) == ["x", "y", "mean over sets"]
+    assert [row.dataset for row in done.tests] == ["x", "x", "y", "y"], "no test over several cameras"
+    kappa = {row.dataset: row for row in done.differences if row.score == "kappa_quadratic"}
+    mean = kappa["mean over sets"]
+    assert mean.difference == pytest.approx((kappa["x"].difference + kappa["y"].difference) / 2)
+    assert mean.a == pytest.approx((kappa["x"].a + kappa["y"].a) / 2)
+    assert mean.low < mean.difference < mean.high
+    assert mean.high - mean.low < kappa["x"].high - kappa["x"].low
     assert len(done.tables()) == 6
+
+
+def test_system_that_recognises_the_camera_is_not_better_over_several_data_sets() -> None:
+    rng = np.random.default_rng(0)
+    low, high = (0.7, 0.1, 0.1, 0.1, 0.0), (0.0, 0.1, 0.1, 0.7, 0.1)
+    truth = [("x", int(g)) for g in rng.choice([0, 0, 1], 40)] + [("y", int(g)) for g in rng.choice([2, 3, 4], 40)]
+    camera, constant = (
+        [
+            PhotographResult(dataset=d, name=f"{n}", patient=f"{n}", grade=g, probs=high if d == "y" and tells else low)
+            for n, (d, g) in enumerate(truth)
+        ]
+        for tells in (True, False)
+    )
+    done = compare(camera, constant, bootstrap=FEW)
+    (kappa,) = (r for r in done.differences if (r.dataset, r.score) == ("mean over sets", "kappa_quadratic"))
+    assert (kappa.a, kappa.b, kappa.difference) == pytest.approx((0, 0, 0))
 
 
 def test_different_photographs_or_labels_are_errors() -> None:

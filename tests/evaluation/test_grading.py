@@ -65,7 +65,7 @@ def test_grade_scores_agree_with_scikit_learn() -> None:
         found = pick(rows, "grade", name)
         assert found.value == pytest.approx(value), name
         assert found.low < found.value < found.high
-    assert len(rows) == len(expected) + 2  # calibration error and Brier score, tested elsewhere
+    assert len(rows) == len(expected) + 3  # two calibration errors and the Brier score, tested elsewhere
 
 
 def test_each_grade_has_its_sensitivity_and_specificity() -> None:
@@ -149,12 +149,12 @@ def test_data_set_with_negative_and_positive_only_is_scored_as_binary() -> None:
     assert [m.positive for m in measured] == [False, True, True, None]
     assert [m.grade for m in measured] == [None, None, None, 0]
     rows = grading_scores(measured, FEW, BINARY_TASK)
-    assert {row.dataset for row in rows} == {"real_lr", "all"}
+    assert {row.dataset for row in rows} == {"real_lr"}
     of_set = [row for row in rows if row.dataset == "real_lr"]
     assert pick(of_set, "positive", "accuracy").value == pytest.approx(2 / 3)
     assert pick(of_set, "positive", "sensitivity").value == 0.5
     assert pick(of_set, "positive", "specificity").value == 1
-    assert [row.dataset for row in grading_scores(measured, FEW, TASK) if row.score == "accuracy"] == ["ddr", "all"]
+    assert [row.dataset for row in grading_scores(measured, FEW, TASK) if row.score == "accuracy"] == ["ddr"]
 
 
 def test_grades_and_thresholds_of_another_label_set_name_the_scores() -> None:
@@ -176,3 +176,36 @@ def test_grades_and_thresholds_of_another_label_set_name_the_scores() -> None:
     points = operating_point_scores(measured, FEW, labels)
     assert list(dict.fromkeys(row.subject for row in points)) == ["any", "referable", "needs-injection"]
     assert np.shape(confusion_matrices(measured, labels)["x"]) == (3, 3)
+
+
+def test_several_data_sets_have_a_mean_instead_of_a_score_of_all_together() -> None:
+    measured = [replace(m, dataset="y" if i % 4 else "x") for i, m in enumerate(some())]
+    rows = {(row.dataset, row.score): row for row in grading_scores(measured, FEW, TASK)}
+    assert {dataset for dataset, _ in rows} == {"x", "y", "mean over sets"}
+    for name in ("kappa_quadratic", "auc_referable", "brier", "debiased_ece"):
+        mean = rows["mean over sets", name]
+        assert mean.value == pytest.approx((rows["x", name].value + rows["y", name].value) / 2)
+        assert mean.low <= mean.value <= mean.high and (mean.photographs, mean.note) == (200, "")
+    assert set(confusion_matrices(measured, DIABETIC_RETINOPATHY)) == {"x", "y"}
+    assert {row.dataset for row in operating_point_scores(measured, FEW, DIABETIC_RETINOPATHY)} == {"x", "y"}
+
+
+def test_mean_over_data_sets_names_those_that_do_not_count() -> None:
+    measured = [replace(m, dataset="few" if i < 5 else "x") for i, m in enumerate(some(100))]
+    rows = {(row.dataset, row.score): row for row in grading_scores(measured, FEW, TASK)}
+    mean = rows["mean over sets", "accuracy"]
+    assert (mean.value, mean.photographs) == (rows["x", "accuracy"].value, 95)
+    assert mean.note == "without few: undefined there, or fewer than 10 photographs"
+
+
+def test_grades_decided_by_thresholds_are_scored_instead_of_the_most_probable_ones() -> None:
+    measured = [replace(m, decided_grade=m.grade) for m in some()]
+    rows = grading_scores(measured, FEW, TASK)
+    plain = grading_scores(some(), FEW, TASK)
+    assert pick(rows, "grade", "accuracy").value == pick(rows, "grade", "kappa_quadratic").value == 1
+    for name in ("brier", "auc_referable", "debiased_ece", "expected_calibration_error"):
+        assert pick(rows, "grade", name) == pick(plain, "grade", name)
+    confusion = np.array(confusion_matrices(measured, DIABETIC_RETINOPATHY)["x"])
+    assert confusion.trace() == confusion.sum() == 200
+    each = by_grade_scores(measured, FEW, DIABETIC_RETINOPATHY)
+    assert all(row.value == 1 for row in each)

@@ -157,7 +157,15 @@ def test_label_scores_do_not_depend_on_the_probabilities() -> None:
     probs, truth = some()
     hard = np.eye(5)[probs.argmax(axis=1)]
     for score in LABEL_SCORES.values():
-        assert score.function(hard, truth) == score.function(probs, truth)
+        predicted = probs.argmax(axis=1)
+        assert score.function(predicted, hard, truth) == score.function(predicted, probs, truth)
+
+
+def test_predicted_grade_that_thresholds_of_the_expected_grade_decided_is_used(tmp_path: Path) -> None:
+    predictions = "name,predicted_grade,p0,p1,p2,p3,p4 a,1,0.5,0.1,0.4,0,0 b,0,0.5,0.1,0.4,0,0"
+    done = scored(tmp_path, predictions, "name,grade a,1 b,0")
+    assert by_name(done)["accuracy"].value == 1
+    assert [(m.predicted_grade, m.decided_grade) for m in done.results] == [(1, 1), (0, None)]
 
 
 # --- Undefined, and why ---
@@ -200,7 +208,7 @@ def test_same_name_in_two_data_sets_needs_the_data_set_in_both_tables(tmp_path: 
     done = scored(tmp_path, predictions, "name,dataset,grade a,one,0 a,two,0")
     assert by_name(done, "one")["accuracy"].value == 1
     assert by_name(done, "two")["accuracy"].value == 0
-    assert by_name(done, "all")["accuracy"].value == 0.5
+    assert by_name(done, "mean over sets")["accuracy"].value == 0.5
     with pytest.raises(
         DataError, match=r"predicted\.csv, row 3: found a for the second time; .* the other table does not have it"
     ):
@@ -209,7 +217,7 @@ def test_same_name_in_two_data_sets_needs_the_data_set_in_both_tables(tmp_path: 
 
 def test_data_set_is_taken_from_the_truth(tmp_path: Path) -> None:
     done = scored(tmp_path, "name,predicted_grade a,0 b,1", "name,dataset,grade a,one,0 b,two,0")
-    assert {score.dataset for score in done.scores} == {"one", "two", "all"}
+    assert {score.dataset for score in done.scores} == {"one", "two", "mean over sets"}
 
 
 # --- Bad input ---
@@ -245,9 +253,9 @@ BAD = {
     ),
     "neither": ("name a", "name,grade a,0", r"row 2: found no prediction, expected p0 \.\.\. p4 or predicted_grade"),
     "contradiction": (
-        "name,predicted_grade,p0,p1,p2,p3,p4 a,2,0.9,0.1,0,0,0",
+        "name,predicted_grade,p0,p1,p2,p3,p4 a,3,0.9,0.1,0,0,0",
         "name,grade a,0",
-        r"row 2: predicted_grade 2, but p0 has the highest",
+        r"row 2: predicted_grade 3, but the highest probability is that of grade 0 and the expected grade is 0\.10",
     ),
     "predicted 5": (
         "name,predicted_grade a,5",

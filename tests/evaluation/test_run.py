@@ -152,7 +152,7 @@ def test_photograph_without_grade_or_annotation_is_not_scored_for_it(done: Evalu
     assert of_plain == {"super-resolution", "by input", "lesions not on HR"}
     by_input = {score.score for score in done.scores if (score.task, score.dataset) == ("by input", "plain")}
     assert by_input == {"same_grade_as_hr"}
-    assert pick(done.scores, "all", "grade", "accuracy").photographs == 6
+    assert pick(done.scores, "drawings", "grade", "accuracy").photographs == 6
     assert pick(done.scores, "all", "MA", "prevalence").photographs == 6
     assert pick(done.scores, "all", "sr", "psnr_fov").photographs == 7
     assert (

@@ -206,4 +206,5 @@ def score_row(
     left_out = sorted({m.dataset for m in group} - set(counted))
     if row.note or not left_out:
         return row
-    return row._replace(note=f"without {', '.join(left_out)}: undefined there, or fewer than {MIN_PHOTOGRAPHS}")
+    few = f"fewer than {MIN_PHOTOGRAPHS} photographs"
+    return row._replace(note=f"without {', '.join(left_out)}: undefined there, or {few}")
