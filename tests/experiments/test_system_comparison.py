@@ -271,13 +271,31 @@ def test_cell_has_the_value_of_its_subject_and_score_with_the_interval() -> None
     assert ap.rows == [("U-Net", "0.200 [0.100, 0.300]", "", "", "", "undefined")]
 
 
-@pytest.mark.parametrize(("sets", "shown"), [(("d", "all"), ["d"]), (("d", "e", "all"), ["d", "e", "all"])])
+@pytest.mark.parametrize(("sets", "shown"), [(("d", "all"), ["d"]), (("d", "e", "all"), ["d", "e"])])
 def test_one_data_set_is_not_repeated_as_all(sets: tuple[str, ...], shown: list[str]) -> None:
     score = {"task": "grading", "subject": "grade", "score": "accuracy", "value": 0.5, "low": None, "high": None}
     scores = [{**score, "dataset": name} for name in sets]
     assert [table.title for table in comparison_tables({"CKML": {"scores": scores}})] == [
         f"Table I, grading, {n}" for n in shown
     ]
+
+
+def test_images_of_all_data_sets_are_shown_together() -> None:
+    score = {"task": "super-resolution", "subject": "sr", "score": "psnr_fov", "value": 40.0, "low": None, "high": None}
+    scores = [{**score, "dataset": name} for name in ("d", "e", "all")]
+    titles = [table.title for table in comparison_tables({"SRCNN": {"scores": scores}})]
+    assert titles == [f"Table IV, super-resolution, {name}" for name in ("d", "e", "all")]
+
+
+def test_graders_are_ranked_by_the_mean_kappa_over_the_data_sets() -> None:
+    def scores(*values: float | None) -> dict:
+        row = {"task": "grading", "subject": "grade", "score": "kappa_quadratic", "low": None, "high": None}
+        sets = ("d", "e", "mean over sets")
+        return {"scores": [{**row, "dataset": name, "value": v} for name, v in zip(sets, values, strict=True)]}
+
+    found = {"CKML": scores(0.9, 0.1, 0.5), "U-Net": {"scores": []}, "VNXK": scores(0.6, 0.6, 0.6)}
+    tables = list(comparison_tables({**found, "ResNet-18": scores(0.5, None, None)}))
+    assert [[row[0] for row in table.rows] for table in tables] == [["VNXK", "CKML", "ResNet-18"]] * 3
 
 
 def test_markdown_has_the_steps_of_each_stage() -> None:

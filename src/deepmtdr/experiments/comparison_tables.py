@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 from deepmtdr.evaluation.lesions import MEAN
-from deepmtdr.evaluation.scores import ALL
+from deepmtdr.evaluation.scores import ALL, MEAN_OVER_SETS, ScoreTable
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.recipe import STAGES
 from deepmtdr.rendering.html import Table, table_markdown
@@ -64,6 +64,8 @@ class _TableSpec(NamedTuple):
 
 GRADING_COLUMNS = ("accuracy", "precision_weighted", "f1_weighted", "kappa_quadratic", "auc_referable")
 IMAGE_COLUMNS = ("psnr_whole", "ssim_whole", "psnr_fov", "psnr_fov_eroded")
+RANKED_BY = MEAN_OVER_SETS, "kappa_quadratic"
+"""Data set and score by which graders are ranked."""
 LESION_TABLES = {
     "auc_per_image": "AUC of lesions, image by image",
     "ap_per_image": "AP of lesions, image by image",
@@ -90,6 +92,8 @@ def is_in_tables(score: StoredScore, labels: LabelSet = DIABETIC_RETINOPATHY) ->
 def comparison_tables(results: Mapping[str, SystemResult], labels: LabelSet = DIABETIC_RETINOPATHY) -> Iterator[Table]:
     """Make a table for each task and data set, with a row for each system that has such scores.
 
+    Graders are ranked by the mean of their quadratic kappas over the data sets, if there are several.
+
     Args:
         results: by system.
         labels: the lesion types of the columns.
@@ -104,9 +108,9 @@ def comparison_tables(results: Mapping[str, SystemResult], labels: LabelSet = DI
         }
         datasets = dict.fromkeys(score["dataset"] for own in scores.values() for score in own)
         for dataset in datasets:
-            if dataset == ALL and len(datasets) == 2:  # the same as the only data set
-                continue
-            cells = {system: _cells(own, dataset) for system, own in scores.items()}
+            if dataset == ALL and (len(datasets) == 2 or spec.task == ScoreTable.GRADING):
+                continue  # the same as the only data set; grades over several cameras, in a file of an older version
+            cells = {system: _cells(scores[system], dataset) for system in _ranked(scores)}
             rows = [
                 (name, *(own.get(cell, "") for cell in spec.columns.values())) for name, own in cells.items() if own
             ]
@@ -116,6 +120,17 @@ def comparison_tables(results: Mapping[str, SystemResult], labels: LabelSet = DI
 def _super_resolves(system: str) -> bool:
     """Whether a system has its own super-resolver; before other systems there is that of another one."""
     return default_part_names(system).isr == system
+
+
+def _ranked(scores: Mapping[str, Sequence[StoredScore]]) -> list[str]:
+    """Order the systems by `RANKED_BY`, the highest first; systems without it follow in their order."""
+    found = {
+        system: score["value"]
+        for system, own in scores.items()
+        for score in own
+        if (score["dataset"], score["score"]) == RANKED_BY and score["value"] is not None
+    }
+    return [*sorted(found, key=lambda system: -found[system]), *(system for system in scores if system not in found)]
 
 
 def _cells(scores: Sequence[StoredScore], dataset: str) -> dict[_Cell, str]:
