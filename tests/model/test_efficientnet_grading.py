@@ -48,7 +48,7 @@ def test_frame_is_reduced_by_its_mean_and_the_lesion_maps_by_their_maximum(facto
     grader = EfficientNetLite0Grader(config=EfficientNetGradingConfig(reduce=factor)).eval()
     contrast, lesions = torch.zeros(1, 3, 64, 64), torch.zeros(1, 4, 64, 64)
     contrast[0, 1, 0, 0], lesions[0, 2, 5, 9] = 2.0, 0.5
-    seen = seen_by_backbone(grader, contrast, lesions)
+    seen = seen_by_backbone(grader, *grader.reduce(contrast, lesions))
     assert seen.shape == (1, 7, 64 // factor, 64 // factor)
     assert seen[0, 1, 0, 0] == 2 / factor**2 and seen[0, 5, 5 // factor, 9 // factor] == 2.0
     assert seen.count_nonzero() == 2
@@ -56,7 +56,7 @@ def test_frame_is_reduced_by_its_mean_and_the_lesion_maps_by_their_maximum(facto
 
 def test_features_are_those_of_the_backbone_on_the_reduced_frame_from_fine_to_coarse() -> None:
     grader = EfficientNetLite0Grader().eval()
-    logits, features, *_ = grader(*inputs(128, 2))
+    logits, features, *_ = grader(*grader.reduce(*inputs(128, 2)))
     assert logits.shape == (2, 5)
     assert [f.shape[-1] for f in features] == [32, 16, 8, 4, 2]  # half of the frame, strides 2 to 32
     assert tuple(f.shape[1] for f in features) == grader.channels
@@ -188,8 +188,10 @@ def test_classification_aware_loss_reaches_the_image_through_gmsv() -> None:
     graded, gmsv = grader(contrast, lesions), GMSV(grader.channels)
     region = torch.zeros(1, 1, 64, 64)
     region[..., 16:32, 16:32] = 1
-    evidence = gmsv(dr_score(graded.logits), graded.features, region, create_graph=True)
-    assert evidence.shape == (1, 1, 64, 64) and 0 <= evidence.min() <= evidence.max() <= 1
+    # For the score and for its opposite: with random weights one of them has no evidence.
+    maps = [gmsv(sign * dr_score(graded.logits), graded.features, region, create_graph=True) for sign in (1, -1)]
+    assert all(m.shape == (1, 1, 64, 64) and 0 <= m.min() <= m.max() <= 1 for m in maps)
+    evidence = torch.cat(maps)
     loss = classification_aware_loss(evidence, torch.zeros_like(evidence), 0.5, 0.1)
     (gradient,) = torch.autograd.grad(loss, contrast)
     assert gradient.isfinite().all() and gradient.any()
