@@ -62,8 +62,10 @@ def test_shipped_recipe_differs_from_the_default_only_in_the_keys_of_its_file(na
 def test_authors_code_has_the_constants_of_the_authors_code() -> None:
     recipe = load_recipe("authors-code")
     first, grading, joint = recipe.restoration, recipe.grading, recipe.joint
-    assert recipe.model == dataclasses.replace(Recipe().model, gmsv=recipe.model.gmsv)
-    assert recipe.model.isr == ISRConfig(width=32, blocks=5)
+    assert recipe.model == dataclasses.replace(
+        Recipe().model, isr=recipe.model.isr, grading=recipe.model.grading, gmsv=recipe.model.gmsv
+    )
+    assert recipe.model.isr == ISRConfig(width=32, blocks=5, skip="bicubic")
     assert recipe.model.segmentation == SegmentationConfig(width=64, gamma=(0.4, 0.2, 0.2, 0.2, 1.0))
     assert recipe.model.grading == GradingConfig(width=64, hidden=512, dropout=0.5)
     assert (first.batch, first.crop, first.lr_isr, first.lr_segmentation) == (2, 256, 5e-5, 2e-5)
