@@ -43,4 +43,4 @@ def test_cost_of_a_stage_lists_the_formats_of_all_machines_once() -> None:
     for used in ("bf16", "bf16", "fp32", "bf16"):
         cost.note_precision(used)
     assert cost.precision == "bf16, fp32"
-    assert StageCost(**{"stage": "joint"}).precision == "", "a file of an earlier version"
+    assert StageCost("joint").precision == "", "a file of an earlier version"

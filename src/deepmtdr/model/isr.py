@@ -56,7 +56,7 @@ def bicubic_in_field(image: Float[Tensor, "b 3 h w"], scale: int) -> Float[Tenso
         image = image.float()
         rim = _find_rim(image)
         inner = torch.where(rim.inner, image, 0.0)
-        neighbours = _sum_of_neighbours(inner) / rim.count.clamp_min(1)
+        neighbours = _sum_of_neighbours(inner) / rim.inner_count.clamp_min(1)
         colour = torch.where(rim.pixels, neighbours, inner)
         share = rim.inner + rim.pixels * (image.mean(1, True) / neighbours.mean(1, True).clamp_min(1e-3)).clamp(0, 1)
         known = (rim.inner | rim.pixels).float()
@@ -73,7 +73,7 @@ class _Rim(NamedTuple):
     """Inside, and all eight neighbours too."""
     pixels: Bool[Tensor, "b 1 h w"]
     """Not `inner`, but next to such a pixel."""
-    count: Float[Tensor, "b 1 h w"]
+    inner_count: Float[Tensor, "b 1 h w"]
     """Number of `inner` pixels among each pixel and its neighbours."""
 
 
