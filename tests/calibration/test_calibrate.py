@@ -144,8 +144,7 @@ def test_scores_after_calibration_are_cross_fitted() -> None:
 
 def test_only_the_temperature_is_fitted_if_nothing_else_is_wanted() -> None:
     measured = overconfident(2.0, 60)
-    parts = FittedParts(prior_correction=False, grade_thresholds=False)
-    done = fit_calibration(measured, [0.9], FEW, parts=parts)
+    done = fit_calibration(measured, [0.9], FEW, parts=FittedParts(prior_correction=False, grade_thresholds=False))
     logits, truth = np.log([m.probs for m in measured]), np.array([m.grade for m in measured])
     assert done.decision == GradeDecision(temperature=fit_temperature(logits, truth))
 
@@ -162,12 +161,11 @@ def test_scores_of_several_data_sets_are_means_over_them_and_each_has_its_own() 
     one, two = overconfident(2.0, 60, seed=1), [replace(m, dataset="e") for m in overconfident(3.0, 100, seed=2)]
     done = fit_calibration([*one, *two], [0.9], FEW)
     assert [(row.dataset, row.photographs) for row in done.by_dataset] == [("d", 60), ("e", 100)]
-    assert done.by_dataset[0].temperature == fit_temperature(
-        np.log([m.probs for m in one]), np.array([m.grade for m in one])
-    )
+    logits, truth = np.log([m.probs for m in one]), np.array([m.grade for m in one])
+    assert done.by_dataset[0].temperature == fit_temperature(logits, truth)
     for score in done.scores:
-        of_sets = np.array([row.scores[score.score] for row in done.by_dataset])
-        assert (score.before.value, score.after.value) == pytest.approx(tuple(of_sets.mean(axis=0)))
+        means = np.mean([row.scores[score.score] for row in done.by_dataset], axis=0)
+        assert (score.before.value, score.after.value) == pytest.approx(tuple(means))
 
 
 def test_halves_keep_patients_together_and_have_equal_numbers_of_each_grade() -> None:

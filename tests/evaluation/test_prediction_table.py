@@ -25,3 +25,13 @@ def test_missing_folders_of_the_file_are_made(tmp_path: Path) -> None:
     path = tmp_path / "of a study" / "of a day" / "predictions.csv"
     write_prediction_csv(path, BINARY, DIABETIC_RETINOPATHY)
     assert len(path.read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_grade_that_thresholds_decided_is_read_again_although_another_one_is_more_probable(tmp_path: Path) -> None:
+    probs, path = (0.5, 0.125, 0.375, 0.0, 0.0), tmp_path / "predictions.csv"
+    decided = PhotographResult(dataset="x", name="a", patient="p", grade=1, probs=probs, decided_grade=1)
+    plain = PhotographResult(dataset="x", name="b", patient="q", grade=0, probs=probs)
+    write_prediction_csv(path, [decided, plain], DIABETIC_RETINOPATHY)
+    again = score_predictions(path, path, bootstrap=Bootstrap(resamples=20))
+    assert again.results == [decided, plain]
+    assert next(score.value for score in again.scores if score.score == "accuracy") == 1

@@ -155,17 +155,10 @@ def test_predicted_grades_without_probabilities_leave_other_scores_undefined(tmp
 
 def test_label_scores_do_not_depend_on_the_probabilities() -> None:
     probs, truth = some()
-    hard = np.eye(5)[probs.argmax(axis=1)]
+    predicted = probs.argmax(axis=1)
+    hard = np.eye(5)[predicted]
     for score in LABEL_SCORES.values():
-        predicted = probs.argmax(axis=1)
         assert score.function(predicted, hard, truth) == score.function(predicted, probs, truth)
-
-
-def test_predicted_grade_that_thresholds_of_the_expected_grade_decided_is_used(tmp_path: Path) -> None:
-    predictions = "name,predicted_grade,p0,p1,p2,p3,p4 a,1,0.5,0.1,0.4,0,0 b,0,0.5,0.1,0.4,0,0"
-    done = scored(tmp_path, predictions, "name,grade a,1 b,0")
-    assert by_name(done)["accuracy"].value == 1
-    assert [(m.predicted_grade, m.decided_grade) for m in done.results] == [(1, 1), (0, None)]
 
 
 # --- Undefined, and why ---
