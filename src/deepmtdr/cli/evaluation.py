@@ -213,15 +213,10 @@ def benchmark_baselines(
     from deepmtdr.experiments.system_comparison import compare_systems
     from deepmtdr.recipe import load_recipe
 
+    files = dict(map(_split_file, imagenet or ()))
     with exit_on_error():
-        done = compare_systems(
-            load_recipe(recipe, settings or ()),
-            data,
-            out,
-            systems=system or (),
-            imagenet=dict(map(_split_file, imagenet or ())),
-            minutes=minutes,
-        )
+        loaded = load_recipe(recipe, settings or ())
+        done = compare_systems(loaded, data, out, systems=system or (), imagenet=files, minutes=minutes)
     for table in done.tables:
         Console().print(build_table(*table))
     for failed in done.failed:
