@@ -43,7 +43,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8
 # Tests of the equations, the network, the scores, recipes and label sets: less than a minute. Use it after each change, and
 # `make test` before a commit.
 FAST := tests/test_losses.py tests/test_labels.py tests/test_recipe.py tests/test_checkpoint.py tests/model tests/metrics \
-	tests/training/test_step_losses.py tests/training/test_steps_by_hand.py
+	tests/test_grading_losses.py tests/training/test_step_losses.py tests/training/test_steps_by_hand.py \
+	tests/training/test_steps_task_aware.py tests/training/test_backward.py
 
 test-fast: $(FULL)
 	$(PYTEST) -m "not slow and not gpu and not data" $(FAST)

@@ -8,8 +8,8 @@ with a fixed seed, runs for each the fast tests that execute the changed line (t
 first), and writes `out/mutation/results.csv`, one row for each mutant: killed, survived, or not covered. It can be
 stopped and started again: finished mutants are not repeated.
 
-Mutants are made in `model/`, `losses.py`, `training/step_losses.py` and `evaluation/`. Docstrings, annotations,
-decorators, error messages and `raise` statements are left alone.
+Mutants are made in `model/`, the losses, `training/step_losses.py`, `training/backward.py` and `evaluation/`.
+Docstrings, annotations, decorators, error messages and `raise` statements are left alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
 OUT = ROOT / "out" / "mutation"
-TARGETS = ("model/*.py", "losses.py", "training/step_losses.py", "evaluation/*.py")
+TARGETS = (
+    "model/*.py",
+    "losses.py",
+    "grading_losses.py",
+    "training/step_losses.py",
+    "training/backward.py",
+    "evaluation/*.py",
+)
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -51,7 +58,17 @@ SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Is: ast.IsNot,
     ast.IsNot: ast.Is,
 }
-TESTS = ("model", "evaluation", "metrics", "calibration", "test_losses.py", "test_systems.py", "training/test_step*.py")
+TESTS = (
+    "model",
+    "evaluation",
+    "metrics",
+    "calibration",
+    "test_losses.py",
+    "test_grading_losses.py",
+    "test_systems.py",
+    "training/test_step*.py",
+    "training/test_backward.py",
+)
 """The tests that are run: those of the code that is mutated."""
 MAX_SECONDS = 20.0
 """Tests of one mutant are chosen up to this total duration."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import reference
-from deepmtdr.losses import GRADING_FORMS, GradeLabels, grade_loss, grading_loss, ordinal_loss
+from deepmtdr.grading_losses import grade_loss, grading_loss, ordinal_loss
+from deepmtdr.losses import GRADING_FORMS, GradeLabels
 
 HALF = torch.tensor([[0.0, 0.0, 0.0, 0.0, log(4)]], dtype=torch.float64)
 """Probabilities 1/8, 1/8, 1/8, 1/8, 1/2: grade 4 is predicted."""

@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 import reference
+from deepmtdr.grading_losses import grading_loss, ordinal_loss
 from deepmtdr.losses import (
     AllReduce,
     LossWeights,
     classification_aware_loss,
     dice_loss,
     evidence_mask,
-    grading_loss,
     image_loss,
     isr_loss,
     lesion_cross_entropy_loss,
-    ordinal_loss,
     segmentation_aware_loss,
     total_variation_loss,
     unsupervised_segmentation_loss,

@@ -1,4 +1,4 @@
-"""The losses of the paper as pure functions of tensors (Sec. IV-C, Eqs. 4-11).
+"""The losses of the paper as pure functions of tensors (Sec. IV-C, Eqs. 4-11; Eq. 10 is in `grading_losses`).
 
 All are means over pixels, channels and batch, so that the lambdas do not depend on the image size (interpretation R13).
 Some losses count only a part of the photographs. These take `all_reduce`, which sums over all processes when several
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 EPSILON = 1e-6
 
 GRADING_FORMS = ("cumulative", "eq10", "eq10-literal", "cross-entropy")
-"""Forms of the grading loss, see `grade_loss`."""
+"""Forms of the grading loss, see `grading_losses.grade_loss`."""
 
 AllReduce = Callable[[Tensor], Tensor]
 """Function that sums a tensor over all processes, differentiable."""
@@ -64,7 +64,7 @@ class GradeLabels(NamedTuple):
     """Weight of each true grade; None: 1 for all grades."""
     all_reduce: AllReduce = no_reduce
     form: str = "cumulative"
-    """One of `GRADING_FORMS`, for graders that are trained by `grade_loss`."""
+    """One of `GRADING_FORMS`, for graders that are trained by `grading_losses.grade_loss`."""
 
     def mean(self, each: Float[Tensor, " b"]) -> Float[Tensor, ""]:
         """Mean over the photographs whose grade is known."""
@@ -83,6 +83,12 @@ class LossWeights:
     """Weight of the segmentation-aware loss, Eq. (4) (the authors' 1 in the joint stage)."""
     lambda_ca: float = 10.0
     """Weight of the classification-aware loss, Eq. (5) (the authors' 10)."""
+    task_aware_share: float = 0.3
+    """Largest norm of the gradients of Eqs. (4) and (5) at the SR image, each relative to that of Eqs. (6) and (7) in
+    the same photograph (interpretation R27); 0: not limited.
+    """
+    project_conflicts: bool = False
+    """Whether the component of these gradients that is opposed to that of Eqs. (6) and (7) is removed before."""
     dice: float = 1.0
     """Weight of the supervised segmentation loss, Eq. (8)."""
     lesion_cross_entropy: float = 1.0
@@ -104,6 +110,8 @@ class LossWeights:
 
     def problems(self) -> Iterator[str]:
         """Describe each setting that is out of range, and what was expected."""
+        if self.task_aware_share < 0:
+            yield f"task_aware_share = {self.task_aware_share}, expected 0 or more"
         if self.grading_form not in GRADING_FORMS:
             yield f"grading_form = {self.grading_form!r}, expected one of {', '.join(GRADING_FORMS)}"
 
@@ -302,116 +310,6 @@ def segmentation_loss(
 ) -> Float[Tensor, ""]:
     """Loss of the segmentation subnet: Eq. (8), pixel-wise cross-entropy and Eq. (9), weighted."""
     return weights.dice * dice + weights.lesion_cross_entropy * cross_entropy + weights.unsupervised * unsupervised
-
-
-def grading_loss(
-    grade_logits: Float[Tensor, "b c"],
-    grade: Int[Tensor, " b"],
-    class_weights: Float[Tensor, " c"] | None = None,
-    *,
-    literal: bool = False,
-    graded: Bool[Tensor, " b"] | None = None,
-    all_reduce: AllReduce = no_reduce,
-) -> Float[Tensor, ""]:
-    """Eq. (10): cross-entropy, weighted by the distance of the predicted grade from the true one (interpretation R12).
-
-    Args:
-        grade_logits: logits of the C grades.
-        grade: true grades, 0 to C-1.
-        class_weights: weight of each true grade; None: 1 for all grades.
-        literal: Eq. (10) as printed, whose weight |l~ - l| is 0 for every correctly graded photograph.
-        graded: the photographs whose grade is known; None: all.
-        all_reduce: sum over processes, see the module's docstring.
-
-    Returns:
-        Mean over the graded photographs of (|l~ - l| + 1) / sum_i (|i - l| + 1) * cross-entropy.
-
-    Raises:
-        ValueError: if a grade is out of range.
-    """
-    classes = grade_logits.shape[1]
-    _check_grades(grade, classes)
-    distance = (grade_logits.detach().argmax(dim=1) - grade).abs().to(grade_logits.dtype)
-    each = torch.arange(classes, device=grade.device)
-    weight = (distance if literal else distance + 1) / ((each - grade[:, None]).abs() + 1).sum(dim=1)
-    losses = weight * F.cross_entropy(grade_logits, grade.long(), class_weights, reduction="none")
-    return masked_mean(losses, _all(losses) if graded is None else graded, all_reduce)
-
-
-def ordinal_loss(
-    grade_logits: Float[Tensor, "b c"],
-    grade: Int[Tensor, " b"],
-    class_weights: Float[Tensor, " c"] | None = None,
-    *,
-    graded: Bool[Tensor, " b"] | None = None,
-    all_reduce: AllReduce = no_reduce,
-) -> Float[Tensor, ""]:
-    """Strictly proper loss for ordered grades: mean over k of the cross-entropy of "grade > k" (interpretation R26).
-
-    P(grade > k) is the sum of the softmax probabilities of the grades k+1 to C-1. The expected loss is lowest where the
-    predicted probabilities are the true ones, unlike that of Eq. (10). An error costs more if it is further away.
-
-    Args:
-        grade_logits: logits of the C grades.
-        grade: true grades, 0 to C-1.
-        class_weights: weight of each true grade; None: 1 for all grades.
-        graded: the photographs whose grade is known; None: all.
-        all_reduce: sum over processes, see the module's docstring.
-
-    Returns:
-        Mean over the graded photographs and the C-1 thresholds.
-
-    Raises:
-        ValueError: if a grade is out of range.
-    """
-    _check_grades(grade, grade_logits.shape[1])
-    log_probs = grade_logits.log_softmax(dim=1)
-    up_to = log_probs.logcumsumexp(dim=1)[:, :-1]  # log P(grade <= k), k = 0 to C-2
-    above = log_probs.flip(1).logcumsumexp(dim=1).flip(1)[:, 1:]  # log P(grade > k)
-    is_above = grade[:, None] > torch.arange(grade_logits.shape[1] - 1, device=grade.device)
-    losses = -torch.where(is_above, above, up_to).mean(dim=1)
-    if class_weights is not None:
-        losses = losses * class_weights[grade.long()]
-    return masked_mean(losses, _all(losses) if graded is None else graded, all_reduce)
-
-
-def grade_loss(grade_logits: Float[Tensor, "b c"], labels: GradeLabels) -> Float[Tensor, ""]:
-    """Grading loss in the form that the labels name.
-
-    Args:
-        grade_logits: logits of the C grades.
-        labels: grades, class weights, and one of `GRADING_FORMS`: "cumulative" is `ordinal_loss`, "eq10" and
-            "eq10-literal" are `grading_loss`.
-
-    Returns:
-        Mean over the photographs whose grade is known; 0 (with a gradient of 0) if there is none.
-
-    Raises:
-        ValueError: if the form is unknown or a grade is out of range.
-    """
-    grade = torch.where(labels.known, labels.grade, 0)
-    if labels.form == "cumulative":
-        return ordinal_loss(
-            grade_logits, grade, labels.class_weights, graded=labels.known, all_reduce=labels.all_reduce
-        )
-    if labels.form in ("eq10", "eq10-literal"):
-        return grading_loss(
-            grade_logits,
-            grade,
-            labels.class_weights,
-            literal=labels.form == "eq10-literal",
-            graded=labels.known,
-            all_reduce=labels.all_reduce,
-        )
-    if labels.form == "cross-entropy":
-        _check_grades(grade, grade_logits.shape[1])
-        return labels.mean(F.cross_entropy(grade_logits, grade.long(), labels.class_weights, reduction="none"))
-    raise ValueError(f"grading loss: found the form {labels.form!r}, expected one of {', '.join(GRADING_FORMS)}")
-
-
-def _check_grades(grade: Int[Tensor, " b"], classes: int) -> None:
-    if grade.numel() and not 0 <= int(grade.min()) <= int(grade.max()) < classes:
-        raise ValueError(f"grading loss: found the grades {grade.tolist()}, expected 0 to {classes - 1}")
 
 
 def _all(each: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:

@@ -13,9 +13,8 @@ from deepmtdr.experiments.ablations import ABLATIONS, keep_only_stage, start_fro
 from deepmtdr.losses import LossWeights
 from deepmtdr.recipe import STAGES, Recipe, list_recipes, load_recipe, recipe_differences, recipe_from_dict, to_dict
 
-LOSSES = [
-    field.name for field in dataclasses.fields(LossWeights) if field.name not in ("class_weights", "phi_vis", "tau")
-]
+SETTINGS = ("class_weights", "phi_vis", "tau", "grading_form", "task_aware_share", "project_conflicts")
+LOSSES = [field.name for field in dataclasses.fields(LossWeights) if field.name not in SETTINGS]
 
 
 @pytest.fixture(scope="module")

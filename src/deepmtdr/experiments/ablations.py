@@ -4,7 +4,7 @@ Ablations change settings only, never the training loop. They can be combined in
 twice changes nothing. Each adds its name to the name of the recipe: `paper-ddr_without-isr`. Train an ablation from
 scratch: with `--init` a removed or frozen subnet would keep its trained weights.
 
-Eq. (10) as printed (interpretation R12) is not a setting of a recipe: see `literal=True` of `losses.grading_loss`.
+The forms of the grading loss (interpretations R12 and R26) are the setting `loss.grading_form`.
 """
 
 from __future__ import annotations

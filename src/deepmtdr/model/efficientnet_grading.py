@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepmtdr.grading_losses import grade_loss
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
-from deepmtdr.losses import GradeLabels, grade_loss
+from deepmtdr.losses import GradeLabels
 from deepmtdr.model.efficientnet_lite0 import CHANNELS, LAST, EfficientNetLite0
 from deepmtdr.model.grading import LESION_GAIN
 from deepmtdr.model.interfaces import Grader, GradingOutput
