@@ -84,7 +84,7 @@ def test_map_equals_monais() -> None:
     torch.manual_seed(0)
     grading = GradingSubnet(config=GradingConfig(width=4, hidden=8)).eval()
     frame, blank = torch.randn(2, 3, 128, 128), torch.zeros(2, 4, 128, 128)
-    logits, features, _ = grading(frame, blank)
+    logits, features, *_ = grading(frame, blank)
     ours = GradCAM()(grading, Prediction(frame, blank, blank[:, :1], logits, features))
     monai = visualize.GradCAM(
         Scored(grading), "grading.layer4", postprocessing=lambda x: x

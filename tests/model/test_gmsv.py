@@ -26,7 +26,7 @@ HALF = 0.5  # initial xi and theta_seg
 
 def net(width: int = WIDTH) -> GradingSubnet:
     """A grading subnet in float64 with `width` to 8 `width` channels; its last stage has a positive weight for DR."""
-    subnet = GradingSubnet(config=GradingConfig(width=width, hidden=8, dropout=0.0)).double().eval()
+    subnet = GradingSubnet(config=GradingConfig(width=width, hidden=8, dropout=0.0, head_norm=False)).double().eval()
     with torch.no_grad():
         subnet.spp_fc.weight.abs_()
         subnet.classifier.weight.abs_()[0].neg_()
@@ -116,7 +116,7 @@ def test_eq2_selects_for_each_photograph_separately() -> None:
 
 def test_eq2_equals_reference(rng: np.random.Generator) -> None:
     region = spots(64, rng)
-    (_, layers, _), lesion_region = graded(net(), region, rng)
+    (_, layers, *_), lesion_region = graded(net(), region, rng)
     for layer in layers:
         xi = rng.uniform(0.2, 0.8, layer.shape[1])
         ours = select_features(layer, lesion_region, torch.tensor(xi), HALF)
@@ -134,7 +134,7 @@ def test_eq2_own_grid_agrees_with_the_literal_form(rng: np.random.Generator) -> 
     for seed in range(2):
         torch.manual_seed(seed)
         region = spots(64, rng)
-        (_, layers, _), lesion_region = graded(net(), region, rng)
+        (_, layers, *_), lesion_region = graded(net(), region, rng)
         for layer in layers:
             xi = np.full(layer.shape[1], HALF)
             ours = select_features(layer, lesion_region, torch.tensor(xi), HALF)[0].numpy()
@@ -160,7 +160,7 @@ def test_eq2_own_grid_agrees_with_the_literal_form_on_photographs(real_data: Pat
         masks = [read_photograph(mask).pixels.any(axis=2) for mask in sample.lesion_masks.values() if mask is not None]
         region = torch.tensor(crop_mask(np.any(masks, axis=0), fov, FRAME))[None, None] > HALF
         with torch.no_grad():
-            _, layers, _ = subnet(local_contrast(frame), region.float().expand(1, 4, -1, -1))
+            _, layers, *_ = subnet(local_contrast(frame), region.float().expand(1, 4, -1, -1))
         for j, layer in enumerate(layers):
             ours = select_features(layer, region.float(), torch.full((layer.shape[1],), xi), HALF)[0]
             ious = []
@@ -253,7 +253,7 @@ def test_algorithm1_computes_half_precision_features_in_single_precision() -> No
 
 def test_gmsv_equals_reference(rng: np.random.Generator) -> None:
     subnet, region = net(), spots(32, rng)
-    (logits, layers, _), lesion_region = graded(subnet, region, rng)
+    (logits, layers, *_), lesion_region = graded(subnet, region, rng)
     gmsv = GMSV(subnet.channels)
     ours = gmsv(dr_score(logits), layers, lesion_region)
     gradients = torch.autograd.grad(dr_score(logits).sum(), layers)
@@ -269,7 +269,7 @@ def test_gmsv_equals_reference(rng: np.random.Generator) -> None:
 
 def test_evidence_is_between_0_and_1_at_the_frames_size(rng: np.random.Generator) -> None:
     subnet = net()
-    (logits, layers, _), lesion_region = graded(subnet, spots(64, rng), rng)
+    (logits, layers, *_), lesion_region = graded(subnet, spots(64, rng), rng)
     evidence = GMSV(subnet.channels)(dr_score(logits), layers, lesion_region)
     assert evidence.shape == (1, 1, 64, 64)
     assert evidence.min() >= 0 and 0.5 < evidence.max() <= 1
@@ -277,7 +277,7 @@ def test_evidence_is_between_0_and_1_at_the_frames_size(rng: np.random.Generator
 
 def test_unselected_channels_do_not_change_the_evidence(rng: np.random.Generator) -> None:
     subnet = net()
-    (logits, layers, _), lesion_region = graded(subnet, spots(64, rng), rng)
+    (logits, layers, *_), lesion_region = graded(subnet, spots(64, rng), rng)
     score, nothing = dr_score(logits), torch.zeros_like(lesion_region)
     picky, all_kept = GMSV(subnet.channels, GMSVConfig(theta_seg=0.99)), GMSV(subnet.channels)
     assert not torch.allclose(picky(score, layers, lesion_region), all_kept(score, layers, nothing))
@@ -288,7 +288,7 @@ def test_unselected_channels_do_not_change_the_evidence(rng: np.random.Generator
 
 def test_evidence_without_create_graph_keeps_the_score_usable(rng: np.random.Generator) -> None:
     subnet = net()
-    (logits, layers, _), lesion_region = graded(subnet, spots(64, rng), rng)
+    (logits, layers, *_), lesion_region = graded(subnet, spots(64, rng), rng)
     GMSV(subnet.channels)(dr_score(logits), layers, lesion_region)
     logits.square().sum().backward()
     assert subnet.conv1.weight.grad is not None and subnet.conv1.weight.grad.any()
@@ -304,7 +304,7 @@ def test_gradient_through_gmsv_equals_finite_differences(training: bool, rng: np
     lesions, towards = torch.tensor(rng.random((3, 4, 64, 64))), torch.tensor(rng.random((3, 1, 64, 64)))
 
     def loss() -> Tensor:
-        logits, layers, _ = subnet(frame, lesions)
+        logits, layers, *_ = subnet(frame, lesions)
         return (gmsv(dr_score(logits), layers, region, create_graph=True) - towards).square().mean()
 
     inputs = [frame, subnet.spp_fc.weight, subnet.classifier.weight, subnet.conv1.weight, subnet.layer3[0].conv1.weight]
@@ -331,7 +331,7 @@ def xi_gradients(gmsv: GMSV) -> list[bool]:
 
 def test_only_the_xi_loss_trains_xi(rng: np.random.Generator) -> None:
     subnet = net()
-    (logits, layers, _), lesion_region = graded(subnet, spots(64, rng), rng)
+    (logits, layers, *_), lesion_region = graded(subnet, spots(64, rng), rng)
     gmsv = GMSV(subnet.channels)
     gmsv(dr_score(logits), layers, lesion_region, create_graph=True).sum().backward()
     assert not any(xi_gradients(gmsv))
@@ -342,7 +342,7 @@ def test_only_the_xi_loss_trains_xi(rng: np.random.Generator) -> None:
 
 def test_xi_loss_trains_only_xi(rng: np.random.Generator) -> None:
     subnet = net()
-    (_, layers, _), lesion_region = graded(subnet, spots(64, rng), rng)
+    (_, layers, *_), lesion_region = graded(subnet, spots(64, rng), rng)
     lesion_region.requires_grad_()
     GMSV(subnet.channels).xi_loss(layers, lesion_region).backward()
     assert all(p.grad is None for p in subnet.parameters()) and lesion_region.grad is None
@@ -350,7 +350,7 @@ def test_xi_loss_trains_only_xi(rng: np.random.Generator) -> None:
 
 def test_xi_loss_equals_reference(rng: np.random.Generator) -> None:
     subnet, region = net(), spots(64, rng)
-    (_, layers, _), lesion_region = graded(subnet, region, rng)
+    (_, layers, *_), lesion_region = graded(subnet, region, rng)
     gmsv = GMSV(subnet.channels).double()
     theirs = [reference.selection_loss(t[0].detach().numpy(), np.full(t.shape[1], HALF), region, 0.1) for t in layers]
     assert gmsv.xi_loss(layers, lesion_region).item() == pytest.approx(np.mean(theirs), rel=1e-6)
@@ -372,7 +372,7 @@ def test_xi_loss_finds_the_better_threshold() -> None:
 
 def test_photographs_without_lesion_region_do_not_train_xi(rng: np.random.Generator) -> None:
     subnet, region = net(), spots(64, rng)
-    (_, layers, _), lesion_region = graded(subnet, region, rng)
+    (_, layers, *_), lesion_region = graded(subnet, region, rng)
     gmsv = GMSV(subnet.channels)
     loss = gmsv.xi_loss(layers, torch.zeros_like(lesion_region))
     loss.backward()

@@ -31,7 +31,7 @@ class EvidenceOfAFrame(nn.Module):
     def __init__(self, width: int = 4) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.grading = GradingSubnet(config=GradingConfig(width=width, hidden=8, dropout=0.0))
+        self.grading = GradingSubnet(config=GradingConfig(width=width, hidden=8, dropout=0.0, head_norm=False))
         self.gmsv = GMSV(self.grading.channels)
         with torch.no_grad():  # positive weights for DR, so that there is evidence
             self.grading.spp_fc.weight.abs_()
@@ -41,7 +41,7 @@ class EvidenceOfAFrame(nn.Module):
         return self.gmsv(*self.gmsv_inputs(frame, lesions), create_graph=True)
 
     def gmsv_inputs(self, frame: Tensor, lesions: Tensor) -> GMSVInputs:
-        logits, features, _ = self.grading(frame, lesions)
+        logits, features, *_ = self.grading(frame, lesions)
         return dr_score(logits), features, lesions.amax(dim=1, keepdim=True)
 
 

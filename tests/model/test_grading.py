@@ -57,8 +57,9 @@ def subnet() -> GradingSubnet:
 def test_state_dict_is_the_usual_one_except_for_the_stem_and_the_head(subnet: GradingSubnet) -> None:
     ours = {name: tuple(tensor.shape) for name, tensor in subnet.state_dict().items()}
     assert ours.pop("conv1.weight") == (64, 7, 7, 7)
-    head = {name for name in ours if name.startswith(("spp_fc", "classifier"))}
-    assert head == {"spp_fc.weight", "spp_fc.bias", "classifier.weight", "classifier.bias"}
+    head = {name for name in ours if name.startswith(("head_norm", "spp_fc", "classifier"))}
+    assert head == {f"{layer}.{part}" for layer in ("head_norm", "spp_fc", "classifier") for part in ("weight", "bias")}
+    assert ours["head_norm.weight"] == (512 * 21,)
     assert ours["spp_fc.weight"] == (512, 512 * 21) and ours["classifier.weight"] == (5, 512)
     usual = usual_listing()
     del usual["conv1.weight"]
@@ -66,7 +67,8 @@ def test_state_dict_is_the_usual_one_except_for_the_stem_and_the_head(subnet: Gr
 
 
 def test_residual_part_has_the_11_million_parameters_of_resnet18(subnet: GradingSubnet) -> None:
-    count = sum(p.numel() for n, p in subnet.named_parameters() if not n.startswith(("spp_fc", "classifier")))
+    head = ("head_norm", "spp_fc", "classifier")
+    count = sum(p.numel() for n, p in subnet.named_parameters() if not n.startswith(head))
     # ResNet-18 has 11,689,512; less its fc, 512 * 1000 + 1000; four more input channels of the stem, 64 * 4 * 7 * 7.
     assert count == 11_689_512 - 513_000 + 12_544
 
@@ -79,7 +81,7 @@ def test_imagenet_weights_load_and_the_stem_keeps_its_lesion_channels() -> None:
     assert torch.equal(after["conv1.weight"][:, :3], state["conv1.weight"])
     assert torch.equal(after["conv1.weight"][:, 3:], before["conv1.weight"][:, 3:])
     assert all(torch.equal(after[name], state[name]) for name in usual_listing() if name != "conv1.weight")
-    assert all(torch.equal(after[n], before[n]) for n in after if n.startswith(("spp_fc", "classifier")))
+    assert all(torch.equal(after[n], before[n]) for n in after if n.startswith(("head_norm", "spp_fc", "classifier")))
 
 
 def test_imagenet_weights_without_a_tensor_are_an_error() -> None:
@@ -100,7 +102,7 @@ def test_imagenet_weights_of_another_network_are_an_error_and_change_nothing() -
 
 def test_five_feature_layers_at_strides_2_to_32() -> None:
     subnet = GradingSubnet(config=SMALL)
-    logits, features, _ = subnet(torch.rand(2, 3, 64, 96), torch.rand(2, 4, 64, 96))
+    logits, features, *_ = subnet(torch.rand(2, 3, 64, 96), torch.rand(2, 4, 64, 96))
     assert logits.shape == (2, 5)
     assert STRIDES == (2, 4, 8, 16, 32)
     assert [tuple(f.shape) for f in features] == [
@@ -138,7 +140,7 @@ def test_every_lesion_map_influences_the_grade() -> None:
 
 def test_gradient_reaches_every_parameter_and_every_feature() -> None:
     subnet = GradingSubnet(config=SMALL)
-    logits, features, _ = subnet(torch.rand(2, 3, 128, 128), torch.rand(2, 4, 128, 128))
+    logits, features, *_ = subnet(torch.rand(2, 3, 128, 128), torch.rand(2, 4, 128, 128))
     for feature in features:
         feature.retain_grad()
     nn.functional.cross_entropy(logits, torch.tensor([0, 3])).backward()
@@ -163,6 +165,66 @@ def test_its_loss_is_the_named_form_over_the_graded_photographs_with_class_weigh
     assert subnet.loss(graded, labels).item() == pytest.approx((3 / 15 * log(2) + 6 / 11 * log(8)) / 2)
     entropy = subnet.loss(graded, labels._replace(form="cross-entropy"))
     assert entropy.item() == pytest.approx((3 * log(2) + 2 * log(8)) / 2)
+
+
+# Interpretation R26: the head
+
+
+@pytest.mark.parametrize("head_norm", [True, False])
+def test_hidden_units_are_computed_from_the_pooled_vector_with_or_without_layer_norm(head_norm: bool) -> None:
+    subnet = GradingSubnet(config=GradingConfig(width=4, hidden=16, head_norm=head_norm)).eval()
+    graded = subnet(torch.rand(2, 3, 64, 64), torch.rand(2, 4, 64, 64))
+    pooled = spatial_pyramid_pooling(graded.features[-1])
+    if head_norm:
+        centred = pooled - pooled.mean(dim=1, keepdim=True)
+        pooled = centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
+        pooled = pooled * 256 / (8 * 4 * 21)
+    expected = (pooled @ subnet.spp_fc.weight.T + subnet.spp_fc.bias).relu()
+    assert graded.hidden is not None and torch.allclose(graded.hidden, expected, atol=1e-5)
+    logits = graded.hidden @ subnet.classifier.weight.T + subnet.classifier.bias
+    assert torch.allclose(graded.logits, logits - logits.mean(dim=1, keepdim=True), atol=1e-5)
+
+
+def test_layer_norm_of_the_head_makes_the_logits_independent_of_the_scale_of_the_last_stage() -> None:
+    subnet = GradingSubnet(config=SMALL).eval()
+    pooled = torch.rand(2, 4 * 8 * 21)
+    assert torch.allclose(subnet.head_norm(pooled), subnet.head_norm(40 * pooled), atol=1e-3)
+
+
+def test_scaling_of_the_head_changes_the_steps_of_adamw_but_not_the_first_outputs() -> None:
+    hidden, moved = [], []
+    for head_norm in (True, False):
+        torch.manual_seed(0)
+        subnet = GradingSubnet(config=GradingConfig(width=8, hidden=16, head_norm=head_norm)).eval()
+        pooled = torch.randn(4, 8 * 8 * 21)
+        units = subnet.spp_fc(subnet.head_gain * subnet.head_norm(pooled))
+        hidden.append(units.std().item())
+        units.sum().backward()
+        weight = subnet.spp_fc.weight
+        assert weight.grad is not None
+        change = 1e-3 * weight.grad.sign()  # the first step of AdamW
+        moved.append((subnet.head_gain * subnet.head_norm(pooled) @ change.T).abs().mean().item())
+    assert hidden[0] == pytest.approx(hidden[1], rel=0.2)
+    assert moved[0] / moved[1] == pytest.approx(256 / (8 * 8 * 21), rel=0.2)
+
+
+# Interpretation R29: dropout in the joint stage
+
+
+def test_training_logits_drop_hidden_units_of_a_network_in_evaluation_mode() -> None:
+    subnet = GradingSubnet(config=GradingConfig(width=4, hidden=16, dropout=0.25)).eval()
+    graded = subnet(torch.rand(2, 3, 64, 64), torch.rand(2, 4, 64, 64))
+    drawn = torch.stack([subnet.training_logits(graded) for _ in range(4000)])
+    assert drawn.std(dim=0).min() > 0
+    assert torch.allclose(drawn.mean(dim=0), graded.logits, atol=0.03)  # the kept units are scaled by 1 / 0.75
+    assert drawn.mean(dim=2).abs().max() < 1e-5
+
+
+def test_training_logits_train_the_head_and_the_layers_before() -> None:
+    subnet = GradingSubnet(config=SMALL).eval()
+    torch.manual_seed(0)
+    subnet.training_logits(subnet(torch.rand(2, 3, 64, 64), torch.rand(2, 4, 64, 64))).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in (subnet.conv1.weight, subnet.classifier.weight))
 
 
 def test_y_dr_by_hand_is_the_sum_of_the_logits_of_grades_1_to_4() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.losses import GradeLabels, LesionLabels, LossWeights
 from deepmtdr.model.efficientnet_grading import EfficientNetGradingConfig, EfficientNetLite0Grader
+from deepmtdr.model.efficientnet_segmentation import EfficientNetSegmentationConfig, EfficientNetSegmentationSubnet
 from deepmtdr.model.gmsv import GMSV, GMSVConfig
 from deepmtdr.model.grading import GradingConfig, GradingSubnet, dr_score
 from deepmtdr.model.interfaces import (
@@ -25,6 +26,7 @@ from deepmtdr.model.interfaces import (
 )
 from deepmtdr.model.isr import ISRConfig, ISRSubnet
 from deepmtdr.model.segmentation import LesionSegmentationSubnet, SegmentationConfig
+from deepmtdr.model.stable_evidence import turn, turn_back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,9 @@ class ModelConfig:
     isr: ISRConfig = field(default_factory=ISRConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     grading: GradingConfig = field(default_factory=GradingConfig)
-    efficientnet: EfficientNetGradingConfig = field(default_factory=EfficientNetGradingConfig)
+    efficientnet_segmentation: EfficientNetSegmentationConfig = field(default_factory=EfficientNetSegmentationConfig)
+    """Settings of the segmentation subnet of the system "DeepMT-DR, EfficientNet-Lite0"; others do not use them."""
+    efficientnet_grading: EfficientNetGradingConfig = field(default_factory=EfficientNetGradingConfig)
     """Settings of the grading subnet of the system "DeepMT-DR, EfficientNet-Lite0"; others do not use them."""
     gmsv: GMSVConfig = field(default_factory=GMSVConfig)
     segments: bool = True
@@ -120,9 +124,10 @@ class DeepMTDR(nn.Module):
         grading_input: Float[Tensor, "b 3 H W"],
     ) -> Prediction:
         lesions, lesion_region = classes[:, :-1], 1 - classes[:, -1:]
-        # Interpretation R10: the grading loss does not train the segmentation subnet, so the lesion maps are detached.
-        graded = self.grade(grading_input, lesions.detach())
-        return Prediction(frame, lesions, lesion_region, graded.logits, graded.features)
+        # The lesion maps stay attached: Eq. (5) changes the image through them too (interpretation R27). Which subnets
+        # a loss trains is decided in the backward pass.
+        graded = self.grade(grading_input, lesions)
+        return Prediction(frame, lesions, lesion_region, *graded)
 
     def preprocess(
         self, frame: Float[Tensor, "b 3 H W"], local_mean: Float[Tensor, "b 3 H W"] | None = None
@@ -145,8 +150,8 @@ class DeepMTDR(nn.Module):
         return background_only(segmentation_input, self.labels)
 
     def grade(self, grading_input: Float[Tensor, "b 3 H W"], lesions: Float[Tensor, "b l H W"]) -> GradingOutput:
-        """Compute logits and features; equal logits and no features without a grading subnet."""
-        return self.grading(grading_input, lesions)
+        """Compute logits and features of frames; equal logits and no features without a grading subnet."""
+        return self.grading(*self.grading.reduce(grading_input, lesions))
 
     def evidence(self, prediction: Prediction, *, create_graph: bool = False) -> Float[Tensor, "b 1 H W"]:
         """Compute the evidence for the disease; 0 without a grading subnet.
@@ -163,12 +168,16 @@ class DeepMTDR(nn.Module):
         region = prediction.lesion_region.detach()
         return self.gmsv(score, prediction.features, region, create_graph=create_graph)
 
-    def predict(self, lr: Float[Tensor, "b 3 h w"], scale: int = 4) -> tuple[Prediction, Float[Tensor, "b 1 H W"]]:
+    def predict(
+        self, lr: Float[Tensor, "b 3 h w"], scale: int = 4, turns: int = 1
+    ) -> tuple[Prediction, Float[Tensor, "b 1 H W"]]:
         """Compute prediction and evidence, detached. Only the grading subnet builds a graph, for the evidence.
 
         Args:
             lr: low-resolution photographs, RGB in [0, 1].
             scale: 2, 4 or 8; 1 skips the ISR subnet.
+            turns: number of turns over which the evidence is averaged, see `average_evidence`; 1: only the frame as it
+                is.
 
         Returns:
             The prediction (`sr` clamped to [0, 1]) and the evidence in [0, 1].
@@ -180,8 +189,30 @@ class DeepMTDR(nn.Module):
         with torch.enable_grad():
             attached = self._grade_segmented(frame, classes, grading_input.detach().requires_grad_())
             evidence = self.evidence(attached)
-        features = tuple(feature.detach() for feature in attached.features)
-        return attached._replace(grade_logits=attached.grade_logits.detach(), features=features), evidence.detach()
+        prediction, evidence = _detach(attached), evidence.detach()
+        return prediction, evidence if turns == 1 else self.average_evidence(prediction, evidence, turns)
+
+    def average_evidence(
+        self, prediction: Prediction, evidence: Float[Tensor, "b 1 H W"], turns: int
+    ) -> Float[Tensor, "b 1 H W"]:
+        """Average the evidence over turns of the frame, each turned back (interpretation R28).
+
+        The lesion maps are turned with the frame, so each turn needs a pass through the grading subnet only.
+
+        Args:
+            prediction: the prediction for the frame as it is, detached.
+            evidence: its evidence, which is the first of the turns.
+            turns: 1, 2, 4 or 8, see `stable_evidence.turn`.
+        """
+        total = evidence
+        for number in range(1, turns):
+            turned = turn(prediction.sr, number)
+            lesions, region = turn(prediction.lesions, number), turn(prediction.lesion_region, number)
+            with torch.enable_grad():
+                grading_input = self.grading.preprocess(turned).detach().requires_grad_()
+                attached = Prediction(turned, lesions, region, *self.grade(grading_input, lesions))
+                total = total + turn_back(self.evidence(attached).detach(), number)
+        return total / turns
 
 
 def paper_parts(config: ModelConfig, labels: LabelSet = DIABETIC_RETINOPATHY) -> Parts:
@@ -194,11 +225,21 @@ def paper_parts(config: ModelConfig, labels: LabelSet = DIABETIC_RETINOPATHY) ->
 
 
 def efficientnet_parts(config: ModelConfig, labels: LabelSet = DIABETIC_RETINOPATHY) -> Parts:
-    """Make the subnets of the paper, with EfficientNet-Lite0 as the grading subnet (interpretation R33)."""
+    """Make the ISR subnet of the paper, and segmentation and grading with EfficientNet-Lite0 (interpretation R33)."""
     return Parts(
         ISRSubnet(config.isr),
-        LesionSegmentationSubnet(labels, config.segmentation),
-        EfficientNetLite0Grader(labels, config.efficientnet),
+        EfficientNetSegmentationSubnet(labels, config.efficientnet_segmentation),
+        EfficientNetLite0Grader(labels, config.efficientnet_grading),
+    )
+
+
+def _detach(prediction: Prediction) -> Prediction:
+    """Detach the outputs of the grading network, the only ones that can be attached after `predict`."""
+    return prediction._replace(
+        grade_logits=prediction.grade_logits.detach(),
+        features=tuple(feature.detach() for feature in prediction.features),
+        extra=tuple(tensor.detach() for tensor in prediction.extra),
+        hidden=None if prediction.hidden is None else prediction.hidden.detach(),
     )
 
 

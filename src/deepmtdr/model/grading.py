@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepmtdr.grading_losses import grade_loss
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
-from deepmtdr.losses import GradeLabels, grade_loss
+from deepmtdr.losses import GradeLabels
 from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained
 from deepmtdr.model.preprocessing import local_contrast
 
@@ -22,6 +23,8 @@ LESION_GAIN = 4.0
 """Factor of the lesion maps at the input (interpretation R23): they are sparse, and weak compared with the image."""
 PYRAMID = (4, 2, 1)
 """Cells per side at each level of the pyramid: 16 + 4 + 1 = 21 cells."""
+HEAD_INPUTS = 256
+"""A step of AdamW changes the hidden units as if their layer had this many inputs (interpretation R26)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,8 @@ class GradingConfig:
     """Units of the fully connected layer after the pyramid (the authors' 512)."""
     dropout: float = 0.5
     """Share of the hidden units dropped in training (the authors' 0.5)."""
+    head_norm: bool = True
+    """Whether the pooled vector is normalised (LayerNorm) and scaled before the hidden layer (interpretation R26)."""
 
 
 class BasicBlock(nn.Module):
@@ -74,7 +79,7 @@ class GradingSubnet(Grader):
     """ResNet-18 on RGB and the lesion maps, then SPP, one hidden layer and the grades.
 
     Parameter names are those of the usual ResNet-18 state-dict (`conv1`, `bn1`, `layer1.0.conv1`, ...), so that
-    published ImageNet weights load by `load_imagenet`; `spp_fc` and `classifier` replace `fc`.
+    published ImageNet weights load by `load_imagenet`; `head_norm`, `spp_fc` and `classifier` replace `fc`.
     """
 
     preprocess = staticmethod(local_contrast)
@@ -91,12 +96,19 @@ class GradingSubnet(Grader):
         self.layer2 = _stage(width, 2 * width, 2)
         self.layer3 = _stage(2 * width, 4 * width, 2)
         self.layer4 = _stage(4 * width, 8 * width, 2)
-        self.spp_fc = nn.Linear(8 * width * sum(level**2 for level in PYRAMID), config.hidden)
+        pooled = 8 * width * sum(level**2 for level in PYRAMID)
+        self.head_norm = nn.LayerNorm(pooled) if config.head_norm else nn.Identity()
+        self.head_gain = min(HEAD_INPUTS / pooled, 1.0) if config.head_norm else 1.0
+        self.spp_fc = nn.Linear(pooled, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden, len(labels.grades))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        with torch.no_grad():
+            # AdamW moves every weight by the learning rate, whatever its size. With thousands of inputs a single step
+            # would switch hidden units off for good. Smaller inputs and larger weights leave the outputs as they are.
+            self.spp_fc.weight /= self.head_gain
 
     def forward(self, network_input: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b l h w"]) -> GradingOutput:
         """Grade.
@@ -106,7 +118,7 @@ class GradingSubnet(Grader):
             lesions: probabilities of the lesion types in the same frame.
 
         Returns:
-            Logits of the grades and five features, strides 2, 4, 8, 16, 32.
+            Logits of the grades, five features with strides 2, 4, 8, 16, 32, and the hidden units.
         """
         maps = LESION_GAIN * lesions.to(network_input.dtype)
         stem = F.relu(self.bn1(self.conv1(torch.cat([network_input, maps], dim=1))))
@@ -114,10 +126,18 @@ class GradingSubnet(Grader):
         stage2 = self.layer2(stage1)
         stage3 = self.layer3(stage2)
         stage4 = self.layer4(stage3)
-        hidden = F.relu(self.spp_fc(spatial_pyramid_pooling(stage4)))
-        logits = self.classifier(self.dropout(hidden)).float()
-        logits = logits - logits.mean(dim=1, keepdim=True)  # y_DR must not depend on a free constant (R5)
-        return GradingOutput(logits, (stem, stage1, stage2, stage3, stage4))
+        hidden = F.relu(self.spp_fc(self.head_gain * self.head_norm(spatial_pyramid_pooling(stage4))))
+        logits = self._classify(self.dropout(hidden))
+        return GradingOutput(logits, (stem, stage1, stage2, stage3, stage4), hidden=hidden)
+
+    def _classify(self, hidden: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
+        logits = self.classifier(hidden).float()
+        return logits - logits.mean(dim=1, keepdim=True)  # y_DR must not depend on a free constant (R5)
+
+    def training_logits(self, graded: GradingOutput) -> Float[Tensor, "b c"]:
+        """Compute the logits from the hidden units with dropout."""
+        assert graded.hidden is not None
+        return self._classify(F.dropout(graded.hidden, self.dropout.p))
 
     def loss(self, graded: GradingOutput, labels: GradeLabels) -> Float[Tensor, ""]:
         """Compute the grading loss in the form that the labels name."""
@@ -132,7 +152,7 @@ class GradingSubnet(Grader):
         Raises:
             ValueError: if a tensor is missing or has another shape.
         """
-        load_pretrained(self, state, skip_prefixes=("spp_fc", "classifier"), rgb_stem="conv1.weight")
+        load_pretrained(self, state, skip_prefixes=("head_norm", "spp_fc", "classifier"), rgb_stem="conv1.weight")
 
 
 def dr_score(grade_logits: Float[Tensor, "b c"]) -> Float[Tensor, " b"]:

@@ -84,6 +84,13 @@ class Subnet(nn.Module, ABC):
         """
         return self.parameters()
 
+    def imagenet_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the trained parameters for which `load_imagenet` has weights, if they are trained more slowly.
+
+        Their learning rate is multiplied by `imagenet_lr_share` of the stage. None, unless overridden.
+        """
+        return iter(())
+
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Copy published ImageNet weights into this network, all or none.
 
@@ -178,13 +185,24 @@ class Grader(Subnet):
         """Sides in px to which the network resizes its input; empty: it takes frames of any size."""
         return ()
 
+    def reduce(
+        self, network_input: Float[Tensor, "b 3 H W"], lesions: Float[Tensor, "b l H W"]
+    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b l h w"]]:
+        """Reduce frames and lesion maps to the size at which the network grades; unchanged, unless overridden.
+
+        Args:
+            network_input: frames after `preprocess`.
+            lesions: probabilities of the lesion types in the same frames.
+        """
+        return network_input, lesions
+
     @abstractmethod
     def forward(self, network_input: Float[Tensor, "b 3 h w"], lesions: Float[Tensor, "b l h w"]) -> GradingOutput:
         """Grade.
 
         Args:
-            network_input: frames after `preprocess`.
-            lesions: probabilities of the lesion types in the same frames.
+            network_input: frames after `preprocess` and `reduce`.
+            lesions: probabilities of the lesion types in the same frames, after `reduce`.
         """
 
     def training_logits(self, graded: GradingOutput) -> Float[Tensor, "b c"]:
