@@ -19,9 +19,10 @@ from deepmtdr.model.precision import resolve_precision
 from deepmtdr.preparation.prepare import prepare
 from deepmtdr.recipe import load_recipe
 from deepmtdr.synthetic.drawings import write_drawings
+from deepmtdr.training.backward import backward_by_subnet
 from deepmtdr.training.batches import Batch, PhotographSampler
 from deepmtdr.training.dataloader import ImageBatches, load_batches
-from deepmtdr.training.step_losses import backward_by_subnet, restoration_losses
+from deepmtdr.training.step_losses import restoration_losses
 
 RECIPE = "small"
 DRAWINGS, BATCHES, STEPS = 12, 40, 3

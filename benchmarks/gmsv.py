@@ -39,8 +39,9 @@ from deepmtdr.photographs.field_of_view import crop_to_frame
 from deepmtdr.photographs.geometry import crop_mask
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import FRAME, Grade
+from deepmtdr.training.backward import backward_by_subnet
 from deepmtdr.training.batches import Batch
-from deepmtdr.training.step_losses import backward_by_subnet, joint_losses
+from deepmtdr.training.step_losses import joint_losses
 
 
 class Case(NamedTuple):

@@ -37,8 +37,9 @@ def _case(lambda_ca: float) -> dict[str, float]:
     from deepmtdr.model.deepmtdr import DeepMTDR
     from deepmtdr.model.precision import resolve_precision
     from deepmtdr.recipe import load_recipe
+    from deepmtdr.training.backward import backward_by_subnet
     from deepmtdr.training.batches import Batch
-    from deepmtdr.training.step_losses import backward_by_subnet, joint_losses
+    from deepmtdr.training.step_losses import joint_losses
 
     recipe = load_recipe(RECIPE)
     torch.manual_seed(0)

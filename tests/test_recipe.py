@@ -38,7 +38,7 @@ def test_stage_keeps_its_own_defaults_beside_the_keys_of_the_file(tmp_path: Path
     path.write_text("[joint]\nsteps = 5\nloss = { dice = 2.0 }\n")
     joint = load_recipe(path).joint
     assert joint == dataclasses.replace(Recipe().joint, steps=5, loss=dataclasses.replace(joint.loss, dice=2.0))
-    assert (joint.crop, joint.batch, joint.end_to_end) == (0, 1, True)
+    assert (joint.crop, joint.batch, joint.end_to_end) == (0, 1, False)
     first = RestorationStage()
     assert (first.crop, first.batch, first.end_to_end) == (256, 8, False)
 

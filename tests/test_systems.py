@@ -36,9 +36,10 @@ from deepmtdr.systems import (
     build_system,
 )
 from deepmtdr.terms import Lesion
+from deepmtdr.training.backward import backward_by_subnet
 from deepmtdr.training.batches import Batch, GradingBatch
 from deepmtdr.training.optimiser import build_optimiser, has_trainable_parameters
-from deepmtdr.training.step_losses import backward_by_subnet, grading_losses, joint_losses, restoration_losses
+from deepmtdr.training.step_losses import grading_losses, joint_losses, restoration_losses
 
 SMALL = ModelConfig(
     isr=ISRConfig(width=4, blocks=1),
@@ -152,12 +153,12 @@ def test_efficientnet_form_trains_all_its_subnets_with_the_task_aware_losses() -
 
 
 def test_settings_of_the_efficientnet_form_come_from_the_recipe() -> None:
-    recipe = load_recipe("smoke", ["model.efficientnet.reduce=4", "model.efficientnet.hidden=7"])
+    recipe = load_recipe("smoke", ["model.efficientnet_grading.reduce=4", "model.efficientnet_grading.hidden=7"])
     grading = build_system("DeepMT-DR, EfficientNet-Lite0", PartNames(), recipe.model).grading
     assert isinstance(grading, EfficientNetLite0Grader)
     assert grading.config.reduce == 4 and grading.classifier.in_features == 7
-    with pytest.raises(RecipeError, match=r"model\.efficientnet\.reduce = 3, expected 1, 2 or 4"):
-        load_recipe("smoke", ["model.efficientnet.reduce=3"])
+    with pytest.raises(RecipeError, match=r"model\.efficientnet_grading\.reduce = 3, expected 1, 2 or 4"):
+        load_recipe("smoke", ["model.efficientnet_grading.reduce=3"])
 
 
 def test_parts_of_the_paper_can_be_exchanged_and_keep_the_task_aware_losses() -> None:

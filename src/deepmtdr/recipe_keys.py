@@ -28,8 +28,16 @@ RENAMED_STAGE_KEYS = {
 
 EARLIER_VALUES: dict[str, Any] = {
     "model.isr.skip": "bicubic",
+    "model.grading.head_norm": False,
+    "restoration.loss.task_aware_share": 0.0,
+    "restoration.batch_norm_batches": 0,
     "grading.loss.grading_form": "eq10",
+    "grading.batch_norm_batches": 0,
     "joint.loss.grading_form": "eq10",
+    "joint.loss.task_aware_share": 0.0,
+    "joint.balance": 0.0,
+    "joint.dropout": False,
+    "joint.evidence": {"turns": 1, "smoothing": 0.0, "percentile": 100.0, "create_graph": True},
 }
 """Key that the recipe in an old checkpoint does not have yet -> the value that has the effect of that version.
 
@@ -39,15 +47,21 @@ Only for keys whose default has another effect. A key is added where the table t
 REASONS = {
     "crop": "the grading stage takes whole frames",
     "annotated": "the grading stage takes photographs with a grade, whether they have lesion masks or not",
+    "union_share": "the grading stage takes photographs with a grade, whether they have lesion masks or not",
     "augmentation": "the grading stage uses cached outputs of the ISR and segmentation subnets",
     "end_to_end": "the ISR subnet is frozen in the grading stage",
     "lr_isr": "the ISR subnet is frozen in the grading stage",
     "lr_segmentation": "the segmentation subnet is frozen in the grading stage",
     "lr_grading": "the restoration stage has no grading subnet",
-    "balance": "only the grading stage draws photographs by grade",
+    "balance": "the restoration stage does not draw photographs by grade",
+    "dropout": "the first two stages are trained with dropout anyway; its share is model.grading.dropout",
+    "evidence": "only the joint stage uses the evidence",
+    "batch_norm_batches": "batch normalisation is frozen in the joint stage",
     "max_per_grade": "only the grading stage draws photographs by grade",
     "small_frame_share": "only the grading stage begins on small frames",
     "hide_image": "only the grading stage uses cached lesion maps beside the image",
+    "rotation": "the other stages have augmentation.rotation",
+    "zoom": "the other stages have augmentation.zoom",
 }
 """Key that only some stages have -> why the other stages do not have it."""
 
@@ -79,6 +93,8 @@ def translate_old_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         if table := _rename(_table(values, name), RENAMED_STAGE_KEYS):
             unused = REASONS.keys() - stage_keys(name)
             recipe[name] = {key: value for key, value in table.items() if key not in unused}
+    if "dropout" not in (joint := _table(recipe, "joint")):  # then `balance` had no effect there
+        recipe |= {"joint": {key: value for key, value in joint.items() if key != "balance"}} if joint else {}
     for key, value in EARLIER_VALUES.items():
         recipe = _add_if_absent(recipe, key.split("."), value)
     return recipe

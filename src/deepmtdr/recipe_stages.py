@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from deepmtdr.losses import LossWeights
 from deepmtdr.model.interfaces import SUBNETS
+from deepmtdr.model.stable_evidence import StableEvidenceConfig
 from deepmtdr.terms import SCALES
 
 StageName = Literal["restoration", "grading", "joint"]
@@ -77,6 +78,10 @@ class OptimisationSettings:
     """Share of the steps after which a "step" schedule falls."""
     decay_factors: dict[str, float] = field(default_factory=lambda: {"isr": 5.0, "segmentation": 2.0, "grading": 5.0})
     """Subnet -> divisor of its learning rate after `decay_at` (the authors' values)."""
+    imagenet_lr_share: float = 1.0
+    """Learning rate of the layers of an EfficientNet-Lite0 that have published ImageNet weights, as a share of their
+    subnet's.
+    """
     ema: float = 0.995
     """Decay of the exponential moving average of the weights. The average is the result of the stage."""
     clip: float = 1.0
@@ -96,7 +101,9 @@ class OptimisationSettings:
             yield f"schedule = {self.schedule!r}, expected one of {', '.join(SCHEDULES)}"
         if not set(SUBNETS).issuperset(self.decay_factors) or min(self.decay_factors.values(), default=1) <= 0:
             yield f"decay_factors = {self.decay_factors}, expected positive divisors of {', '.join(SUBNETS)}"
-        yield from _not_shares(warm_up=self.warm_up, decay_at=self.decay_at)
+        yield from _not_shares(
+            warm_up=self.warm_up, decay_at=self.decay_at, imagenet_lr_share=self.imagenet_lr_share
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,14 +175,14 @@ class ImageStage(TrainingStage, ABC):
     annotated: float = 1.0
     """Share of a batch with lesion masks. The other photographs train the losses that need no masks (Eqs. 4-6, 9)."""
     union_share: float = 0.25
-    """Share of the photographs with union labels only, such as HEI-MED's, among those with masks (interpretation R32)."""
+    """Share of photographs with union labels only, such as HEI-MED's, among those with masks (interpretation R32)."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     lr_isr: float = 5e-4
     """Largest learning rate of the ISR subnet; 0 freezes it."""
     lr_segmentation: float = 2e-3
     """Largest learning rate of the segmentation subnet; 0 freezes it."""
     end_to_end: bool = False
-    """Whether the gradients of the segmentation and grading losses also reach the ISR subnet (interpretation R10)."""
+    """Whether the segmentation and grading losses also train the ISR subnet, beside Eq. (11) (interpretation R27)."""
 
     def problems(self) -> Iterator[str]:
         """Describe each setting that is out of range, and what was expected."""
@@ -190,6 +197,10 @@ class RestorationStage(ImageStage):
     """Stage 1a: super-resolution and lesion segmentation, on crops."""
 
     name: ClassVar[StageName] = "restoration"
+    batch_norm_batches: int = 32
+    """Batches over which the running statistics of batch normalisation are estimated anew at the end of the stage, for
+    the averaged weights (interpretation R29); 0: they stay as they are.
+    """
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
@@ -214,6 +225,14 @@ class GradingStage(TrainingStage):
     """How often the grading subnet gets the lesion maps without the image, so that it learns to use the maps. Has no
     effect without a segmentation subnet, or if a compared method does not use lesion maps.
     """
+    rotation: float = 0.0
+    """Largest rotation, degrees, in addition to the eight flips and quarter turns."""
+    zoom: float = 1.0
+    """The content of a frame is enlarged by a factor in [1/zoom, zoom]."""
+    batch_norm_batches: int = 32
+    """Batches of whole frames over which the running statistics of batch normalisation are estimated anew at the end of
+    the stage (interpretation R29); 0: they stay as they are.
+    """
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
@@ -224,6 +243,8 @@ class GradingStage(TrainingStage):
         """Describe each setting that is out of range, and what was expected."""
         yield from super().problems()
         yield from _not_shares(small_frame_share=self.small_frame_share, hide_image=self.hide_image)
+        if self.zoom < 1 or not 0 <= self.rotation <= 180:
+            yield f"zoom = {self.zoom}, rotation = {self.rotation}, expected at least 1, and 0 to 180 degrees"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,14 +254,25 @@ class JointStage(ImageStage):
     name: ClassVar[StageName] = "joint"
     batch: int = 1
     crop: int = 0
-    end_to_end: bool = True
     lr_grading: float = 1e-3
     """Largest learning rate of the grading subnet; 0 freezes it."""
+    balance: float = 0.5
+    """Photographs are drawn with (frequency of their grade) ** -balance. 0: grades as often as they occur."""
+    dropout: bool = True
+    """Whether the grading loss is computed with dropout. Otherwise the networks are in evaluation mode in this stage:
+    batch normalisation is frozen (interpretation R29).
+    """
+    evidence: StableEvidenceConfig = field(default_factory=StableEvidenceConfig)
 
     @property
     def learning_rates(self) -> Mapping[str, float]:
         """Largest learning rates of all three subnets."""
         return {"isr": self.lr_isr, "segmentation": self.lr_segmentation, "grading": self.lr_grading}
+
+    def problems(self) -> Iterator[str]:
+        """Describe each setting that is out of range, and what was expected."""
+        yield from super().problems()
+        yield from (f"evidence.{problem}" for problem in self.evidence.problems())
 
 
 STAGE_TYPES: Mapping[StageName, type[TrainingStage]] = {

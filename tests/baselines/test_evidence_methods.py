@@ -24,8 +24,9 @@ from deepmtdr.model.interfaces import EvidenceMethod, GradingOutput
 from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
 from deepmtdr.training.activation_checkpointing import checkpoint_activations
+from deepmtdr.training.backward import backward_by_subnet
 from deepmtdr.training.batches import Batch
-from deepmtdr.training.step_losses import backward_by_subnet, joint_losses
+from deepmtdr.training.step_losses import joint_losses
 from grader_checks import PlainGrader
 from segmenter_checks import randomise_lesion_maps
 
@@ -38,7 +39,7 @@ WAYS = {**MAPS, "without maps": WithoutMaps()}
 SMALL = ModelConfig(
     isr=ISRConfig(width=4, blocks=1),
     segmentation=SegmentationConfig(width=2),
-    grading=GradingConfig(width=4, hidden=8, dropout=0.0),
+    grading=GradingConfig(width=4, hidden=8, dropout=0.0, head_norm=False),
 )
 all_ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 all_maps = pytest.mark.parametrize("way", MAPS.values(), ids=MAPS)
@@ -147,7 +148,9 @@ def test_eq5_trains_only_the_isr_subnet(way: EvidenceMethod, training: bool) -> 
     known = torch.zeros(2, dtype=torch.bool)
     batch = Batch(hr, hr, torch.zeros(2, 4, 64, 64), known[:, None].expand(2, 4), torch.tensor([2, 0]), known)
     off = ("lambda_img", "lambda_tv", "lambda_sa", "dice", "lesion_cross_entropy", "unsupervised", "grading")
-    step = joint_losses(model, batch, 4, replace(LossWeights(phi_vis=0.9), **dict.fromkeys(off, 0.0)))
+    step = joint_losses(
+        model, batch, 4, replace(LossWeights(phi_vis=0.9, task_aware_share=0.0), **dict.fromkeys(off, 0.0))
+    )
     backward_by_subnet(step._replace(xi=step.xi.detach()), model, end_to_end=True)
     learned = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert step.terms["cls_aware"] > 0

@@ -17,8 +17,9 @@ from deepmtdr.model.deepmtdr import DeepMTDR, Parts
 from deepmtdr.model.isr import bicubic
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import SCALES, Grade
+from deepmtdr.training.backward import backward_by_subnet
 from deepmtdr.training.batches import Batch
-from deepmtdr.training.step_losses import backward_by_subnet, joint_losses, restoration_losses
+from deepmtdr.training.step_losses import joint_losses, restoration_losses
 
 
 def small() -> MahapatraEtAl:

@@ -20,16 +20,17 @@ from deepmtdr.model.segmentation import LesionSegmentationSubnet, SegmentationCo
 from deepmtdr.recipe import JointStage
 from deepmtdr.synthetic.drawings import draw_photograph
 from deepmtdr.terms import Grade
+from deepmtdr.training.backward import StepLosses, backward_by_subnet
 from deepmtdr.training.batches import Batch
 from deepmtdr.training.optimiser import build_optimiser
-from deepmtdr.training.step_losses import StepLosses, backward_by_subnet, joint_losses, restoration_losses
+from deepmtdr.training.step_losses import joint_losses, restoration_losses
 
 SMALL = ModelConfig(
     isr=ISRConfig(width=8, blocks=2),
     segmentation=SegmentationConfig(width=4),
-    grading=GradingConfig(width=4, hidden=8, dropout=0.0),
+    grading=GradingConfig(width=4, hidden=8, dropout=0.0, head_norm=False),
 )
-WEIGHTS = LossWeights(phi_vis=0.9)  # an untrained network has evidence nearly everywhere
+WEIGHTS = LossWeights(phi_vis=0.9, task_aware_share=0.0)  # an untrained network has evidence nearly everywhere
 
 
 def system(config: ModelConfig = SMALL) -> DeepMTDR:

@@ -8,7 +8,7 @@ from torch import nn
 
 from deepmtdr.model.grading import BasicBlock
 from deepmtdr.training.activation_checkpointing import checkpoint_activations
-from deepmtdr.training.batch_norm import warm_start_batch_norm
+from deepmtdr.training.batch_norm import reestimate_batch_norm, warm_start_batch_norm
 
 
 def batches(count: int) -> list[torch.Tensor]:
@@ -67,3 +67,37 @@ def test_features_computed_again_are_counted_once() -> None:
             for batch in batches(3):
                 block(batch.requires_grad_()).sum().backward()
     assert all(torch.equal(one, again.state_dict()[name]) for name, one in plain.state_dict().items())
+
+
+# A new estimate at the end of a stage
+
+
+def test_new_statistics_are_the_mean_and_variance_over_all_batches() -> None:
+    norm, inputs = nn.BatchNorm2d(3), [batch + n for n, batch in enumerate(batches(4))]
+    norm.running_mean += 7  # pyright: ignore[reportOptionalOperand]
+    reestimate_batch_norm(norm, norm, inputs)
+    pixels = torch.cat(inputs).transpose(0, 1).flatten(1)
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert torch.allclose(norm.running_mean, pixels.mean(dim=1), atol=1e-5)
+    assert torch.allclose(norm.running_var, pixels.var(dim=1), rtol=0.01)  # the variance between the batches included
+
+
+def test_new_estimate_changes_nothing_but_the_statistics_of_the_given_part() -> None:
+    part = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5)).train()
+    other = nn.BatchNorm2d(3).eval()
+    part[2].eval()
+    before = {name: tensor.clone() for name, tensor in nn.Sequential(part, other).state_dict().items()}
+    reestimate_batch_norm(part, lambda batch: part(other(batch)), batches(2))
+    after = nn.Sequential(part, other).state_dict()
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed == {"0.1.running_mean", "0.1.running_var", "0.1.num_batches_tracked"}
+    assert (part[1].training, part[1].momentum, part[2].training, other.training) == (True, 0.1, False, False)
+    assert all(p.grad is None for p in part.parameters())
+
+
+def test_statistics_stay_without_batches() -> None:
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean += 7  # pyright: ignore[reportOptionalOperand]
+    reestimate_batch_norm(norm, norm, [])
+    assert norm.running_mean is not None and norm.running_mean.tolist() == [7, 7, 7]
+    reestimate_batch_norm(nn.Identity(), nn.Identity(), iter([torch.zeros(1)]))

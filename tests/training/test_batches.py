@@ -19,7 +19,11 @@ from deepmtdr.model.preprocessing import image_to_tensor, local_contrast
 from deepmtdr.recipe import Augmentation
 from deepmtdr.terms import Grade, Lesion
 from deepmtdr.training.batches import (
+    LOCAL_CONTRAST,
+    SCALED_RGB,
     CachedOutput,
+    GradingAugmentation,
+    InputKind,
     PhotographSampler,
     known_lesions,
     make_crop_batch,
@@ -71,6 +75,21 @@ def test_unannotated_photographs_come_evenly_from_each_data_set(rng: np.random.G
     drawn = [f.sample.dataset for f in PhotographSampler(frames).draw(600, 0.0, rng)]
     assert set(drawn) == {"b", "c"}
     assert drawn.count("b") == pytest.approx(300, abs=50)
+
+
+@pytest.mark.parametrize("types", [(), (Lesion.MA,)], ids=["unannotated", "annotated"])
+def test_photographs_are_drawn_by_grade_as_balance_sets(types: tuple[Lesion, ...], rng: np.random.Generator) -> None:
+    frames = [frame(grade=4, types=types), *(frame(grade=0, types=types) for _ in range(16))]
+    frames += [frame(types=types) for _ in range(4)]
+    share = 1.0 if types else 0.0
+
+    def drawn(balance: float) -> list[float]:
+        grades = [f.sample.grade for f in PhotographSampler(frames).draw(900, share, rng, balance=balance)]
+        return [grades.count(grade) / 900 for grade in (4, 0, None)]
+
+    assert drawn(0.0) == pytest.approx([1 / 21, 16 / 21, 4 / 21], abs=0.05)
+    assert drawn(0.5) == pytest.approx([1 / 7, 4 / 7, 2 / 7], abs=0.06)  # 1, 16 and 4 times 1, 1/4 and 1/2
+    assert drawn(1.0) == pytest.approx([1 / 3, 1 / 3, 1 / 3], abs=0.06)
 
 
 def test_batch_is_filled_if_one_kind_of_photograph_is_missing(rng: np.random.Generator) -> None:
@@ -214,7 +233,9 @@ def crops(seed: int) -> Sequence[torch.Tensor]:
 
 def grades(seed: int) -> Sequence[torch.Tensor]:
     cached_outputs = [cached("ab"[v % 2], v % 5, 20 * v) for v in range(1, 10)]
-    return make_grading_batch(cached_outputs, 0.5, 0.5, np.random.default_rng(seed).spawn(6))
+    return make_grading_batch(
+        cached_outputs, 0.5, np.random.default_rng(seed).spawn(6), GradingAugmentation(0.5, 20.0, 1.2)
+    )
 
 
 @pytest.mark.parametrize("batch", [crops, grades])
@@ -233,7 +254,7 @@ def test_balance_draws_grades_as_they_are_or_equally_often() -> None:
     cached_outputs = [cached("a", 0) for _ in range(16)] + [cached("a", 2) for _ in range(4)]
 
     def share(balance: float) -> float:
-        batch = make_grading_batch(cached_outputs, balance, 0.0, np.random.default_rng(0).spawn(600))
+        batch = make_grading_batch(cached_outputs, balance, np.random.default_rng(0).spawn(600))
         return (batch.grade == 2).float().mean().item()
 
     assert share(0.0) == pytest.approx(0.2, abs=0.05)
@@ -243,14 +264,14 @@ def test_balance_draws_grades_as_they_are_or_equally_often() -> None:
 
 def test_data_sets_are_drawn_equally_often_whatever_their_size(rng: np.random.Generator) -> None:
     cached_outputs = [cached("a", 1), *(cached("b", 3) for _ in range(40))]
-    assert (make_grading_batch(cached_outputs, 0.5, 0.0, rng.spawn(400)).grade == 1).float().mean() == pytest.approx(
+    assert (make_grading_batch(cached_outputs, 0.5, rng.spawn(400)).grade == 1).float().mean() == pytest.approx(
         0.5, abs=0.08
     )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_image_is_hidden_as_often_as_set_and_lesion_maps_never(share: float, rng: np.random.Generator) -> None:
-    batch = make_grading_batch([cached("a", 1, 200)], 0.5, share, rng.spawn(400))
+    batch = make_grading_batch([cached("a", 1, 200)], 0.5, rng.spawn(400), GradingAugmentation(hide_image=share))
     hidden = [not image.any() for image in batch.image]
     assert np.mean(hidden) == pytest.approx(share, abs=0.08 * (0 < share < 1))
     assert all(maps.any() for maps in batch.lesions)
@@ -259,15 +280,49 @@ def test_image_is_hidden_as_often_as_set_and_lesion_maps_never(share: float, rng
 def test_image_and_lesion_maps_are_turned_together(rng: np.random.Generator) -> None:
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     whole = CachedOutput(frame(grade=1), np.stack([ramp] * 3), np.stack([ramp] * 4))
-    batch = make_grading_batch([whole], 0.5, 0.0, rng.spawn(8))
+    batch = make_grading_batch([whole], 0.5, rng.spawn(8))
     assert (batch.image.flatten(2).argsort(2)[:, :1] == batch.lesions.flatten(2).argsort(2)).all()
     assert batch.lesions.min() == 0 and batch.lesions.max() == 1  # a power keeps 0 and 1
+
+
+def square(side: int = 64, half: int = 8) -> CachedOutput:
+    """A white square in the middle of image and lesion maps; outside, an image of mid-grey and no lesion."""
+    middle = slice(side // 2 - half, side // 2 + half)
+    image, lesions = np.full((3, side, side), 128, np.uint8), np.zeros((4, side, side), np.uint8)
+    image[:, middle, middle], lesions[:, middle, middle] = 255, 255
+    return CachedOutput(frame(grade=1), image, lesions)
+
+
+def test_zoom_enlarges_image_and_lesion_maps_alike_within_its_range(rng: np.random.Generator) -> None:
+    batch = make_grading_batch([square()], 0.5, rng.spawn(200), GradingAugmentation(zoom=1.5))
+    areas = (batch.lesions[:, 0] > 0.5).float().mean(dim=(1, 2)) * 64**2 / 16**2
+    assert 1 / 1.5**2 - 0.1 <= areas.min() < 0.6 and 1.8 < areas.max() <= 1.5**2 + 0.1
+    same = (batch.image[:, 0] > 1) == (batch.lesions[:, 0] > 0.5)
+    assert same.float().mean() > 0.97
+
+
+def test_rotation_turns_image_and_lesion_maps_alike(rng: np.random.Generator) -> None:
+    batch = make_grading_batch([square()], 0.5, rng.spawn(50), GradingAugmentation(rotation=45.0))
+    rotated = batch.lesions[:, 0] > 0.5
+    widths = rotated.any(dim=1).sum(dim=1).float()  # 16 px upright, 16 * 2 ** .5 at 45 degrees
+    assert widths.min() < 18 and 21 < widths.max() <= 24
+    assert ((batch.image[:, 0] > 1) == rotated).float().mean() > 0.97
+
+
+@pytest.mark.parametrize(("kind", "outside"), [(LOCAL_CONTRAST, 0.0), (SCALED_RGB, -3.0)])
+def test_corners_that_rotation_leaves_empty_are_outside_the_field_of_view(
+    kind: InputKind, outside: float, rng: np.random.Generator
+) -> None:
+    whole = CachedOutput(frame(grade=1), np.full((3, 32, 32), 255, np.uint8), np.full((4, 32, 32), 255, np.uint8))
+    batch = make_grading_batch([whole], 0.5, rng.spawn(30), GradingAugmentation(rotation=45.0), kind)
+    empty = batch.lesions[:, 0] == 0
+    assert empty.any() and torch.allclose(batch.image[:, 0][empty], torch.tensor(outside), atol=0.02)
 
 
 def test_grading_input_is_the_cached_local_contrast_scaled(rng: np.random.Generator) -> None:
     seen = np.stack([np.full((16, 16), value, np.uint8) for value in (0, 127, 255)])
     image = make_grading_batch(
-        [CachedOutput(frame(grade=1), seen, np.zeros((4, 16, 16), np.uint8))], 0.5, 0.0, rng.spawn(50)
+        [CachedOutput(frame(grade=1), seen, np.zeros((4, 16, 16), np.uint8))], 0.5, rng.spawn(50)
     ).image
     strength = image[:, 2, 0, 0] / 3  # another factor for each photograph
     assert strength.min() >= 0.7 and strength.max() <= 1.4 and strength.std() > 0.1
@@ -312,4 +367,4 @@ def test_batches_follow_the_label_set(rng: np.random.Generator) -> None:
     assert batch.annotated.tolist() == [[False, True], [True, True]]
     assert batch.lesion_masks[0].mean(dim=(1, 2)).tolist() == [0, 1] and not batch.lesion_masks[1].any()
     outputs = [CachedOutput(f, np.zeros((3, 16, 16), np.uint8), np.full((2, 16, 16), 9, np.uint8)) for f in frames]
-    assert make_grading_batch(outputs, 0.5, 0.0, rng.spawn(3)).lesions.shape == (3, 2, 16, 16)
+    assert make_grading_batch(outputs, 0.5, rng.spawn(3)).lesions.shape == (3, 2, 16, 16)

@@ -35,10 +35,10 @@ def stop(monkeypatch: pytest.MonkeyPatch, stage: str, steps: int) -> None:
     """End a run after some steps of a stage; the clock advances one second each time it is read."""
     compute, calls = getattr(two_stages, f"{stage}_losses"), itertools.count()
 
-    def stopping(*args: Any) -> Any:
+    def stopping(*args: Any, **settings: Any) -> Any:
         if next(calls) == steps:
             raise Killed
-        return compute(*args)
+        return compute(*args, **settings)
 
     monkeypatch.setattr(two_stages, f"{stage}_losses", stopping)
     seconds = itertools.count()

@@ -44,10 +44,10 @@ def stop_by_signal(monkeypatch: pytest.MonkeyPatch, step: int, begin: Callable[[
     """Send SIGTERM to this process within a step of the joint stage."""
     compute, calls = two_stages.joint_losses, iter(range(100))
 
-    def signalled(*args: Any) -> Any:
+    def signalled(*args: Any, **settings: Any) -> Any:
         if next(calls) == step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return compute(*args)
+        return compute(*args, **settings)
 
     with monkeypatch.context() as patch:
         patch.setattr(two_stages, "joint_losses", signalled)

@@ -19,13 +19,15 @@ from deepmtdr.datasets.frames import Frame
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation import Bootstrap, Evaluation, EvaluationConfig, evaluate
+from deepmtdr.evaluation.photograph_result import PhotographResult
+from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.preprocessing import image_to_tensor
 from deepmtdr.preparation.prepare import prepare
 from deepmtdr.recipe import VALIDATION_SCORES, DataRecipe
 from deepmtdr.synthetic.drawings import write_drawings
 from deepmtdr.terms import Grade, Lesion
-from deepmtdr.training.validation import ValidationResult, select_validation_frames, validate
+from deepmtdr.training.validation import ValidationResult, _scores, select_validation_frames, validate
 from tiny_model import FRAME, tiny_recipe
 
 RECIPE = replace(tiny_recipe(), data=DataRecipe(frame=FRAME))
@@ -79,7 +81,7 @@ def test_validation_and_evaluation_of_the_same_photographs_agree(
 ) -> None:
     tasks = ("super-resolution", "lesions", "grading")
     expected = {(score.subject, score.score): score.value for score in evaluated.scores if score.task in tasks}
-    assert validated.scores == pytest.approx(
+    assert {name: value for name, value in validated.scores.items() if name != "live_units"} == pytest.approx(
         {
             "photographs": 6,
             "psnr_gain": expected["gain", "psnr_fov"],
@@ -164,7 +166,7 @@ def test_photograph_that_fills_the_frame_is_reduced_by_the_scale(
 def test_undefined_score_is_left_out(model: DeepMTDR, frames: list[Frame]) -> None:
     bare = [replace(f, sample=replace(f.sample, grade=None, lesion_masks={})) for f in frames[:1]]
     done = validate(model, bare)
-    assert set(done.scores) == {"photographs", "psnr_gain", "psnr_gain_eroded"}
+    assert set(done.scores) == {"photographs", "psnr_gain", "psnr_gain_eroded", "live_units"}
     assert (
         done.examples[0].lesion_masks is None and not any(done.examples[0].annotated) and done.examples[0].grade is None
     )
@@ -209,7 +211,7 @@ def test_validation_on_a_gpu_gives_the_same_scores(
 
 
 def test_scores_have_the_names_of_stop_on(validated: ValidationResult) -> None:
-    assert set(validated.scores) == {"photographs", *VALIDATION_SCORES}
+    assert set(validated.scores) == {"photographs", *VALIDATION_SCORES, "live_units"}
 
 
 def cohort() -> list[Frame]:
@@ -250,3 +252,31 @@ def test_selection_takes_data_sets_in_turn_and_zero_takes_all() -> None:
     assert [f.sample.dataset for f in select_validation_frames(cohort(), 0)[:4]] == ["a", "b", "a", "b"]
     assert len(select_validation_frames(cohort(), 0)) == 40
     assert len({(f.sample.dataset, f.sample.name) for f in select_validation_frames(cohort(), 0)}) == 40
+
+
+def test_grade_scores_are_means_over_the_data_sets_so_that_recognising_the_camera_is_not_rewarded() -> None:
+    truth = {"a": [2, 3, 4] * 8, "b": [0, 0, 1] * 8}
+    camera = {"a": (0.0, 0.1, 0.1, 0.8, 0.0), "b": (0.8, 0.1, 0.1, 0.0, 0.0)}
+    results = [
+        PhotographResult(dataset=name, name=f"{n}", patient=f"{n}", grade=grade, probs=camera[name])
+        for name, grades in truth.items()
+        for n, grade in enumerate(grades)
+    ]
+    scores = _scores(results, {}, DIABETIC_RETINOPATHY)
+    assert scores["kappa_quadratic"] == pytest.approx(0)
+    assert "auc_referable" not in scores, "undefined within each data set"
+
+
+def test_live_units_are_those_above_0_on_any_photograph(model: DeepMTDR, frames: list[Frame]) -> None:
+    silent = deepcopy(model)
+    with torch.no_grad():
+        silent.grading.spp_fc.weight[:3] = 0
+        silent.grading.spp_fc.bias[:3] = -1
+        silent.grading.spp_fc.bias[3:] = 100
+        # The fourth unit is above 0 on one photograph only, the one with the highest value.
+        values = [silent.segment_and_grade(image_to_tensor(f.pixels)[None]).hidden[0, 4] for f in frames]  # pyright: ignore
+        silent.grading.spp_fc.bias[4] -= sum(sorted(values)[-2:]) / 2
+    units = silent.grading.spp_fc.out_features
+    assert validate(silent, frames, scale=1).scores["live_units"] == pytest.approx(1 - 3 / units)
+    lowest = frames[int(np.argmin([float(value) for value in values]))]
+    assert validate(silent, [lowest], scale=1).scores["live_units"] == pytest.approx(1 - 4 / units)

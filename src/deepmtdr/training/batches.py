@@ -7,6 +7,7 @@ masks, it counts as annotated with empty masks (interpretation R22).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepmtdr.datasets.frames import Frame, MaskChannels, mask_channels
-from deepmtdr.datasets.sample import union_codes
+from deepmtdr.datasets.frames import LESIONS_ONLY, Frame, MaskChannels, mask_channels
 from deepmtdr.errors import DataError
+from deepmtdr.labels import union_codes
 from deepmtdr.model.preprocessing import CONTRAST_LIMIT, uint8_to_input
 from deepmtdr.recipe import Augmentation
 from deepmtdr.training.augmentation import (
@@ -117,7 +118,12 @@ class PhotographSampler:
         """Channels of the masks that the crops of all these photographs have."""
 
     def draw(
-        self, count: int, annotated_share: float, rng: np.random.Generator, union_share: float = 0.25
+        self,
+        count: int,
+        annotated_share: float,
+        rng: np.random.Generator,
+        union_share: float = 0.25,
+        balance: float = 0.0,
     ) -> list[Frame]:
         """Draw photographs.
 
@@ -127,6 +133,8 @@ class PhotographSampler:
                 evenly from each data set.
             rng: random generator.
             union_share: share of the photographs with union labels only among those with masks.
+            balance: within each of these groups, grades are drawn with frequency ** -balance; photographs without a
+                grade count as another grade. 0: grades are drawn as often as they occur.
         """
         names, drawn = list(self.others), []
         for _ in range(count):
@@ -135,7 +143,7 @@ class PhotographSampler:
                 pool = self.others[names[rng.integers(len(names))]]
             elif self.union_only and rng.random() < union_share:
                 pool = self.union_only
-            drawn.append(pool[rng.integers(len(pool))])
+            drawn.append(pool[_draw_by_grade(pool, balance, rng) if balance else rng.integers(len(pool))])
         return drawn
 
 
@@ -145,7 +153,7 @@ def make_crop_batch(
     augmentation: Augmentation,
     rngs: Sequence[np.random.Generator],
     camera_rngs: Sequence[np.random.Generator] | None = None,
-    channels: MaskChannels = MaskChannels(),
+    channels: MaskChannels = LESIONS_ONLY,
 ) -> Batch:
     """Make augmented crops of the given photographs.
 
@@ -207,10 +215,6 @@ def _cut(
     return rotate(random_crop(frame, margin, augmentation.zoom, rng, channels=channels).stack(), degrees, side)
 
 
-IntensityScaling = Callable[[Tensor, float], Tensor]
-"""Function that changes the light of a network input by a factor."""
-
-
 def scale_contrast(network_input: Float[Tensor, "3 s s"], factor: float) -> Float[Tensor, "3 s s"]:
     """Change the contrast, for inputs that are local contrast."""
     return network_input * factor
@@ -221,43 +225,86 @@ def scale_brightness(network_input: Float[Tensor, "3 s s"], factor: float) -> Fl
     return (factor * (network_input + CONTRAST_LIMIT)).clamp(0, 2 * CONTRAST_LIMIT) - CONTRAST_LIMIT
 
 
+class InputKind(NamedTuple):
+    """How the input of a grading network is augmented."""
+
+    scale_intensity: Callable[[Tensor, float], Tensor]
+    """Function that changes the light of a network input by a factor."""
+    outside: float
+    """Network input outside the field of view."""
+
+
+LOCAL_CONTRAST = InputKind(scale_contrast, 0.0)
+SCALED_RGB = InputKind(scale_brightness, -CONTRAST_LIMIT)
+
+
+@dataclass(frozen=True)
+class GradingAugmentation:
+    """Ranges of the random changes to a photograph of the grading stage, besides flips and quarter turns."""
+
+    hide_image: float = 0.0
+    """How often the image is hidden."""
+    rotation: float = 0.0
+    """Largest rotation, degrees."""
+    zoom: float = 1.0
+    """The content is enlarged by a factor in [1/zoom, zoom]."""
+
+
+NO_AUGMENTATION = GradingAugmentation()
+
+
 def make_grading_batch(
     cached_outputs: Sequence[CachedOutput],
     balance: float,
-    hide_image: float,
     rngs: Sequence[np.random.Generator],
-    scale_intensity: IntensityScaling = scale_contrast,
+    augmentation: GradingAugmentation = NO_AUGMENTATION,
+    kind: InputKind = LOCAL_CONTRAST,
 ) -> GradingBatch:
     """Draw graded photographs: data sets equally often, grades with frequency ** -balance; each augmented anew.
 
     Args:
         cached_outputs: the photographs to draw from.
         balance: 0: grades are drawn as often as they occur; 1: all equally often.
-        hide_image: how often the image is hidden.
         rngs: a random generator for each photograph of the batch; it also chooses the photograph.
-        scale_intensity: function that changes the light: `scale_contrast` for local contrast, `scale_brightness` for
-            RGB.
+        augmentation: ranges of the random changes.
+        kind: kind of the network input.
     """
     sets: dict[str, list[CachedOutput]] = {}
     for output in cached_outputs:
         sets.setdefault(output.frame.sample.dataset, []).append(output)
     images, lesions, frames = [], [], []
     for rng in rngs:
-        output = _draw_by_grade(sets[sorted(sets)[rng.integers(len(sets))]], balance, rng)
+        pool = sets[sorted(sets)[rng.integers(len(sets))]]
+        output = pool[_draw_by_grade([output.frame for output in pool], balance, rng)]
         maps = (torch.from_numpy(np.array(output.lesions)).float() / 255) ** rng.uniform(0.7, 1.4)
         image = uint8_to_input(torch.from_numpy(np.array(output.image)))
-        image = scale_intensity(image, rng.uniform(0.7, 1.4)) * (rng.random() >= hide_image)
+        image = kind.scale_intensity(image, rng.uniform(0.7, 1.4)) * (rng.random() >= augmentation.hide_image)
         both = random_flip_rotate(torch.cat([image, maps]), rng)
+        both = _rotate_and_zoom(both, augmentation, kind.outside, rng)
         images.append(both[:3])
         lesions.append(both[3:])
         frames.append(output.frame)
     return GradingBatch(torch.stack(images), torch.stack(lesions), _grades(frames)[0])
 
 
-def _draw_by_grade(pool: Sequence[CachedOutput], balance: float, rng: np.random.Generator) -> CachedOutput:
-    grades = np.array([output.frame.sample.grade for output in pool], int)
-    odds = np.bincount(grades)[grades] ** -float(balance)
-    return pool[rng.choice(len(pool), p=odds / odds.sum())]
+def _rotate_and_zoom(
+    both: Float[Tensor, "c s s"], augmentation: GradingAugmentation, outside: float, rng: np.random.Generator
+) -> Float[Tensor, "c s s"]:
+    """Rotate and enlarge image and lesion maps alike, by random amounts; draws nothing if both are switched off."""
+    if not augmentation.rotation and augmentation.zoom == 1:
+        return both
+    degrees = rng.uniform(-augmentation.rotation, augmentation.rotation)
+    zoom = augmentation.zoom ** rng.uniform(-1, 1)
+    shift = both.new_tensor([outside] * 3 + [0.0] * (len(both) - 3))[:, None, None]
+    return rotate(both - shift, degrees, both.shape[-1], zoom) + shift
+
+
+def _draw_by_grade(frames: Sequence[Frame], balance: float, rng: np.random.Generator) -> int:
+    """Draw the number of a photograph, with a probability of (frequency of its grade) ** -balance."""
+    grades = np.array([-1 if frame.sample.grade is None else int(frame.sample.grade) for frame in frames])
+    _, grade, counts = np.unique(grades, return_inverse=True, return_counts=True)
+    odds = counts[grade] ** -float(balance)
+    return int(rng.choice(len(frames), p=odds / odds.sum()))
 
 
 def _grades(frames: Sequence[Frame]) -> tuple[Tensor, Tensor]:

@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from deepmtdr.recipe import STAGES, GradingStage, ImageStage, Recipe
+from deepmtdr.recipe import STAGES, GradingStage, ImageStage, JointStage, Recipe
 from deepmtdr.training.batches import (
+    LOCAL_CONTRAST,
     Batch,
     CachedOutput,
+    GradingAugmentation,
     GradingBatch,
-    IntensityScaling,
+    InputKind,
     PhotographSampler,
     make_crop_batch,
     make_grading_batch,
-    scale_contrast,
 )
 
 T = TypeVar("T")
@@ -85,7 +86,8 @@ class ImageBatches:
         stage, seed = self.stage, _seed(self.recipe, self.stage.name, n)
         rng = np.random.default_rng(seed)
         scale = draw_scale(stage.scales, rng)
-        drawn = self.sampler.draw(stage.batch, stage.annotated, rng, stage.union_share)
+        balance = stage.balance if isinstance(stage, JointStage) else 0.0
+        drawn = self.sampler.draw(stage.batch, stage.annotated, rng, stage.union_share, balance)
         frames = drawn[self.shard.rank :: self.shard.world_size]
         rngs = _photograph_rngs(seed, stage.batch, self.shard)
         camera_rngs = _photograph_rngs([*seed, stage.augmentation.seed], stage.batch, self.shard)
@@ -102,8 +104,8 @@ class GradingBatches:
     small: Sequence[CachedOutput]
     """Cached outputs with a side that is `SMALL_FRAME_FACTOR` times smaller."""
     shard: BatchShard = WHOLE_BATCH
-    scale_intensity: IntensityScaling = scale_contrast
-    """Function that changes the light at random."""
+    kind: InputKind = LOCAL_CONTRAST
+    """Kind of the network input."""
     hide_image: bool = True
     """Whether the network can learn from lesion maps without the image."""
 
@@ -114,7 +116,8 @@ class GradingBatches:
         pool, count = (self.small, SMALL_FRAME_FACTOR * stage.batch) if is_small else (self.cached_outputs, stage.batch)
         rngs = _photograph_rngs(_seed(self.recipe, stage.name, n), count, self.shard)
         hide_image = stage.hide_image if self.hide_image else 0.0
-        return (make_grading_batch(pool, stage.balance, hide_image, rngs, self.scale_intensity),)
+        augmentation = GradingAugmentation(hide_image, stage.rotation, stage.zoom)
+        return (make_grading_batch(pool, stage.balance, rngs, augmentation, self.kind),)
 
 
 def count_small_frame_steps(stage: GradingStage) -> int:

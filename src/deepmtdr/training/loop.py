@@ -24,6 +24,7 @@ from deepmtdr.model.precision import resolve_precision
 from deepmtdr.progress import Progress
 from deepmtdr.recipe import STAGES, GradingStage, ImageStage, Recipe, TrainingStage
 from deepmtdr.training.activation_checkpointing import checkpoint_activations
+from deepmtdr.training.backward import StepLosses, backward_by_subnet
 from deepmtdr.training.batch_norm import warm_start_batch_norm
 from deepmtdr.training.batches import Batch, CachedOutput, GradingBatch
 from deepmtdr.training.contact_sheet import draw_contact_sheet
@@ -34,7 +35,6 @@ from deepmtdr.training.log import Log
 from deepmtdr.training.optimiser import build_optimiser, set_learning_rates
 from deepmtdr.training.peak_memory import read_peak_memory, reset_peak_memory
 from deepmtdr.training.state import RESUME_FILE, TrainState, copy_weights
-from deepmtdr.training.step_losses import StepLosses, backward_by_subnet
 from deepmtdr.training.stop_signals import catch_stop_signals
 from deepmtdr.training.validation import validate
 
@@ -63,8 +63,21 @@ class Loop:
         self.precision = resolve_precision(recipe.precision, fabric.device)
         self.validation_frames: Sequence[Frame] = ()
 
-    def fit(self, stage: TrainingStage, batches: Iterator[StageBatch], losses: StepLossFunction) -> None:
-        """Train one stage to its end. Its result is the average of the weights, or the best of the averages."""
+    def fit(
+        self,
+        stage: TrainingStage,
+        batches: Iterator[StageBatch],
+        losses: StepLossFunction,
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Train one stage to its end. Its result is the average of the weights, or the best of the averages.
+
+        Args:
+            stage: the stage.
+            batches: its batches, from the first that is not done.
+            losses: function that computes the losses of a batch.
+            finish: called with the resulting weights loaded, before they are saved.
+        """
         state, saved = self.state, time.monotonic()
         optimiser = build_optimiser(self.model, stage)
         state.restore_optimiser(optimiser)
@@ -90,6 +103,7 @@ class Loop:
         if state.step < stage.steps and state.cost.ended == "whole":
             state.cost.ended = "by the clock"
         self.model.load_state_dict(state.best or state.average)
+        finish()
         state.stage, state.step = next_stage(self.recipe, stage), 0
         self.save(None)
 
@@ -117,10 +131,10 @@ class Loop:
             seed_torch(self.recipe, stage.name, n, BatchShard(self.fabric.global_rank, self.fabric.world_size))
             with self.fabric.autocast():
                 result = losses(self.model, *self.fabric.to_device(batch), stage.loss, self.processes)
-            for term, value in result.terms.items():
-                terms[term] = terms.get(term, 0.0) + value / stage.accumulate
             self._expect_finite(stage, result.terms.values(), f"a loss is not finite: {result.terms}", batch)
-            backward_by_subnet(result, self.model, end_to_end=end_to_end)
+            shares = backward_by_subnet(result, self.model, end_to_end=end_to_end)
+            for term, value in {**result.terms, **shares}.items():
+                terms[term] = terms.get(term, 0.0) + value / stage.accumulate
         self._update(optimiser, stage, batches[-1], terms)
         return terms
 

@@ -36,9 +36,13 @@ TERMS = {
     "dice": "supervised segmentation loss, Eq. (8)",
     "cross_entropy": "cross-entropy over the lesion types, beside Eq. (8)",
     "unsupervised": "unsupervised segmentation loss, Eq. (9)",
-    "grading": "grading loss, Eq. (10)",
+    "grading": "grading loss",
     "accuracy": "share of a batch graded right",
     "xi": "1 - mean IoU at the thresholds of Eq. (2)",
+    "share_sa": "gradient of Eq. (4) at the SR image, before it is limited, relative to that of Eq. (6)",
+    "share_ca": "gradient of Eq. (5) at the SR image, before it is limited, relative to that of Eq. (6)",
+    "cosine_sa": "cosine of the gradients of Eqs. (4) and (6) at the SR image",
+    "cosine_ca": "cosine of the gradients of Eqs. (5) and (6) at the SR image",
 }
 """Name of a loss in `metrics.csv` -> its meaning. A loss that is missing here is shown by its name."""
 
@@ -48,6 +52,7 @@ SCORES = {
     "aupr_mean": "AUPR, mean over the lesion types",
     "kappa_quadratic": "quadratic kappa of the grades",
     "auc_referable": "AUC for referable disease",
+    "live_units": "share of hidden units of the grading subnet that are above 0 on any photograph",
 }
 """Name of a score in `validation.csv` -> its meaning."""
 

@@ -1,8 +1,7 @@
-"""The losses of one training step in each stage, and the parts that their gradients train (Sec. IV-C, Fig. 6)."""
+"""The losses of one training step in each stage (Sec. IV-C, Fig. 6). `backward` computes their gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,20 +10,20 @@ from torch import Tensor
 from deepmtdr import losses
 from deepmtdr.losses import AllReduce, GradeLabels, LesionLabels, LossWeights, no_reduce
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.model.interfaces import SUBNETS, GradingOutput, Prediction, ScoreOnlyEvidence
+from deepmtdr.model.interfaces import GradingOutput, Prediction, ScoreOnlyEvidence
 from deepmtdr.model.isr import bicubic
+from deepmtdr.model.stable_evidence import StableEvidenceConfig
+from deepmtdr.training.backward import ISRTerms, StepLosses, trainable_parameters
 from deepmtdr.training.batches import Batch, GradingBatch
 
 __all__ = [
     "SINGLE_PROCESS",
-    "SUBNETS",
     "Processes",
-    "StepLosses",
-    "backward_by_subnet",
     "composed_losses",
     "grading_losses",
     "joint_losses",
     "restoration_losses",
+    "super_resolve",
 ]
 
 
@@ -41,52 +40,7 @@ class Processes(NamedTuple):
 
 SINGLE_PROCESS = Processes()
 
-
-class StepLosses(NamedTuple):
-    """The losses of one step, already weighted, by the part that they train (interpretation R10)."""
-
-    isr: Tensor
-    """Loss of Eq. (11), which trains the ISR subnet only."""
-    segmentation: Tensor
-    """Loss of Eqs. (8) and (9), which trains the segmentation subnet and, end to end, the ISR subnet."""
-    grading: Tensor
-    """Loss of Eq. (10), which trains the grading subnet and, end to end, the ISR subnet."""
-    xi: Tensor
-    """Loss of interpretation R7, which trains the thresholds of Eq. (2) only."""
-    terms: dict[str, float]
-    """Unweighted value of each equation, for the log."""
-    discriminator: Tensor | None = None
-    """Loss that trains only the discriminator of an adversarial ISR subnet; None without a discriminator."""
-
-
-def backward_by_subnet(step: StepLosses, model: DeepMTDR, *, end_to_end: bool) -> None:
-    """Compute the gradient of each loss for the parts that it trains, and for no other parts (interpretation R10).
-
-    The segmentation and grading subnets are not trained by Eq. (11), so its gradient is not computed for them.
-
-    Args:
-        step: the losses.
-        model: the network that computed them.
-        end_to_end: whether the segmentation and grading losses also train the ISR subnet.
-    """
-    isr, segmentation, grading = (_trainable(model.subnets[name]) for name in SUBNETS)
-    if step.discriminator is not None and model.isr.discriminator is not None:
-        opponent = _trainable(model.isr.discriminator)
-        isr = [p for p in isr if all(p is not other for other in opponent)]
-        _backward(step.discriminator, opponent)
-    _backward(step.isr, isr)
-    _backward(step.segmentation, segmentation + (isr if end_to_end else []))
-    _backward(step.grading, grading + (isr if end_to_end else []))
-    _backward(step.xi, _trainable(model.gmsv))
-
-
-def _trainable(part: torch.nn.Module) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in part.parameters() if parameter.requires_grad]
-
-
-def _backward(loss: Tensor, inputs: Sequence[Tensor]) -> None:
-    if loss.requires_grad and inputs:
-        loss.backward(inputs=list(inputs), retain_graph=True)
+DEFAULT_EVIDENCE = StableEvidenceConfig()
 
 
 def restoration_losses(
@@ -103,12 +57,12 @@ def restoration_losses(
         weights: of the losses.
         processes: the processes that share the batch.
     """
-    sr = _super_resolve(model, batch, scale)
+    sr = super_resolve(model, batch, scale)
     if not model.task_aware:
         return composed_losses(model, batch, sr, scale, weights, processes, grades=False)
     none = seg_aware = sr.new_zeros(())
     classes = None
-    if model.has_segmentation and (weights.lambda_sa or _trainable(model.segmentation)):
+    if model.has_segmentation and (weights.lambda_sa or trainable_parameters(model.segmentation)):
         classes = model.segment(model.preprocess(sr, batch.local_mean)[0])
     image, variation = _image_terms(sr, batch.hr, processes)
     if classes is None:
@@ -128,6 +82,7 @@ def restoration_losses(
         none,
         none,
         _values(image=image, tv=variation, seg_aware=seg_aware, dice=dice, cross_entropy=entropy),
+        isr_terms=_isr_terms(sr, image, variation, seg_aware, none, weights, processes),
     )
 
 
@@ -142,7 +97,7 @@ def grading_losses(
         weights: of the losses.
         processes: the processes that share the batch.
     """
-    graded = model.grade(batch.image, batch.lesions)
+    graded = model.grading(batch.image, batch.lesions)
     known = torch.ones_like(batch.grade, dtype=torch.bool)
     loss = model.grading.loss(graded, _grade_labels(batch.grade, known, graded, weights, processes))
     accuracy = processes.mean((graded.logits.argmax(dim=1) == batch.grade).float().mean())
@@ -151,12 +106,20 @@ def grading_losses(
 
 
 def joint_losses(
-    model: DeepMTDR, batch: Batch, scale: int, weights: LossWeights, processes: Processes = SINGLE_PROCESS
+    model: DeepMTDR,
+    batch: Batch,
+    scale: int,
+    weights: LossWeights,
+    processes: Processes = SINGLE_PROCESS,
+    evidence: StableEvidenceConfig = DEFAULT_EVIDENCE,
+    *,
+    dropout: bool = True,
 ) -> StepLosses:
     """Stage 2, the whole of Fig. 6 on whole frames: every loss of Eqs. (4)-(11).
 
     Eq. (8) is computed for annotated photographs. Eq. (9) is computed for the other photographs, with the evidence mask
-    of the HR frame as pseudo ground truth.
+    of the HR frame as pseudo ground truth. The lesion maps are attached to the image in the grading network: the
+    gradient of Eq. (5) at the image includes the paths through them (interpretation R27).
 
     Args:
         model: the network.
@@ -164,8 +127,10 @@ def joint_losses(
         scale: of the LR images; 1 skips the ISR subnet.
         weights: of the losses.
         processes: the processes that share the batch.
+        evidence: how masks are made of the evidence.
+        dropout: whether the grading loss gets logits with dropout, though the network is in evaluation mode.
     """
-    sr = _super_resolve(model, batch, scale)
+    sr = super_resolve(model, batch, scale)
     if not model.task_aware:
         return composed_losses(model, batch, sr, scale, weights, processes)
     on_sr = model.segment_and_grade(sr)
@@ -175,19 +140,24 @@ def joint_losses(
     if weights.lambda_sa and scale > 1:
         seg_aware = processes.mean(losses.segmentation_aware_loss(on_sr.lesions, on_hr.lesions))
     if weights.lambda_ca and sr.requires_grad:  # Eq. (5) trains only the ISR subnet
-        cls_aware = processes.mean(_classification_aware_loss(model, on_sr, on_hr, evidence_hr, weights))
+        cls_aware = processes.mean(_classification_aware_loss(model, on_sr, on_hr, evidence_hr, weights, evidence))
     labels = _lesion_labels(batch, processes)
     dice = losses.dice_loss(on_sr.lesions, *labels)
     entropy = losses.lesion_cross_entropy_loss(on_sr.lesions, *labels)
+    has_pseudo_mask = _has_pseudo_mask(model, batch)
+    if weights.unsupervised and has_pseudo_mask.any():
+        evidence_hr = model.average_evidence(on_hr, evidence_hr, evidence.turns)
     pseudo = losses.unsupervised_segmentation_loss(
         on_sr.lesion_region,
-        evidence_hr,
+        evidence.prepare(evidence_hr),
         weights.phi_vis,
-        _has_pseudo_mask(model, batch),
+        has_pseudo_mask,
         processes.all_reduce,
         batch.ignored,
     )
-    graded = GradingOutput(on_sr.grade_logits, on_sr.features)
+    graded = on_sr.graded
+    if dropout:
+        graded = graded._replace(logits=model.grading.training_logits(graded))
     grading = model.grading.loss(graded, _grade_labels(batch.grade, batch.graded, graded, weights, processes))
     if model.evidence_method is None:  # only GMSV has thresholds
         xi = model.gmsv.xi_loss(on_sr.features, on_sr.lesion_region, processes.all_reduce)
@@ -207,6 +177,7 @@ def joint_losses(
             grading=grading,
             xi=xi,
         ),
+        isr_terms=_isr_terms(sr, image, variation, seg_aware, cls_aware, weights, processes),
     )
 
 
@@ -250,7 +221,7 @@ def composed_losses(
     return StepLosses(isr, segmentation, weights.grading * grading, none, _values(**terms), discriminator)
 
 
-def _super_resolve(model: DeepMTDR, batch: Batch, scale: int) -> Tensor:
+def super_resolve(model: DeepMTDR, batch: Batch, scale: int) -> Tensor:
     """Compute SR images from the degraded photographs (interpretation R24)."""
     return model.super_resolve(bicubic(batch.degraded, 1 / scale).clamp(0, 1), scale)
 
@@ -269,14 +240,40 @@ def _isr_loss(
     return losses.isr_loss(image, variation, seg_aware, cls_aware, weights)
 
 
+def _isr_terms(
+    sr: Tensor,
+    image: Tensor,
+    variation: Tensor,
+    seg_aware: Tensor,
+    cls_aware: Tensor,
+    weights: LossWeights,
+    processes: Processes,
+) -> ISRTerms | None:
+    """Return the terms of Eq. (11), if the gradients of its task-aware terms are limited; None if there are none."""
+    weighted = {"sa": weights.lambda_sa * seg_aware, "ca": weights.lambda_ca * cls_aware}
+    task_aware = {name: term for name, term in weighted.items() if term.requires_grad}
+    if not (task_aware and sr.requires_grad and weights.task_aware_share):
+        return None
+    fidelity = weights.lambda_img * image + weights.lambda_tv * variation
+    return ISRTerms(sr, fidelity, task_aware, weights.task_aware_share, weights.project_conflicts, processes.mean)
+
+
 def _classification_aware_loss(
-    model: DeepMTDR, on_sr: Prediction, on_hr: Prediction, evidence_hr: Tensor, weights: LossWeights
+    model: DeepMTDR,
+    on_sr: Prediction,
+    on_hr: Prediction,
+    evidence_hr: Tensor,
+    weights: LossWeights,
+    evidence: StableEvidenceConfig,
 ) -> Tensor:
     """Compute Eq. (5), or the loss of a method whose evidence has no location."""
     if isinstance(model.evidence_method, ScoreOnlyEvidence):
         return model.evidence_method.loss(on_sr, on_hr)
-    evidence_sr = model.evidence(on_sr, create_graph=True)
-    return losses.classification_aware_loss(evidence_sr, evidence_hr, weights.phi_vis, weights.tau)
+    # A method that is itself a gradient at the image would have none otherwise.
+    create_graph = evidence.create_graph or model.evidence_method is not None
+    evidence_sr = model.evidence(on_sr, create_graph=create_graph)
+    both = evidence.prepare(evidence_sr), evidence.prepare(evidence_hr)
+    return losses.classification_aware_loss(*both, weights.phi_vis, weights.tau)
 
 
 def _has_pseudo_mask(model: DeepMTDR, batch: Batch) -> Tensor:

@@ -8,8 +8,9 @@ import platform
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -22,9 +23,18 @@ from deepmtdr.model.cost import count_parameters
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.precision import expected_device, resolve_precision
 from deepmtdr.model.preprocessing import rgb_to_input
-from deepmtdr.recipe import STAGES, GradingStage, ImageStage, Recipe, TrainingStage, to_dict
+from deepmtdr.recipe import (
+    STAGES,
+    GradingStage,
+    ImageStage,
+    JointStage,
+    Recipe,
+    RestorationStage,
+    TrainingStage,
+    to_dict,
+)
 from deepmtdr.systems import build_system
-from deepmtdr.training.batches import PhotographSampler, scale_brightness, scale_contrast
+from deepmtdr.training.batches import LOCAL_CONTRAST, SCALED_RGB, PhotographSampler
 from deepmtdr.training.dataloader import (
     SMALL_FRAME_FACTOR,
     BatchShard,
@@ -36,6 +46,7 @@ from deepmtdr.training.dataloader import (
 from deepmtdr.training.frozen_outputs import limit_per_grade
 from deepmtdr.training.log import Log
 from deepmtdr.training.loop import Loop, StageBatch, StepLossFunction
+from deepmtdr.training.norm_reestimation import reestimate_after_grading, reestimate_after_restoration
 from deepmtdr.training.optimiser import has_trainable_parameters
 from deepmtdr.training.report import RUN_FILE, write_report
 from deepmtdr.training.state import RESUME_FILE, TrainState, grading_stage_changed, load_train_state
@@ -155,21 +166,37 @@ def _train_stages(loop: Loop, data: Path, cache: Path, splits: Splits, workers: 
             continue
         if stage.name != state.stage or not state.step:
             state.start_stage(stage.name, loop.model)
-        make, losses = _prepare_stage(stage, loop, frames)
+        make, losses, finish = _prepare_stage(stage, loop, frames)
         batches = range(state.step * stage.accumulate, stage.steps * stage.accumulate)
-        loop.fit(stage, load_batches(make, batches, workers), losses)
+        loop.fit(stage, load_batches(make, batches, workers), losses, finish)
 
 
-def _prepare_stage(stage: TrainingStage, loop: Loop, frames: Sequence[Frame]) -> tuple[MakeBatch, StepLossFunction]:
-    """Return the function that makes the batches of the stage, and the function that computes the losses of a batch."""
+class StagePlan(NamedTuple):
+    """The functions that make a stage."""
+
+    make_batch: MakeBatch
+    losses: StepLossFunction
+    finish: Callable[[], None] = lambda: None
+    """Called at the end, with the resulting weights loaded."""
+
+
+def _prepare_stage(stage: TrainingStage, loop: Loop, frames: Sequence[Frame]) -> StagePlan:
     if isinstance(stage, GradingStage):
-        return _grading_batches(stage, loop, frames), grading_losses
+        batches = _grading_batches(stage, loop, frames)
+        return StagePlan(
+            batches, grading_losses, partial(reestimate_after_grading, loop.fabric, loop.model, stage, batches)
+        )
     assert isinstance(stage, ImageStage)
     size = loop.recipe.data.frame
     needed = f"has a field of view of at least {math.ceil(size / math.sqrt(2))} px (scale 1 in a frame of {size} px)"
     filling = _require((frame for frame in frames if frame.scale == 1), needed, stage)
-    losses = restoration_losses if stage.name == "restoration" else joint_losses
-    return ImageBatches(loop.recipe, stage, PhotographSampler(filling), _shard(loop.fabric)), losses
+    batches = ImageBatches(loop.recipe, stage, PhotographSampler(filling), _shard(loop.fabric))
+    if isinstance(stage, RestorationStage):
+        return StagePlan(
+            batches, restoration_losses, partial(reestimate_after_restoration, loop.fabric, loop.model, stage, batches)
+        )
+    assert isinstance(stage, JointStage)
+    return StagePlan(batches, partial(joint_losses, evidence=stage.evidence, dropout=stage.dropout))
 
 
 def _grading_batches(stage: GradingStage, loop: Loop, frames: Sequence[Frame]) -> GradingBatches:
@@ -179,9 +206,9 @@ def _grading_batches(stage: GradingStage, loop: Loop, frames: Sequence[Frame]) -
     if count_small_frame_steps(stage):
         small = [output.downsampled(SMALL_FRAME_FACTOR) for output in cached_outputs]
     grader = loop.model.grading
-    scale_intensity = scale_brightness if grader.preprocess is rgb_to_input else scale_contrast
+    kind = SCALED_RGB if grader.preprocess is rgb_to_input else LOCAL_CONTRAST
     hide_image = loop.model.has_segmentation and grader.uses_lesion_maps
-    return GradingBatches(loop.recipe, cached_outputs, small, _shard(loop.fabric), scale_intensity, hide_image)
+    return GradingBatches(loop.recipe, cached_outputs, small, _shard(loop.fabric), kind, hide_image)
 
 
 def _require(frames: Iterable[Frame], property_: str, stage: TrainingStage) -> list[Frame]:

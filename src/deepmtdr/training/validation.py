@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from deepmtdr import metrics
@@ -24,6 +24,7 @@ from deepmtdr.evaluation.framed_photograph import FramedPhotograph, to_batch
 from deepmtdr.evaluation.measure import measure_in_frame, model_device
 from deepmtdr.evaluation.photograph_result import PhotographResult
 from deepmtdr.labels import LabelSet
+from deepmtdr.metrics.stratified import mean_over_strata
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
 from deepmtdr.model.preprocessing import tensor_to_image
 from deepmtdr.photographs.geometry import fov_mask
@@ -62,7 +63,7 @@ class ValidationResult(NamedTuple):
     """Result of one validation."""
 
     scores: dict[str, float]
-    """`photographs` (their number), and the `VALIDATION_SCORES` that are defined for them."""
+    """`photographs` (their number), the `VALIDATION_SCORES` that are defined for them, and `live_units`."""
     examples: list[ValidationExample]
 
 
@@ -87,12 +88,14 @@ def validate(
         `psnr_gain` and `psnr_gain_eroded` (dB, means over the photographs with an HR image, in the field of view with
         and without its rim, over plain and normalised bicubic interpolation), `aupr_mean` (mean over the
         lesion types that are annotated and occur, of the AUPR of all pixels; without union labels), `kappa_quadratic`
-        and `auc_referable` of the graded photographs, each if it is defined and finite; and the pictures.
+        and `auc_referable` of the graded photographs (means over the data sets by `mean_over_strata`, because a score
+        over several cameras rewards recognising the camera), each if it is defined and finite; and the pictures.
 
     Raises:
         DataError: if a prepared file is missing or damaged; the message names it.
     """
     results: list[PhotographResult] = []
+    live: list[Bool[Tensor, " d"]] = []
     examples: list[ValidationExample] = []
     pooled: dict[str, metrics.PooledCurve] = {}
     with _evaluation_mode(model):
@@ -105,9 +108,13 @@ def validate(
                 if code not in model.labels.codes:
                     continue
                 pooled.setdefault(code, metrics.PooledCurve()).merge(curve)
+            if prediction.hidden is not None:
+                live.append((prediction.hidden > 0).any(dim=0))
             if evidence is not None:
                 examples.append(_example(frame, framed, prediction, evidence, result))
     scores = _scores(results, pooled, model.labels)
+    if live:
+        scores["live_units"] = float(torch.stack(live).any(dim=0).float().mean())
     return ValidationResult({"photographs": float(len(frames)), **scores}, examples)
 
 
@@ -224,8 +231,9 @@ def _scores(
     if graded:
         probs, truth = np.array([result.probs for result in graded]), np.array([r.grade for r in graded], np.int64)
         referable_from = labels.referable_from
-        scores["kappa_quadratic"] = metrics.kappa_quadratic(probs.argmax(1), truth)
-        scores["auc_referable"] = metrics.auc(probs[:, referable_from:].sum(axis=1), truth >= referable_from)
+        p_referable, strata = probs[:, referable_from:].sum(axis=1), [result.dataset for result in graded]
+        scores["kappa_quadratic"] = mean_over_strata(metrics.kappa_quadratic, strata, probs.argmax(1), truth)
+        scores["auc_referable"] = mean_over_strata(metrics.auc, strata, p_referable, truth >= referable_from)
     return {name: scores[name] for name in VALIDATION_SCORES if math.isfinite(scores.get(name, math.nan))}
 
 
