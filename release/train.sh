@@ -39,8 +39,8 @@ if [ -e "$run/out/resume.safetensors" ]; then options+=(--resume); fi
 
 processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)
 echo "$(date -u +%FT%TZ) start: commit $(cat "$run/source/commit"), $processor, $threads threads, ${options[*]}" >>"$run/train.log"
-# glibc returns large blocks to the system and gets them again in every step, which costs page faults.
-export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
+# Without these settings glibc returns large blocks to the system in every step: 9 % more time (benchmarks/restoration_step.py).
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1099511627776 MALLOC_TOP_PAD_=67108864
 export OMP_NUM_THREADS=$threads MKL_NUM_THREADS=$threads PYTHONPATH=$run/source/src
 nohup nice -n 19 "$python" -c "from deepmtdr.cli import app; app()" train "$recipe" "${options[@]}" >>"$run/train.log" 2>&1 </dev/null &
 echo $! >"$run/pid"

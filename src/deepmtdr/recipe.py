@@ -140,7 +140,7 @@ class Recipe:
             yield f"precision = {self.precision!r}, expected one of {', '.join(PRECISIONS)}"
         yield from (f"data.{problem}" for problem in self.data.problems())
         yield from (f"model.isr.{problem}" for problem in self.model.isr.problems())
-        yield from (f"model.efficientnet.{problem}" for problem in self.model.efficientnet.problems())
+        yield from (f"model.efficientnet_grading.{problem}" for problem in self.model.efficientnet_grading.problems())
         for stage in self.stages:
             yield from (f"{stage.name}.{problem}" for problem in stage.problems())
             classes = stage.loss.class_weights

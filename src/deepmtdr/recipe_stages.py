@@ -38,6 +38,9 @@ class Augmentation:
     """Standard deviation of the logarithm of each channel's gain: illumination and colour cast."""
     gamma: float = 0.25
     """Standard deviation of the logarithm of the gamma: tone curves."""
+    degraded: float = 1.0
+    """Share of the crops that have blur, noise, JPEG compression and vignetting; the others are as sharp as the HR crop.
+    """
     blur: float = 0.6
     """Largest standard deviation of a Gaussian blur, px of the frame; half of the crops are not blurred."""
     noise: float = 0.01
@@ -101,9 +104,7 @@ class OptimisationSettings:
             yield f"schedule = {self.schedule!r}, expected one of {', '.join(SCHEDULES)}"
         if not set(SUBNETS).issuperset(self.decay_factors) or min(self.decay_factors.values(), default=1) <= 0:
             yield f"decay_factors = {self.decay_factors}, expected positive divisors of {', '.join(SUBNETS)}"
-        yield from _not_shares(
-            warm_up=self.warm_up, decay_at=self.decay_at, imagenet_lr_share=self.imagenet_lr_share
-        )
+        yield from _not_shares(warm_up=self.warm_up, decay_at=self.decay_at, imagenet_lr_share=self.imagenet_lr_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +190,9 @@ class ImageStage(TrainingStage, ABC):
         yield from super().problems()
         if self.crop < 0 or self.crop % 16:
             yield f"crop = {self.crop}, expected a multiple of 16, or 0 for whole frames"
-        yield from _not_shares(annotated=self.annotated, union_share=self.union_share)
+        yield from _not_shares(
+            annotated=self.annotated, union_share=self.union_share, degraded=self.augmentation.degraded
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -204,6 +204,14 @@ def test_blur_noise_and_jpeg_change_the_degraded_image_alone() -> None:
         assert torch.equal(ideal, tone) and torch.equal(same, tone) and not torch.equal(degraded, ideal)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_share_of_the_crops_is_degraded_and_the_others_stay_sharp(share: float) -> None:
+    camera = replace(NO_CAMERA, noise=0.05, degraded=share)
+    pairs = [simulate_camera(disc(), np.random.default_rng(seed), camera) for seed in range(200)]
+    degraded = [not torch.equal(ideal, seen) for ideal, seen in pairs]
+    assert np.mean(degraded) == pytest.approx(share, abs=0.08 * (0 < share < 1))
+
+
 def test_camera_with_empty_ranges_changes_nothing(rng: np.random.Generator) -> None:
     assert torch.equal(simulate_camera(disc(), rng, NO_CAMERA)[1], disc())
 

@@ -19,7 +19,7 @@ from deepmtdr.recipe import GradingStage
 from deepmtdr.systems import build_system
 from deepmtdr.terms import Grade
 from deepmtdr.training import frozen_outputs, two_stages
-from deepmtdr.training.batches import scale_brightness, scale_contrast
+from deepmtdr.training.batches import LOCAL_CONTRAST, SCALED_RGB, InputKind
 from deepmtdr.training.frozen_outputs import SECONDS_FILE, cache_outputs
 from deepmtdr.training.loop import Loop
 from deepmtdr.training.optimiser import one_cycle
@@ -113,21 +113,21 @@ def test_stage_is_done_if_cached_outputs_took_all_its_minutes(reading: float) ->
 
 
 @pytest.mark.parametrize(
-    ("system", "scale_intensity", "hides"),
+    ("system", "kind", "hides"),
     [
-        ("DeepMT-DR", scale_contrast, True),
-        ("Lin et al.", scale_brightness, True),
-        ("SqueezeNet", scale_brightness, False),
+        ("DeepMT-DR", LOCAL_CONTRAST, True),
+        ("Lin et al.", SCALED_RGB, True),
+        ("SqueezeNet", SCALED_RGB, False),
     ],
 )
-def test_grading_batches_fit_the_input_of_the_grader(system: str, scale_intensity: object, hides: bool) -> None:
+def test_grading_batches_fit_the_input_of_the_grader(system: str, kind: InputKind, hides: bool) -> None:
     recipe = small_recipe(f'system="{system}"')
     here: Any = object.__new__(Loop)
     here.recipe, here.fabric, here.cache_outputs = recipe, FABRIC, lambda graded, stage: []
     with torch.device("meta"):
         here.model = build_system(recipe.system, recipe.parts, recipe.model)
     batches: Any = two_stages._prepare_stage(recipe.grading, here, frames(0, 1))[0]
-    assert (batches.scale_intensity, batches.hide_image) == (scale_intensity, hides)
+    assert (batches.kind, batches.hide_image) == (kind, hides)
 
 
 def test_loop_records_number_and_time_of_cached_outputs(clock: Clock, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def trace_shapes(model: DeepMTDR, subnet: str, side: int = 256) -> PassShapes:
     part = model.subnets[subnet].train()
     image = torch.rand(2, 3, *[side // 4 if subnet == "isr" else side] * 2, requires_grad=True)
     if subnet == "grading":
-        graded = model.grading(image, torch.rand(2, len(model.labels.lesions), side, side))
+        graded = model.grade(image, torch.rand(2, len(model.labels.lesions), side, side))
         answer, outputs = graded.logits, (graded.logits, *graded.extra)
     else:
         answer = part(image, 4) if subnet == "isr" else part(image)

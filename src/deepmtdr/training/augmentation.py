@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepmtdr.datasets.frames import Frame, MaskChannels
+from deepmtdr.datasets.frames import LESIONS_ONLY, Frame, MaskChannels
 from deepmtdr.model.preprocessing import image_to_tensor, in_field, local_mean_at, reduce_to_cells
 from deepmtdr.recipe import Augmentation
 
@@ -53,7 +53,7 @@ def random_crop(
     zoom: float,
     rng: np.random.Generator,
     lesion_share: float = 0.7,
-    channels: MaskChannels = MaskChannels(),
+    channels: MaskChannels = LESIONS_ONLY,
 ) -> Crop:
     """Cut a square out of the HR frame and its masks, and resize it to `side` px.
 
@@ -137,16 +137,17 @@ def random_flip_rotate(images: Tensor, rng: np.random.Generator) -> Tensor:
     return images.flip(-1) if rng.random() < 0.5 else images
 
 
-def rotate(images: Float[Tensor, "c h w"], degrees: float, side: int) -> Float[Tensor, "c s s"]:
-    """Rotate images about their centre, bilinear, and cut out the middle; black outside the input.
+def rotate(images: Float[Tensor, "c h w"], degrees: float, side: int, zoom: float = 1.0) -> Float[Tensor, "c s s"]:
+    """Rotate images about their centre, bilinear, and cut out the middle; 0 outside the input.
 
     Args:
-        images: channels; with a side of `rotation_margin` times `side` no corner of the result is black.
+        images: channels; with a side of `rotation_margin` times `side` no corner of the result is outside.
         degrees: angle, counter-clockwise.
         side: side of the result, px.
+        zoom: factor by which the content is enlarged.
     """
     angle = np.deg2rad(degrees)
-    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    cos, sin = float(np.cos(angle)) / zoom, float(np.sin(angle)) / zoom
     places = torch.arange(side) - (side - 1) / 2
     y, x = torch.meshgrid(places, places, indexing="ij")
     height, width = images.shape[-2:]
@@ -188,7 +189,7 @@ def simulate_camera(
     Args:
         image: RGB in [0, 1].
         rng: random generator.
-        augmentation: ranges of gain, gamma, blur, noise, JPEG quality and vignetting.
+        augmentation: ranges of gain, gamma, blur, noise, JPEG quality and vignetting, and how often the last four occur.
         tone: gain and gamma; None: drawn first.
 
     Returns:
@@ -198,6 +199,8 @@ def simulate_camera(
     inside = (image.amax(dim=0, keepdim=True) > 8 / 255).float()
     blur, noise, jpeg = augmentation.blur, augmentation.noise, augmentation.jpeg
     ideal = (tone or draw_tone(rng, augmentation))(image)
+    if augmentation.degraded < 1 and rng.random() >= augmentation.degraded:
+        return ideal, ideal
     degraded = ideal
     if augmentation.vignetting:
         degraded = degraded * vignette_mask(image.shape[-2:], rng.uniform(0, augmentation.vignetting))

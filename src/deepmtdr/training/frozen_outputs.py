@@ -103,7 +103,8 @@ def _compute(fabric: Fabric, model: DeepMTDR, frame: Frame, stage: GradingStage,
     with torch.no_grad(), fabric.autocast():
         segmentation_input, grading_input = model.preprocess(model.super_resolve(lr, scale).float().clamp(0, 1))
         lesions = model.segment(segmentation_input)[:, :-1]
-    both = torch.cat([input_to_uint8(grading_input), (255 * lesions.float()).round().byte()], dim=1)[0]
+        image, lesions = model.grading.reduce(grading_input, lesions.float())
+    both = torch.cat([input_to_uint8(image), (255 * lesions).round().byte()], dim=1)[0]
     return both.cpu().numpy()
 
 
