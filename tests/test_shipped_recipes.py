@@ -67,7 +67,7 @@ def test_authors_code_has_the_constants_of_the_authors_code() -> None:
     )
     assert recipe.model.isr == ISRConfig(width=32, blocks=5, skip="bicubic")
     assert recipe.model.segmentation == SegmentationConfig(width=64, gamma=(0.4, 0.2, 0.2, 0.2, 1.0))
-    assert recipe.model.grading == GradingConfig(width=64, hidden=512, dropout=0.5)
+    assert recipe.model.grading == GradingConfig(width=64, hidden=512, dropout=0.5, head_norm=False)
     assert (first.batch, first.crop, first.lr_isr, first.lr_segmentation) == (2, 256, 5e-5, 2e-5)
     assert (first.loss.lambda_img, first.loss.lambda_tv, first.loss.lambda_sa, first.loss.dice) == (1, 1e-6, 0.4, 1)
     factors = first.decay_factors["isr"], first.decay_factors["segmentation"], grading.decay_factors["grading"]
@@ -131,7 +131,9 @@ def test_paper_recipes_train_one_scale(name: str, scale: str) -> None:
 @pytest.mark.parametrize("name", ["paper-ddr", "paper-ddr-512", "paper-eyepacs"])
 def test_paper_recipes_have_the_losses_of_the_paper(name: str) -> None:
     recipe = load_recipe(name)
-    dice_alone = LossWeights(lesion_cross_entropy=0.0)  # Eq. (8)
-    assert recipe.joint.loss == dice_alone and recipe.grading.loss == LossWeights()
+    literal = LossWeights(task_aware_share=0.0)  # Eq. (11) with its lambdas
+    dice_alone = dataclasses.replace(literal, lesion_cross_entropy=0.0)  # Eq. (8)
+    assert recipe.joint.loss == dataclasses.replace(dice_alone, grading_form="eq10")
+    assert recipe.grading.loss == LossWeights(grading_form="eq10")
     assert recipe.restoration.loss == dataclasses.replace(dice_alone, lambda_sa=0.4)
     assert recipe.grading.balance == 0 and recipe.precision == "fp32"

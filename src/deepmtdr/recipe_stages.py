@@ -39,8 +39,7 @@ class Augmentation:
     gamma: float = 0.25
     """Standard deviation of the logarithm of the gamma: tone curves."""
     degraded: float = 1.0
-    """Share of the crops that have blur, noise, JPEG compression and vignetting; the others are as sharp as the HR crop.
-    """
+    """Share of the crops with blur, noise, JPEG compression and vignetting; the others are as sharp as the HR crop."""
     blur: float = 0.6
     """Largest standard deviation of a Gaussian blur, px of the frame; half of the crops are not blurred."""
     noise: float = 0.01

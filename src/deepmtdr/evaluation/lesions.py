@@ -67,8 +67,8 @@ def lesion_scores(
     """Compute scores over all pixels together, and the paper's AP and AUC image by image.
 
     A photograph counts for the types and union labels that were annotated on it; a union label, such as "EX+SE", has
-    its own rows and is in no mean over the types (interpretation R32). The intervals of the pooled scores come from coarser
-    pixel counts than the scores themselves.
+    its own rows and is in no mean over the types (interpretation R32). The intervals of the pooled scores come from
+    coarser pixel counts than the scores themselves.
 
     Args:
         measured: photographs.

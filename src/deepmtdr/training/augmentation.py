@@ -189,7 +189,7 @@ def simulate_camera(
     Args:
         image: RGB in [0, 1].
         rng: random generator.
-        augmentation: ranges of gain, gamma, blur, noise, JPEG quality and vignetting, and how often the last four occur.
+        augmentation: ranges of gain, gamma, blur, noise, JPEG quality and vignetting; how often the last four occur.
         tone: gain and gamma; None: drawn first.
 
     Returns:
