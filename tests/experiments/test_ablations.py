@@ -9,7 +9,14 @@ import re
 import pytest
 
 from deepmtdr.errors import RecipeError
-from deepmtdr.experiments.ablations import ABLATIONS, keep_only_stage, start_from_stage, with_scale, with_supervision
+from deepmtdr.experiments.ablations import (
+    ABLATIONS,
+    keep_only_stage,
+    start_from_stage,
+    with_grading_loss,
+    with_scale,
+    with_supervision,
+)
 from deepmtdr.losses import LossWeights
 from deepmtdr.recipe import STAGES, Recipe, list_recipes, load_recipe, recipe_differences, recipe_from_dict, to_dict
 
@@ -75,6 +82,20 @@ EXPECTED: dict[str, dict[str, object]] = {
         **frozen("grading", "grading", "joint"),
         **everywhere(*losses("grading", "lambda_ca", "unsupervised")),
     },
+    "separate": {f"joint.loss.{name}": 0.0 for name in ("lambda_sa", "lambda_ca", "unsupervised")},
+    "end-to-end": {"joint.end_to_end": True},
+    "unlimited-task-aware-gradients": {"joint.loss.task_aware_share": 0.0},
+    "evidence-unprepared": {
+        "joint.evidence.turns": 1,
+        "joint.evidence.smoothing": 0.0,
+        "joint.evidence.percentile": 100.0,
+        "joint.evidence.create_graph": True,
+    },
+    "without-dropout-in-joint": {"joint.dropout": False},
+    "without-balance-in-joint": {"joint.balance": 0.0},
+    "loss-eq10": {f"{stage}.loss.grading_form": "eq10" for stage in STAGES},
+    "loss-cross-entropy": {f"{stage}.loss.grading_form": "cross-entropy" for stage in STAGES},
+    "without-head-norm": {"model.grading.head_norm": False},
 }
 
 
@@ -83,8 +104,10 @@ PAIRS = [
     for pair in itertools.combinations(ABLATIONS, 2)
     if not all(name.startswith("with-supervision") for name in pair)
     and not all(EXPECTED[name].keys() == {"parts.evidence"} for name in pair)
+    and not all(name.startswith("loss-") for name in pair)
+    and set(pair) != {"separate", "end-to-end"}
 ]
-"""Two shares of supervision cannot be combined, nor two evidence methods."""
+"""Two values of the same setting cannot be combined, such as two evidence methods."""
 
 
 def test_ablations_are_in_the_order_of_the_paper() -> None:
@@ -104,9 +127,9 @@ def test_ablation_changes_exactly_its_settings(name: str, whole: Recipe) -> None
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_docstring_names_the_place_in_the_paper(name: str) -> None:
+def test_docstring_names_the_place_in_the_paper_or_the_interpretation(name: str) -> None:
     function = getattr(ABLATIONS[name], "func", ABLATIONS[name])
-    assert re.search(r"Fig\. 10 \([abc]\)|Table V|Sec\. V-D|Finding 2", function.__doc__ or "")
+    assert re.search(r"Fig\. 10 \([abc]\)|Table V|Sec\. V-[CD]|Finding 2|Interpretation R2\d", function.__doc__ or "")
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -196,6 +219,15 @@ def test_supervision_out_of_range_is_an_error(share: float, whole: Recipe) -> No
 def test_unknown_scale_is_an_error(scale: int, whole: Recipe) -> None:
     with pytest.raises(RecipeError, match=rf"found scale {scale}, expected one of 2, 4, 8"):
         with_scale(whole, scale)
+
+
+def test_separate_tasks_are_not_trained_end_to_end() -> None:
+    assert not ABLATIONS["separate"](load_recipe("authors-code")).joint.end_to_end
+
+
+def test_unknown_grading_loss_is_an_error(whole: Recipe) -> None:
+    with pytest.raises(RecipeError, match="found the grading loss 'eq11', expected one of cumulative, eq10"):
+        with_grading_loss(whole, "eq11")
 
 
 def test_scale_2_of_paper_ddr_is_paper_ddr_512() -> None:

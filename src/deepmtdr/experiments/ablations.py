@@ -1,10 +1,12 @@
-"""The ablations of the paper as functions Recipe -> Recipe (Secs. V-C and V-D, Fig. 10, Tables V and VI).
+"""The ablations of the paper as functions Recipe -> Recipe (Secs. V-C and V-D, Fig. 10, Tables V and VI), and others.
+
+The others undo, one by one, what this implementation does differently from the paper (interpretations R26 to R29).
 
 Ablations change settings only, never the training loop. They can be combined in any order, and applying an ablation
 twice changes nothing. Each adds its name to the name of the recipe: `paper-ddr_without-isr`. Train an ablation from
 scratch: with `--init` a removed or frozen subnet would keep its trained weights.
 
-The forms of the grading loss (interpretations R12 and R26) are the setting `loss.grading_form`.
+`experiments.ablation_study` trains and compares them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import TypeVar
 
 from deepmtdr.errors import RecipeError
 from deepmtdr.files import slug
+from deepmtdr.losses import GRADING_FORMS
+from deepmtdr.model.stable_evidence import UNPREPARED_EVIDENCE
 from deepmtdr.recipe import STAGES, Recipe, TrainingStage
 from deepmtdr.systems import EVIDENCE_METHODS
 from deepmtdr.terms import SCALES
@@ -24,6 +28,8 @@ Ablation = Callable[[Recipe], Recipe]
 S = TypeVar("S", bound=TrainingStage)
 
 TASK_AWARE_LOSSES = ("lambda_sa", "lambda_ca")
+CONNECTING_LOSSES = (*TASK_AWARE_LOSSES, "unsupervised")
+"""Eqs. (4), (5) and (9): the losses of one subnet that are computed from the output of another."""
 SEGMENTATION_LOSSES = ("dice", "lesion_cross_entropy", "unsupervised")
 
 
@@ -132,6 +138,64 @@ def without_grading(recipe: Recipe) -> Recipe:
     return _change_all(recipe, "without-grading", frozen="grading", removed=losses)
 
 
+def separate(recipe: Recipe) -> Recipe:
+    """The control of Sec. V-C: the joint stage without the losses that connect the tasks, Eqs. (4), (5) and (9).
+
+    It has the batches and steps of the joint stage. Each subnet is trained by its own loss only, as in the first stages.
+    """
+    changed = _change_joint(recipe, "separate", removed=CONNECTING_LOSSES)
+    return replace(changed, joint=replace(changed.joint, end_to_end=False))
+
+
+def end_to_end(recipe: Recipe) -> Recipe:
+    """Interpretation R27: in the joint stage the segmentation and grading losses also train the ISR subnet."""
+    return _add_name(replace(recipe, joint=replace(recipe.joint, end_to_end=True)), "end-to-end")
+
+
+def with_unlimited_task_aware_gradients(recipe: Recipe) -> Recipe:
+    """Interpretation R27: in the joint stage the gradients of Eqs. (4) and (5) at the SR image are not limited."""
+    loss = replace(recipe.joint.loss, task_aware_share=0.0)
+    changed = replace(recipe, joint=replace(recipe.joint, loss=loss))
+    return _add_name(changed, "unlimited-task-aware-gradients")
+
+
+def with_evidence_unprepared(recipe: Recipe) -> Recipe:
+    """Interpretation R28: the evidence is neither averaged nor smoothed nor scaled before its threshold."""
+    return _add_name(replace(recipe, joint=replace(recipe.joint, evidence=UNPREPARED_EVIDENCE)), "evidence-unprepared")
+
+
+def without_dropout_in_joint(recipe: Recipe) -> Recipe:
+    """Interpretation R29: the grading loss of the joint stage is computed without dropout."""
+    return _add_name(replace(recipe, joint=replace(recipe.joint, dropout=False)), "without-dropout-in-joint")
+
+
+def without_balance_in_joint(recipe: Recipe) -> Recipe:
+    """Interpretation R29: the joint stage draws photographs as often as their grades occur."""
+    return _add_name(replace(recipe, joint=replace(recipe.joint, balance=0.0)), "without-balance-in-joint")
+
+
+def with_grading_loss(recipe: Recipe, form: str) -> Recipe:
+    """Interpretation R26: another form of the grading loss, in all stages.
+
+    Args:
+        recipe: the recipe to change.
+        form: a name of `losses.GRADING_FORMS`.
+
+    Raises:
+        RecipeError: if there is no such form.
+    """
+    if form not in GRADING_FORMS:
+        raise RecipeError(f"found the grading loss {form!r}, expected one of {', '.join(GRADING_FORMS)}")
+    stages = [replace(stage, loss=replace(stage.loss, grading_form=form)) for stage in recipe.stages]
+    return _add_name(_with_stages(recipe, stages), f"loss-{form}")
+
+
+def without_head_norm(recipe: Recipe) -> Recipe:
+    """Interpretation R26: the pooled vector of the paper's grading subnet is not normalised."""
+    grading = replace(recipe.model.grading, head_norm=False)
+    return _add_name(replace(recipe, model=replace(recipe.model, grading=grading)), "without-head-norm")
+
+
 ABLATIONS: dict[str, Ablation] = {
     "without-isr": without_isr,
     "with-isr-frozen": with_isr_frozen,
@@ -150,8 +214,18 @@ ABLATIONS: dict[str, Ablation] = {
     "with-supervision-25": partial(with_supervision, share=0.25),
     "without-semi-supervision": without_semi_supervision,
     "without-grading": without_grading,
+    "separate": separate,
+    "end-to-end": end_to_end,
+    "unlimited-task-aware-gradients": with_unlimited_task_aware_gradients,
+    "evidence-unprepared": with_evidence_unprepared,
+    "without-dropout-in-joint": without_dropout_in_joint,
+    "without-balance-in-joint": without_balance_in_joint,
+    "loss-eq10": partial(with_grading_loss, form="eq10"),
+    "loss-cross-entropy": partial(with_grading_loss, form="cross-entropy"),
+    "without-head-norm": without_head_norm,
 }
-"""Name of an ablation -> its function, in the order of Secs. V-C and V-D; the last two have no table in the paper.
+"""Name of an ablation -> its function. First those of Secs. V-C and V-D in the paper's order; from
+"without-semi-supervision" on they have no table in the paper.
 
 The name is added to the name of the recipe.
 """
