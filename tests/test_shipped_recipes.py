@@ -28,7 +28,7 @@ def differing(recipe: Recipe) -> set[str]:
 
 def test_recipe_names_are_the_shipped_files(root: Path) -> None:
     assert list_recipes() == sorted(path.stem for path in (root / "src/deepmtdr/recipes").glob("*.toml"))
-    ours = {"small", "small-on", "smoke", "v1"}
+    ours = {"small", "small-on", "smoke", "v1", "joint-study"}
     assert set(list_recipes()) == ours | {"paper-ddr", "paper-eyepacs", "paper-ddr-512", "authors-code", "compared"}
 
 

@@ -16,7 +16,7 @@ from deepmtdr.baselines.densenet121 import DenseNet121
 from deepmtdr.baselines.inception_v3 import InceptionV3
 from deepmtdr.baselines.resnet18 import ResNet18
 from deepmtdr.baselines.spp import VGG16SPP, DenseNet121SPP, ResNet18SPP, SqueezeNetSPP
-from deepmtdr.baselines.squeezenet import SqueezeNet
+from deepmtdr.baselines.squeezenet import SqueezeNet, SqueezeNet11
 from deepmtdr.baselines.vgg16 import VGG16
 from deepmtdr.losses import GradeLabels
 from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig, Parts
@@ -165,7 +165,7 @@ def test_it_overfits_two_drawn_photographs(kind: type[Grader], shrunk: None) -> 
             module.p = 0.0
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-5 if kind in LARGE else 3e-4)
     entropies: list[float] = []
-    while len(entropies) < 40 and (not entropies or entropies[-1] >= LEARNT):
+    while len(entropies) < 100 and (not entropies or entropies[-1] >= LEARNT):
         optimiser.zero_grad()
         graded = model(network_input, torch.zeros(2, 4, 64, 64))
         model.loss(graded, GradeLabels(grade, torch.ones(2, dtype=torch.bool))).backward()

@@ -24,7 +24,7 @@ from deepmtdr.datasets.prepared import read_prepared
 from deepmtdr.errors import CheckpointError, DataError, TrainingError
 from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.model.deepmtdr import DeepMTDR
-from deepmtdr.model.isr import bicubic
+from deepmtdr.model.isr import bicubic_in_field
 from deepmtdr.model.preprocessing import local_contrast
 from deepmtdr.model.segmentation import LesionSegmentationSubnet
 from deepmtdr.preparation.prepare import prepare
@@ -357,7 +357,7 @@ def test_cached_output_of_a_low_resolution_photograph_has_its_own_scale(
     lr = np.asarray(frames[f"IDRiD_{SMALL}"].pixels)
     assert lr.shape == (FRAME // 2, FRAME // 2, 3)
     image = torch.from_numpy(lr.transpose(2, 0, 1).copy())[None].float() / 255
-    contrast = local_contrast(bicubic(image, 2).clamp(0, 1))[0]  # an untrained ISR subnet is bicubic
+    contrast = local_contrast(bicubic_in_field(image, 2).clamp(0, 1))[0]  # as an untrained ISR subnet
     found = np.load(out / f"cached_outputs/idrid/IDRiD_{SMALL}.npy")
     assert found.shape == (7, FRAME, FRAME) and found.dtype == np.uint8
     assert np.abs(found[:3] - (contrast.numpy() + 3) * 255 / 6).max() <= 0.51

@@ -11,7 +11,8 @@ from deepmtdr.cli import service
 from deepmtdr.cli import data
 from deepmtdr.cli import training
 from deepmtdr.cli import evaluation
+from deepmtdr.cli import experiments
 from deepmtdr.cli.app import app
 # isort: on
 
-__all__ = ["app", "data", "dicom", "evaluation", "screening", "service", "training"]
+__all__ = ["app", "data", "dicom", "evaluation", "experiments", "screening", "service", "training"]

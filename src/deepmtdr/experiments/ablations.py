@@ -141,7 +141,7 @@ def without_grading(recipe: Recipe) -> Recipe:
 def separate(recipe: Recipe) -> Recipe:
     """The control of Sec. V-C: the joint stage without the losses that connect the tasks, Eqs. (4), (5) and (9).
 
-    It has the batches and steps of the joint stage. Each subnet is trained by its own loss only, as in the first stages.
+    It has the batches and steps of the joint stage. Each subnet is trained by its own losses, as in the first stages.
     """
     changed = _change_joint(recipe, "separate", removed=CONNECTING_LOSSES)
     return replace(changed, joint=replace(changed.joint, end_to_end=False))

@@ -105,7 +105,7 @@ def compare_systems(
         if entry in chosen or (_folder(out, entry) / RUN_FILE).exists()
     }
     for name, own in recipes.items():
-        _check_same_recipe(own, _folder(out, name))
+        check_same_recipe(own, _folder(out, name))
     read_datasets({name: data / name for name in recipe.data.datasets}, recipe.labels)  # an error here concerns all
     failed: list[SystemFailure] = []
     results: dict[str, SystemResult] = {}
@@ -185,8 +185,12 @@ def limit_minutes(recipe: Recipe, entry: str, minutes: float) -> Recipe:
     return replace(limited, grading=replace(limited.grading, lr_grading=rate))
 
 
-def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
-    """Check that a system which is already trained in this folder was trained with the same recipe."""
+def check_same_recipe(recipe: Recipe, folder: Path) -> None:
+    """Check that a run which is already finished in this folder was trained with the same recipe.
+
+    Raises:
+        RecipeError: if it was trained with another recipe.
+    """
     if not (folder / RUN_FILE).exists():
         return
     was = recipe_from_dict(json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["recipe"], str(folder))
