@@ -159,6 +159,7 @@ def test_logits_in_half_precision_are_close_to_those_in_single_precision(kind: t
 
 @pytest.mark.parametrize("kind", SLOWLY)
 def test_it_overfits_two_drawn_photographs(kind: type[Grader], shrunk: None) -> None:
+    torch.manual_seed(1)  # the ReLU after the last layer of SqueezeNet can lose a grade for good: not from this start
     model, (network_input, grade) = kind().train(), photographs()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
