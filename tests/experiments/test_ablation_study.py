@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from deepmtdr import training
+from deepmtdr.checkpoint import read
 from deepmtdr.errors import DataError, RecipeError, TrainingError, TrainingStopped
 from deepmtdr.evaluation import EvaluationConfig, ReportConfig, SampleSelection
 from deepmtdr.evaluation.photograph_result import LesionResult, PhotographResult
@@ -30,6 +31,7 @@ from deepmtdr.synthetic.drawings import write_drawings
 from tiny_runs import small_recipe
 
 PAPER = "model.segmentation.width=2"  # `smoke` has the paper's subnets
+FEW = Bootstrap(resamples=20)
 FROM_THE_START = {
     "without-isr",
     "without-segmentation",
@@ -150,7 +152,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
     monkeypatch.setattr(training, "run", found.run)
     monkeypatch.setattr(module, "evaluate_folder", found.evaluate)
     monkeypatch.setattr(module, "read_datasets", lambda roots, labels: [])
-    monkeypatch.setattr(module, "StudyScorer", partial(StudyScorer, bootstrap=Bootstrap(resamples=20)))
+    monkeypatch.setattr(module, "StudyScorer", lambda labels, _bootstrap: StudyScorer(labels, FEW))
     return found
 
 
@@ -165,7 +167,8 @@ def test_stage_1_is_trained_once_per_seed_and_shared(fake: FakeTraining, recipe:
         arms = {"stage-1": start, "joint": shared, "without-isr": start, "separate": shared}
         expected |= {f"seed-{seed}/{arm}": (own, False, tmp_path / "prepared") for arm, own in arms.items()}
     assert fake.trained == expected and [*fake.trained] == [*expected]
-    assert {(config.scale, config.thorough) for config in fake.evaluated.values()} == {(4, False)}
+    configs = {(config.scale, config.thorough, config.slow_metrics) for config in fake.evaluated.values()}
+    assert configs == {(4, False, False)}
 
 
 def test_finished_runs_are_neither_trained_nor_scored_again(fake: FakeTraining, recipe: Recipe, tmp_path: Path) -> None:
@@ -348,7 +351,7 @@ def test_drawings_are_trained_scored_and_tabulated(tmp_path: Path) -> None:
     write_drawings(tmp_path / "data" / "drawings", range(8), size=80)
     recipe = small_recipe('data.datasets=["drawings"]', "data.held_out=0.5")
     names = ["without-segmentation", "with-grad-cam", "separate"]
-    done = run_ablation_study(recipe, tmp_path / "data", tmp_path / "out", ablations=names, seeds=[0, 1])
+    done = run_ablation_study(recipe, tmp_path / "data", tmp_path / "out", ablations=names, bootstrap=FEW)
     assert not done.failed
     rows = {table.title.split(",")[0]: [row[0] for row in table.rows] for table in done.tables}
     arms = ["stage-1", "joint", "without-segmentation", "with-grad-cam", "separate"]
@@ -357,6 +360,7 @@ def test_drawings_are_trained_scored_and_tabulated(tmp_path: Path) -> None:
         "lesions": [arm for arm in arms if arm != "without-segmentation"],
         "super-resolution": arms,
     }
-    split = [(tmp_path / "out" / f"seed-{seed}" / "joint" / "split.csv").read_bytes() for seed in (0, 1)]
-    assert split[0] == split[1]
-    assert run_ablation_study(recipe, tmp_path / "data", tmp_path / "out", seeds=[0]).tables == done.tables
+    first, separate = (read(tmp_path / "out" / "seed-0" / arm / "weights.safetensors")[0] for arm in arms[::4])
+    assert first.keys() == separate.keys() and any(not torch.equal(first[name], separate[name]) for name in first)
+    again = run_ablation_study(recipe, tmp_path / "data", tmp_path / "out", bootstrap=FEW)  # nothing is trained
+    assert again.tables == done.tables

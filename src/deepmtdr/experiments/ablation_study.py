@@ -15,6 +15,7 @@ from deepmtdr.datasets.catalogue import read_datasets
 from deepmtdr.errors import DeepMTDRError, RecipeError, TrainingStopped
 from deepmtdr.evaluation import EvaluationConfig, PhotographResult, ReportConfig, SampleSelection, evaluate_folder
 from deepmtdr.evaluation.pairing import pair_results
+from deepmtdr.evaluation.scores import DEFAULT_BOOTSTRAP, Bootstrap
 from deepmtdr.experiments.study_arms import ARMS, STAGE_1, Arm, check_names, find_earlier_arms, plan_arm
 from deepmtdr.experiments.study_runs import PHOTOGRAPHS_FILE, read_photographs, write_photographs
 from deepmtdr.experiments.study_scores import JOINT, StudyScore, StudyScorer
@@ -57,6 +58,7 @@ def run_ablation_study(
     ablations: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
     start: training.StartWeights = NO_WEIGHTS,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> AblationStudy:
     """Train and score the recipe, its first stages alone and its ablations; a stopped study continues where it was.
 
@@ -70,6 +72,7 @@ def run_ablation_study(
         ablations: names of `ABLATIONS`.
         seeds: seeds of the runs; each arm is trained with each of them.
         start: weights that runs start from if they are trained from the start, such as ImageNet weights.
+        bootstrap: how intervals are computed.
 
     Returns:
         The scores of all finished runs, and the runs that failed.
@@ -87,7 +90,7 @@ def run_ablation_study(
     for arm in (*arms, *earlier):
         check_same_recipe(arm.recipe, arm.folder(out))
     read_datasets({name: data / name for name in recipe.data.datasets}, recipe.labels)  # an error here concerns all
-    study = StudyFolder(recipe, out)
+    study = StudyFolder(recipe, out, bootstrap)
     for arm in earlier:
         study.add(arm)
     for arm in arms:
@@ -99,14 +102,15 @@ def run_ablation_study(
 class StudyFolder:
     """The folder of a study: trains and scores runs, and writes the tables of the finished ones."""
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> None:
         """Start without runs; see `run_ablation_study`."""
         self.recipe = recipe
         self.out = out
+        self.bootstrap = bootstrap
         self.failed: list[ArmFailure] = []
         self.scales: dict[str, int] = {}
         self._runs: dict[str, dict[int, list[PhotographResult]]] = {}
-        self._scorer = StudyScorer(recipe.labels)
+        self._scorer = StudyScorer(recipe.labels, bootstrap)
         self._scores: list[StudyScore] = []
 
     def run(self, arm: Arm, data: Path, start: training.StartWeights) -> None:
@@ -129,14 +133,22 @@ class StudyFolder:
             own = self._start_weights(arm) if arm.from_stage_1 else start
             training.run(arm.recipe, data, folder, resume=resume, start=own, cache=cache)
         if not (folder / PHOTOGRAPHS_FILE).exists():
-            bf16 = resolve_precision(arm.recipe.precision) == "bf16"
             done = evaluate_folder(
                 SampleSelection(data=data, split_file=folder / "split.csv"),
                 folder / WEIGHTS_FILE,
-                config=EvaluationConfig(scale=arm.scale, bf16=bf16, thorough=False),
+                config=self._config(arm),
                 report=ReportConfig(out=folder, pictures=False),
             )
             write_photographs(folder / PHOTOGRAPHS_FILE, done.results)
+
+    def _config(self, arm: Arm) -> EvaluationConfig:
+        return EvaluationConfig(
+            scale=arm.scale,
+            bf16=resolve_precision(arm.recipe.precision) == "bf16",
+            thorough=False,
+            slow_metrics=False,  # SSIM and FROC are in no table of the study
+            bootstrap=self.bootstrap,
+        )
 
     def _start_weights(self, arm: Arm) -> training.StartWeights:
         folder = replace(arm, name=STAGE_1).folder(self.out)
@@ -153,9 +165,8 @@ class StudyFolder:
         if not (file := arm.folder(self.out) / PHOTOGRAPHS_FILE).exists():
             return
         results = read_photographs(file)
-        for other in (found for seeds in self._runs.values() for found in seeds.values()):
-            pair_results(other, results)
-            break
+        first = next((found for seeds in self._runs.values() for found in seeds.values()), results)
+        pair_results(first, results)
         if failed := sum(bool(m.failure) for m in results):
             self.failed.append(ArmFailure(arm.name, arm.seed, f"photographs that were not scored: {failed}"))
         self._runs.setdefault(arm.name, {})[arm.seed] = results
