@@ -21,13 +21,18 @@ from deepmtdr.evaluation.scores import Bootstrap
 from deepmtdr.experiments import ablation_study as module
 from deepmtdr.experiments.ablation_study import ArmFailure, run_ablation_study
 from deepmtdr.experiments.ablations import ABLATIONS
-from deepmtdr.experiments.study_arms import ARMS, plan_arm
+from deepmtdr.experiments.study_arms import ARMS, GRADIENT_LIMITS, USED_LOSSES, plan_arm
 from deepmtdr.experiments.study_runs import read_photographs, write_photographs
 from deepmtdr.experiments.study_scores import JOINT, StudyRuns, StudyScore, StudyScorer
 from deepmtdr.experiments.study_tables import study_tables
+from deepmtdr.losses import LossWeights
 from deepmtdr.metrics import PooledCurve
+from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import Recipe, load_recipe, to_dict
 from deepmtdr.synthetic.drawings import write_drawings
+from deepmtdr.training.batches import Batch, GradingBatch
+from deepmtdr.training.step_losses import grading_losses, restoration_losses
+from segmenter_checks import randomise_lesion_maps
 from tiny_runs import small_recipe
 
 PAPER = "model.segmentation.width=2"  # `smoke` has the paper's subnets
@@ -67,6 +72,35 @@ def test_loss_with_a_weight_in_the_first_stages_is_not_shared() -> None:
     recipe = load_recipe("smoke", [PAPER, "restoration.loss.lambda_sa=0.4"])
     assert not plan_arm(recipe, "without-segmentation-aware-loss", 0).from_stage_1
     assert plan_arm(recipe, "without-classification-aware-loss", 0).from_stage_1
+
+
+OTHER_VALUES = {
+    field.name: value + 0.25
+    for field in dataclasses.fields(LossWeights)
+    if isinstance(value := getattr(LossWeights(), field.name), float)
+} | {"grading_form": "eq10", "class_weights": (1.0, 2.0, 3.0, 4.0, 5.0), "project_conflicts": True}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(LossWeights)])
+def test_loss_settings_of_the_first_stages_are_those_with_an_effect(name: str) -> None:
+    torch.manual_seed(0)
+    model = DeepMTDR(small_recipe().model).eval()
+    randomise_lesion_maps(model)
+    hr, known = torch.rand(2, 3, 32, 32), torch.ones(2, dtype=torch.bool)
+    masks, grade = (torch.rand(2, 4, 32, 32) > 0.9).float(), torch.tensor([2, 4])
+    crops = Batch(hr, hr, masks, known[:, None].expand(2, 4), grade, known)
+    cached = GradingBatch(hr - 0.5, masks, grade)
+    weights = (LossWeights(), dataclasses.replace(LossWeights(), **{name: OTHER_VALUES[name]}))
+    for stage, found in {
+        "restoration": [restoration_losses(model, crops, 4, own) for own in weights],
+        "grading": [grading_losses(model, cached, own) for own in weights],
+    }.items():
+        limits = [
+            (step.isr_terms.share, step.isr_terms.project_conflicts) for step in found if step.isr_terms is not None
+        ]
+        sums = [tuple(float(loss.detach()) for loss in step[:3]) for step in found]
+        has_effect = sums[0] != sums[1] or len(set(limits)) > 1
+        assert has_effect == (name in USED_LOSSES[stage] or (stage == "restoration" and name in GRADIENT_LIMITS))
 
 
 def test_stage_1_and_joint_are_the_two_parts_of_the_recipe(recipe: Recipe) -> None:
