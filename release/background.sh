@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run `deepmtdr train` or `deepmtdr benchmark-baselines` in the background for as long as it takes: start it, or continue
-# where it was.
+# Run `deepmtdr train`, `benchmark-baselines` or `ablate` in the background for as long as it takes: start it, or
+# continue where it was.
 #
 #   release/background.sh RUN COMMAND [ARGUMENT ...]
 #
