@@ -1,7 +1,7 @@
 """The model card of shipped weights: texts from a TOML file, numbers from the run, the calibration and the evaluation.
 
-The card is an object in the checkpoint, and a page in Markdown beside it. Scores of the grade are given for each data
-set and as their mean, never for all photographs of several cameras together.
+The card is written twice: as JSON in the checkpoint, and as a Markdown page beside it. Grading scores are given for each
+data set, and as the mean over the data sets. They are never computed over the photographs of several cameras together.
 """
 
 from __future__ import annotations

@@ -188,10 +188,11 @@ def _sum(result: SystemResult, key: str, stage: str) -> str:
 INTRODUCTION = """\
 Each system had the same minutes of computing, including the cached outputs for the grading stage. Only its own part was
 trained, behind bicubic interpolation (the paper has MDRN before some systems), from random weights unless its name ends
-in ", ImageNet". Unless the recipe was changed, frames have 512 px and LR images 128 px (x4). Networks with another
-native size get resized frames. MMCNN is used at its smallest size, without its additional cells. The forms of DeepMT-DR
-and Wang et al. get local contrast (interpretation R21), the others RGB. The VGG-16s, VNXK and SqueezeNet + SPP have a
-tenth of the others' learning rate, because of their wide dense layers. Cached outputs take at most half of that stage's
-minutes; photographs without one are not used for training. Each value has its 95 % interval (bootstrap over patients).
-All scored photographs are of held-out patients. The numbers in the paper come from days on a GPU: these tables show the
-scores that each system reaches in the given minutes. They do not show which system is best."""
+in ", ImageNet". The recipe sets the size of the frames; networks with another native size get resized frames. MMCNN is
+used at its smallest size, without its additional cells. The forms of DeepMT-DR and Wang et al. get local contrast
+(interpretation R21), the others RGB. The VGG-16s, VNXK and SqueezeNet + SPP have a tenth of the others' learning rate,
+because of their wide dense layers; so do DeepMT-DR and Wang et al. in the grading stage if `head_norm` is off. Cached
+outputs take at most half of that stage's minutes; photographs without one are not used for training. Each value has its
+95 % interval (bootstrap over patients). All scored photographs are of held-out patients. The numbers in the paper come
+from days on a GPU: these tables show the scores that each system reaches in the given minutes. They do not show which
+system is best."""
