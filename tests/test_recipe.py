@@ -238,3 +238,8 @@ def test_small_frames_need_a_frame_of_128_px() -> None:
     ):
         load_recipe("smoke", ["grading.small_frame_share=0.5", "data.frame=112"])
     assert load_recipe("smoke", ["grading.small_frame_share=0.5", "data.frame=128"]).grading.small_frame_share == 0.5
+
+
+def test_joint_stage_on_crops_is_an_error() -> None:
+    with pytest.raises(RecipeError, match=r"joint\.crop = 256, expected 0: a grade belongs to a whole frame"):
+        load_recipe("smoke", ["joint.crop=256"])

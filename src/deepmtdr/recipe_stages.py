@@ -274,6 +274,8 @@ class JointStage(ImageStage):
     def problems(self) -> Iterator[str]:
         """Describe each setting that is out of range, and what was expected."""
         yield from super().problems()
+        if self.crop:
+            yield f"crop = {self.crop}, expected 0: a grade belongs to a whole frame"
         yield from (f"evidence.{problem}" for problem in self.evidence.problems())
 
 
