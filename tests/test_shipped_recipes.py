@@ -65,7 +65,7 @@ def test_authors_code_has_the_constants_of_the_authors_code() -> None:
     assert recipe.model == dataclasses.replace(
         Recipe().model, isr=recipe.model.isr, grading=recipe.model.grading, gmsv=recipe.model.gmsv
     )
-    assert recipe.model.isr == ISRConfig(width=32, blocks=5, skip="bicubic")
+    assert recipe.model.isr == ISRConfig(width=32, blocks=5, skip="bicubic", local_difference=False)
     assert recipe.model.segmentation == SegmentationConfig(width=64, gamma=(0.4, 0.2, 0.2, 0.2, 1.0))
     assert recipe.model.grading == GradingConfig(width=64, hidden=512, dropout=0.5, head_norm=False)
     assert (first.batch, first.crop, first.lr_isr, first.lr_segmentation) == (2, 256, 5e-5, 2e-5)

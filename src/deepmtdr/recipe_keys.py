@@ -28,6 +28,7 @@ RENAMED_STAGE_KEYS = {
 
 EARLIER_VALUES: dict[str, Any] = {
     "model.isr.skip": "bicubic",
+    "model.isr.local_difference": False,
     "model.grading.head_norm": False,
     "restoration.loss.task_aware_share": 0.0,
     "restoration.batch_norm_batches": 0,

@@ -1,6 +1,8 @@
-"""The ISR subnet: bicubic before training, one set of weights for x2, x4 and x8 (interpretations R1, R2, R31)."""
+"""The ISR subnet: bicubic before training, one set of weights for x2, x4 and x8 (interpretations R1, R2, R31, R35)."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from deepmtdr.model.isr import ISRConfig, ISRSubnet, ResidualBlock, bicubic, bicubic_in_field
+from deepmtdr.model.isr import ISRConfig, ISRSubnet, ResidualBlock, bicubic, bicubic_in_field, local_difference
 from deepmtdr.terms import SCALES
 
 SMALL = ISRConfig(width=8, blocks=2)
@@ -123,6 +125,33 @@ def test_gradient_reaches_the_inside_and_takes_the_shares_of_the_rim_as_constant
     # A pixel of 0.6 spreads over 16 px; the last column before the rim lends its colour to a pixel of the rim too.
     assert lr.grad[0, 0, 4, 1].item() == pytest.approx(16, rel=0.05)
     assert (lr.grad[..., 4] == 0).all() and lr.grad[0, 0, 4, 3] > 17
+
+
+def test_local_difference_by_hand() -> None:
+    # One bright pixel: 4 * (1 - 1/225) there; its neighbours are -4/225; 8 px away it is out of reach.
+    lr = torch.zeros(1, 3, 31, 31)
+    lr[..., 15, 15] = 1.0
+    found = local_difference(lr)[0, 0]
+    assert found[15, 15].item() == pytest.approx(4 * 224 / 225)
+    assert found[15, 22].item() == found[8, 8].item() == pytest.approx(-4 / 225) and found[15, 23] == 0
+    # In the corner only the 8 x 8 px inside the image count.
+    lr = torch.zeros(1, 3, 31, 31)
+    lr[..., 0, 0] = 1.0
+    assert local_difference(lr)[0, 0, 0, 0].item() == pytest.approx(4 * 63 / 64)
+
+
+def test_brightness_has_no_effect_on_the_residual_of_local_differences() -> None:
+    lr, brighter = 0.2 + 0.3 * torch.rand(1, 3, 24, 24), torch.tensor([0.1, 0.2, 0.3])[:, None, None]
+
+    def residual(isr: ISRSubnet, lr: Tensor) -> Tensor:
+        return isr(lr, 4) - bicubic_in_field(lr, 4)
+
+    isr = trained_a_little()
+    assert torch.allclose(residual(isr, lr), residual(isr, lr + brighter), atol=1e-5)
+    with_brightness = ISRSubnet(dataclasses.replace(SMALL, local_difference=False))
+    with_brightness.load_state_dict(isr.state_dict())
+    assert not torch.allclose(residual(with_brightness, lr), residual(with_brightness, lr + brighter), atol=1e-2)
+    assert not torch.allclose(isr(lr, 4), with_brightness(lr, 4), atol=1e-2)
 
 
 def test_one_checkpoint_has_all_three_scales() -> None:

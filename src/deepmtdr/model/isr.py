@@ -1,4 +1,4 @@
-"""The ISR subnet: super-resolution of a photograph into the HR frame (Sec. IV-A, Fig. 6, R1, R2, R31)."""
+"""The ISR subnet: super-resolution of a photograph into the HR frame (Sec. IV-A, Fig. 6, R1, R2, R31, R35)."""
 
 from __future__ import annotations
 
@@ -101,9 +101,20 @@ SKIPS = {"bicubic": bicubic, "bicubic in field": bicubic_in_field}
 """Names and functions of the interpolation to which the ISR subnet adds its residual."""
 
 
+LOCAL_BOX = 15
+"""Side of the neighbourhood of `local_difference`, px of the LR image."""
+LOCAL_GAIN = 4.0
+"""Factor that scales edges of vessels and lesions in `local_difference` to about 1."""
+
+
+def local_difference(lr: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Subtract the mean of each pixel's neighbourhood, so that brightness and colour cast have no effect (R35)."""
+    return LOCAL_GAIN * (lr - F.avg_pool2d(lr, LOCAL_BOX, 1, LOCAL_BOX // 2, count_include_pad=False))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ISRConfig:
-    """Size of the ISR subnet, and the interpolation that it starts from."""
+    """Size of the ISR subnet, its input, and the interpolation that it starts from."""
 
     width: int = 32
     """Channels of every hidden layer (the authors' 32)."""
@@ -113,6 +124,8 @@ class ISRConfig:
     """Interpolation to which the residual is added: `bicubic` (interpretation R2), or `bicubic in field`, which is
     normalised by the field of view (interpretation R31).
     """
+    local_difference: bool = True
+    """The first convolution has the difference of X from its local mean as input (interpretation R35), else X."""
 
     def problems(self) -> Iterator[str]:
         """Describe each setting that is out of range, and what was expected."""
@@ -157,6 +170,7 @@ class ISRSubnet(SuperResolver):
         super().__init__()
         config = config or ISRConfig()
         self.interpolate = SKIPS[config.skip]
+        self.local_difference = config.local_difference
         self.stem = nn.Conv2d(3, config.width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.blocks)))
         self.upscaling = nn.ModuleList(UpscalingLayer(config.width) for _ in SCALES)
@@ -179,7 +193,7 @@ class ISRSubnet(SuperResolver):
         """
         if scale not in SCALES:
             raise ValueError(f"ISR subnet: scale {scale}, expected one of {SCALES}")
-        x = F.leaky_relu(self.stem(lr), 0.1)
+        x = F.leaky_relu(self.stem(local_difference(lr) if self.local_difference else lr), 0.1)
         x = self.blocks(x) + x
         for layer in self.upscaling[: SCALES.index(scale) + 1]:  # 2 = 2**1, 4 = 2**2, 8 = 2**3
             x = layer(x)
