@@ -1,4 +1,4 @@
-"""The command `ablate`."""
+"""The commands `ablate` and `leave-one-out`."""
 
 from __future__ import annotations
 
@@ -63,4 +63,48 @@ def ablate(
         Console().print(build_table(*table))
     for failed in done.failed:
         typer.echo(f"{failed.arm}, seed {failed.seed}: {failed.reason}", err=True)
+    raise typer.Exit(EXIT_SOME_FAILED if done.failed else 0)
+
+
+@app.command()
+def leave_one_out(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a .toml file.")],
+    dataset: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="Data set to leave out; repeat the option for several runs. NAME+NAME: both in one run.",
+        ),
+    ],
+    data: Annotated[Path, typer.Option(help="Folder that contains one folder per data set.")] = Path("data"),
+    out: Annotated[Path, typer.Option(help="Folder for each run and leave-one-out.md.")] = Path("out/leave-one-out"),
+    init_segmentation: Annotated[
+        Path | None, typer.Option(help="ImageNet weights (.safetensors) for the segmentation network.")
+    ] = None,
+    init_grading: Annotated[
+        Path | None, typer.Option(help="ImageNet weights (.safetensors) for the grading network.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
+    ] = None,
+) -> None:
+    """Train without one data set and score on all its photographs: what to expect of a camera unseen in training.
+
+    A run that was stopped is resumed when the command is repeated.
+
+    Example: deepmtdr leave-one-out joint-study --dataset idrid --dataset srahim --data data
+    """
+    from deepmtdr import training
+    from deepmtdr.cli.tables import build_table
+    from deepmtdr.experiments.leave_one_out import run_leave_one_out
+    from deepmtdr.recipe import load_recipe
+
+    start = training.StartWeights(segmentation=init_segmentation, grading=init_grading)
+    left_out = [name.split("+") for name in dataset]
+    with exit_on_error():
+        done = run_leave_one_out(load_recipe(recipe, settings or ()), data, out, left_out=left_out, start=start)
+    for table in done.tables:
+        Console().print(build_table(*table))
+    for failed in done.failed:
+        typer.echo(f"without {failed.left_out}: {failed.reason}", err=True)
     raise typer.Exit(EXIT_SOME_FAILED if done.failed else 0)
