@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run `deepmtdr train`, `benchmark-baselines` or `ablate` in the background for as long as it takes: start it, or
+# Run `deepmtdr train`, `benchmark-baselines`, `ablate` or `leave-one-out` in the background for as long as it takes: start it, or
 # continue where it was.
 #
 #   release/background.sh RUN COMMAND [ARGUMENT ...]
