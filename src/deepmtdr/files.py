@@ -1,12 +1,14 @@
-"""Helpers for files: atomic writing, SHA-256, safe file names for any text, and printable paths."""
+"""Helpers for files: durable atomic writing, SHA-256, safe file names for any text, and printable paths."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +18,87 @@ PART_PATTERN = ".*.part"
 """Glob pattern of the temporary files of `write_atomically`; a killed process may leave some behind."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE = 0o600, 0o700
+"""Permissions of files and folders in which patients may be: only their owner can read them."""
+
+
+def write_atomically(path: Path, content: bytes, *, private: bool = False, durable: bool = True) -> None:
     """Write a file atomically: write a temporary file in the same folder, then rename it.
 
+    The temporary file has a random name, and is new: a file or link that is there already is never written through.
+
+    Args:
+        path: the file; an earlier file of that name is replaced, also if it is a link.
+        content: its bytes.
+        private: only the owner can read the file, for files in which patients may be. Otherwise the umask decides.
+        durable: the file and its name are on the disk when this returns, so that a power failure does not lose or
+            empty it. False: the operating system writes them later, for files that can be computed again.
+
     Raises:
-        OSError: if the file cannot be written; an earlier file of that name is not changed then.
+        OSError: if the file cannot be written; it names `path`. An earlier file of that name is not changed then.
     """
-    # With a random name and O_EXCL, two writers never use the same file, and an existing link is never followed.
     part = path.with_name(f".{secrets.token_hex(8)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+        with os.fdopen(os.open(part, flags, PRIVATE_FILE_MODE if private else 0o666), "wb") as file:
             file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+        if durable:
+            sync_folder(path.parent)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
+        if isinstance(error, OSError):  # name the file, not the temporary one; a full disk names none
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush the names of the files in a folder to the disk, where its file system can do that.
+
+    Raises:
+        OSError: if the folder cannot be opened, or the disk reports an error.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot flush a folder
+            raise
+    finally:
+        os.close(opened)
+
+
+def make_folder(folder: Path, *, private: bool = False) -> None:
+    """Create a folder, and the folders that it is in, if they do not exist.
+
+    Args:
+        folder: the folder.
+        private: only the owner can enter a folder that is created. Otherwise the umask decides.
+
+    Raises:
+        OSError: if it cannot be created; if it is a file, or is in one, the message says so.
+    """
+    try:
+        folder.mkdir(PRIVATE_FOLDER_MODE if private else 0o777, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next((path for path in (folder, *folder.parents) if os.path.lexists(path) and not path.is_dir()), folder)
+        raise NotADirectoryError(
+            errno.ENOTDIR, "found a file, expected a folder; choose another folder", printable_path(file)
+        ) from error
+
+
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     """Write a value as indented JSON in UTF-8, in one step (`write_atomically`).
 
     Raises:
         OSError: if the file cannot be written.
         ValueError: if a number is NaN or infinite, which JSON does not have.
     """
-    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), private=private)
 
 
 def file_sha256(path: Path) -> str:
@@ -70,6 +127,12 @@ def shorten_name(name: str, key: str, separator: str = "-") -> str:
     """Shorten a name to `MAX_NAME_BYTES` bytes: its beginning and 12 hexadecimal digits of the key's SHA-256."""
     digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:12]
     return name.encode()[: MAX_NAME_BYTES - 12 - len(separator)].decode(errors="ignore") + separator + digest
+
+
+def same_name_key(name: str) -> str:
+    """A key that is equal for two names which some file system takes for one: in case, or in the Unicode form."""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", name).casefold())
+    return unicodedata.normalize("NFKD", folded.casefold())
 
 
 def slug(name: str) -> str:
