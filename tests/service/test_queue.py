@@ -302,7 +302,8 @@ def test_a_queue_of_an_earlier_release_can_be_opened_and_continued(tmp_path: Pat
         assert (counts.examined, counts.seconds) == (1, 2.5)
         assert [(job.id, job.crashes) for job in (claimed(queue), claimed(queue))] == [(1, 0), (2, 1)]
         (item,) = queue.due_deliveries("pacs", 9)
-        assert (item.path, item.attempts, item.since) == (tmp_path / "results" / "3" / "sr.dcm", 2, 310.0)
+        assert (item.path, item.attempts) == (tmp_path / "results" / "3" / "sr.dcm", 2)
+        assert item.age < 60, "the time before the upgrade does not count"
         assert [tuple(letter) for letter in queue.dead_letters()] == [
             (3, "fhir.json to records", 310.0, "HTTP 400"),
             (4, "examination", 400.0, "no photograph"),

@@ -5,7 +5,7 @@ import json
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -28,69 +28,20 @@ from deepmtdr.service.destinations import (
 )
 from deepmtdr.service.pynetdicom_adapter import StoreEvent, configure_dicom_libraries
 from deepmtdr.service.queue import Queue
-from deepmtdr.service.sender import DeliveryResult, Destination, DestinationUnreachable, Sender, retry_delay
+from deepmtdr.service.sender import DeliveryResult, DestinationUnreachable, retry_delay
 from deepmtdr.service.settings import DicomNodeSettings, RetrySettings, WebServerSettings
-from deepmtdr.service.states import DeliveryState, PlannedDelivery
+from deepmtdr.service.states import DeliveryState
 from external_programs import program_path, requires_programs
+from fake_destination import FakeDestination, add_results, run_sender, states
 from fake_service import free_port, make_photograph, make_settings, to_bytes, wait_until
 
 SENT, WAITING, DEAD = DeliveryState.SENT, DeliveryState.WAITING, DeliveryState.DEAD
-FAST = RetrySettings(first_wait=0.02, longest_wait=0.05)
-
-
-def add_results(queue: Queue, destination: str, number: int = 3) -> None:
-    """Add finished jobs, each with one result for the destination."""
-    for n in range(number):
-        queue.receive(b"eye", f"{destination}.{n}", f"{destination}{n}")
-        job = queue.claim()
-        assert job is not None
-        part = queue.spool.create_staging_folder()
-        (part / "a.dcm").write_bytes(to_bytes(make_photograph()))
-        queue.complete(job, part, 0.1, [PlannedDelivery("a.dcm", destination)])
-
-
-class FakeDestination:
-    """A destination with prepared outcomes, one for each file; afterwards it accepts everything."""
-
-    def __init__(self, *outcomes: DeliveryState | Exception) -> None:
-        self.outcomes = list(outcomes)
-        self.calls = 0
-        self.sent: list[Path] = []
-
-    def accepts(self, file: str) -> bool:
-        return True
-
-    def deliver(self, paths: Sequence[Path]) -> Generator[DeliveryResult, None, None]:
-        self.calls += 1
-        for path in paths:
-            outcome = self.outcomes.pop(0) if self.outcomes else SENT
-            if isinstance(outcome, Exception):
-                raise outcome
-            self.sent += [path] if outcome == SENT else []
-            yield DeliveryResult(outcome, f"answered {outcome}")
-
-
-def run(queue: Queue, name: str, destination: Destination, retry: RetrySettings = FAST) -> Callable[[], None]:
-    """Start a sender; returns a function that stops it."""
-    sender = Sender(name, destination, queue, retry)
-    sender.start()
-
-    def stop() -> None:
-        sender.stop()
-        sender.join(5.0)
-        assert not sender.alive
-
-    return stop
-
-
-def states(queue: Queue, name: str) -> dict[DeliveryState, int]:
-    return {state: number for (where, state), number in queue.counts().outbox.items() if where == name}
 
 
 def test_each_file_is_sent_once_and_a_refused_file_is_a_dead_letter(queue: Queue) -> None:
     add_results(queue, "pacs", 4)
     pacs = FakeDestination(SENT, DEAD, WAITING, SENT)
-    stop = run(queue, "pacs", pacs)
+    stop = run_sender(queue, "pacs", pacs)
     wait_until(lambda: states(queue, "pacs") == {SENT: 3, DEAD: 1})
     stop()
     assert len(pacs.sent) == len(set(pacs.sent)) == 3
@@ -100,7 +51,7 @@ def test_each_file_is_sent_once_and_a_refused_file_is_a_dead_letter(queue: Queue
 def test_a_destination_that_is_down_is_tried_again_and_delays_no_other(queue: Queue) -> None:
     add_results(queue, "pacs"), add_results(queue, "archive")
     down = FakeDestination(*[DestinationUnreachable("is down")] * 3, ValueError("a bug"))
-    stops = [run(queue, "pacs", down), run(queue, "archive", FakeDestination())]
+    stops = [run_sender(queue, "pacs", down), run_sender(queue, "archive", FakeDestination())]
     wait_until(lambda: states(queue, "archive") == {SENT: 3})
     wait_until(lambda: states(queue, "pacs") == {SENT: 3})
     for stop in stops:
@@ -110,7 +61,7 @@ def test_a_destination_that_is_down_is_tried_again_and_delays_no_other(queue: Qu
 
 def test_a_file_that_breaks_the_connection_delays_no_other(queue: Queue) -> None:
     add_results(queue, "pacs", 2)
-    stop = run(
+    stop = run_sender(
         queue,
         "pacs",
         FakeDestination(DestinationUnreachable("aborted")),
@@ -123,7 +74,7 @@ def test_a_file_that_breaks_the_connection_delays_no_other(queue: Queue) -> None
 
 def test_a_delivery_that_is_too_old_is_a_dead_letter_with_the_last_reason(queue: Queue) -> None:
     add_results(queue, "pacs", 2)
-    stop = run(
+    stop = run_sender(
         queue,
         "pacs",
         FakeDestination(WAITING, DestinationUnreachable("is down")),
@@ -360,7 +311,7 @@ def test_dicom_objects_go_to_dicom_destinations_and_the_bundle_to_fhir(tmp_path:
 
 def test_a_missing_secret_is_waited_for(queue: Queue, web: FakeWebServer) -> None:
     add_results(queue, "records", 1)
-    stop = run(queue, "records", FhirDestination(WebServerSettings(url=web.url, token="env:NO_SUCH_SECRET")))
+    stop = run_sender(queue, "records", FhirDestination(WebServerSettings(url=web.url, token="env:NO_SUCH_SECRET")))
     wait_until(lambda: queue.due_deliveries("records", 1) == [])  # it has been tried, and waits
     stop()
     assert states(queue, "records") == {"waiting": 1} and web.received == []

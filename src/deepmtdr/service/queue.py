@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from deepmtdr.service.queue_database import QueueDatabase
+from deepmtdr.service.running_clock import RunningClock
 from deepmtdr.service.spool import Spool
 from deepmtdr.service.states import (
     DeadLetter,
@@ -55,6 +56,8 @@ class Queue:
         self.spool = Spool(folder)
         self._changed = threading.Condition()
         self._database = QueueDatabase(folder / DATABASE_FILE)
+        ((earlier,),) = self._database.read("SELECT running_seconds FROM clock")
+        self.clock = RunningClock(earlier)
 
     def close(self) -> None:
         """Close the database."""
@@ -65,7 +68,13 @@ class Queue:
         """Context manager for one transaction; afterwards the threads in `wait` continue."""
         with self._database.transaction():
             yield self._database
+            self._database.execute("UPDATE clock SET running_seconds = MAX(running_seconds, ?)", self.clock.now())
         self.notify()
+
+    def store_clock(self) -> None:
+        """Store the running seconds; call it at times, because an idle queue has no other transaction."""
+        with self._transaction():
+            pass
 
     def notify(self) -> None:
         """End the waits of all threads in `wait`."""
@@ -122,8 +131,8 @@ class Queue:
         dead = f"SELECT id FROM jobs WHERE id = ? AND state = 'dead' AND {NO_OTHER_JOB_FOR_UID}"
         if self._database.read(dead, job):
             with self._transaction() as database:
-                retry = f"UPDATE jobs SET state = 'received', crashes = 0, since = ? WHERE id = ({dead})"
-                database.execute(retry, time.time(), job)
+                retry = f"UPDATE jobs SET state = 'received', crashes = 0, since = ?, born = ? WHERE id = ({dead})"
+                database.execute(retry, time.time(), self.clock.now(), job)
 
     def _insert(self, uid: str, digest: str) -> int:
         """Add a job for an object in `originals`. It is dead if another object of the same UID is queued or done."""
@@ -131,8 +140,8 @@ class Queue:
             other = database.read("SELECT id FROM jobs WHERE uid = ? AND state <> 'dead' ORDER BY id LIMIT 1", uid)
             reason = f"its SOP Instance UID is that of job {other[0][0]}, but its content differs" if other else ""
             state = JobState.DEAD if other else JobState.RECEIVED
-            add = "INSERT INTO jobs (uid, digest, state, reason, since) VALUES (?, ?, ?, ?, ?)"
-            job = database.execute(add, uid, digest, state, reason, time.time()).lastrowid or 0
+            add = "INSERT INTO jobs (uid, digest, state, reason, since, born) VALUES (?, ?, ?, ?, ?, ?)"
+            job = database.execute(add, uid, digest, state, reason, time.time(), self.clock.now()).lastrowid or 0
         if other:
             log.warning("job %d: dead letter, %s", job, reason)
         return job
@@ -171,15 +180,16 @@ class Queue:
             deliveries: which file goes to which destination.
         """
         self.spool.commit_results(part, job.id)
-        now = time.time()
+        now, since = self.clock.now(), time.time()
         with self._transaction() as database:
-            done = "UPDATE jobs SET state = 'done', reason = '', seconds = ? WHERE id = ?"
-            database.execute(done, seconds, job.id)
+            done = "UPDATE jobs SET state = 'done', reason = '', seconds = ?, finished = ? WHERE id = ?"
+            database.execute(done, seconds, now, job.id)
             add = (
-                "INSERT INTO outbox (job, file, destination, due, since) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+                "INSERT INTO outbox (job, file, destination, due, since, born) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING"
             )
             for delivery in deliveries:
-                database.execute(add, job.id, delivery.file, delivery.destination, now, now)
+                database.execute(add, job.id, delivery.file, delivery.destination, now, since, now)
 
     def requeue(self, job: Job) -> None:
         """Queue a job again that failed for a reason which is not in its object; no crash is counted."""
@@ -209,18 +219,19 @@ class Queue:
 
     def due_deliveries(self, destination: str, most: int) -> list[OutboxItem]:
         """Find at most `most` deliveries to a destination that are due, oldest first."""
-        choose = "SELECT id, job, file, attempts, since FROM outbox WHERE destination = ? AND state = 'waiting'"
-        rows = self._database.read(f"{choose} AND due <= ? ORDER BY id LIMIT ?", destination, time.time(), most)
+        choose = "SELECT id, job, file, attempts, born FROM outbox WHERE destination = ? AND state = 'waiting'"
+        now = self.clock.now()
+        rows = self._database.read(f"{choose} AND due <= ? ORDER BY id LIMIT ?", destination, now, most)
         return [
-            OutboxItem(item, job, self.spool.results_folder(job) / file, attempts, since)
-            for item, job, file, attempts, since in rows
+            OutboxItem(item, job, self.spool.results_folder(job) / file, attempts, max(now - born, 0.0))
+            for item, job, file, attempts, born in rows
         ]
 
     def record_delivery(self, item: OutboxItem, state: DeliveryState, reason: str = "", wait: float = 0.0) -> None:
         """Store how an attempt to deliver ended; a waiting delivery is due again after `wait` seconds."""
         with self._transaction() as database:
             update = "UPDATE outbox SET state = ?, attempts = attempts + 1, reason = ?, due = ? WHERE id = ?"
-            database.execute(update, state, _shorten(reason), time.time() + wait, item.id)
+            database.execute(update, state, _shorten(reason), self.clock.now() + wait, item.id)
 
     def counts(self) -> QueueCounts:
         """Count jobs and deliveries by state."""
@@ -231,11 +242,12 @@ class Queue:
         outbox = {(destination, DeliveryState(state)): number for destination, state, number in rows}
         ((examined, seconds),) = read("SELECT COUNT(seconds), TOTAL(seconds) FROM jobs")
         oldest = (
-            "SELECT MIN(since) FROM (SELECT MIN(since) AS since FROM jobs WHERE state IN ('received', 'working')"
-            " UNION ALL SELECT MIN(since) FROM outbox WHERE state = 'waiting')"
+            "SELECT MIN(born) FROM (SELECT MIN(born) AS born FROM jobs WHERE state IN ('received', 'working')"
+            " UNION ALL SELECT MIN(born) FROM outbox WHERE state = 'waiting')"
         )
-        ((since,),) = read(oldest)
-        return QueueCounts(jobs, outbox, examined, seconds, max(time.time() - since, 0) if since else 0.0)
+        ((born,),) = read(oldest)
+        waiting = 0.0 if born is None else max(self.clock.now() - born, 0.0)
+        return QueueCounts(jobs, outbox, examined, seconds, waiting)
 
     def dead_letters(self) -> list[DeadLetter]:
         """List all dead letters, sorted by job."""
@@ -252,12 +264,14 @@ class Queue:
         Returns:
             How many were queued again.
         """
-        now = time.time()
+        since, born = time.time(), self.clock.now()
         with self._transaction() as database:
-            jobs = "UPDATE jobs SET state = 'received', crashes = 0, since = ? WHERE state = 'dead'"
+            jobs = "UPDATE jobs SET state = 'received', crashes = 0, since = ?, born = ? WHERE state = 'dead'"
             jobs += f" AND {NO_OTHER_JOB_FOR_UID}"
-            deliveries = "UPDATE outbox SET state = 'waiting', attempts = 0, due = ?, since = ? WHERE state = 'dead'"
-            return database.execute(jobs, now).rowcount + database.execute(deliveries, now, now).rowcount
+            deliveries = (
+                "UPDATE outbox SET state = 'waiting', attempts = 0, due = 0, since = ?, born = ? WHERE state = 'dead'"
+            )
+            return database.execute(jobs, since, born).rowcount + database.execute(deliveries, since, born).rowcount
 
 
 def _uid_of(path: Path) -> str:

@@ -13,8 +13,7 @@ from typing import Any
 from deepmtdr.errors import ServiceError
 from deepmtdr.service.spool import PRIVATE_FILE_MODE
 
-SCHEMA_VERSION = 1
-SCHEMA = """
+VERSION_1 = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     uid TEXT NOT NULL,
@@ -41,6 +40,22 @@ CREATE TABLE outbox (
 );
 CREATE INDEX outbox_by_state ON outbox (destination, state, due);
 """
+VERSION_2 = """
+ALTER TABLE jobs ADD COLUMN born REAL NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN finished REAL NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN original_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN result_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN cleared INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outbox ADD COLUMN born REAL NOT NULL DEFAULT 0;
+UPDATE outbox SET due = 0;
+CREATE TABLE clock (running_seconds REAL NOT NULL);
+INSERT INTO clock VALUES (0);
+"""
+"""`due`, `born` and `finished` are running seconds (`running_clock.py`); `since` is s since 1970, for display only.
+`cleared` is 1 if the files of the job were removed (`retention.py`).
+"""
+MIGRATIONS = (VERSION_1, VERSION_2)
+"""Statements that change a queue of version 0 (empty), 1, ... to the next version."""
 LOCK_TIMEOUT_SECONDS = 30
 """Longest wait for another process that writes, s."""
 
@@ -77,15 +92,16 @@ class QueueDatabase:
 
     def _create_tables(self) -> None:
         ((version,),) = self.read("PRAGMA user_version")
-        if version > SCHEMA_VERSION:
+        if version > len(MIGRATIONS):
             raise ServiceError(
                 f"{self.path}: written by a later deepmtdr (queue version {version}), expected version"
-                f" {SCHEMA_VERSION}; install that deepmtdr, or set another `folder`"
+                f" {len(MIGRATIONS)}; install that deepmtdr, or set another `folder`"
             )
-        if version == 0:
-            for statement in SCHEMA.split(";\n"):
+        for statements in MIGRATIONS[version:]:
+            for statement in statements.split(";\n"):
                 self.execute(statement)
-            self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version < len(MIGRATIONS):
+            self.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     def close(self) -> None:
         """Close the file."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import sqlite3
-import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -119,7 +118,7 @@ class Sender(BackgroundThread):
 
     def _dead_if_old(self, item: OutboxItem) -> DeliveryState:
         """Return the state after a failed attempt: waiting, or dead after `give_up_hours`."""
-        old = time.time() - item.since > SECONDS_PER_HOUR * self.retry.give_up_hours
+        old = item.age > SECONDS_PER_HOUR * self.retry.give_up_hours
         return DeliveryState.DEAD if old else DeliveryState.WAITING
 
 

@@ -84,8 +84,8 @@ class OutboxItem(NamedTuple):
     path: Path
     attempts: int
     """Number of attempts so far."""
-    since: float
-    """When the delivery was put into the outbox, s since 1970."""
+    age: float
+    """How long the delivery has been in the outbox while a service ran, s."""
 
 
 class DeadLetter(NamedTuple):
@@ -111,7 +111,9 @@ class QueueCounts(NamedTuple):
     seconds: float
     """Duration of all these examinations together, s."""
     oldest_waiting_seconds: float
-    """Age of the oldest job or delivery that is not finished, s; 0 if there is none."""
+    """Age of the oldest job or delivery that is not finished, without times when no service ran, s; 0 if there is
+    none.
+    """
 
     def deliveries(self, state: DeliveryState) -> int:
         """Count the deliveries in a state, to all destinations."""
