@@ -1,25 +1,22 @@
 """Checkpoints: weights and how they were made, in one safetensors file. Pickle is never used.
 
-The header holds the card as JSON, and a SHA-256 digest of the card and every tensor, so that damage is found.
-The digest is not a signature: it does not protect against a deliberate change.
-Files are written atomically: after a kill there is either the old file or the new file.
+`checkpoint_file.py` reads and writes the file, `checkpoint_card.py` its card. A network is built only after the shapes
+of its tensors were compared with those of the file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from deepmtdr import checkpoint_card
+from deepmtdr.checkpoint_file import check_finite, read, read_tensors, write
 from deepmtdr.errors import CheckpointError, ConfigError
 from deepmtdr.files import write_atomically
 from deepmtdr.grade_decision import GradeDecision
@@ -28,12 +25,15 @@ from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.recipe import Recipe, recipe_from_dict, to_dict
 from deepmtdr.systems import build_system
 from deepmtdr.terms import ReferralThreshold
+from deepmtdr.toml_config import shorten
+
+__all__ = ["SHIPPED_WEIGHTS", "Checkpoint", "load", "read", "read_tensors", "save", "update_card", "write"]
 
 SHIPPED_WEIGHTS = "v0"
 """Name of the weights in the package's `weights/` folder that are loaded by default."""
 
-REFERRAL_SENSITIVITY = 0.9
-"""Target sensitivity of the operating point that is used, if several were calibrated."""
+FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Number formats that weights may have in a file. In memory they are float32."""
 
 
 class Checkpoint(NamedTuple):
@@ -53,36 +53,24 @@ class Checkpoint(NamedTuple):
         return self.recipe.labels
 
     @property
+    def name(self) -> str:
+        """Name of the weights, for reports."""
+        return checkpoint_card.weights_name(self.card, self.recipe.name)
+
+    @property
     def temperature(self) -> float:
         """Divisor of the grade logits before the softmax, as `calibrate` wrote it; 1 if the card has none."""
-        return _number(_calibration(self.card).get("temperature", 1.0), "temperature", math.inf)
+        return checkpoint_card.temperature(self.card)
 
     @property
     def decision(self) -> GradeDecision:
         """How the grade logits become probabilities and a grade, as `calibrate` wrote it; else the most probable."""
-        found = _calibration(self.card)
-        biases, thresholds = (_numbers(found.get(name) or (), name) for name in ("biases", "grade_thresholds"))
-        try:
-            decision = GradeDecision(temperature=self.temperature, biases=biases, thresholds=thresholds)
-            decision.check_grades(len(self.labels.grades))
-        except ValueError as error:
-            raise CheckpointError(f"card: calibration: {error}") from error
-        return decision
+        return checkpoint_card.grade_decision(self.card, len(self.labels.grades))
 
     @property
     def operating_point(self) -> ReferralThreshold | None:
-        """The threshold of P(referable) with a sensitivity nearest to `REFERRAL_SENSITIVITY`; None: not calibrated."""
-        points = _calibration(self.card).get("operating_points") or {}
-        try:
-            found = [(point["wanted"], point["threshold"]) for point in points.get("referable", ())]
-        except (AttributeError, KeyError, TypeError) as error:
-            expected = "expected lists of wanted and threshold"
-            raise CheckpointError(f"card: operating_points {points!r}, {expected}") from error
-        calibrated = [
-            ReferralThreshold(_number(wanted, "wanted", 1.0), _number(value, "threshold", 1.0))
-            for wanted, value in found
-        ]
-        return min(calibrated, key=lambda threshold: abs(threshold.sensitivity - REFERRAL_SENSITIVITY), default=None)
+        """The calibrated threshold of P(referable), see `checkpoint_card.operating_point`; None: not calibrated."""
+        return checkpoint_card.operating_point(self.card)
 
 
 def save(path: Path, model: DeepMTDR, recipe: Recipe, *, half: bool = False, **card: Any) -> None:
@@ -125,111 +113,66 @@ def update_card(path: Path, out: Path, *, digest: str, **entries: Any) -> None:
 
 def _write_beside(path: Path, card: Mapping[str, Any]) -> None:
     """Write a copy of the card as `.json`, for people."""
-    write_atomically(path.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
+    write_atomically(path.with_suffix(".json"), (json.dumps(card, indent=2, allow_nan=False) + "\n").encode())
 
 
 def load(path: Path | None = None) -> Checkpoint:
     """Read a checkpoint; without a path, the weights shipped with the package.
 
     Raises:
-        CheckpointError: if the file is missing or damaged, is not a checkpoint, or has another architecture.
+        CheckpointError: if the file is missing or damaged, is not a checkpoint, has another architecture, or contains a
+            number that is not finite.
     """
     if path is None:
         with resources.as_file(resources.files("deepmtdr") / "weights" / f"{SHIPPED_WEIGHTS}.safetensors") as shipped:
             return load(shipped)
     tensors, card, digest = read(path)
-    try:
-        recipe = recipe_from_dict(card.pop("recipe"), str(path))
-        model = build_system(recipe.system, recipe.parts, recipe.model, labels=recipe.labels)
-        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except (ConfigError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: the weights do not fit the architecture of this version: {reason}") from error
+    recipe = _read_recipe(path, card.pop("recipe", None))
+    for problem in _find_differences(_expected_tensors(path, recipe), tensors):
+        raise _unfit(path, problem)
+    weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    check_finite(path, weights)
+    model = build_system(recipe.system, recipe.parts, recipe.model, labels=recipe.labels)
+    model.load_state_dict(weights)
     return Checkpoint(model.eval(), recipe, card, digest)
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
-    """Write tensors and card as one file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(card)
-    # Not safetensors' own save_file: only the owner could read its files.
-    write_atomically(path, _sort_header(to_bytes(tensors, metadata={"card": text, "digest": _digest(tensors, text)})))
-
-
-def _sort_header(file: bytes) -> bytes:
-    """Sort the keys of the header of a safetensors file, so that equal weights give equal files."""
-    end = 8 + int.from_bytes(file[:8], "little")
-    header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + file[end:]
-
-
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """Read tensors, card and digest of a file made by `write`.
-
-    Raises:
-        CheckpointError: if the file is missing or damaged, or was not written by deepmtdr.
-    """
+def _read_recipe(path: Path, values: object) -> Recipe:
+    """Read and check the recipe of a card, as far as it determines the network."""
+    if not isinstance(values, Mapping):
+        raise _unfit(path, f"the card has the recipe {shorten(repr(values))}, expected a table")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: found no such file, expected weights (.safetensors)") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
-    if "card" not in metadata or "digest" not in metadata:
-        raise CheckpointError(
-            f"{path}: found safetensors without the card of deepmtdr, expected a checkpoint of deepmtdr"
-        )
-    found = _digest(tensors, metadata["card"])
-    if found != metadata["digest"]:
-        raise CheckpointError(f"{path}: damaged: content has SHA-256 {found[:12]}, expected {metadata['digest'][:12]}")
-    return tensors, json.loads(metadata["card"]), found
+        recipe = recipe_from_dict(values, "recipe")
+    except ConfigError as error:
+        raise _unfit(path, str(error)) from error
+    for problem in recipe.network_problems():
+        raise _unfit(path, f"recipe: {problem}")
+    return recipe
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of any safetensors file, such as published ImageNet weights.
-
-    Raises:
-        CheckpointError: if the file is missing, or is not a safetensors file.
-    """
+def _expected_tensors(path: Path, recipe: Recipe) -> dict[str, Tensor]:
+    """Return the tensors of a recipe's network without values: on the device "meta" they take no memory."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file: {error}") from error
+        with torch.device("meta"):
+            return build_system(recipe.system, recipe.parts, recipe.model, labels=recipe.labels).state_dict()
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise _unfit(path, f"the network of its recipe cannot be built: {' '.join(str(error).split())}") from error
 
 
-def _calibration(card: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = card.get("calibration") or {}
-    if not isinstance(found, Mapping):
-        raise CheckpointError(f"card: calibration {found!r}, expected temperature and operating_points")
-    return found
+def _find_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
+    """Describe the first tensor that is missing, is unknown, or has another shape or number format than expected."""
+    for name in sorted(expected.keys() - found.keys()):
+        yield f"found no tensor {name}"
+    for name in sorted(found.keys() - expected.keys()):
+        yield f"found a tensor {shorten(name)}, expected none of that name"
+    for name, tensor in expected.items():
+        shape, wanted = tuple(found[name].shape), tuple(tensor.shape)
+        if shape != wanted:
+            yield f"found {name} of shape {shorten(shape)}, expected {wanted}"
+        if found[name].dtype not in (FLOAT_TYPES if tensor.is_floating_point() else (tensor.dtype,)):
+            wanted = "float16, bfloat16 or float32" if tensor.is_floating_point() else tensor.dtype
+            yield f"found {name} of {found[name].dtype}, expected {wanted}"
 
 
-def _number(value: Any, name: str, most: float) -> float:
-    """Return a number of the card after checking its range."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not (is_number and 0 < value <= most):
-        expected = "a finite number above 0" + (f", at most {most:g}" if math.isfinite(most) else "")
-        raise CheckpointError(f"card: calibration has {name} {value!r}, expected {expected}")
-    return float(value)
-
-
-def _numbers(values: Any, name: str) -> tuple[float, ...]:
-    """Return a list of numbers of the card after checking its type."""
-    is_list = isinstance(values, list | tuple)
-    if not (is_list and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)):
-        raise CheckpointError(f"card: calibration has {name} {values!r}, expected a list of numbers")
-    return tuple(map(float, values))
-
-
-def _digest(tensors: Mapping[str, Tensor], card: str) -> str:
-    sha = hashlib.sha256(card.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
+def _unfit(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: the weights do not fit the architecture of this version: {reason[:300]}")

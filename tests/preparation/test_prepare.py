@@ -238,7 +238,7 @@ def test_full_disk_is_an_error_and_finished_photographs_are_kept(
 
 def test_folder_that_cannot_be_made_is_named(tmp_path: Path, sample: Sample) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(DataError, match=r"out.*cannot be written"):
+    with pytest.raises(DataError, match="out: found a file, expected a folder"):
         prepared(tmp_path, sample)
 
 
@@ -254,6 +254,15 @@ class Counted:
     def __call__(self, *args: Any, **settings: Any) -> Any:
         self.calls += 1
         return self.function(*args, **settings)
+
+
+@pytest.mark.parametrize("kept", [0, 300])
+def test_file_that_a_power_failure_cut_off_is_prepared_again(tmp_path: Path, sample: Sample, kept: int) -> None:
+    file = prepared(tmp_path, sample).folder / "hr/x.tif"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:kept])
+    prepared(tmp_path, sample)
+    assert file.read_bytes() == whole
 
 
 def test_second_run_decodes_nothing_and_changes_no_byte(

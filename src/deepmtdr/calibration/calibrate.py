@@ -22,6 +22,7 @@ from deepmtdr.evaluation.photograph_result import PhotographResult
 from deepmtdr.evaluation.run import checkpoint_protocol
 from deepmtdr.evaluation.samples import load_samples, split_protocol
 from deepmtdr.evaluation.scores import DEFAULT_BOOTSTRAP, Bootstrap
+from deepmtdr.files import make_folder
 from deepmtdr.progress import Progress
 
 TARGET_SENSITIVITIES = (0.80, 0.90, 0.95)
@@ -163,6 +164,6 @@ def _check_writable(out: Path) -> None:
     """Check that the file can be written, before the photographs are read."""
     if out.suffix != ".safetensors":
         raise CheckpointError(f"{out}: found another file type, expected a name that ends in .safetensors")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     if not os.access(out.parent, os.W_OK):
         raise PermissionError(errno.EACCES, "no permission to write", str(out.parent))

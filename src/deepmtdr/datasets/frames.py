@@ -163,10 +163,14 @@ def _read_mask(path: Path, threshold: int) -> Bool[np.ndarray, "h w"]:
 
 
 def write_tiff(path: Path, pixels: UInt8[np.ndarray, "h w *c"]) -> None:
-    """Write an uncompressed TIFF in one step."""
+    """Write an uncompressed TIFF in one step.
+
+    A set has several files for each of up to 100,000 photographs, which can be prepared again: to flush each of them to
+    the disk takes 20 ms, so it is not done. After a power failure such a file may be cut off: `memmap_tiff` reports it.
+    """
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "TIFF")
-    write_atomically(path, content.getvalue())
+    write_atomically(path, content.getvalue(), durable=False)
 
 
 def memmap_tiff(path: Path) -> UInt8[np.ndarray, "h w *c"]:

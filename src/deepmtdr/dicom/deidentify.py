@@ -32,6 +32,7 @@ from deepmtdr._version import __version__
 from deepmtdr.dicom.codes import Code
 from deepmtdr.dicom.objects import code_item
 from deepmtdr.errors import DicomError
+from deepmtdr.files import PRIVATE_FILE_MODE, sync_folder
 
 EDITION = "2026c"
 BASIC_PROFILE = Code("DCM", "113100", "Basic Application Confidentiality Profile")
@@ -114,8 +115,9 @@ def load_or_create_key(path: Path) -> bytes:
 
 def _create_key(path: Path) -> None:
     """Create the key file in one step. If another process has created it first, that key is kept."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(part, flags, PRIVATE_FILE_MODE), "w") as file:
         file.write(secrets.token_hex(KEY_BYTES) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -124,6 +126,7 @@ def _create_key(path: Path) -> None:
             os.link(part, path)
     finally:
         part.unlink()
+        sync_folder(path.parent)
 
 
 class _Cleaner:

@@ -12,7 +12,7 @@ from deepmtdr.csv_tables import write_table
 from deepmtdr.errors import DataError
 from deepmtdr.evaluation.photograph_result import InputImage, LesionResult, PhotographResult
 from deepmtdr.evaluation.super_resolution import IMAGE_SCORES, SCORED_IMAGES
-from deepmtdr.files import write_atomically
+from deepmtdr.files import make_folder, write_atomically
 from deepmtdr.labels import LabelSet
 
 Cell = str | int | float | None
@@ -121,7 +121,7 @@ def reports_write_errors(path: Path) -> Iterator[None]:
         DataError: if the file cannot be written; the message names it.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         yield
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error

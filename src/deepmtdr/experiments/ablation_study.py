@@ -21,7 +21,7 @@ from deepmtdr.experiments.study_runs import PHOTOGRAPHS_FILE, read_photographs, 
 from deepmtdr.experiments.study_scores import JOINT, StudyScore, StudyScorer
 from deepmtdr.experiments.study_tables import study_markdown, study_tables
 from deepmtdr.experiments.system_comparison import check_same_recipe, evaluation_scale
-from deepmtdr.files import write_atomically, write_json
+from deepmtdr.files import make_folder, write_atomically, write_json
 from deepmtdr.model.precision import resolve_precision
 from deepmtdr.recipe import Recipe
 from deepmtdr.rendering.html import Table
@@ -179,7 +179,7 @@ class StudyFolder:
         scale = evaluation_scale(self.recipe)
         notes = [f"{arm} is scored from x{own} images." for arm, own in self.scales.items() if own != scale]
         notes += [f"{failure.arm}, seed {failure.seed}: {failure.reason}" for failure in self.failed]
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
         study = {
             "recipe": self.recipe.name,
             "finished": finished,

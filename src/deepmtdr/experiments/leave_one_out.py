@@ -16,7 +16,7 @@ from deepmtdr.evaluation.scores import ALL, MEAN_OVER_SETS
 from deepmtdr.evaluation.super_resolution import GAIN_OVER_NORMALISED
 from deepmtdr.experiments.comparison_tables import StoredScore
 from deepmtdr.experiments.system_comparison import EVALUATION_FILE, check_same_recipe, evaluation_scale
-from deepmtdr.files import slug, write_atomically
+from deepmtdr.files import make_folder, slug, write_atomically
 from deepmtdr.model.precision import resolve_precision
 from deepmtdr.recipe import Recipe
 from deepmtdr.rendering.html import Table, table_markdown
@@ -101,7 +101,7 @@ def run_leave_one_out(
             failed.append(RunFailure(name, f"{type(error).__name__}: {error}"))
         tables = [*leave_one_out_tables(done)]
         text = "\n\n".join([INTRODUCTION.format(recipe=recipe.name), *map(table_markdown, tables)]) + "\n"
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_atomically(out / "leave-one-out.md", text.encode())
     return LeaveOneOut([*leave_one_out_tables(done)], failed)
 

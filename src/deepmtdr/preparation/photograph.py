@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepmtdr.datasets.frames import read_masks, write_tiff
+from deepmtdr.datasets.frames import memmap_tiff, read_masks, write_tiff
 from deepmtdr.datasets.manifest import ManifestRow
 from deepmtdr.datasets.prepared import COVERAGE_THRESHOLD, IGNORED, PreparedSettings
 from deepmtdr.datasets.sample import Sample
@@ -82,7 +82,7 @@ def _keep_earlier(job: PhotographJob, row: ManifestRow) -> ManifestRow | None:
         return None
     areas = {**earlier.areas, **earlier.unions, IGNORED: earlier.ignored}
     folders = ["lr", *(["hr"] if earlier.scale == 1 else []), *(folder for folder, area in areas.items() if area)]
-    if not all((job.out / folder / f"{row.file}.tif").exists() for folder in folders):
+    if not all(_is_complete(job.out / folder / f"{row.file}.tif") for folder in folders):
         return None
     return replace(
         row,
@@ -98,6 +98,15 @@ def _keep_earlier(job: PhotographJob, row: ManifestRow) -> ManifestRow | None:
         scale=earlier.scale,
         perceptual_hash=earlier.perceptual_hash,
     )
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether a prepared file is there with all its pixels; a power failure may have left it empty or cut off."""
+    try:
+        memmap_tiff(path)
+    except DataError:
+        return False
+    return True
 
 
 def _same_labels(earlier: ManifestRow, sample: Sample) -> bool:

@@ -32,7 +32,7 @@ from deepmtdr.datasets.prepared import (
 )
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
-from deepmtdr.files import PART_PATTERN, file_name, printable_path, write_atomically
+from deepmtdr.files import PART_PATTERN, file_name, make_folder, printable_path, write_atomically
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.preparation.photograph import PhotographJob, prepare_photograph
 from deepmtdr.progress import Progress
@@ -83,7 +83,10 @@ def prepare(
     samples = sorted(samples, key=lambda sample: sample.name)
     settings = PreparedSettings(size, scale, labels)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
+    except OSError as error:
+        raise DataError(f"{error.filename or out}: {error.strerror or type(error).__name__}") from error
+    try:
         with _lock(out):
             rows = _prepare_all(samples, root, out, settings, splits or {}, workers)
     except OSError as error:
@@ -131,6 +134,7 @@ def _prepare_all(
         for sample in samples
     ]
     rows = []
+    # Not flushed to the disk, like the files of the photographs: what a power failure destroys is prepared again.
     journal = (out / JOURNAL_NAME).open("a", encoding="utf-8")
     with journal, Progress("prepare", len(jobs)) as progress:
         for row in _run(jobs, workers):
@@ -149,7 +153,7 @@ def _open_folder(out: Path, settings: PreparedSettings, extra: Sequence[str]) ->
     A set of an earlier format gets the current one: its files are the same.
     """
     for folder in ("hr", "lr", *settings.labels.codes, *extra):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+        make_folder(out / folder)
         for part in (out / folder).glob(PART_PATTERN):  # temporary files of a run that was killed
             part.unlink()
     found = read_prepared_settings(out / SETTINGS) if (out / SETTINGS).exists() else None

@@ -24,7 +24,7 @@ from deepmtdr.csv_tables import write_table
 from deepmtdr.datasets.drawings import read_drawings
 from deepmtdr.datasets.folder import TABLE_NAME
 from deepmtdr.datasets.sample import Sample
-from deepmtdr.files import write_atomically
+from deepmtdr.files import make_folder, write_atomically
 from deepmtdr.labels import DIABETIC_RETINOPATHY
 from deepmtdr.photographs.geometry import FieldOfView
 from deepmtdr.synthetic.eye import Eye, Point, grow_vessels, paint_fundus, paint_vessels, place_eye
@@ -145,7 +145,7 @@ def write_drawings(
         OSError: if a file cannot be written.
         ValueError: as `draw_photograph`.
     """
-    (root / "photographs").mkdir(parents=True, exist_ok=True)
+    make_folder(root / "photographs")
     (root / "masks").mkdir(exist_ok=True)
     (root / TABLE_NAME).unlink(missing_ok=True)  # a run that is interrupted leaves no table of other drawings
     rows = []
@@ -160,10 +160,10 @@ def write_drawings(
     return read_drawings(root)
 
 
-def _write_png(path: Path, pixels: NDArray) -> None:
+def _write_png(path: Path, pixels: NDArray, *, optimize: bool = False) -> None:
     content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    write_atomically(path, content.getvalue())
+    Image.fromarray(pixels).save(content, "PNG", optimize=optimize)
+    write_atomically(path, content.getvalue(), durable=False)  # it can be drawn again
 
 
 def _write_mask(root: Path, name: str, lesion: Lesion, mask: Bool[np.ndarray, "h w"]) -> str:
@@ -182,13 +182,13 @@ def write_examples(folder: Path) -> list[Path]:
     Returns:
         The files, drawing_0.png to drawing_4.png, named by grade.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = []
     for grade, seed in EXAMPLE_SEEDS.items():
         photograph = Image.fromarray(draw_photograph(seed, grade).photograph)
         small = photograph.resize((photograph.width // 4, photograph.height // 4), Image.Resampling.BICUBIC)
         paths.append(folder / f"drawing_{int(grade)}.png")
-        small.save(paths[-1], optimize=True)
+        _write_png(paths[-1], np.asarray(small), optimize=True)
     return paths
 
 

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from deepmtdr.datasets.frames import Frame
 from deepmtdr.errors import TrainingError
-from deepmtdr.files import write_atomically
+from deepmtdr.files import make_folder, write_atomically
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.isr import bicubic
 from deepmtdr.model.preprocessing import image_to_tensor, input_to_uint8
@@ -72,7 +72,7 @@ def cache_outputs(
                 break
             _write(files[n], _compute(fabric, model, frames[n], stage, n))
             if fabric.is_global_zero:
-                write_atomically(folder / SECONDS_FILE, f"{clock() - begun}".encode())
+                write_atomically(folder / SECONDS_FILE, f"{clock() - begun}".encode(), durable=False)
             progress.advance()
     fabric.barrier()
     found = [(frame, file) for frame, file in zip(frames, files, strict=True) if not stage.minutes or file.exists()]
@@ -114,10 +114,11 @@ def _read(frame: Frame, file: Path) -> CachedOutput:
 
 
 def _write(file: Path, both: UInt8[np.ndarray, "c s s"]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     content = io.BytesIO()
     np.save(content, both)
-    write_atomically(file, content.getvalue())
+    # Thousands of files, which can be computed again: flushing each to the disk would take longer than computing it.
+    write_atomically(file, content.getvalue(), durable=False)
 
 
 def limit_per_grade(count: int, graded: Iterable[Frame]) -> list[Frame]:

@@ -18,7 +18,7 @@ from deepmtdr import checkpoint
 from deepmtdr.datasets.frames import Frame
 from deepmtdr.datasets.split import write_split
 from deepmtdr.errors import CheckpointError, DataError, TrainingError
-from deepmtdr.files import write_json
+from deepmtdr.files import make_folder, write_json
 from deepmtdr.model.cost import count_parameters
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.model.precision import expected_device, resolve_precision
@@ -257,7 +257,7 @@ def _load_state(model: DeepMTDR, recipe: Recipe, out: Path, digest: str) -> Trai
 
 def _make_folder(out: Path, splits: Splits, state: TrainState, *, keep: bool) -> None:
     """Make the folder of the run, without the logs and outputs of an earlier run."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     log = Log(out)
     if keep:
         log.truncate(state.stage, state.step)
