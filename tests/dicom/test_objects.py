@@ -131,6 +131,18 @@ def test_an_invalid_birth_date_is_left_out_but_not_a_long_patient_number() -> No
     assert (made.PatientBirthDate, made.PatientID) == ("", "P" * 70)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_uids_with_leading_zeros_are_copied_as_archives_do() -> None:
+    source, uid = make_photograph(), "1.2.276.0.0076.5.007"
+    for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        source[keyword]._value = UID(uid, validation_mode=0)
+    source.file_meta.MediaStorageSOPInstanceUID = source.SOPInstanceUID
+    made = {name: read_back(one) for name, one in make_objects(make_result(source)).items()}
+    assert {str(one.StudyInstanceUID) for one in made.values()} == {uid}
+    assert made["sr"].SourceImageSequence[0].ReferencedSOPInstanceUID == uid
+    assert made["document"].SourceInstanceSequence[0].ReferencedSOPInstanceUID == uid
+
+
 def test_every_object_refers_to_the_photograph_and_to_the_image_that_it_describes() -> None:
     given = make_result()
     made = make_objects(given)

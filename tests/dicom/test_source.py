@@ -63,6 +63,25 @@ def test_an_invalid_uid_is_refused_without_quoting_it(tmp_path: Path) -> None:
     assert "P-17" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+def test_a_uid_with_leading_zeros_is_taken_unchanged(tmp_path: Path, keyword: str) -> None:
+    made = make_photograph(SynchronizationFrameOfReferenceUID="2.25.9")
+    for element in (made[keyword], made["SynchronizationFrameOfReferenceUID"]):
+        element._value = "1.2.276.0.0076.5.007"
+    made.file_meta.MediaStorageSOPInstanceUID._value = made.SOPInstanceUID
+    source = read_source(save_dicom(tmp_path / "a.dcm", made))
+    assert source.dataset[keyword].value == "1.2.276.0.0076.5.007"
+    assert source.dataset.SynchronizationFrameOfReferenceUID == "1.2.276.0.0076.5.007"
+
+
+def test_a_uid_of_more_than_64_characters_is_refused(tmp_path: Path) -> None:
+    made = make_photograph()
+    made["StudyInstanceUID"]._value = "1." + 63 * "2"
+    with pytest.raises(DicomError, match="found an invalid StudyInstanceUID"):
+        read_source(save_dicom(tmp_path / "a.dcm", made))
+
+
 def test_different_uids_in_file_header_and_data_set_are_refused(tmp_path: Path) -> None:
     made = make_photograph()
     path = save_dicom(tmp_path / "a.dcm", made)

@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -351,6 +352,26 @@ def test_a_port_that_is_in_use_is_an_error(start: Start) -> None:
         ServiceError, match=r"cannot listen on 127\.0\.0\.1 port \d+ \(Address already in use\); set receiver"
     ):
         start(port=start().port)
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "dicom" / "drawing_2.dcm"
+
+
+def test_the_shipped_example_can_be_sent_by_storescu_of_pynetdicom(start: Start) -> None:
+    server = start()
+    sender = [sys.executable, "-m", "pynetdicom", "storescu", "-aec", "DEEPMTDR"]
+    done = subprocess.run(
+        [*sender, "127.0.0.1", str(server.port), EXAMPLE], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert [dcmread(BytesIO(content)).SOPInstanceUID for content in stored(server)] == [dcmread(EXAMPLE).SOPInstanceUID]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_a_uid_with_leading_zeros_is_stored(start: Start) -> None:
+    server = start()
+    assert send(server.port, [make_photograph("1.2.276.0.0076.5.007")]) == [0]
+    assert server.queue._database.read("SELECT uid FROM jobs") == [("1.2.276.0.0076.5.007",)]
 
 
 @DCMTK

@@ -7,6 +7,7 @@ one is an error. It may be empty or missing.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import datetime
 
@@ -95,8 +96,11 @@ OTHER_ATTRIBUTES = (
 )
 TEXT_VRS = ("PN", "LO", "SH", "LT", "ST", "UT")
 """Value representations of text. It is copied unchanged, even if it is longer than the standard allows."""
-STRING_VRS = ("AS", "CS", "DS", "DT", "IS", "TM", "UI")
+STRING_VRS = ("AS", "CS", "DS", "DT", "IS", "TM")
 """Value representations that a file stores as text, and that are checked as text."""
+UID_PATTERN = re.compile(r"\d+(\.\d+)*", re.ASCII)
+MAX_UID_LENGTH = 64
+"""Characters of a UID (PS3.5 Sec. 9.1)."""
 
 
 def select_valid_attributes(dataset: Dataset) -> Dataset:
@@ -123,6 +127,15 @@ def select_valid_attributes(dataset: Dataset) -> Dataset:
     if (dataset.get("PatientID") and not number) or not _printable(number):
         raise DicomError("found a PatientID with several values or unprintable characters, expected one printable text")
     return selected
+
+
+def is_copyable_uid(value: object) -> bool:
+    """Whether a value can be copied as a UID: numbers with dots between them, at most `MAX_UID_LENGTH` characters.
+
+    The standard does not allow a number with a leading zero (1.2.007), but devices write such identifiers. Archives
+    take and return them unchanged, and so do results: otherwise they would not belong to the study in the archive.
+    """
+    return isinstance(value, str) and len(value) <= MAX_UID_LENGTH and UID_PATTERN.fullmatch(value) is not None
 
 
 def parse_datetime(date: str, time: str = "") -> datetime | None:
@@ -180,6 +193,8 @@ def _valid_value(vr: str, value: object) -> bool:
         return True
     if vr == "DA":
         return parse_datetime(str(value)) is not None
+    if vr == "UI":
+        return is_copyable_uid(value)
     try:
         validate_value(vr, str(value) if vr in STRING_VRS else value, pydicom.config.RAISE)
     except (ValueError, TypeError, OverflowError):

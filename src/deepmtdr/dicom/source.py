@@ -17,7 +17,13 @@ from pydicom.dataset import FileDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
-from deepmtdr.dicom.attributes import REQUIRED_UIDS, format_person_name, parse_datetime, select_valid_attributes
+from deepmtdr.dicom.attributes import (
+    REQUIRED_UIDS,
+    format_person_name,
+    is_copyable_uid,
+    parse_datetime,
+    select_valid_attributes,
+)
 from deepmtdr.dicom.examination import Examination
 from deepmtdr.dicom.sop_classes import PHOTOGRAPH_SOP_CLASSES
 from deepmtdr.errors import DicomError
@@ -128,7 +134,7 @@ def source_from_dataset(dataset: FileDataset | Dataset, sha256: str = "", size_b
     """
     for keyword in REQUIRED_UIDS:
         value = dataset.get(keyword)
-        if not isinstance(value, UID) or not value.is_valid:
+        if not is_copyable_uid(value):
             raise DicomError(f"found {'no' if not value else 'an invalid'} {keyword}, expected a UID")
     if dataset.SOPClassUID not in PHOTOGRAPH_SOP_CLASSES:
         expected = ", ".join(UID(uid).name for uid in PHOTOGRAPH_SOP_CLASSES)
