@@ -185,6 +185,26 @@ def stored_raw(server: StoreServer, data_set: bytes | None, instance: str) -> in
     return getattr(answer, "Status", None)
 
 
+def element(group: int, number: int, value: bytes) -> bytes:
+    """An element of the value representation UI, little endian."""
+    return struct.pack("<HH2sH", group, number, b"UI", len(value) + len(value) % 2) + value + bytes(len(value) % 2)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        element(0x0002, 0x0003, b"1.2.3"),
+        element(0x0002, 0x0010, uid.DeflatedExplicitVRLittleEndian.encode()),
+        element(0x0000, 0x1000, b"1.2.3"),
+    ],
+)
+def test_a_data_set_that_begins_with_an_element_of_the_file_header_is_refused(start: Start, first: bytes) -> None:
+    """Such an element would replace the UIDs or the transfer syntax that were announced."""
+    server, data = start(), make_photograph()
+    assert stored_raw(server, first + as_data_set(data), data.SOPInstanceUID) == StoreStatus.DATA_SET_MISMATCH
+    assert stored(server) == []
+
+
 def test_a_damaged_data_set_is_stored(start: Start) -> None:
     server, data = start(), make_photograph()
     whole = as_data_set(data)

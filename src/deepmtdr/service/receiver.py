@@ -14,16 +14,14 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from enum import IntEnum
-from io import BytesIO
 
-from pydicom import uid as uids
-from pydicom.filereader import read_dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # pyright: ignore[reportAttributeAccessIssue]
 
 from deepmtdr.dicom.sop_classes import PHOTOGRAPH_SOP_CLASSES, TRANSFER_SYNTAXES
 from deepmtdr.errors import ServiceError
 from deepmtdr.service.background_thread import BackgroundThread
+from deepmtdr.service.data_set_check import contradicts_request
 from deepmtdr.service.limits import LimitedServer, MessageSizeCounter
 from deepmtdr.service.pynetdicom_adapter import StoreEvent, configure_dicom_libraries
 from deepmtdr.service.queue import Queue
@@ -34,7 +32,6 @@ from deepmtdr.service.tls import server_tls_context
 
 ADVERTISED_PDU_BYTES = 1 << 17
 """Maximum PDU length that is offered to peers, bytes."""
-SOP_INSTANCE_UID_TAG = 0x00080018
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +161,7 @@ class StoreServer(BackgroundThread):
             log.error("an object was refused: less than %d MiB of disk space left", self.min_free_bytes >> 20)
             return StoreStatus.OUT_OF_RESOURCES
         uid, sop_class = str(request.AffectedSOPInstanceUID), str(request.AffectedSOPClassUID)
-        if sop_class != event.context.abstract_syntax or _contradicts(data_set, syntax, uid, sop_class):
+        if sop_class != event.context.abstract_syntax or contradicts_request(data_set, syntax, uid, sop_class):
             log.warning("an object was refused: its UIDs differ from those of the request")
             return StoreStatus.DATA_SET_MISMATCH
         digest = object_digest(uid, sop_class, syntax, data_set.getbuffer())
@@ -172,15 +169,3 @@ class StoreServer(BackgroundThread):
         self.count(ReceiverEvent.STORED if is_new else ReceiverEvent.STORED_BEFORE)
         log.info("job %d: %s", job, "received" if is_new else "received again")
         return StoreStatus.SUCCESS
-
-
-def _contradicts(data_set: BytesIO, syntax: str, uid: str, sop_class: str) -> bool:
-    """Whether the UIDs in a data set differ from those of its request; False if it is damaged."""
-    data_set.seek(0)
-    try:
-        implicit, little = syntax == uids.ImplicitVRLittleEndian, syntax != uids.ExplicitVRBigEndian
-        head = read_dataset(data_set, implicit, little, stop_when=lambda tag, *_: tag > SOP_INSTANCE_UID_TAG)
-        found = (head.get("SOPInstanceUID"), head.get("SOPClassUID"))
-    except Exception:  # a damaged data set makes pydicom raise almost anything
-        return False
-    return any(value and str(value) != expected for value, expected in zip(found, (uid, sop_class), strict=True))
