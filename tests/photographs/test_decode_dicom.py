@@ -256,7 +256,7 @@ def test_truncated(tmp_path: Path, keep: int) -> None:
 def test_damaged_codestream(tmp_path: Path) -> None:
     stream = jpeg()
     dataset = encapsulated(stream[:40] + bytes(len(stream) - 40), JPEGBaseline8Bit, "YBR_FULL_422")
-    assert "this DICOM file cannot be decoded" in fails(write(tmp_path / "a.dcm", dataset))
+    assert "JPEG without a frame header" in fails(write(tmp_path / "a.dcm", dataset))
 
 
 def lossless_jpeg(path: Path) -> Path:

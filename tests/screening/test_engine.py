@@ -18,6 +18,7 @@ from deepmtdr.files import printable_path
 from deepmtdr.grade_decision import GradeDecision
 from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
+from deepmtdr.screening import engine as engine_module
 from deepmtdr.screening.engine import ScreeningEngine, measure_lesions
 from deepmtdr.screening.needs_review import find_review_reasons
 from deepmtdr.screening.quality_model import Fault
@@ -86,7 +87,8 @@ def test_without_a_torch_predictor_torch_is_not_loaded_and_results_are_the_same(
     program = (
         "import json, sys\n"
         "from fake_predictor import FakePredictor\n"
-        "from deepmtdr.screening.engine import ScreeningEngine\n"
+        "from deepmtdr.screening import engine as engine_module
+from deepmtdr.screening.engine import ScreeningEngine\n"
         f"report = ScreeningEngine(FakePredictor()).predict({str(photograph)!r}, 64)\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
         "print(json.dumps(report.to_json()))"
@@ -193,6 +195,7 @@ def test_a_file_without_read_permission_is_an_error(
     def refuse(path: Path, *_: object, **__: object) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
+    monkeypatch.setattr(engine_module, "read_untrusted", read_photograph)  # decode in this process
     monkeypatch.setattr(Path, "read_bytes", refuse)  # chmod does not stop root
     monkeypatch.setattr(Path, "open", refuse)
     report = engine.predict(photograph)

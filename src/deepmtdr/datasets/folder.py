@@ -1,10 +1,10 @@
 """Read a folder of the user's own photographs, with their labels in one table.
 
 ROOT/photographs.csv has a row for each photograph. Its column `path` is required. The other columns may be absent, and
-an empty cell means not known:
+an empty cell, NaN or NA means not known:
 
-    path        file of the photograph, relative to ROOT or absolute
-    grade       a grade of the label set, such as 0-4, or the word ungradable
+    path        file of the photograph, relative to ROOT or absolute; backslashes of Windows are taken
+    grade       a grade of the label set, such as 0-4 (also 2.0), or the word ungradable
     patient     the person; without it each photograph is a patient
     eye         L, left, OS or OG (œil gauche); R, right or OD
     side        the split (train, validation or test), not the left or right eye
@@ -27,16 +27,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple, cast, get_args
 
 from deepmtdr.csv_tables import add_once, read_column_names, read_table
 from deepmtdr.datasets.layout import parse_eye, parse_grade
 from deepmtdr.datasets.sample import Sample, SplitName
 from deepmtdr.errors import DataError
-from deepmtdr.files import MAX_NAME_BYTES, shorten_name
+from deepmtdr.files import MAX_NAME_BYTES, same_name_key, shorten_name
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet, union_codes
-from deepmtdr.photographs.decode import READABLE_SUFFIXES
+from deepmtdr.photographs.formats import READABLE_SUFFIXES
 
 TABLE_NAME = "photographs.csv"
 """The table's name in the folder."""
@@ -128,7 +128,8 @@ def _read_rows(table: Path, root: Path, labels: LabelSet) -> Iterator[_Found]:
         if columns.count(column) > 1:
             raise DataError(f"{table}, row 1: found the column {column} twice; expected it once")
     rows: dict[Path, str] = {}
-    for where, row in read_table(table, ("path", *(column for column in columns if column != "path"))):
+    wanted = ("path", *(column for column in columns if column != "path"))
+    for where, row in read_table(table, wanted, names=("path",)):
         if not row["path"]:
             raise DataError(f"{where}: expected the file of a photograph in path, found an empty cell")
         path = _file(row["path"], root, where, "photograph")
@@ -157,14 +158,22 @@ def _walk(root: Path) -> Iterator[_Found]:
 
 
 def _file(cell: str, root: Path, where: str, what: str) -> Path:
-    path = Path(os.path.normpath(root / cell))  # an absolute path stays as it is; two spellings become one
+    # An absolute path stays as it is; two spellings become one. A table from Windows has backslashes.
+    spellings = dict.fromkeys((cell, cell.replace("\\", "/")))
+    paths = [Path(os.path.normpath(root / spelling)) for spelling in spellings]
+    found = next((path for path in paths if _is_file(path)), None)
+    if found is None:
+        drive = PureWindowsPath(cell).drive
+        advice = f"; {drive} is a drive of Windows: write the path relative to {root}" if drive else ""
+        raise DataError(f"{where}: expected the file of a {what}, found none at {paths[0]}{advice}")
+    return found
+
+
+def _is_file(path: Path) -> bool:
     try:
-        exists = path.is_file()
+        return path.is_file()
     except (OSError, ValueError):  # a name that no file can have
-        exists = False
-    if not exists:
-        raise DataError(f"{where}: expected the file of a {what}, found none at {path}")
-    return path
+        return False
 
 
 def _parse_grade(cell: str, where: str, labels: LabelSet) -> tuple[int | None, bool]:
@@ -185,12 +194,12 @@ def _parse_mask(cell: str, root: Path, where: str) -> Path | None:
 
 
 def _unique_names(relative: list[str]) -> list[str]:
-    """A name for each path that can be a file name; a hash is added where two names are equal but for case."""
+    """A name for each path that can be a file name; a hash is added where a file system may take two names for one."""
     plain = [_plain_name(path) for path in relative]
-    times = Counter(name.casefold() for name in plain)  # some file systems ignore case
+    times = Counter(same_name_key(name) for name in plain)
     return [
         name
-        if name and times[name.casefold()] == 1 and len(name.encode()) <= MAX_NAME_BYTES
+        if name and times[same_name_key(name)] == 1 and len(name.encode()) <= MAX_NAME_BYTES
         else shorten_name(name, path, separator="~")
         for name, path in zip(plain, relative, strict=True)
     ]

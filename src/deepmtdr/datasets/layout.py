@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from deepmtdr.csv_tables import add_once, read_table
+from deepmtdr.csv_tables import add_once, parse_integer, read_table
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
-from deepmtdr.photographs.decode import PHOTOGRAPH_SUFFIXES
+from deepmtdr.photographs.formats import PHOTOGRAPH_SUFFIXES
 from deepmtdr.terms import Laterality
 
 _EYE_WORDS: dict[str, Laterality] = {
@@ -171,14 +172,15 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def parse_grade(text: str, where: str, labels: LabelSet = DIABETIC_RETINOPATHY) -> int:
-    """Parse a grade from a cell; `where` is "FILE, row N".
+    """Parse a grade such as 2 or 2.0 from a cell; `where` is "FILE, row N".
 
     Raises:
         DataError: if the cell is not a grade of the label set.
     """
-    if text not in map(str, range(len(labels.grades))):
-        raise DataError(f"{where}: expected a grade 0-{len(labels.grades) - 1}, found {text!r}")
-    return int(text)
+    with contextlib.suppress(ValueError):
+        if (grade := parse_integer(text)) in range(len(labels.grades)):
+            return grade
+    raise DataError(f"{where}: expected a grade 0-{len(labels.grades) - 1}, found {text!r}")
 
 
 def parse_eye(text: str, where: str) -> Laterality | None:
@@ -215,7 +217,7 @@ def read_grades(path: Path, name_column: str, grade_column: str) -> dict[str, in
         DataError: if a column is missing, a grade is not 0-4, or a photograph is there twice.
     """
     grades: dict[str, int] = {}
-    for where, row in read_table(path, (name_column, grade_column)):
+    for where, row in read_table(path, (name_column, grade_column), names=(name_column,)):
         add_once(grades, row[name_column], parse_grade(row[grade_column], where), where)
     return grades
 

@@ -1,7 +1,9 @@
-"""Decode a photograph from a JPEG, PNG, TIFF, PPM, BMP or DICOM file and turn it upright (Sec. V-A).
+"""Decode a photograph from an image or DICOM file and turn it upright (Sec. V-A).
 
 The format is recognised by the content, never by the name. A file is read once, and its header is checked before pixels
 are decoded. Colour profiles are ignored: the network gets the numbers that the camera wrote.
+
+`read_photograph` decodes in this process: for files from a trusted source. `decoder_process` decodes any file.
 """
 
 from __future__ import annotations
@@ -18,18 +20,14 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from deepmtdr.errors import PhotographError
+from deepmtdr.photographs.codestreams import read_codestream_header
 from deepmtdr.photographs.decode_dicom import read_dicom
+from deepmtdr.photographs.decode_tiff import read_tiff
+from deepmtdr.photographs.formats import is_readable, name_format
 from deepmtdr.photographs.limits import EXPECTED, MAX_BYTES, MAX_PIXELS, DecodeError, check_size, first_line, to_8_bits
 from deepmtdr.terms import Laterality
 
-PHOTOGRAPH_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".ppm", ".bmp"})
-"""Suffixes of photographs in public data sets; other files of a folder, such as a read-me file, are ignored."""
-
-READABLE_SUFFIXES = PHOTOGRAPH_SUFFIXES | {".jpe", ".jfif", ".pgm", ".pnm", ".dcm", ".dicom"}
-"""Suffixes of the files that are taken for photographs in a folder of the user."""
-
-# GIF is opened only for a better error message, which tells the number of frames.
-_FORMATS = ("JPEG", "PNG", "TIFF", "PPM", "BMP", "GIF")
+_PILLOW_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "AVIF", "JPEG2000")
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,10 +65,12 @@ class Photograph(NamedTuple):
 
 
 def read_photograph(path: Path | str, min_side: int | None = None) -> Photograph:
-    """Decode one photograph.
+    """Decode one photograph in this process.
+
+    A damaged file may crash or block a decoder. For files from elsewhere use `decoder_process.read_untrusted`.
 
     Args:
-        path: a JPEG, PNG, TIFF, PPM, BMP or DICOM file with any suffix.
+        path: a JPEG, PNG, TIFF, PPM, BMP, WebP, AVIF, JPEG 2000 or DICOM file with any suffix.
         min_side: pixels that are enough on the shorter side: a larger JPEG is decoded at a half, a quarter or an eighth
             of its size, which is several times as fast. None: every pixel.
 
@@ -84,16 +84,45 @@ def read_photograph(path: Path | str, min_side: int | None = None) -> Photograph
     """
     path = Path(path)
     try:
-        content = _read_bytes(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # decoders warn about metadata that is not used here
-            if content[128:132] == b"DICM":
-                (pixels, laterality), full = read_dicom(content), None
-            else:
-                (pixels, full), laterality = _read_image(content, min_side), None
+        return decode_photograph(path, min_side)
     except DecodeError as error:
         raise PhotographError(f"{path}: {error}") from error.__cause__
-    return Photograph(np.ascontiguousarray(pixels), path, hashlib.sha256(content).hexdigest(), laterality, full)
+
+
+def decode_photograph(path: Path, min_side: int | None = None) -> Photograph:
+    """Decode one photograph, as `read_photograph`.
+
+    Raises:
+        DecodeError: if it cannot be decoded; the message does not have the path.
+    """
+    content = _read_bytes(path)
+    digest = hashlib.sha256(content).hexdigest()
+    found = name_format(content)
+    if found is None:
+        raise DecodeError(f"found no photograph (the file begins {content[:16]!r}), {EXPECTED}")
+    if not is_readable(found):
+        raise DecodeError(f"found {found}, {EXPECTED}; convert the file to one of these formats")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # decoders warn about metadata that is not used here
+        try:
+            return _decode(content, found, min_side)._replace(path=path, sha256=digest)
+        except MemoryError as error:
+            raise DecodeError(f"found {found}, but decoding it needs more memory than is available") from error
+
+
+def _decode(content: bytes, found: str, min_side: int | None) -> Photograph:
+    """Decode the bytes of a file of a known format."""
+    laterality: Laterality | None = None
+    full: tuple[int, int] | None = None
+    if found == "DICOM":
+        pixels, laterality = read_dicom(content)
+    elif found == "TIFF":
+        pixels, orientation = read_tiff(content)
+        if orientation in _UPRIGHT:
+            pixels = np.asarray(Image.fromarray(pixels).transpose(_UPRIGHT[orientation]))
+    else:
+        pixels, full = _read_image(content, found, min_side)
+    return Photograph(np.ascontiguousarray(pixels), Path(), "", laterality, full)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -109,14 +138,16 @@ def _read_bytes(path: Path) -> bytes:
         raise DecodeError(f"cannot be read: {reason}; {EXPECTED}") from error
 
 
-def _read_image(content: bytes, min_side: int | None) -> tuple[NDArray[np.uint8], tuple[int, int] | None]:
+def _read_image(content: bytes, found: str, min_side: int | None) -> tuple[NDArray[np.uint8], tuple[int, int] | None]:
     """Decode with Pillow. Also return the upright width and height in the file, if the size was reduced, else None."""
-    what = "image"
+    what = found
+    if found == "JPEG 2000":
+        _check_jpeg_2000(content)
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=_PILLOW_FORMATS) as image:
             # An MPO is a camera's JPEG with previews appended; the first picture is the photograph.
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            what = f"{image.format} of {image.width}x{image.height} px"
+            what = f"{found} of {image.width}x{image.height} px"
             check_size(image.width, image.height, frames)
             full = image.size
             if min_side is not None:
@@ -128,18 +159,27 @@ def _read_image(content: bytes, min_side: int | None) -> tuple[NDArray[np.uint8]
                 full = (full[1], full[0])
             return _to_rgb(upright), full if reduced else None
     except UnidentifiedImageError as error:
-        raise DecodeError(f"found no photograph (the file begins {content[:16]!r}), {EXPECTED}") from error
+        raise DecodeError(f"found {found} with a damaged header, {EXPECTED}") from error
     except Image.DecompressionBombError as error:
         raise DecodeError(
             f"the header declares too large an image ({error}); expected at most {MAX_PIXELS:,} pixels"
-        ) from error
-    except DecodeError:
+        ) from None
+    except (DecodeError, MemoryError):
         raise
     except Exception as error:  # Pillow's plugins raise almost anything on a damaged file
         raise DecodeError(
             f"found {what}, but it cannot be decoded ({first_line(error)}); "
             "the file is damaged, or its encoding is not supported"
         ) from error
+
+
+def _check_jpeg_2000(content: bytes) -> None:
+    """Check the codestream, which may be larger than the boxes around it declare."""
+    stream = read_codestream_header(content)
+    if stream is not None:
+        check_size(stream.width, stream.height, 1)
+        if not 8 <= stream.bits <= 16:
+            raise DecodeError(f"found JPEG 2000 of {stream.bits} bits, expected 8 to 16")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -155,10 +195,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode == "F":
         raise DecodeError("found floating-point pixels, expected 8- or 16-bit integers")
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise DecodeError(f"found pixel values {values.min()} to {values.max()}, expected 8- or 16-bit integers")
-        return to_8_bits(values, 65535)
+        return to_8_bits(np.asarray(image), 65535)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))

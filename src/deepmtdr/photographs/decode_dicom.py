@@ -1,4 +1,4 @@
-"""Decode the pixels of a DICOM file; the size of a compressed stream is checked before it is decoded."""
+"""Decode the pixels of a DICOM file; the header of a compressed stream is checked before it is decoded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin
 
-from deepmtdr.photographs.limits import DecodeError, check_size, first_line, to_8_bits
+from deepmtdr.photographs.codestreams import Codestream, read_codestream_header
+from deepmtdr.photographs.limits import DecodeError, check_range, check_size, first_line, to_8_bits
 from deepmtdr.terms import Laterality
 
 if TYPE_CHECKING:
@@ -19,8 +21,17 @@ if TYPE_CHECKING:
 DECODE_TIMEOUT = 60.0
 """Longest time that a decoder in a separate process may take, s."""
 
-_COLOURS = ("RGB", "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-"""Photometric interpretations that can be decoded."""
+_COLOURS = {
+    "RGB": 3,
+    "MONOCHROME1": 1,
+    "MONOCHROME2": 1,
+    "PALETTE COLOR": 1,
+    "YBR_FULL": 3,
+    "YBR_FULL_422": 3,
+    "YBR_ICT": 3,
+    "YBR_RCT": 3,
+}
+"""Number of samples for each photometric interpretation that can be decoded."""
 
 
 def read_dicom(content: bytes) -> tuple[NDArray[np.uint8], Laterality | None]:
@@ -35,27 +46,19 @@ def read_dicom(content: bytes) -> tuple[NDArray[np.uint8], Laterality | None]:
     Raises:
         DecodeError: if there is no single photograph in it, or it is damaged or of an unsupported kind.
     """
-    from pydicom import dcmread
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
+    from deepmtdr.photographs.dicom_file import read_dicom_file
 
-    if DeflatedExplicitVRLittleEndian.encode() in content[:1024]:  # pydicom would inflate it before the header is known
-        raise DecodeError(
-            f"found deflated DICOM ({DeflatedExplicitVRLittleEndian}), expected a transfer syntax for images"
-        )
     try:
-        dataset = dcmread(io.BytesIO(content))
+        dataset = read_dicom_file(content)
         if "PixelData" not in dataset:
             name = dataset.get("SOPClassUID", "")
             raise DecodeError(f"found DICOM without pixel data ({getattr(name, 'name', name)}), expected a photograph")
         check_size(dataset.Columns, dataset.Rows, int(dataset.get("NumberOfFrames") or 1))
-        if dataset.PhotometricInterpretation not in _COLOURS:
-            found = dataset.PhotometricInterpretation
-            raise DecodeError(f"found colours as {found!r}, expected one of {', '.join(_COLOURS)}")
-        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-            _check_codestream(dataset)
+        _check_samples(dataset)
+        stream = _check_codestream(dataset) if dataset.file_meta.TransferSyntaxUID.is_encapsulated else None
         eye = str(dataset.get("ImageLaterality") or dataset.get("Laterality") or "").strip().upper()
-        return _dicom_pixels(dataset, content), "L" if eye == "L" else "R" if eye == "R" else None
-    except DecodeError:
+        return _dicom_pixels(dataset, content, stream), "L" if eye == "L" else "R" if eye == "R" else None
+    except (DecodeError, MemoryError):
         raise
     except Exception as error:  # decoders raise almost anything on damaged data
         raise DecodeError(_undecodable(first_line(error))) from error
@@ -66,34 +69,77 @@ def _undecodable(reason: str) -> str:
     return f"this DICOM file cannot be decoded ({reason}); the file is damaged, or its encoding is not supported"
 
 
-def _dicom_pixels(dataset: Dataset, content: bytes) -> NDArray[np.uint8]:
+def _check_samples(dataset: Dataset) -> None:
+    """Refuse samples of an unsupported kind by name."""
+    colours = str(dataset.PhotometricInterpretation)
+    if colours not in _COLOURS:
+        raise DecodeError(f"found colours as {colours!r}, expected one of {', '.join(_COLOURS)}")
+    if dataset.SamplesPerPixel != _COLOURS[colours]:
+        raise DecodeError(f"found {colours} with {dataset.SamplesPerPixel} samples, expected {_COLOURS[colours]}")
+    allocated, stored, high = (int(dataset[name].value) for name in ("BitsAllocated", "BitsStored", "HighBit"))
+    if allocated not in (8, 16) or not 8 <= stored <= allocated or high != stored - 1:
+        raise DecodeError(
+            f"found Bits Allocated {allocated}, Bits Stored {stored}, High Bit {high}; expected 8 or 16, 8 to Bits "
+            "Allocated, and Bits Stored - 1"
+        )
+
+
+def _dicom_pixels(dataset: Dataset, content: bytes, stream: Codestream | None) -> NDArray[np.uint8]:
     from pydicom.pixels.processing import apply_color_lut
 
     colours = dataset.PhotometricInterpretation
-    values = _decode(dataset, content)  # YBR becomes RGB here
+    values = _decode(dataset, content, stream)  # YBR becomes RGB here
     bits = int(dataset.BitsStored)
     if colours == "PALETTE COLOR":
         values = apply_color_lut(values, dataset)[..., :3]
         bits = 8 * values.dtype.itemsize
     elif dataset.PixelRepresentation == 1:
         values = values.astype(np.int32) + (1 << (bits - 1))
+    elif stream is not None:
+        bits = min(bits, stream.bits)
     largest = (1 << bits) - 1
     if colours == "MONOCHROME1":  # 0 is white
+        check_range(values, largest)
         values = largest - values.astype(np.int32)
     return to_8_bits(values, largest)
 
 
-def _decode(dataset: Dataset, content: bytes) -> NDArray:
+def _decode(dataset: Dataset, content: bytes, stream: Codestream | None) -> NDArray:
     """Decode by a plugin that survives damaged streams. GDCM may abort, so it runs in a separate process."""
     from pydicom import uid
     from pydicom.pixels.utils import pixel_array
 
     syntax = dataset.file_meta.TransferSyntaxUID
     eight_bit_jpeg = syntax == uid.JPEGBaseline8Bit or (syntax == uid.JPEGExtended12Bit and dataset.BitsStored <= 8)
-    if syntax in uid.JPEGTransferSyntaxes and not eight_bit_jpeg:
+    if eight_bit_jpeg:
+        return _decode_baseline_jpeg(dataset)
+    if syntax in uid.JPEGTransferSyntaxes:
         return _decode_in_process(content)
-    plugin = "pillow" if eight_bit_jpeg else "pyjpegls" if syntax in uid.JPEGLSTransferSyntaxes else "pylibjpeg"
-    return pixel_array(dataset, decoding_plugin=plugin if syntax.is_encapsulated else "")
+    plugin = "pyjpegls" if syntax in uid.JPEGLSTransferSyntaxes else "pylibjpeg"
+    transformed = stream is not None and stream.colour_transform  # RGB already, whatever the header says
+    return pixel_array(dataset, decoding_plugin=plugin if syntax.is_encapsulated else "", raw=transformed)
+
+
+def _decode_baseline_jpeg(dataset: Dataset) -> NDArray[np.uint8]:
+    """Decode an 8-bit JPEG; its own markers decide whether it is YCbCr, since headers often say RGB for YCbCr."""
+    from pydicom.pixels.processing import convert_color_space
+
+    with Image.open(io.BytesIO(_first_frame(dataset)), formats=("JPEG",)) as image:
+        assert isinstance(image, JpegImagePlugin.JpegImageFile)
+        ycbcr = image.mode == "RGB" and _is_ycbcr(image)
+        if ycbcr:
+            image.draft("YCbCr", image.size)  # undo libjpeg's conversion: pydicom's is that of the standard
+        values = np.asarray(image)
+    return convert_color_space(values, "YBR_FULL", "RGB") if ycbcr else values
+
+
+def _is_ycbcr(image: JpegImagePlugin.JpegImageFile) -> bool:
+    """Whether a JPEG of three components is YCbCr by the rule of libjpeg, which DCMTK and dcm4che use too."""
+    if "jfif" in image.info:
+        return True
+    if "adobe_transform" in image.info:
+        return image.info["adobe_transform"] != 0
+    return bytes(layer[0] for layer in image.layer) != b"RGB"
 
 
 _GDCM_PROGRAM = """
@@ -119,32 +165,33 @@ def _decode_in_process(content: bytes) -> NDArray:
     return np.load(io.BytesIO(done.stdout), allow_pickle=False)
 
 
-def _check_codestream(dataset: Dataset) -> None:
-    """Compare the size in the compressed stream with the header, which may declare a small size for a huge image."""
+def _first_frame(dataset: Dataset) -> bytes:
     from pydicom.encaps import generate_frames
 
-    stream = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    width, height = _stream_size(stream) or (dataset.Columns, dataset.Rows)
-    if (width, height) != (dataset.Columns, dataset.Rows):
+    return next(generate_frames(dataset.PixelData, number_of_frames=1))
+
+
+def _check_codestream(dataset: Dataset) -> Codestream | None:
+    """Compare the header of the compressed stream with that of the file, which may hide a huge image or other colours.
+
+    Returns:
+        The header of the stream; None if it has none, such as RLE.
+    """
+    stream = read_codestream_header(_first_frame(dataset))
+    if stream is None:
+        return None
+    if (stream.width, stream.height) != (dataset.Columns, dataset.Rows):
         raise DecodeError(
-            f"the DICOM header declares {dataset.Columns}x{dataset.Rows} px, the pixel data has {width}x{height} px; "
-            "the file is damaged"
+            f"the DICOM header declares {dataset.Columns}x{dataset.Rows} px, the pixel data has "
+            f"{stream.width}x{stream.height} px; the file is damaged"
         )
-
-
-def _stream_size(stream: bytes) -> tuple[int, int] | None:
-    """Width and height in the header of a JPEG, JPEG-LS or JPEG 2000 codestream; None for others, such as RLE."""
-
-    def number(at: int, length: int) -> int:
-        return int.from_bytes(stream[at : at + length], "big")
-
-    if stream[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SOC, SIZ
-        return number(8, 4) - number(16, 4), number(12, 4) - number(20, 4)
-    at = 2 if stream[:2] == b"\xff\xd8" else len(stream)
-    while at + 9 < len(stream) and stream[at] == 0xFF:
-        marker = stream[at + 1]
-        # SOF0 to SOF15 without DHT, JPG and DAC; SOF55 is JPEG-LS.
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            return number(at + 7, 2), number(at + 5, 2)
-        at += 1 if marker == 0xFF else 2 + number(at + 2, 2)
-    return None
+    if stream.components != dataset.SamplesPerPixel or stream.bits > dataset.BitsAllocated:
+        raise DecodeError(
+            f"the DICOM header declares {dataset.SamplesPerPixel} samples of {dataset.BitsAllocated} bits, the pixel "
+            f"data has {stream.components} of {stream.bits} bits; the file is damaged"
+        )
+    if dataset.PhotometricInterpretation in ("YBR_RCT", "YBR_ICT") and not stream.colour_transform:
+        raise DecodeError(
+            f"found {dataset.PhotometricInterpretation}, but pixel data without a colour transform; expected RGB"
+        )
+    return stream

@@ -16,7 +16,7 @@ from deepmtdr._version import __version__
 from deepmtdr.errors import NoFieldOfViewError, PhotographError, UngradableError
 from deepmtdr.files import file_sha256, printable_path
 from deepmtdr.labels import LabelSet
-from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.decoder_process import read_untrusted
 from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 from deepmtdr.photographs.geometry import FieldOfView, choose_input_scale, fov_mask
 from deepmtdr.screening.needs_review import find_review_reasons
@@ -74,7 +74,7 @@ class ScreeningEngine:
         """Grade one photograph. A photograph that cannot be graded gives a report with the reason, not an exception.
 
         Args:
-            path: JPEG, PNG, TIFF, PPM, BMP or DICOM file.
+            path: JPEG, PNG, TIFF, PPM, BMP, WebP, AVIF, JPEG 2000 or DICOM file.
             as_lr: reduce the field of view to this size first (1/8, 1/4 or 1/2 of the frame; 128, 256 or 512 px for
                 the shipped weights). None: the nearest size to its own (interpretation R19).
 
@@ -112,7 +112,7 @@ class ScreeningEngine:
         """Decode, assess and grade a photograph. The report has the results of the steps that succeeded."""
         report = self._empty_report(path)
         try:
-            photograph = read_photograph(path)
+            photograph = read_untrusted(path)
             height, width = photograph.pixels.shape[:2]
             report = replace(report, sha256=photograph.sha256, width=width, height=height)
             fov, quality = assess_photograph(photograph.pixels)
