@@ -87,8 +87,7 @@ def test_without_a_torch_predictor_torch_is_not_loaded_and_results_are_the_same(
     program = (
         "import json, sys\n"
         "from fake_predictor import FakePredictor\n"
-        "from deepmtdr.screening import engine as engine_module
-from deepmtdr.screening.engine import ScreeningEngine\n"
+        "from deepmtdr.screening.engine import ScreeningEngine\n"
         f"report = ScreeningEngine(FakePredictor()).predict({str(photograph)!r}, 64)\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
         "print(json.dumps(report.to_json()))"
