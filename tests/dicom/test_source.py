@@ -91,6 +91,18 @@ def test_different_uids_in_file_header_and_data_set_are_refused(tmp_path: Path) 
         read_source(path)
 
 
+@pytest.mark.parametrize(
+    "element", [b"\x02\0\x03\0UI\x08\x002.25.124", b"\x02\0\x10\0UI\x16\x001.2.840.10008.1.2.1.99"]
+)
+def test_elements_of_the_file_header_in_the_data_set_are_refused(tmp_path: Path, element: bytes) -> None:
+    path = save_dicom(tmp_path / "a.dcm", make_photograph())
+    content = path.read_bytes()
+    end = 144 + int.from_bytes(content[140:144], "little")
+    path.write_bytes(content[:end] + element + content[end:])
+    with pytest.raises(DicomError, match=r"a\.dcm: found elements of group 0002 twice or out of order"):
+        read_source(path)
+
+
 def test_the_error_for_another_file_does_not_quote_its_content(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(b"Yamada" * 100)
     with pytest.raises(DicomError, match=r"a\.dcm: found no readable DICOM header \(InvalidDicomError\)") as caught:

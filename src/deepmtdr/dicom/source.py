@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileDataset
+from pydicom.filereader import data_element_generator, read_preamble
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
@@ -39,6 +42,7 @@ LATERALITY_CODES = {
     "G-A102": "B",
 }
 """Codes of right, left and both: SNOMED CT, and the retired SNOMED RT that older devices write."""
+FILE_HEADER_GROUP = 0x0002
 DATETIME_KEYWORDS = (("ContentDate", "ContentTime"), ("StudyDate", "StudyTime"))
 DUMMY_DATE, DUMMY_TIME = "19000101", "000000"
 """Date and time of a photograph without date and time, for example after de-identification."""
@@ -110,6 +114,7 @@ def read_source(path: Path) -> SourcePhotograph:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid values are checked where they are used
+            _check_file_header(content)
             return source_from_dataset(
                 dcmread(path, stop_before_pixels=True), hashlib.sha256(content).hexdigest(), len(content)
             )
@@ -119,6 +124,23 @@ def read_source(path: Path) -> SourcePhotograph:
         raise DicomError(
             f"{printable_path(path)}: found no readable DICOM header ({type(error).__name__}), expected a DICOM file"
         ) from None
+
+
+def _check_file_header(content: bytes) -> None:
+    """Check that the elements of the file header (group 0002) are in order, each of them once.
+
+    pydicom takes all elements of group 0002 at the beginning of a file for the header, also those of a data set that
+    follows it: they would replace the UIDs and the transfer syntax of the header.
+
+    Raises:
+        DicomError: if they are not.
+    """
+    file = io.BytesIO(content)
+    read_preamble(file, force=False)
+    elements = data_element_generator(file, False, True, stop_when=lambda tag, *_: tag.group != FILE_HEADER_GROUP)
+    tags = [element.tag for element in elements]
+    if any(tag >= following for tag, following in pairwise(tags)):
+        raise DicomError("found elements of group 0002 twice or out of order, expected one file header")
 
 
 def source_from_dataset(dataset: FileDataset | Dataset, sha256: str = "", size_bytes: int = 1) -> SourcePhotograph:
