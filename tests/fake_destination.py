@@ -17,7 +17,7 @@ FAST = RetrySettings(first_wait=0.02, longest_wait=0.05)
 def add_results(queue: Queue, destination: str, number: int = 3) -> None:
     """Add finished jobs, each with one result for the destination."""
     for n in range(number):
-        queue.receive(b"eye", f"{destination}.{n}", f"{destination}{n}")
+        queue.receive(queue.spool.stage_original(b"eye"), f"{destination}.{n}", f"{destination}{n}")
         job = queue.claim()
         assert job is not None
         part = queue.spool.create_staging_folder()

@@ -18,7 +18,8 @@ from fake_service import make_photograph, make_settings, to_bytes
 
 
 def put(queue: Queue, uid: str = "1.2.3", content: bytes = b"eye") -> int:
-    return queue.receive(content, uid, object_digest(uid, "class", "syntax", content)).job
+    digest = object_digest(uid, "class", "syntax", content)
+    return queue.receive(queue.spool.stage_original(content), uid, digest).job
 
 
 def claimed(queue: Queue) -> Job:

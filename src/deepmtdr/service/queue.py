@@ -17,7 +17,7 @@ from pathlib import Path
 
 from deepmtdr.service.queue_database import QueueDatabase
 from deepmtdr.service.running_clock import RunningClock
-from deepmtdr.service.spool import Spool
+from deepmtdr.service.spool import Spool, StagedOriginal
 from deepmtdr.service.states import (
     DeadLetter,
     DeliveryState,
@@ -86,11 +86,11 @@ class Queue:
         with self._changed:
             self._changed.wait(IDLE_WAIT_SECONDS)
 
-    def receive(self, content: bytes, uid: str, digest: str) -> Receipt:
+    def receive(self, staged: StagedOriginal, uid: str, digest: str) -> Receipt:
         """Store an object and queue it; both are on the disk when this returns.
 
         Args:
-            content: the whole file.
+            staged: the whole file. Its temporary name is removed, whatever happens.
             uid: SOP Instance UID of the object.
             digest: name of the object in the spool (`spool.object_digest`).
 
@@ -100,22 +100,30 @@ class Queue:
         Raises:
             OSError, sqlite3.Error: if the object could not be stored; then no part of it is left.
         """
-        if (known := self._stored_job(digest)) is not None:
-            self._retry_if_dead(known)
-            return Receipt(known, is_new=False)
-        with self.spool.stage_original(content) as part, self._database.lock:
+        try:
             if (known := self._stored_job(digest)) is not None:
+                self._retry_if_dead(known)
                 return Receipt(known, is_new=False)
-            self.spool.commit_original(part, digest)
-            try:
-                return Receipt(self._insert(uid, digest), is_new=True)
-            except sqlite3.IntegrityError:  # the object has a row, but its file had been removed from the disk
-                return Receipt(self._jobs_of(digest)[0], is_new=False)
-            except BaseException:
-                with contextlib.suppress(OSError, sqlite3.Error):
-                    if not self._jobs_of(digest):
-                        self.spool.original_path(digest).unlink()
-                raise
+            staged.finish()
+            with self._database.lock:
+                if (known := self._stored_job(digest)) is not None:
+                    return Receipt(known, is_new=False)
+                return self._commit(staged, uid, digest)
+        finally:
+            staged.discard()
+
+    def _commit(self, staged: StagedOriginal, uid: str, digest: str) -> Receipt:
+        """Give an object its final name and add its row; remove the object if that fails."""
+        try:
+            self.spool.commit_original(staged, digest)
+            return Receipt(self._insert(uid, digest), is_new=True)
+        except sqlite3.IntegrityError:  # the object has a row, but its file had been removed from the disk
+            return Receipt(self._jobs_of(digest)[0], is_new=False)
+        except BaseException:
+            with contextlib.suppress(OSError, sqlite3.Error):
+                if not self._jobs_of(digest):
+                    self.spool.original_path(digest).unlink()
+            raise
 
     def _jobs_of(self, digest: str) -> list[int]:
         """Find the job of an object; an empty list if there is none."""

@@ -1,8 +1,8 @@
 """Receive objects by C-STORE and answer C-ECHO; "success" is sent after the object is on the disk and in the queue.
 
 Objects are stored as they were sent and not decoded here: the worker finds damaged pixel data. A peer that is not
-allowed never reaches the decoder of messages, and a message uses no more memory than `receiver.largest_mb`. An answer
-contains only a status, and the log only job numbers, so neither contains patient data.
+allowed never reaches the decoder of messages, and an object goes to the disk while it arrives (`incoming.py`). An
+answer contains only a status, and the log only job numbers, so neither contains patient data.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from enum import IntEnum
+from io import BytesIO
 
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # pyright: ignore[reportAttributeAccessIssue]
@@ -22,11 +23,11 @@ from deepmtdr.dicom.sop_classes import PHOTOGRAPH_SOP_CLASSES, TRANSFER_SYNTAXES
 from deepmtdr.errors import ServiceError
 from deepmtdr.service.background_thread import BackgroundThread
 from deepmtdr.service.data_set_check import contradicts_request
-from deepmtdr.service.limits import LimitedServer, MessageSizeCounter
+from deepmtdr.service.incoming import IncomingObject, IncomingObjects
+from deepmtdr.service.limits import LimitedServer, pool_limits
 from deepmtdr.service.pynetdicom_adapter import StoreEvent, configure_dicom_libraries
 from deepmtdr.service.queue import Queue
 from deepmtdr.service.settings import ReceiverSettings
-from deepmtdr.service.spool import object_digest
 from deepmtdr.service.states import ReceiverEvent
 from deepmtdr.service.tls import server_tls_context
 
@@ -62,7 +63,8 @@ class StoreServer(BackgroundThread):
             ServiceError: if the certificate or key cannot be used.
         """
         super().__init__("receiver")
-        self.settings, self.queue, self.min_free_bytes = settings, queue, min_free_bytes
+        self.settings, self.queue = settings, queue
+        queue.spool.min_free_bytes = min_free_bytes
         self._counts: Counter[ReceiverEvent] = Counter()
         self._counts_lock = threading.Lock()
         self._tls = server_tls_context(settings.tls) if settings.tls.certificate else None
@@ -93,7 +95,9 @@ class StoreServer(BackgroundThread):
         configure_dicom_libraries()
         address = (self.settings.address, self.settings.port)
         try:
-            self._server = LimitedServer(self._entity(), address, self._tls, self.settings, self.count, self.store)
+            self._server = LimitedServer(
+                self._entity(), address, self._tls, self.settings, self.queue.spool, self.count, self.store
+            )
         except OSError as error:
             raise ServiceError(
                 f"receiver: cannot listen on {address[0]} port {address[1]} ({error.strerror});"
@@ -106,10 +110,10 @@ class StoreServer(BackgroundThread):
         entity = AE(settings.ae_title)
         entity.require_called_aet = True
         entity.require_calling_aet = list(settings.calling)
-        entity.maximum_associations = settings.associations
+        entity.maximum_associations = 2 * pool_limits(settings).connections  # the pool has the real limit
         entity.maximum_pdu_size = ADVERTISED_PDU_BYTES
         entity.network_timeout = entity.dimse_timeout = settings.idle_seconds
-        entity.acse_timeout = min(settings.idle_seconds, 30.0)
+        entity.acse_timeout = settings.request_seconds
         entity.add_supported_context(Verification)
         for sop_class in PHOTOGRAPH_SOP_CLASSES:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
@@ -127,14 +131,15 @@ class StoreServer(BackgroundThread):
             self._server.close()
             self.join()
 
-    def store(self, event: StoreEvent, sizes: MessageSizeCounter) -> int:
+    def store(self, event: StoreEvent, incoming: IncomingObjects) -> int:
         """Answer one C-STORE request.
 
         Returns:
             The status, whatever happens: an exception here would end the association without an answer.
         """
+        received = incoming.pop(event.request)
         try:
-            status = self._store(event, sizes)
+            status = self._store(event, received)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             status = StoreStatus.OUT_OF_RESOURCES if full else StoreStatus.PROCESSING_FAILURE
@@ -145,27 +150,30 @@ class StoreServer(BackgroundThread):
         except Exception as error:
             status = StoreStatus.PROCESSING_FAILURE
             log.error("an object was refused: %s", type(error).__name__)
+        finally:
+            if received is not None:
+                received.discard()
         if status != StoreStatus.SUCCESS:
             self.count(ReceiverEvent.OBJECT_REFUSED)
         return status
 
-    def _store(self, event: StoreEvent, sizes: MessageSizeCounter) -> StoreStatus:
-        request, syntax, data_set = event.request, event.context.transfer_syntax, event.request.DataSet
-        if data_set is None or not sizes.too_large:
+    def _store(self, event: StoreEvent, received: IncomingObject | None) -> StoreStatus:
+        if received is None:
             log.warning("an object was refused: the request has no data set")
             return StoreStatus.DATA_SET_MISMATCH
-        if sizes.too_large.popleft():
+        if received.is_too_large:
             log.warning("an object was refused: larger than %g MiB", self.settings.largest_mb)
             return StoreStatus.TOO_LARGE
-        if self.queue.spool.free_bytes() < self.min_free_bytes:
-            log.error("an object was refused: less than %d MiB of disk space left", self.min_free_bytes >> 20)
-            return StoreStatus.OUT_OF_RESOURCES
-        uid, sop_class = str(request.AffectedSOPInstanceUID), str(request.AffectedSOPClassUID)
-        if sop_class != event.context.abstract_syntax or contradicts_request(data_set, syntax, uid, sop_class):
+        if received.error is not None:
+            raise received.error
+        if received.staged is None:
+            raise RuntimeError("the file of the object is missing")
+        uid, sop_class, syntax = received.uid, received.sop_class, received.transfer_syntax
+        head = BytesIO(received.head)
+        if sop_class != event.context.abstract_syntax or contradicts_request(head, syntax, uid, sop_class):
             log.warning("an object was refused: its UIDs differ from those of the request")
             return StoreStatus.DATA_SET_MISMATCH
-        digest = object_digest(uid, sop_class, syntax, data_set.getbuffer())
-        job, is_new = self.queue.receive(event.encoded_dataset(), uid, digest)
+        job, is_new = self.queue.receive(received.staged, uid, received.digest.hexdigest())
         self.count(ReceiverEvent.STORED if is_new else ReceiverEvent.STORED_BEFORE)
         log.info("job %d: %s", job, "received" if is_new else "received again")
         return StoreStatus.SUCCESS

@@ -43,8 +43,16 @@ class ReceiverSettings:
     """Largest number of associations at the same time."""
     idle_seconds: float = 60.0
     """Silence after which an association is ended, s."""
+    connections_per_address: int = 10
+    """Largest number of connections of one IP address at the same time, associations included."""
+    request_seconds: float = 10.0
+    """Longest time from the beginning of a connection to the end of its association request, TLS included, s."""
+    pdu_seconds: float = 30.0
+    """Longest time for one PDU (about 128 KiB) to arrive or to be sent, s."""
+    object_seconds: float = 600.0
+    """Longest time for one object to arrive, s."""
     largest_mb: float = 256.0
-    """Largest object, MiB. A larger object is refused, and its bytes are not kept in memory."""
+    """Largest object, MiB. A larger object is refused, and its bytes are not stored."""
     tls: TlsSettings = field(default_factory=TlsSettings)
 
 

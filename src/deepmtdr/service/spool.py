@@ -11,6 +11,7 @@ No file name holds patient data. Names that match `files.PART_PATTERN` are unfin
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -18,11 +19,61 @@ import shutil
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deepmtdr.errors import ServiceError
 from deepmtdr.files import PART_PATTERN
 
+if TYPE_CHECKING:
+    from hashlib import _Hash as HASH  # its only public name is in this type stub
+
 PRIVATE_FOLDER_MODE, PRIVATE_FILE_MODE = 0o700, 0o600
+FREE_CHECK_BYTES = 1 << 20
+"""Bytes of an object after which the free disk space is checked again."""
+
+
+class StagedOriginal:
+    """An object that is written to the disk under a temporary name while it arrives."""
+
+    def __init__(self, spool: Spool, head: bytes) -> None:
+        """Create the file; see `Spool.stage_original`."""
+        self._spool, self._unchecked = spool, FREE_CHECK_BYTES
+        self.path = spool.originals / f".{secrets.token_hex(8)}.part"
+        self._file = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE_MODE), "wb")
+        try:
+            self.write(head)
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, content: bytes | memoryview) -> None:
+        """Append to the file.
+
+        Raises:
+            OSError: if it cannot be written, or if the disk would have less free space than the service keeps free.
+        """
+        self._unchecked += len(content)
+        if self._unchecked >= FREE_CHECK_BYTES:
+            self._spool.check_free()
+            self._unchecked = 0
+        self._file.write(content)
+
+    def finish(self) -> None:
+        """Flush the file to the disk and close it.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def discard(self) -> None:
+        """Close the file and remove its temporary name; does nothing if it has its final name."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
 
 class Spool:
@@ -35,9 +86,20 @@ class Spool:
             OSError: if they cannot be created.
         """
         self.folder, self.originals, self.results = folder, folder / "originals", folder / "results"
+        self.min_free_bytes = 0
+        """Free disk space that is never used for objects that arrive, bytes."""
         for one in (self.folder, self.originals, self.results):
             one.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
             one.chmod(PRIVATE_FOLDER_MODE)
+
+    def check_free(self) -> None:
+        """Check that there is free disk space for objects that arrive.
+
+        Raises:
+            OSError: (ENOSPC) if there is less than `min_free_bytes`.
+        """
+        if (free := self.free_bytes()) < self.min_free_bytes:
+            raise OSError(errno.ENOSPC, f"found {free >> 20} MiB of free space, expected {self.min_free_bytes >> 20}")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -68,30 +130,20 @@ class Spool:
         """Return the free disk space that this user may use, bytes."""
         return shutil.disk_usage(self.folder).free
 
-    @contextlib.contextmanager
-    def stage_original(self, content: bytes) -> Iterator[Path]:
-        """Context manager that writes an object to the disk under a temporary name, and removes that name at the end.
+    def stage_original(self, head: bytes) -> StagedOriginal:
+        """Begin an object that arrives in parts; `commit_original` gives it its final name.
 
-        `commit_original` within the context gives it its final name. The two steps are apart so that many objects can
-        be written at the same time, while names and rows are written one after another.
+        Args:
+            head: its first bytes.
 
         Raises:
-            OSError: if the object cannot be written; then no part of it is left.
+            OSError: if it cannot be written; then no part of it is left.
         """
-        part = self.originals / f".{secrets.token_hex(8)}.part"
-        try:
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE_MODE), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            yield part
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink()
+        return StagedOriginal(self, head)
 
-    def commit_original(self, part: Path, digest: str) -> None:
-        """Give a staged object its final name; the name is on the disk when this returns."""
-        part.replace(self.original_path(digest))
+    def commit_original(self, staged: StagedOriginal, digest: str) -> None:
+        """Give a finished object its final name; the name is on the disk when this returns."""
+        staged.path.replace(self.original_path(digest))
         _sync_folder(self.originals)
 
     def create_staging_folder(self) -> Path:
@@ -134,9 +186,14 @@ class Spool:
                 part.unlink(missing_ok=True)
 
 
+def begin_digest(uid: str, sop_class: str, syntax: str) -> HASH:
+    """Begin the digest that names an object in the spool; its data set must be added with `update`."""
+    return sha256("\0".join((uid, sop_class, syntax, "")).encode())
+
+
 def object_digest(uid: str, sop_class: str, syntax: str, data_set: bytes | memoryview) -> str:
     """Compute the name of an object in the spool: a SHA-256, which contains no patient data."""
-    digest = sha256("\0".join((uid, sop_class, syntax, "")).encode())
+    digest = begin_digest(uid, sop_class, syntax)
     digest.update(data_set)
     return digest.hexdigest()
 

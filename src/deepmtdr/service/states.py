@@ -48,6 +48,10 @@ class ReceiverEvent(StrEnum):
     """An association was rejected."""
     CONNECTION_REFUSED = "connections"
     """A connection was closed: its address is not allowed, there were too many, or it failed."""
+    CONNECTION_TOO_SLOW = "slow"
+    """A connection was ended: a request, a PDU or an object took too long."""
+    CONNECTION_MADE_ROOM = "displaced"
+    """A connection was ended because all places were in use, and it was idle, slow, or had sent no request yet."""
 
 
 class Receipt(NamedTuple):
