@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.dataset import FileDataset
 from pydicom.filereader import data_element_generator, read_preamble
 from pydicom.multival import MultiValue
@@ -31,6 +31,8 @@ from deepmtdr.dicom.examination import Examination
 from deepmtdr.dicom.sop_classes import PHOTOGRAPH_SOP_CLASSES
 from deepmtdr.errors import DicomError
 from deepmtdr.files import printable_path
+from deepmtdr.photographs.dicom_file import read_dicom_header
+from deepmtdr.photographs.limits import DecodeError
 from deepmtdr.terms import Laterality
 
 LATERALITY_CODES = {
@@ -115,10 +117,9 @@ def read_source(path: Path) -> SourcePhotograph:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid values are checked where they are used
             _check_file_header(content)
-            return source_from_dataset(
-                dcmread(path, stop_before_pixels=True), hashlib.sha256(content).hexdigest(), len(content)
-            )
-    except DicomError as error:
+            dataset = read_dicom_header(content)
+            return source_from_dataset(dataset, hashlib.sha256(content).hexdigest(), len(content))
+    except (DicomError, DecodeError) as error:
         raise DicomError(f"{printable_path(path)}: {error}") from None
     except Exception as error:  # pydicom raises almost any exception for a damaged header, and quotes its content
         raise DicomError(

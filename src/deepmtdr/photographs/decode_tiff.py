@@ -10,13 +10,16 @@ import io
 import logging
 import math
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tifffile import TiffFile, TiffPage
 
 from deepmtdr.photographs.limits import MAX_PIXELS, DecodeError, check_range, check_size, first_line, to_8_bits
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {
@@ -58,6 +61,8 @@ def read_tiff(content: bytes) -> tuple[NDArray[np.uint8], int]:
     Raises:
         DecodeError: if there is no single photograph in it, or it is damaged or of an unsupported kind.
     """
+    from tifffile import TiffFile
+
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs damage; errors are raised below
     what = "TIFF"
     try:
@@ -83,6 +88,8 @@ def read_tiff(content: bytes) -> tuple[NDArray[np.uint8], int]:
 
 def _find_photograph(file: TiffFile) -> TiffPage:
     """Return the only page that is neither a thumbnail nor a mask."""
+    from tifffile import TiffPage
+
     pages = []
     for index in range(_MAX_PAGES + 1):
         try:
