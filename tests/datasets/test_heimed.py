@@ -31,7 +31,7 @@ def test_counts_of_regions_are_read(tmp_path: Path) -> None:
 
 
 def test_contradictions_are_errors_that_name_the_place(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"labels\.csv, row 2: expected a number in haemorrhages, found '-1'"):
+    with pytest.raises(DataError, match=r"labels\.csv, row 2, column haemorrhages: expected a number, found '-1'"):
         read_heimed(dataset_trees.make_heimed(tmp_path / "cell", ["a.jpg,0,0,0,-1"]))
     root = dataset_trees.make_heimed(tmp_path / "absent", ["a.jpg,4,0,0,0"])
     (root / "exudates/a.png").unlink()

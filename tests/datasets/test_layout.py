@@ -71,7 +71,7 @@ def test_masks_are_found_by_name_with_and_without_ending(tmp_path: Path) -> None
         find_masks(tmp_path, Lesion.EX, {"a": Path("a.jpg")}, ("_EX", ""))
 
 
-@pytest.mark.parametrize("text", ["5", "-1", "", "1.0", "two", "²"])
+@pytest.mark.parametrize("text", ["5", "-1", "", "1.5", "two", "²"])
 def test_grade_out_of_range_is_named_with_file_and_row(text: str) -> None:
     with pytest.raises(DataError, match=r"t\.csv, row 7: expected a grade 0-4"):
         parse_grade(text, "t.csv, row 7")

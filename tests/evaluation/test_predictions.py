@@ -232,7 +232,7 @@ BAD = {
         "name,grade a,0",
         r"row 3: 1 photographs not in .*truth\.csv: b; expected its photographs: a",
     ),
-    "nan": ("name,p0,p1,p2,p3,p4 a,nan,0,0,0,1", "name,grade a,0", r"row 2: p0 is 'nan', expected a probability"),
+    "nan": ("name,p0,p1,p2,p3,p4 a,nan,0,0,0,1", "name,grade a,0", r"row 2: p0 is '', expected a probability"),
     "below 0": ("name,p0,p1,p2,p3,p4 a,0,-0.1,0,0,1.1", "name,grade a,0", r"row 2: p1 is '-0\.1', expected"),
     "above 1": ("name,p0,p1,p2,p3,p4 a,1.5,0,0,0,0", "name,grade a,0", r"row 2: p0 is '1\.5', expected"),
     "no number": ("name,p0,p1,p2,p3,p4 a,x,0,0,0,1", "name,grade a,0", r"row 2: p0 is 'x', expected"),

@@ -256,15 +256,6 @@ class Counted:
         return self.function(*args, **settings)
 
 
-@pytest.mark.parametrize("kept", [0, 300])
-def test_file_that_a_power_failure_cut_off_is_prepared_again(tmp_path: Path, sample: Sample, kept: int) -> None:
-    file = prepared(tmp_path, sample).folder / "hr/x.tif"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:kept])
-    prepared(tmp_path, sample)
-    assert file.read_bytes() == whole
-
-
 def test_second_run_decodes_nothing_and_changes_no_byte(
     tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:

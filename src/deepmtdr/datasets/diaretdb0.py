@@ -20,7 +20,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from deepmtdr.csv_tables import add_once, read_table
+from deepmtdr.csv_tables import FLAGS, add_once, read_table
 from deepmtdr.datasets.layout import DatasetPart, LabelCounts, check_labels_match, find_files
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
@@ -75,8 +75,8 @@ def read_presence(root: Path) -> dict[str, Presence]:
     for where, row in read_table(root / "labels.csv", ("image", *_COLUMNS, "neovascularisation")):
         name = row.pop("image")
         for column, cell in row.items():
-            if cell not in {"0", "1"}:
+            if cell not in FLAGS:
                 raise DataError(f"{where}: expected 0 or 1 in {column}, found {cell!r}")
-        lesions = frozenset(lesion for column, lesion in _COLUMNS.items() if row[column] == "1")
-        add_once(presence, name, Presence(lesions, row["neovascularisation"] == "1"), where)
+        lesions = frozenset(lesion for column, lesion in _COLUMNS.items() if FLAGS[row[column]])
+        add_once(presence, name, Presence(lesions, FLAGS[row["neovascularisation"]]), where)
     return presence

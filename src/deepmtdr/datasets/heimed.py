@@ -24,10 +24,11 @@ Known errors and gaps:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from deepmtdr.csv_tables import add_once, read_table
+from deepmtdr.csv_tables import add_once, parse_integer, read_table
 from deepmtdr.datasets.layout import (
     DatasetPart,
     LabelCounts,
@@ -84,12 +85,16 @@ def read_region_counts(root: Path) -> dict[str, dict[str, int]]:
     """
     counts: dict[str, dict[str, int]] = {}
     for where, row in read_table(root / "labels.csv", ("photograph", *_COLUMNS)):
-        for column in _COLUMNS:
-            if not (row[column].isascii() and row[column].isdecimal()):
-                raise DataError(f"{where}: expected a number in {column}, found {row[column]!r}")
-        regions = {column: int(row[column]) for column in _COLUMNS}
+        regions = {column: _parse_count(row[column], f"{where}, column {column}") for column in _COLUMNS}
         add_once(counts, photograph_name(row["photograph"]), regions, where)
     return counts
+
+
+def _parse_count(cell: str, where: str) -> int:
+    with contextlib.suppress(ValueError):
+        if (count := parse_integer(cell)) >= 0:
+            return count
+    raise DataError(f"{where}: expected a number, found {cell!r}")
 
 
 def _find_region_masks(

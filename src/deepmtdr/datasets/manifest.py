@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from deepmtdr.csv_tables import format_table, read_column_names, read_table
+from deepmtdr.csv_tables import format_table, parse_integer, read_column_names, read_table
 from deepmtdr.datasets.layout import parse_grade
 from deepmtdr.datasets.sample import SplitName
 from deepmtdr.errors import DataError
@@ -34,6 +34,8 @@ _COLUMNS_BEFORE_AREAS = (
     "side",
     "split",
 )
+_NAME_COLUMNS = ("name", "dataset", "problem", "source", "patient", "split", "file")
+"""Columns in which "NA" is a name."""
 _NEW_COLUMNS = ("unions", "ignored")
 """Columns that a prepared set of format 1 does not have."""
 _COLUMNS_AFTER_AREAS = (
@@ -128,7 +130,7 @@ def read_manifest(path: Path, labels: LabelSet = DIABETIC_RETINOPATHY) -> Iterat
     """
     found = read_column_names(path)
     columns = [name for name in manifest_columns(labels) if name in found or name not in _NEW_COLUMNS]
-    for where, cells in read_table(path, columns):
+    for where, cells in read_table(path, columns, names=_NAME_COLUMNS):
         yield _parse_row({**dict.fromkeys(_NEW_COLUMNS, ""), **cells}, where, labels)
 
 
@@ -172,8 +174,8 @@ def _parse_row(cells: Mapping[str, str], where: str, labels: LabelSet) -> Manife
             patient=cells["patient"],
             laterality=cast("Laterality", cells["laterality"]) if cells["laterality"] else None,
             grade=parse_grade(cells["grade"], where, labels) if cells["grade"] else None,
-            dr_present=bool(int(cells["dr_present"])) if cells["dr_present"] else None,
-            ungradable=bool(int(cells["ungradable"] or 0)),
+            dr_present=bool(parse_integer(cells["dr_present"])) if cells["dr_present"] else None,
+            ungradable=bool(parse_integer(cells["ungradable"] or "0")),
             side=cast("SplitName", cells["side"]) if cells["side"] else None,
             split=cells["split"],
             areas={code: float(cells[code.lower()]) for code in labels.codes if cells[code.lower()]},
@@ -199,4 +201,4 @@ def _parse_unions(cell: str) -> dict[str, float]:
 
 
 def _parse_int(cell: str) -> int | None:
-    return int(cell) if cell else None
+    return parse_integer(cell) if cell else None

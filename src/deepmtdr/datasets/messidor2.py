@@ -30,7 +30,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from deepmtdr.csv_tables import add_once, read_table
+from deepmtdr.csv_tables import FLAGS, add_once, read_table
 from deepmtdr.datasets.layout import (
     DatasetPart,
     LabelCounts,
@@ -104,11 +104,11 @@ def _read_grades(table: Path) -> dict[str, int | None]:
     grades: dict[str, int | None] = {}
     for where, row in read_table(table, _COLUMNS):
         file, grade, gradable = (row[column] for column in _COLUMNS)
-        if gradable not in {"0", "1"}:
+        if gradable not in FLAGS:
             raise DataError(f"{where}: expected 0 or 1 in adjudicated_gradable, found {gradable!r}")
-        if gradable == "0" and grade:
+        if not FLAGS[gradable] and grade:
             raise DataError(f"{where}: expected no grade of an ungradable photograph, found {grade!r}")
-        add_once(grades, _key(file), parse_grade(grade, where) if gradable == "1" else None, where)
+        add_once(grades, _key(file), parse_grade(grade, where) if FLAGS[gradable] else None, where)
     return grades
 
 

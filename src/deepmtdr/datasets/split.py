@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from deepmtdr.csv_tables import add_once, read_table, write_table
+from deepmtdr.csv_tables import add_once, parse_integer, read_table, write_table
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError, RecipeError
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
@@ -156,7 +156,7 @@ def read_split(path: Path) -> SplitTable:
         DataError: if the file is missing or damaged, has a photograph twice, or a patient in two splits.
     """
     table: SplitTable = {}
-    for where, row in read_table(path, COLUMNS):
+    for where, row in read_table(path, COLUMNS, names=("dataset", "name", "patient", "split")):
         if not (row["patient"] and row["split"]):
             raise DataError(f"{where}: expected a patient and a split, found an empty cell")
         read = SplitRow(row["patient"], _parse_grade(row["grade"], where), row["split"])
@@ -167,9 +167,13 @@ def read_split(path: Path) -> SplitTable:
 
 def _parse_grade(cell: str, where: str) -> int | None:
     """A grade of any label set; `apply_split` compares it with the photograph's."""
-    if cell and not (cell.isascii() and cell.isdecimal()):
+    try:
+        grade = parse_integer(cell) if cell else None
+    except ValueError:
+        grade = -1
+    if grade is not None and grade < 0:
         raise DataError(f"{where}: expected a grade such as 0, or nothing, found {cell!r}")
-    return int(cell) if cell else None
+    return grade
 
 
 def apply_split(samples: Iterable[Sample], table: Mapping[tuple[str, str], SplitRow]) -> dict[str, list[Sample]]:

@@ -106,10 +106,13 @@ class RowParser:
         return probs
 
     def _is_positive(self, text: str, where: str) -> bool:
-        grades = [str(grade) for grade in range(len(self.columns))]
-        if text not in {"negative", "positive", *grades}:
-            raise DataError(f"{where}: grade is {text!r}, expected negative, positive or a grade 0-{grades[-1]}")
-        return text not in {"negative", "0"}
+        if text in {"negative", "positive"}:
+            return text == "positive"
+        try:
+            return parse_grade(text, where, self.labels) > 0
+        except DataError as error:
+            last = len(self.columns) - 1
+            raise DataError(f"{where}: grade is {text!r}, expected negative, positive or a grade 0-{last}") from error
 
 
 def _decided_grade(grade: int, probs: tuple[float, ...], where: str) -> int | None:

@@ -26,6 +26,8 @@ from deepmtdr.evaluation.scores import DEFAULT_BOOTSTRAP, RESERVED_NAMES, Bootst
 from deepmtdr.files import file_sha256
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 
+_NAME_COLUMNS = ("name", "dataset", "message")
+"""Columns in which "NA" is a name."""
 RowKey = tuple[str, ...]
 """The photograph of a row: data set and name, or only the name if one of the tables has no data sets."""
 
@@ -96,7 +98,7 @@ def _read(path: Path, required: tuple[str, ...], optional: Iterable[str]) -> _Ta
     wanted = (*required, *(column for column in optional if column in columns))
     if twice := [column for column in wanted if columns.count(column) > 1]:
         raise DataError(f"{path}, row 1: found two columns {twice[0]}, expected one")
-    rows = [TableRow(where, cells) for where, cells in read_table(path, wanted)]
+    rows = [TableRow(where, cells) for where, cells in read_table(path, wanted, names=_NAME_COLUMNS)]
     if not rows:
         raise DataError(f"{path}: found no rows, expected one for each photograph")
     for where, cells in rows:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -32,7 +33,15 @@ from deepmtdr.datasets.prepared import (
 )
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError
-from deepmtdr.files import PART_PATTERN, file_name, make_folder, printable_path, write_atomically
+from deepmtdr.files import (
+    PART_PATTERN,
+    file_name,
+    make_folder,
+    printable_path,
+    same_name_key,
+    shorten_name,
+    write_atomically,
+)
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.preparation.photograph import PhotographJob, prepare_photograph
 from deepmtdr.progress import Progress
@@ -223,10 +232,12 @@ def _source(path: Path, root: Path) -> str:
 
 
 def _file_names(names: Sequence[str]) -> dict[str, str]:
-    """Name of a photograph -> name of its files, without suffix."""
+    """Name of a photograph -> name of its files, without suffix: a hash is added if a file system may confuse two."""
     files: dict[str, str] = {}
+    keys = Counter(same_name_key(name) for name in names)
     for name in names:
         if name in files:
             raise DataError(f"{name}: two photographs of one name; expected one")
-        files[name] = file_name(name)
+        file = file_name(name)
+        files[name] = file if keys[same_name_key(name)] == 1 else shorten_name(file, name)
     return files

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepmtdr.csv_tables import format_table
 from deepmtdr.errors import DataError, TrainingError
 from deepmtdr.files import write_atomically
 from deepmtdr.recipe import STAGES
@@ -36,9 +37,9 @@ class Log:
         path = self.out / name
         is_new = not path.exists()
         with path.open("a", encoding="utf-8") as file:
-            if is_new:
-                file.write(f"stage,step,{column},value\n")
-            file.writelines(f"{stage},{step},{key},{value:.6g}\n" for key, value in values.items())
+            # Not flushed to the disk at every step: a resumed run removes the rows after its checkpoint anyway.
+            header = [("stage", "step", column, "value")] if is_new else []
+            file.write(format_table([*header, *((stage, step, key, f"{value:.6g}") for key, value in values.items())]))
         if self._tensorboard is not None:
             for key, value in values.items():
                 self._tensorboard.add_scalar(f"{stage}/{key}", value, step)
