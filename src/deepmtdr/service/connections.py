@@ -237,7 +237,8 @@ class ConnectionPool:
         own = sum(each.address == newcomer for each in served)
         number = Counter(each.address for each in served)
         weak = [each for each in served if each.may_lose_its_place(now) and number[each.address] > own]
-        return min(_most_of_one_address(weak), key=lambda each: each.last_active, default=None)
+        idle_first = sorted(weak, key=lambda each: (each.object_since is not None, each.last_active))
+        return next(iter(_most_of_one_address(idle_first)), None)
 
     def _make_room(self, victim: Connection) -> None:
         victim.shut_down()

@@ -142,8 +142,7 @@ class IncomingObjects:
                     item.presentation_data_value = fragment[:1]
                     self._take_data(memoryview(fragment)[1:], is_last=is_last)
         except Exception as error:  # the command set of a peer can make pydicom raise almost anything
-            for item in event.pdu.presentation_data_value_items:
-                item.presentation_data_value = (item.presentation_data_value or NO_DATA)[:1]
+            event.pdu.presentation_data_value_items = []
             log.warning("an association was aborted: %s", type(error).__name__)
             event.assoc.abort()
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.pdu import A_ASSOCIATE_RJ
+from pynetdicom.pdu import A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from deepmtdr.service.connections import Connection, ConnectionPool, PoolLimits
@@ -181,6 +181,9 @@ class LimitedServer(ThreadedAssociationServer):
         try:
             self._shake_hands(connection)
             request = _read_request(connection.socket)
+            pdu = A_ASSOCIATE_RQ()
+            pdu.decode(request)
+            pdu.to_primitive()  # raises an error if it is damaged
             if self.pool.serve(connection):
                 _Handler(connection, request, client_address, self)
                 return

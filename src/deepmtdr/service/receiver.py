@@ -24,7 +24,7 @@ from deepmtdr.errors import ServiceError
 from deepmtdr.service.background_thread import BackgroundThread
 from deepmtdr.service.data_set_check import contradicts_request
 from deepmtdr.service.incoming import IncomingObject, IncomingObjects
-from deepmtdr.service.limits import LimitedServer, pool_limits
+from deepmtdr.service.limits import REJECT_SECONDS, LimitedServer, pool_limits
 from deepmtdr.service.pynetdicom_adapter import StoreEvent, configure_dicom_libraries
 from deepmtdr.service.queue import Queue
 from deepmtdr.service.settings import ReceiverSettings
@@ -113,7 +113,7 @@ class StoreServer(BackgroundThread):
         entity.maximum_associations = 2 * pool_limits(settings).connections  # the pool has the real limit
         entity.maximum_pdu_size = ADVERTISED_PDU_BYTES
         entity.network_timeout = entity.dimse_timeout = settings.idle_seconds
-        entity.acse_timeout = settings.request_seconds
+        entity.acse_timeout = min(settings.idle_seconds, REJECT_SECONDS)  # the request was read before
         entity.add_supported_context(Verification)
         for sop_class in PHOTOGRAPH_SOP_CLASSES:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
