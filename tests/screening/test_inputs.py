@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deepmtdr.screening.inputs import InputFile, find_photographs
+from deepmtdr.screening.inputs import InputFile, find_photographs, write_skipped
 from tiny_model import save_photograph
 
 
@@ -40,6 +40,45 @@ def test_a_photograph_with_another_file_name_is_found_by_its_content(tmp_path: P
     (tmp_path / "IM000001").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "scan.dat").write_bytes(save_photograph(tmp_path / "x" / "eye.jpg").read_bytes())
     assert names(find_photographs([tmp_path]).inputs) == ["IM000001", "scan.dat", "eye.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("a.HEIC", b""),
+        ("a.jxl", b""),
+        ("a.gif", b""),
+        ("a.webp", b""),
+        ("a.avif", b""),
+        ("a.jp2", b""),
+        ("a.nef", b""),
+        ("export1", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("export2", b"\0\0\0\x18ftypmif1\0\0\0\0miafavif"),
+        ("export3", b"GIF89a"),
+        ("export4", b"\xff\x0a\xfa"),
+        ("export5", b"RIFF\0\0\0\0WEBPVP8 "),
+        ("export6", b"\0\0\0\x0cjP  \r\n\x87\n"),
+        ("export7", b"MM\0+\0\x08"),
+        ("export8", b"8BPS\0\x01"),
+    ],
+)
+def test_no_picture_in_a_folder_is_dropped_whatever_its_format(tmp_path: Path, name: str, start: bytes) -> None:
+    (tmp_path / name).write_bytes(start)
+    inputs, skipped = find_photographs([tmp_path])
+    assert (names(inputs), skipped) == ([name], [])
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"id,grade\n", b"%PDF-1.7", b"\0\0\0\x18ftypisom\0\0\0\0mp42", b"RIFF\0\0\0\0WAVE"]
+)
+def test_files_that_are_no_pictures_are_listed_in_a_file(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "export").write_bytes(start)
+    _, skipped = find_photographs([tmp_path / "in"])
+    write_skipped(skipped, tmp_path)
+    assert (tmp_path / "skipped.txt").read_text() == f"{tmp_path / 'in' / 'export'}\n"
+    write_skipped([], tmp_path)
+    assert not (tmp_path / "skipped.txt").exists()
 
 
 def test_a_given_file_is_an_input_under_any_name(tmp_path: Path) -> None:

@@ -33,12 +33,14 @@ def grade(
     """
     from deepmtdr.screening.batch import grade_photographs, make_results_folder
     from deepmtdr.screening.engine import ScreeningEngine
-    from deepmtdr.screening.inputs import find_photographs
+    from deepmtdr.screening.inputs import find_photographs, write_skipped
 
     with exit_on_error():
         if out is not None:
             make_results_folder(out)
         inputs, skipped = find_photographs(paths, out)
+        if out is not None:
+            write_skipped(skipped, out)
         engine = ScreeningEngine.load(weights, precision=precision, threads=threads)
         reports = collect_with_progress(grade_photographs(engine, inputs, out, as_lr), len(inputs), "grading")
     print_reports(reports, skipped, as_json)

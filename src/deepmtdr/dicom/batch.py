@@ -11,12 +11,13 @@ from typing import NamedTuple
 from deepmtdr.dicom.codes import Codes, load_codes
 from deepmtdr.dicom.deidentify import load_or_create_key
 from deepmtdr.dicom.results import remove_results, write_results
-from deepmtdr.errors import ClinicError
-from deepmtdr.files import printable_path
-from deepmtdr.screening.batch import make_results_folder, record_results, unique_folder_names
+from deepmtdr.errors import ClinicError, ResultsError
+from deepmtdr.files import file_sha256, printable_path
+from deepmtdr.screening.batch import earlier_report, run_settings
 from deepmtdr.screening.engine import ScreeningEngine
-from deepmtdr.screening.inputs import InputFile, find_photographs
+from deepmtdr.screening.inputs import InputFile, find_photographs, write_skipped
 from deepmtdr.screening.report import ScreeningReport
+from deepmtdr.screening.results_folder import ExistingResults, ResultsFolder, RunSettings, open_results
 
 
 class BatchResults(NamedTuple):
@@ -44,6 +45,8 @@ def process_paths(
     out: Path,
     codes: Path | None = None,
     key_file: Path | None = None,
+    *,
+    existing: ExistingResults = ExistingResults.REFUSE,
 ) -> BatchResults:
     """Grade DICOM photographs and write a folder of results for each; `results.csv` is kept up to date.
 
@@ -54,32 +57,63 @@ def process_paths(
             From this call on, only the owner can read files that the process writes.
         codes: TOML file with the codes of the site; None: the shipped codes.
         key_file: de-identify with the key in this file; created if it does not exist. None: do not de-identify.
+        existing: what to do if `out` has results of an earlier run. `RESUME` needs names, so it cannot be combined with
+            a key: which number a photograph had is written nowhere.
 
     Raises:
         ClinicError, DataError: if key or codes cannot be used.
-        OSError: if `out` cannot be written.
+        ResultsError: with a key, if a run is to be resumed. From the iterator of the reports: if another run writes
+            into `out`, or results of an earlier run may not be kept or replaced.
+        OSError: from the iterator, if `out` cannot be written.
     """
+    if key_file is not None and existing == ExistingResults.RESUME:
+        raise ResultsError("--resume cannot be used with --deidentify; use --overwrite, or another --out")
     os.umask(0o077)
-    make_results_folder(out, engine.labels)
     site_codes = load_codes(codes, engine.labels)
     key = None if key_file is None else load_or_create_key(key_file)
     inputs, skipped = find_photographs(paths, out)
     if key is not None:
         skipped = [Path(f"file {number}") for number in range(1, len(skipped) + 1)]
-    reports = (_process(engine, job, site_codes, key) for job in _jobs(inputs, out, anonymous=key is not None))
-    return BatchResults(record_results(reports, out, engine.labels), inputs, skipped)
+    digest = None if codes is None else file_sha256(codes)
+    settings = {**run_settings(engine, "dicom"), "codes": digest, "deidentified": key is not None}
+    reports = _process_all(engine, inputs, skipped, out, site_codes, key, settings, existing)
+    return BatchResults(reports, inputs, skipped)
 
 
-def _jobs(inputs: Sequence[InputFile], out: Path, *, anonymous: bool) -> list[_Job]:
+def _process_all(
+    engine: ScreeningEngine,
+    inputs: Sequence[InputFile],
+    skipped: Sequence[Path],
+    out: Path,
+    codes: Codes,
+    key: bytes | None,
+    settings: RunSettings,
+    existing: ExistingResults,
+) -> Iterator[ScreeningReport]:
+    with open_results(out, engine.labels, settings, existing, remove_results) as results:
+        write_skipped(skipped, out)
+        for job in _jobs(inputs, results, anonymous=key is not None):
+            report = None if key is not None else earlier_report(results, job.folder.name, job.found, engine)
+            if report is None:
+                report = _process(engine, job, codes, key)
+                results.add(job.folder.name, report.row())
+            yield replace(report, pictures=None)
+
+
+def _jobs(inputs: Sequence[InputFile], results: ResultsFolder, *, anonymous: bool) -> list[_Job]:
     if anonymous:
         numbers = [f"{number:06d}" for number in range(1, len(inputs) + 1)]
-        return [_Job(found, out / number, Path(number)) for found, number in zip(inputs, numbers, strict=True)]
-    names = unique_folder_names(found.path for found in inputs)
-    return [_Job(found, out / name, found.path) for found, name in zip(inputs, names, strict=True)]
+        return [_Job(found, results.path / number, Path(number)) for found, number in zip(inputs, numbers, strict=True)]
+    names = results.folder_names([found.path for found in inputs])
+    return [_Job(found, results.path / name, found.path) for found, name in zip(inputs, names, strict=True)]
 
 
 def _process(engine: ScreeningEngine, job: _Job, codes: Codes, key: bytes | None) -> ScreeningReport:
-    """Write the results of one input; if that fails, the report gives the reason."""
+    """Write the results of one input; if that fails, the report gives the reason.
+
+    Raises:
+        OSError: if its folder cannot be written, for example on a full disk.
+    """
     path, reason = job.found.path, job.found.problem
     if reason:
         remove_results(job.folder)
@@ -89,5 +123,7 @@ def _process(engine: ScreeningEngine, job: _Job, codes: Codes, key: bytes | None
     except ClinicError as error:
         reason = str(error).removeprefix(f"{printable_path(path)}: ")
     except OSError as error:
+        if error.filename is not None and Path(error.filename).is_relative_to(job.folder):
+            raise
         reason = error.strerror or type(error).__name__
     return engine.report_failure(job.name, reason)

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from deepmtdr.photographs.decode import READABLE_SUFFIXES
-
-FILE_SIGNATURES = (
-    b"\xff\xd8\xff",  # JPEG
-    b"\x89PNG",
-    b"II*\x00",  # TIFF, little-endian
-    b"MM\x00*",  # TIFF, big-endian
-    b"BM",
-    b"P5",  # PNM, grey
-    b"P6",  # PNM, colour
-)
-"""First bytes of photographs. A file that begins with one of them is a photograph, whatever its name is."""
+from deepmtdr.files import printable_path, write_atomically
+from deepmtdr.photographs.formats import READABLE_SUFFIXES, SIGNATURE_BYTES, UNREADABLE_SUFFIXES, name_format
 
 
 class InputFile(NamedTuple):
@@ -35,11 +25,13 @@ class FoundInputs(NamedTuple):
     inputs: list[InputFile]
     """The inputs: a row of `results.csv` for each; at least one input for each given path."""
     skipped: list[Path]
-    """Files in given folders that are no photographs by name and content, without hidden files."""
+    """Files in given folders that are no pictures by name and content, without hidden files."""
 
 
 NOT_A_PHOTOGRAPH = "no photograph by name or content"
 """The problem of a file in a folder that is skipped."""
+SKIPPED_FILE = "skipped.txt"
+"""File in the results folder: the skipped files, one a line."""
 
 
 def find_photographs(paths: Iterable[Path | str], out: Path | None = None) -> FoundInputs:
@@ -63,6 +55,23 @@ def find_photographs(paths: Iterable[Path | str], out: Path | None = None) -> Fo
                 known.add(place)
                 found_inputs.inputs.append(file)
     return found_inputs
+
+
+def write_skipped(skipped: Sequence[Path], out: Path) -> None:
+    """Write the list of skipped files, `SKIPPED_FILE`; without such files an earlier list is removed.
+
+    Args:
+        skipped: from `find_photographs`.
+        out: the results folder.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    if skipped:
+        lines = (f"{printable_path(path)}\n" for path in skipped)
+        write_atomically(out / SKIPPED_FILE, "".join(lines).encode())
+    else:
+        (out / SKIPPED_FILE).unlink(missing_ok=True)
 
 
 def _expand_pattern(path: Path) -> list[Path]:
@@ -107,7 +116,7 @@ def _walk(folder: Path, out: Path | None) -> Iterator[InputFile]:
         entered.add(identity)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in (Path(root, name) for name in sorted(files) if not name.startswith(".")):
-            if path.suffix.lower() in READABLE_SUFFIXES or _has_signature(path):
+            if path.suffix.lower() in READABLE_SUFFIXES | UNREADABLE_SUFFIXES or _begins_like_a_picture(path):
                 yield from _files_of(path, out)
             else:
                 yield InputFile(path, NOT_A_PHOTOGRAPH)
@@ -121,13 +130,12 @@ def _identity(path: Path) -> tuple[int, int]:
     return stat.st_dev, stat.st_ino
 
 
-def _has_signature(path: Path) -> bool:
-    """Whether a file begins like a photograph; DICOM files often have no suffix."""
+def _begins_like_a_picture(path: Path) -> bool:
+    """Whether a file begins like a picture, also of a format that cannot be read; DICOM files often have no suffix."""
     if not path.is_file():
         return False
     try:
         with path.open("rb") as file:
-            start = file.read(132)
+            return name_format(file.read(SIGNATURE_BYTES)) is not None
     except OSError:
         return False
-    return start.startswith(FILE_SIGNATURES) or start[128:] == b"DICM"
