@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -28,7 +30,7 @@ from deepmtdr.service.destinations import (
 )
 from deepmtdr.service.pynetdicom_adapter import StoreEvent, configure_dicom_libraries
 from deepmtdr.service.queue import Queue
-from deepmtdr.service.sender import DeliveryResult, DestinationUnreachable, retry_delay
+from deepmtdr.service.sender import DeliveryResult, DestinationUnreachable, Sender, retry_delay
 from deepmtdr.service.settings import DicomNodeSettings, RetrySettings, WebServerSettings
 from deepmtdr.service.states import DeliveryState
 from external_programs import program_path, requires_programs
@@ -315,3 +317,44 @@ def test_a_missing_secret_is_waited_for(queue: Queue, web: FakeWebServer) -> Non
     wait_until(lambda: queue.due_deliveries("records", 1) == [])  # it has been tried, and waits
     stop()
     assert states(queue, "records") == {"waiting": 1} and web.received == []
+
+
+def test_nothing_is_sent_twice_while_the_queue_cannot_store_what_was_sent(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_results(queue, "archive", 5)
+    failures, record = 20, queue.record_delivery
+
+    def full_at_first(*values: Any) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise sqlite3.OperationalError("database or disk is full")
+        record(*values)
+
+    monkeypatch.setattr(queue, "record_delivery", full_at_first)
+    archive = FakeDestination()
+    stop = run_sender(queue, "archive", archive)
+    wait_until(lambda: states(queue, "archive") == {SENT: 5})
+    stop()
+    assert len(archive.sent) == len(set(archive.sent)) == 5
+
+
+def test_waits_grow_while_the_queue_fails(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    waits: list[float] = []
+    monkeypatch.setattr(queue, "due_deliveries", full)
+    sender = Sender("archive", FakeDestination(), queue, RetrySettings(first_wait=1.0, longest_wait=8.0))
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 6:
+            sender.stop()
+        return sender.stop_requested.is_set()
+
+    monkeypatch.setattr(sender.stop_requested, "wait", wait)
+    sender.run()
+    for step, seconds in zip((1, 2, 4, 8, 8, 8), waits, strict=True):
+        assert step / 2 <= seconds <= step

@@ -28,10 +28,13 @@ from deepmtdr.service.states import (
     QueueCounts,
     Receipt,
 )
+from deepmtdr.service.stored_files import StoredFiles
 
 DATABASE_FILE = "queue.sqlite"
 MAX_REASON_LENGTH = 500
 """Largest number of characters of a reason that are stored."""
+JOBS_FOR_ESTIMATE, UNKNOWN_RESULT_BYTES = 50, 32 << 20
+"""Number of recent jobs whose largest results are the estimate for a job, and the estimate if there are none, bytes."""
 IDLE_WAIT_SECONDS = 1.0
 """How often workers and senders read the queue although nothing was reported, s: another process may change it."""
 NO_OTHER_JOB_FOR_UID = (
@@ -108,7 +111,9 @@ class Queue:
             with self._database.lock:
                 if (known := self._stored_job(digest)) is not None:
                     return Receipt(known, is_new=False)
-                return self._commit(staged, uid, digest)
+                receipt = self._commit(staged, uid, digest)
+            self.update_reserve()
+            return receipt
         finally:
             staged.discard()
 
@@ -130,9 +135,9 @@ class Queue:
         return [job for (job,) in self._database.read("SELECT id FROM jobs WHERE digest = ?", digest)]
 
     def _stored_job(self, digest: str) -> int | None:
-        """Find the job of an object that is both in the queue and on the disk."""
-        known = self._jobs_of(digest)
-        return known[0] if known and self.spool.original_path(digest).is_file() else None
+        """Find the job of an object that is in the queue, and whose file is on the disk or was cleared."""
+        known = self._database.read("SELECT id, cleared FROM jobs WHERE digest = ?", digest)
+        return known[0][0] if known and (known[0][1] or self.spool.original_path(digest).is_file()) else None
 
     def _retry_if_dead(self, job: int) -> None:
         """Queue a dead job again: its object was received again, so the cause of the failure may have been fixed."""
@@ -148,8 +153,12 @@ class Queue:
             other = database.read("SELECT id FROM jobs WHERE uid = ? AND state <> 'dead' ORDER BY id LIMIT 1", uid)
             reason = f"its SOP Instance UID is that of job {other[0][0]}, but its content differs" if other else ""
             state = JobState.DEAD if other else JobState.RECEIVED
-            add = "INSERT INTO jobs (uid, digest, state, reason, since, born) VALUES (?, ?, ?, ?, ?, ?)"
-            job = database.execute(add, uid, digest, state, reason, time.time(), self.clock.now()).lastrowid or 0
+            add = (
+                "INSERT INTO jobs (uid, digest, state, reason, since, born, original_bytes)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)"
+            )
+            values = (state, reason, time.time(), self.clock.now(), self.spool.original_bytes(digest))
+            job = database.execute(add, uid, digest, *values).lastrowid or 0
         if other:
             log.warning("job %d: dead letter, %s", job, reason)
         return job
@@ -162,6 +171,8 @@ class Queue:
         self.spool.remove_unfinished()
         with self._transaction() as database:
             database.execute("UPDATE jobs SET state = 'received' WHERE state = 'working'")
+        self.stored_files.finish_clearing()
+        self.stored_files.measure_unmeasured()
         known = {digest for (digest,) in self._database.read("SELECT digest FROM jobs")}
         for path in sorted(self.spool.originals.glob("*.dcm")):
             if path.stem not in known:
@@ -169,8 +180,10 @@ class Queue:
                 log.info("job %d: queued, its object was on the disk without a row in the queue", job)
 
     def claim(self) -> Job | None:
-        """Take the next job: the oldest of those with the fewest crashes; None if there is none."""
+        """Take the next job: the oldest of those with the fewest crashes; None if there is none, or the disk is low."""
         choose = "SELECT id FROM jobs WHERE state = 'received' ORDER BY crashes, id LIMIT 1"
+        if self.spool.is_low():  # the free space that is left is for the other programs of this machine
+            return None
         if not self._database.read(choose):  # an idle worker must not write, nor end the waits of other workers
             return None
         with self._transaction() as database:
@@ -190,14 +203,17 @@ class Queue:
         self.spool.commit_results(part, job.id)
         now, since = self.clock.now(), time.time()
         with self._transaction() as database:
-            done = "UPDATE jobs SET state = 'done', reason = '', seconds = ?, finished = ? WHERE id = ?"
-            database.execute(done, seconds, now, job.id)
+            done = (
+                "UPDATE jobs SET state = 'done', reason = '', seconds = ?, finished = ?, result_bytes = ? WHERE id = ?"
+            )
+            database.execute(done, seconds, now, self.spool.result_bytes(job.id), job.id)
             add = (
                 "INSERT INTO outbox (job, file, destination, due, since, born) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT DO NOTHING"
             )
             for delivery in deliveries:
                 database.execute(add, job.id, delivery.file, delivery.destination, now, since, now)
+        self.update_reserve()
 
     def requeue(self, job: Job) -> None:
         """Queue a job again that failed for a reason which is not in its object; no crash is counted."""
@@ -225,6 +241,17 @@ class Queue:
             update = "UPDATE jobs SET state = ?, crashes = ?, reason = ? WHERE id = ?"
             database.execute(update, state, crashes, _shorten(reason), job.id)
 
+    def backlog_bytes(self) -> int:
+        """Estimate the disk space that the results of all unfinished jobs will need, bytes."""
+        recent = f"SELECT result_bytes FROM jobs WHERE state = 'done' ORDER BY id DESC LIMIT {JOBS_FOR_ESTIMATE}"
+        ((largest,),) = self._database.read(f"SELECT MAX(result_bytes) FROM ({recent})")
+        ((unfinished,),) = self._database.read("SELECT COUNT(*) FROM jobs WHERE state IN ('received', 'working')")
+        return unfinished * (largest or UNKNOWN_RESULT_BYTES)
+
+    def update_reserve(self) -> None:
+        """Keep disk space free for the results of all unfinished jobs, so that the workers can store them."""
+        self.spool.backlog_bytes = self.backlog_bytes()
+
     def due_deliveries(self, destination: str, most: int) -> list[OutboxItem]:
         """Find at most `most` deliveries to a destination that are due, oldest first."""
         choose = "SELECT id, job, file, attempts, born FROM outbox WHERE destination = ? AND state = 'waiting'"
@@ -240,6 +267,11 @@ class Queue:
         with self._transaction() as database:
             update = "UPDATE outbox SET state = ?, attempts = attempts + 1, reason = ?, due = ? WHERE id = ?"
             database.execute(update, state, _shorten(reason), self.clock.now() + wait, item.id)
+
+    @property
+    def stored_files(self) -> StoredFiles:
+        """The originals and results on the disk: their size, and their removal."""
+        return StoredFiles(self._database, self.spool, self.clock)
 
     def counts(self) -> QueueCounts:
         """Count jobs and deliveries by state."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import sqlite3
+from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -52,6 +53,16 @@ class Destination(Protocol):
         ...
 
 
+class _Outcome(NamedTuple):
+    """How an attempt to deliver a file ended; the arguments of `Queue.record_delivery`."""
+
+    item: OutboxItem
+    state: DeliveryState
+    reason: str
+    wait: float
+    """Wait before the next attempt, s."""
+
+
 class Sender(BackgroundThread):
     """Sends all deliveries to one destination."""
 
@@ -61,6 +72,9 @@ class Sender(BackgroundThread):
         self.name, self.destination, self.queue, self.retry = name, destination, queue, retry
         self.failures = 0
         """Number of successive attempts that did not reach the destination."""
+        self._unrecorded: deque[_Outcome] = deque()
+        """Outcomes that the queue does not have yet. Nothing is sent before it has them."""
+        self._queue_failures = 0
 
     def stop(self) -> None:
         """Request the sender to end after the file that is being sent.
@@ -74,10 +88,14 @@ class Sender(BackgroundThread):
         """Send what is due until `stop`."""
         while not self.stop_requested.is_set():
             try:
+                self._store_outcomes()
                 self._send_what_is_due()
-            except sqlite3.Error as error:
-                log.error("%s: the queue failed (%s)", self.name, type(error).__name__)
-                self.stop_requested.wait(self.retry.first_wait)
+                self._queue_failures = 0
+            except sqlite3.Error as error:  # for example a full disk
+                wait = retry_delay(self.retry, self._queue_failures)
+                self._queue_failures += 1
+                log.error("%s: the queue failed (%s); waiting %.0f s", self.name, type(error).__name__, wait)
+                self.stop_requested.wait(wait)
 
     def _send_what_is_due(self) -> None:
         unsent = self.queue.due_deliveries(self.name, BATCH_SIZE)
@@ -102,7 +120,8 @@ class Sender(BackgroundThread):
         """Store how the delivery of one file ended."""
         state = self._dead_if_old(item) if result.state == DeliveryState.WAITING else result.state
         wait = retry_delay(self.retry, item.attempts) if state == DeliveryState.WAITING else 0.0
-        self.queue.record_delivery(item, state, result.reason, wait)
+        self._unrecorded.append(_Outcome(item, state, result.reason, wait))
+        self._store_outcomes()
         level = logging.INFO if state == DeliveryState.SENT else logging.WARNING
         log.log(level, "job %d, result %d: %s (%s)", item.job, item.id, state, self.name)
 
@@ -113,8 +132,19 @@ class Sender(BackgroundThread):
         log.warning("%s cannot be reached, attempt %d; waiting %.0f s", self.name, self.failures, wait)
         for number, item in enumerate(unsent):
             longer = wait + retry_delay(self.retry, item.attempts) if number == 0 else 0.0
-            self.queue.record_delivery(item, self._dead_if_old(item), reason, longer)
+            self._unrecorded.append(_Outcome(item, self._dead_if_old(item), reason, longer))
+        self._store_outcomes()
         self.stop_requested.wait(wait)
+
+    def _store_outcomes(self) -> None:
+        """Store the outcomes that the queue does not have yet, oldest first.
+
+        Raises:
+            sqlite3.Error: if the queue fails; then the others are kept, so that no file is sent twice.
+        """
+        while self._unrecorded:
+            self.queue.record_delivery(*self._unrecorded[0])
+            self._unrecorded.popleft()
 
     def _dead_if_old(self, item: OutboxItem) -> DeliveryState:
         """Return the state after a failed attempt: waiting, or dead after `give_up_hours`."""

@@ -122,6 +122,19 @@ class RetrySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetentionSettings:
+    """When originals and results are removed from the disk. By default they are kept.
+
+    Only files of finished jobs are removed, and only if every destination has confirmed all results of the job.
+    """
+
+    days: float = 0.0
+    """Age at which the files of a job are removed, days after its examination while the service ran; 0: no limit."""
+    largest_gb: float = 0.0
+    """Size of all files above which those of the oldest jobs are removed, GB (10^9 bytes); 0: no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class HealthSettings:
     """The HTTP server for monitoring: /health and /metrics."""
 
@@ -137,12 +150,17 @@ class ServiceSettings:
     folder: Path = Path()
     """Folder of queue, originals and results: on one local disk, readable by its owner only."""
     least_free_mb: float = 1024.0
-    """Free disk space below which objects are refused and /health answers 503, MiB."""
+    """Free disk space that the service never uses, MiB.
+
+    Objects are refused if there is less than this and the space for the results of the unfinished jobs. Below it no
+    object is examined, and /health answers 503.
+    """
     stop_seconds: float = 20.0
     """After SIGTERM, longest wait for the examination that is running, s."""
     receiver: ReceiverSettings = field(default_factory=ReceiverSettings)
     workers: WorkerSettings = field(default_factory=WorkerSettings)
     retry: RetrySettings = field(default_factory=RetrySettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     namespaces: Namespaces = field(default_factory=Namespaces)
     dicom: dict[str, DicomNodeSettings] = field(default_factory=dict)

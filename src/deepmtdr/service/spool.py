@@ -87,7 +87,9 @@ class Spool:
         """
         self.folder, self.originals, self.results = folder, folder / "originals", folder / "results"
         self.min_free_bytes = 0
-        """Free disk space that is never used for objects that arrive, bytes."""
+        """Free disk space that the service never uses, bytes."""
+        self.backlog_bytes = 0
+        """Disk space for the results of objects that were received before, bytes."""
         for one in (self.folder, self.originals, self.results):
             one.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
             one.chmod(PRIVATE_FOLDER_MODE)
@@ -96,10 +98,30 @@ class Spool:
         """Check that there is free disk space for objects that arrive.
 
         Raises:
-            OSError: (ENOSPC) if there is less than `min_free_bytes`.
+            OSError: (ENOSPC) if there is less than `min_free_bytes` and `backlog_bytes`.
         """
-        if (free := self.free_bytes()) < self.min_free_bytes:
-            raise OSError(errno.ENOSPC, f"found {free >> 20} MiB of free space, expected {self.min_free_bytes >> 20}")
+        free, needed = self.free_bytes(), self.min_free_bytes + self.backlog_bytes
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"found {free >> 20} MiB of free space, expected {needed >> 20}")
+
+    def is_low(self) -> bool:
+        """Whether less than `min_free_bytes` are free."""
+        return self.min_free_bytes > 0 and self.free_bytes() < self.min_free_bytes
+
+    def original_bytes(self, digest: str) -> int:
+        """Return the size of a received object, bytes; 0 if it is not on the disk."""
+        path = self.original_path(digest)
+        return path.stat().st_size if path.is_file() else 0
+
+    def result_bytes(self, job: int) -> int:
+        """Return the size of the results of a job, bytes; 0 if they are not on the disk."""
+        return sum(path.stat().st_size for path in self.results_folder(job).glob("*"))
+
+    def remove(self, job: int, digest: str) -> None:
+        """Remove the original and the results of a job."""
+        self.original_path(digest).unlink(missing_ok=True)
+        if (results := self.results_folder(job)).is_dir():
+            shutil.rmtree(results)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
