@@ -65,3 +65,17 @@ def test_lossy_compression_of_the_photograph_is_recorded(syntax: UID, lossy: str
 def test_text_in_the_photographs_pixels_is_recorded_in_every_picture() -> None:
     made = make_objects(make_result(make_photograph(BurnedInAnnotation="YES")))
     assert (made["sr"].BurnedInAnnotation, made["overlay"].BurnedInAnnotation) == ("YES", "YES")
+
+
+@pytest.mark.parametrize("keyword", ["BurnedInAnnotation", "LossyImageCompression"])
+def test_what_the_photograph_does_not_say_is_left_out(keyword: str) -> None:
+    """An Ophthalmic Photography object must say it, so the image is a Secondary Capture then."""
+    made = make_objects(make_result(make_photograph(**{keyword: None})))
+    assert keyword not in made["sr"] and keyword not in made["overlay"]
+    assert made["sr"].SOPClassUID == SecondaryCaptureImageStorage
+    assert made["lesions"].LossyImageCompression == "00", "a segmentation must say it"
+
+
+def test_a_photograph_without_synchronisation_gives_a_secondary_capture() -> None:
+    made = make_objects(make_result(make_photograph(SynchronizationTrigger=None)))["sr"]
+    assert made.SOPClassUID == SecondaryCaptureImageStorage

@@ -50,6 +50,9 @@ SOURCES = {
             ("AcquisitionDeviceTypeCodeSequence", "PupilDilated", "DetectorType", "LensesCodeSequence", "ImageType")
         )
     ),
+    "says nothing about text, loss and synchronisation": make_photograph(
+        BurnedInAnnotation=None, LossyImageCompression=None, SynchronizationTrigger=None
+    ),
     "Latin 1": make_photograph(SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jörg"),
     "Greek": make_photograph(SpecificCharacterSet="ISO_IR 126", PatientName="Διονυσιος^Σ"),
     "lossy": make_photograph(

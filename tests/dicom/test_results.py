@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jaxtyping import UInt8
+from PIL import Image, ImageDraw
 from pydicom import dcmread
 from typer.testing import CliRunner
 
@@ -28,6 +29,7 @@ from deepmtdr.screening.engine import ScreeningEngine
 from deepmtdr.screening.predictor import Findings, PredictorInfo
 from dicom_objects import make_photograph, make_report, save_dicom
 from dicom_reports import GLAUCOMA_LABELS, ungradable_report
+from fundus import draw_fundus
 from tiny_model import save_tiny_weights
 
 GRADED = {"sr", "lesions", "probabilities", "report", "overlay", "document"}
@@ -100,6 +102,37 @@ def test_deidentified_results_contain_no_patient_data(engine: ScreeningEngine, t
     made = dcmread(tmp_path / "out" / "sr.dcm")
     assert made.SourceImageSequence[0].ReferencedSOPInstanceUID == original.SOPInstanceUID
     assert (made.StudyInstanceUID, made.PatientID) == (original.StudyInstanceUID, original.PatientID)
+
+
+def photograph_with_name() -> UInt8[np.ndarray, "h w 3"]:
+    """A drawn photograph with text in a corner."""
+    picture = Image.fromarray(draw_fundus(300, 320, (160, 150), 140))
+    ImageDraw.Draw(picture).text((2, 2), "DOE JANE", fill="white")
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize("declared", ["NO", None])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_deidentified_photograph_with_possible_text_says_so(
+    engine: ScreeningEngine, tmp_path: Path, declared: str | None, named: bool
+) -> None:
+    pixels = photograph_with_name() if named else None
+    path = save_dicom(tmp_path / "a.dcm", make_photograph(pixels=pixels, BurnedInAnnotation=declared))
+    report = write_results(engine, path, tmp_path / "out", key=KEY)
+    expected = ["nobody has said that there is none (Burned In Annotation is not NO)"] if declared is None else []
+    expected += ["there are bright marks beside the field of view"] if named else []
+    found = [reason for reason in report.review_reasons if "text" in reason]
+    assert found == [f"the pixels may contain text: {one}" for one in expected]
+    method = dcmread(tmp_path / "out" / "original.dcm").DeidentificationMethod
+    assert ("pixels not cleaned, they may contain text" in method) == bool(expected)
+
+
+def test_a_deidentified_batch_with_possible_text_ends_with_a_warning(weights: Path, tmp_path: Path) -> None:
+    save_dicom(tmp_path / "a.dcm", make_photograph())
+    save_dicom(tmp_path / "b.dcm", make_photograph("2.25.124", BurnedInAnnotation=None))
+    out = ("--out", tmp_path / "out", "--weights", weights)
+    _, output = dicom(tmp_path / "a.dcm", tmp_path / "b.dcm", *out, "--deidentify", tmp_path / "key")
+    assert "WARNING: 1 of 2 de-identified photographs may show the patient's name" in output
 
 
 def dicom(*arguments: object) -> tuple[int, str]:

@@ -31,6 +31,7 @@ from pydicom.tag import BaseTag, Tag
 from deepmtdr._version import __version__
 from deepmtdr.dicom.codes import Code
 from deepmtdr.dicom.objects import code_item
+from deepmtdr.dicom.text_in_pixels import declares_no_text
 from deepmtdr.errors import DicomError
 from deepmtdr.files import PRIVATE_FILE_MODE, sync_folder
 
@@ -53,19 +54,23 @@ FREE_CONTENT = {
     0x00700001: "annotations",
 }
 """Attributes of free text or documents. The basic profile cannot clean them."""
+PIXELS_NOT_CLEANED = "pixels not cleaned, they may contain text"
+"""Value of De-identification Method."""
 PREAMBLE = b"\0" * 128
 """The first bytes of a DICOM file, without content."""
 
 
-def deidentify(dataset: Dataset, key: bytes) -> Dataset:
+def deidentify(dataset: Dataset, key: bytes, *, marks_found: bool = False) -> Dataset:
     """De-identify an image object.
 
     Args:
         dataset: the object; it is not changed.
         key: at least 16 bytes, secret. The same key gives the same pseudonym and the same UIDs.
+        marks_found: whether its pixels show marks that may be text (`text_in_pixels`).
 
     Returns:
-        A copy without the attributes that the profile protects. Pixels, camera model and laterality stay.
+        A copy without the attributes that the profile protects. Pixels, camera model and laterality stay. If the header
+        does not say that the pixels contain no text, or marks were found, De-identification Method says so.
 
     Raises:
         DicomError: if the pixels contain text, the object has free content (documents, annotations), an attribute is
@@ -84,6 +89,8 @@ def deidentify(dataset: Dataset, key: bytes) -> Dataset:
         raise DicomError(f"found a damaged attribute ({type(error).__name__}), expected a readable object") from None
     clean.PatientIdentityRemoved = "YES"
     clean.DeidentificationMethod = [f"DICOM PS3.15 {EDITION} Basic Profile", f"deepmtdr {__version__}"]
+    if marks_found or not declares_no_text(dataset):
+        clean.DeidentificationMethod.append(PIXELS_NOT_CLEANED)
     clean.DeidentificationMethodCodeSequence = [code_item(BASIC_PROFILE)]
     clean.LongitudinalTemporalInformationModified = "REMOVED"
     _reset_file_header(clean, dataset)

@@ -36,6 +36,12 @@ from deepmtdr.dicom.pdf_report import document_title
 IMAGE_PROCESSING_PURPOSE = Code("DCM", "121322", "Source image for image processing operation")
 FUNDUS_CAMERA = Code("SCT", "409898007", "Fundus Camera")
 OPHTHALMIC_SOP_CLASSES = (OphthalmicPhotography8BitImageStorage, OphthalmicPhotography16BitImageStorage)
+SYNCHRONISATION_ATTRIBUTES = (
+    "SynchronizationFrameOfReferenceUID",
+    "SynchronizationTrigger",
+    "AcquisitionTimeSynchronized",
+)
+"""Attributes that an Ophthalmic Photography object must have (PS3.3 C.7.4.2)."""
 LOSSY_METHODS = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
@@ -50,7 +56,8 @@ LOSSY_METHODS = {
 class LossyCompression(NamedTuple):
     """Whether the photograph's pixels were ever compressed with loss, and how (PS3.3 C.7.6.1.1.5)."""
 
-    lossy: bool
+    lossy: bool | None
+    """None: the header does not say."""
     ratio: object = None
     """Compression ratio, or several; None: not known."""
     method: object = None
@@ -58,15 +65,15 @@ class LossyCompression(NamedTuple):
 
     @property
     def fully_described(self) -> bool:
-        """Whether ratio and method are known, if there was any loss."""
-        return not self.lossy or (self.ratio is not None and self.method is not None)
+        """Whether it is known if there was any loss, and if there was, also ratio and method."""
+        return self.lossy is False or (self.ratio is not None and self.method is not None)
 
 
 def create_sr_image(result: DicomResult, sr: UInt8[np.ndarray, "s s 3"]) -> Dataset:
     """Create the super-resolved image: Ophthalmic Photography 8 Bit if possible, else a Secondary Capture.
 
-    An Ophthalmic Photography object must contain the side of the eye and the method of any lossy compression. Neither
-    of them is guessed.
+    An Ophthalmic Photography object must contain the side of the eye, whether its pixels contain text, any lossy
+    compression with its method, and the synchronisation. None of them is guessed.
 
     Args:
         result: photograph and report.
@@ -77,12 +84,15 @@ def create_sr_image(result: DicomResult, sr: UInt8[np.ndarray, "s s 3"]) -> Data
         side is not None
         and source.SOPClassUID in OPHTHALMIC_SOP_CLASSES
         and find_lossy_compression(result).fully_described
+        and _burned_in_annotation(result) is not None
+        and all(source.get(keyword) for keyword in SYNCHRONISATION_ATTRIBUTES)
     )
     sop_class = OphthalmicPhotography8BitImageStorage if ophthalmic else SecondaryCaptureImageStorage
     created = create_object(result, ObjectKind.SR_IMAGE, sop_class, "OP", "deepmtdr: super-resolved image")
     _set_pixels(created, sr)
     created.ImageType = ["DERIVED", "PRIMARY", "SUPERRESOLVED", "COLOR"] if ophthalmic else ["DERIVED", "SECONDARY"]
-    created.BurnedInAnnotation, created.PatientOrientation = _burned_in_annotation(result), _orientation(result)
+    created.PatientOrientation = _orientation(result)
+    _set_burned_in_annotation(created, result)
     _set_derivation(created, result, _sr_derivation(result))
     if not ophthalmic:
         _set_secondary_capture(created, result)
@@ -106,7 +116,7 @@ def create_overlay(result: DicomResult, page: UInt8[np.ndarray, "h w 3"]) -> Dat
     )
     _set_pixels(created, page)
     created.ImageType, created.PatientOrientation = ["DERIVED", "SECONDARY"], ""
-    created.BurnedInAnnotation = _burned_in_annotation(result)
+    _set_burned_in_annotation(created, result)
     _set_secondary_capture(created, result)
     _set_derivation(created, result, "Page drawn by deepmtdr: lesion maps, evidence and grade of the photograph")
     return created
@@ -135,8 +145,9 @@ def find_lossy_compression(result: DicomResult) -> LossyCompression:
     """Find out from header and transfer syntax whether the photograph was compressed with loss."""
     source, report = result.source, result.report
     header, method = source.dataset, LOSSY_METHODS.get(UID(source.transfer_syntax))
-    if header.get("LossyImageCompression") != "01" and method is None:
-        return LossyCompression(False)
+    declared = header.get("LossyImageCompression")
+    if declared != "01" and method is None:
+        return LossyCompression(False if declared == "00" else None)
     ratio = None if method is None else round(3 * (report.width or 0) * (report.height or 0) / source.size_bytes, 2)
     return LossyCompression(
         True,
@@ -164,7 +175,8 @@ def _set_derivation(created: Dataset, result: DicomResult, description: str) -> 
     item.PurposeOfReferenceCodeSequence = [code_item(IMAGE_PROCESSING_PURPOSE)]
     created.SourceImageSequence = [item]
     compression = find_lossy_compression(result)
-    created.LossyImageCompression = "01" if compression.lossy else "00"
+    if compression.lossy is not None:
+        created.LossyImageCompression = "01" if compression.lossy else "00"
     if compression.ratio is not None:
         created.LossyImageCompressionRatio = compression.ratio
     if compression.method is not None:
@@ -184,9 +196,17 @@ def _sr_derivation(result: DicomResult) -> str:
     )
 
 
-def _burned_in_annotation(result: DicomResult) -> str:
-    """Return YES if the photograph has text in its pixels: every picture made from it has that text too."""
-    return result.source.dataset.get("BurnedInAnnotation") or "NO"
+def _burned_in_annotation(result: DicomResult) -> str | None:
+    """Whether text in the photograph's pixels identifies the patient: YES, NO, or None if the header does not say."""
+    found = str(result.source.dataset.get("BurnedInAnnotation") or "").strip().upper()
+    return found if found in ("YES", "NO") else None
+
+
+def _set_burned_in_annotation(created: Dataset, result: DicomResult) -> None:
+    """Copy what the photograph's header says: every picture made from a photograph shows its text too."""
+    found = _burned_in_annotation(result)
+    if found is not None:
+        created.BurnedInAnnotation = found
 
 
 def _orientation(result: DicomResult) -> list[str] | str:

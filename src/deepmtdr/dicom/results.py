@@ -24,8 +24,10 @@ from deepmtdr.dicom.pdf_report import draw_pdf_report
 from deepmtdr.dicom.segmentations import create_lesion_segmentation, create_probability_segmentation
 from deepmtdr.dicom.source import SourcePhotograph, read_source
 from deepmtdr.dicom.structured_report import create_structured_report
-from deepmtdr.errors import ClinicError, DicomError, describe_error_location
-from deepmtdr.files import printable_path, write_atomically
+from deepmtdr.dicom.text_in_pixels import describe_possible_text, has_marks_beside_field
+from deepmtdr.errors import ClinicError, DicomError, PhotographError, describe_error_location
+from deepmtdr.files import make_folder, printable_path, write_atomically
+from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.screening.engine import ScreeningEngine
 from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.screening.report_files import REPORT_FILE, write_report_json
@@ -63,7 +65,7 @@ def write_results(
             patient data except for the path of the file.
         OSError: if the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder, private=True)
     remove_results(folder)
     codes = codes or load_codes(labels=engine.labels)
     try:
@@ -76,7 +78,7 @@ def write_results(
         remove_results(folder)
         raise _without_patient_data(error, photograph) from error
     for name, content in files.items():
-        write_atomically(folder / name, content)
+        write_atomically(folder / name, content, private=True)
     write_report_json(result.report, folder)
     return result.report
 
@@ -109,14 +111,28 @@ def remove_results(folder: Path) -> None:
 
 def _grade(engine: ScreeningEngine, photograph: Path, codes: Codes, key: bytes | None, original: Path) -> DicomResult:
     """Read and grade a photograph; with a key, de-identify it first and write it as `original`."""
-    source = read_source(photograph)
+    source, possible_text = read_source(photograph), tuple[str, ...]()
     if key is not None:
-        write_atomically(original, to_file_bytes(deidentify(dcmread(photograph), key)))
+        possible_text = _write_deidentified(photograph, source, key, original)
         photograph, source = original, read_source(original)
     report = engine.predict(photograph)
     if report.status == "error":
         raise DicomError(_without_quotations(ungradable_reason(report)))
+    report = replace(report, review_reasons=(*report.review_reasons, *possible_text))
     return DicomResult(source, _with_public_name(report, source), codes)
+
+
+def _write_deidentified(photograph: Path, source: SourcePhotograph, key: bytes, original: Path) -> tuple[str, ...]:
+    """Write a de-identified copy. Returns why its pixels may contain text, which de-identification does not remove."""
+    try:
+        pixels = read_photograph(photograph).pixels
+    except PhotographError:  # the engine reports it
+        pixels = np.zeros((1, 1, 3), np.uint8)
+    marks_found = has_marks_beside_field(pixels)
+    write_atomically(
+        original, to_file_bytes(deidentify(dcmread(photograph), key, marks_found=marks_found)), private=True
+    )
+    return describe_possible_text(source.dataset, marks_found=marks_found)
 
 
 def _with_public_name(report: ScreeningReport, source: SourcePhotograph) -> ScreeningReport:

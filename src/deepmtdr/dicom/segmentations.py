@@ -98,7 +98,8 @@ def _segmentation(
     content = "lesions" if kind is ObjectKind.LESIONS else "lesion probabilities and evidence"
     created.SeriesDescription = f"deepmtdr: {content}"
     created.PatientOrientation = image.PatientOrientation
-    created.LossyImageCompression = image.LossyImageCompression
+    # A segmentation must say it. "00" if the photograph does not: no lossy compression is known.
+    created.LossyImageCompression = image.get("LossyImageCompression", "00")
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         if keyword in image:
             created[keyword] = image[keyword]
