@@ -237,7 +237,8 @@ def test_the_tables_show_states_and_dead_letters_with_reasons(queue: Queue) -> N
     put(queue, "1.1", b"1"), put(queue, "1.2", b"2")
     queue.mark_dead(claimed(queue), "no photograph")
     finish(queue, claimed(queue), "pacs")
-    (states, letters), dead = queue_tables(make_settings(queue.spool.folder))
+    (states, files, letters), dead = queue_tables(make_settings(queue.spool.folder))
+    assert files.rows[0] == ("originals", "0.0 MB")
     assert ("jobs", "done", "1") in states.rows and ("results to pacs", "waiting", "1") in states.rows
     assert dead == 1 and (letters.rows[0][0], letters.rows[0][3]) == ("1", "no photograph")
     _, dead = queue_tables(make_settings(queue.spool.folder), retry=True)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import resource
 import signal
+import socket
 import sys
 import threading
 import time
@@ -17,9 +20,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import fake_service
 from deepmtdr.errors import ServiceError
+from deepmtdr.service import health
+from deepmtdr.service.health import MAX_HTTP_CONNECTIONS
+from deepmtdr.service.open_files import needed_files, reserve_open_files
 from deepmtdr.service.serve import Service
 from deepmtdr.service.settings import DicomNodeSettings, ServiceSettings, WorkerSettings
-from deepmtdr.service.states import JobState
+from deepmtdr.service.states import JobState, ReceiverEvent
 from fake_service import (
     PATIENT_ID,
     PATIENT_NAME,
@@ -142,9 +148,9 @@ def test_health_and_metrics_count_jobs_and_events(tmp_path: Path, start: Start) 
     send(service.receiver.port, [data := make_photograph(), data, make_photograph(patient=Trouble.REFUSED)])
     wait_until(lambda: ended(service, 2))
     status, text = get(service, "/health")
-    health = json.loads(text)
-    assert (status, health["status"], health["problems"], health["dead_letters"]) == (200, "ok", [], 1)
-    assert health["jobs"] == {"received": 0, "working": 0, "done": 1, "dead": 1}
+    answer = json.loads(text)
+    assert (status, answer["status"], answer["problems"], answer["dead_letters"]) == (200, "ok", [], 1)
+    assert answer["jobs"] == {"received": 0, "working": 0, "done": 1, "dead": 1}
     status, text = get(service, "/metrics")
     values: dict[tuple[str, ...], float] = {}
     for family in text_string_to_metric_families(text):
@@ -163,6 +169,75 @@ def test_health_is_503_with_the_problems_if_a_part_does_not_work(tmp_path: Path,
     service.receiver.stop()
     status, text = get(service, "/health")
     assert (status, json.loads(text)["problems"]) == (503, ["the receiver does not listen", "the disk is full"])
+
+
+def test_health_is_degraded_with_the_warnings_while_the_service_works_worse(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreachable = DicomNodeSettings(ae_title="PACS", host="127.0.0.1", port=1)
+    service = start(make_settings(tmp_path / "service", dicom={"pacs": unreachable}))
+    assert json.loads(get(service, "/health")[1])["status"] == "ok"
+    send(service.receiver.port, [make_photograph()])
+    wait_until(lambda: service.warnings() == ["pacs cannot be reached"])
+    service.receiver.count(ReceiverEvent.CONNECTION_TOO_SLOW)
+    monkeypatch.setattr(service.queue.spool, "backlog_bytes", 1 << 60)
+    monkeypatch.setattr(service.housekeeping._detector, "_wall", lambda: time.time() + 8 * 24 * 3600)
+    wait_until(lambda: service.clock_jumps() == 1)
+    monkeypatch.setattr(service.queue.spool, "backlog_bytes", 1 << 60)
+    status, text = get(service, "/health")
+    answer = json.loads(text)
+    assert (status, answer["status"], answer["problems"]) == (200, "degraded", [])
+    assert [warning.partition(" ")[0] for warning in answer["warnings"]] == ["connections", "pacs", "objects", "the"]
+    assert "set forward by 6912" in answer["warnings"][-1]
+    assert "deepmtdr_warnings 4.0" in get(service, "/metrics")[1]
+
+
+def test_connections_that_send_no_http_request_keep_nobody_out(tmp_path: Path, start: Start) -> None:
+    service = start(make_settings(tmp_path / "service"))
+    with contextlib.ExitStack() as stack:
+        for number in range(100):
+            source = (f"127.0.0.{2 + number % 9}", 0)
+            hostile = socket.create_connection(("127.0.0.1", service.health.port), source_address=source)
+            stack.enter_context(hostile).sendall(b"GET /hea")
+        assert get(service, "/health")[0] == get(service, "/metrics")[0] == 200
+        assert len(service.health.connections) <= 2 * MAX_HTTP_CONNECTIONS
+
+
+def test_an_http_request_that_arrives_byte_by_byte_is_ended(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "REQUEST_SECONDS", 0.3)
+    service = start(make_settings(tmp_path / "service"))
+    with socket.create_connection(("127.0.0.1", service.health.port)) as hostile, contextlib.suppress(ConnectionError):
+        hostile.settimeout(0.02)
+        for _ in range(3000):
+            hostile.sendall(b"x")
+            with contextlib.suppress(TimeoutError):
+                if hostile.recv(1) == b"":
+                    return
+        pytest.fail("the connection was not ended")
+
+
+def test_the_size_of_the_files_is_in_the_metrics(tmp_path: Path, start: Start) -> None:
+    service = start(make_settings(tmp_path / "service"))
+    send(service.receiver.port, [make_photograph()])
+    wait_until(lambda: ended(service, 1))
+    text = get(service, "/metrics")[1]
+    (original,) = service.queue.spool.originals.iterdir()
+    assert f'deepmtdr_stored_bytes{{what="originals"}} {original.stat().st_size:.1f}' in text
+    assert 'deepmtdr_stored_bytes{what="results"} ' in text and "deepmtdr_cleared_jobs_total 0.0" in text
+
+
+def test_a_service_that_may_open_too_few_files_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_settings(tmp_path / "service")
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 10_000))
+    reserve_open_files(settings)
+    assert limits == [(needed_files(settings), 10_000)] and needed_files(settings) < 1024
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
+    with pytest.raises(ServiceError, match=r"a limit of 100 open files, expected at least \d+ .* raise it"):
+        reserve_open_files(settings)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
+import threading
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,10 +16,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from deepmtdr.errors import ServiceError
 from deepmtdr.service.background_thread import BackgroundThread
+from deepmtdr.service.connections import Connection, ConnectionPool, PoolLimits
 from deepmtdr.service.settings import HealthSettings
-from deepmtdr.service.states import DeliveryState, JobState, QueueCounts, ReceiverEvent
+from deepmtdr.service.states import DeliveryState, JobState, QueueCounts, ReceiverEvent, StorageStatus
 
-REQUEST_TIMEOUT_SECONDS = 10
+MAX_HTTP_CONNECTIONS, MAX_HTTP_CONNECTIONS_PER_ADDRESS = 32, 8
+"""Most HTTP connections at the same time, of all addresses and of one. Beyond it the oldest one is ended."""
+REQUEST_SECONDS = 10.0
+"""Longest time of a connection, from its beginning to the end of the answer, s."""
 POLL_SECONDS = 0.2
 """How often the server checks whether it must stop, s."""
 
@@ -32,6 +38,10 @@ class MonitoredService(Protocol):
         """List what keeps the service from working; empty if it is healthy."""
         ...
 
+    def warnings(self) -> list[str]:
+        """List what makes the service work worse than it should; empty if nothing does."""
+        ...
+
     def counts(self) -> QueueCounts:
         """Count jobs and deliveries by state."""
         ...
@@ -42,6 +52,14 @@ class MonitoredService(Protocol):
 
     def free_bytes(self) -> int:
         """Return the free disk space, bytes."""
+        ...
+
+    def storage(self) -> StorageStatus:
+        """Return the size of the files on the disk."""
+        ...
+
+    def clock_jumps(self) -> int:
+        """Count how often the clock of the computer was set since the start."""
         ...
 
 
@@ -63,6 +81,7 @@ class HealthServer(BackgroundThread):
                 " set health.address to an address of this machine and health.port to a free port"
             ) from error
         self.port: int = self._server.server_address[1]
+        self.connections = self._server.pool
 
     def run(self) -> None:
         """Answer requests until `stop`."""
@@ -77,13 +96,40 @@ class HealthServer(BackgroundThread):
 
 
 class _HttpServer(ThreadingHTTPServer):
+    """Answers one request of each connection, in a thread of its own."""
+
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, settings: HealthSettings, service: MonitoredService) -> None:
         super().__init__((settings.address, settings.port), _Handler)
+        limits = PoolLimits(MAX_HTTP_CONNECTIONS, 0, MAX_HTTP_CONNECTIONS_PER_ADDRESS, REQUEST_SECONDS)
+        self.pool = ConnectionPool(limits)
         self.service = service
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(_Metrics(service))
+
+    def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Answer a connection in a new thread, unless there are too many."""
+        connection = self.pool.admit(request, client_address[0])
+        if connection is None:
+            return self.shutdown_request(request)
+        try:
+            threading.Thread(target=self._answer, args=(connection, client_address), daemon=True).start()
+        except RuntimeError:
+            self.pool.remove(connection)
+        return None
+
+    def _answer(self, connection: Connection, client_address: tuple[str, int]) -> None:
+        try:
+            self.finish_request(connection.socket, client_address)
+        except Exception as error:  # the client has gone, or was too slow
+            log.debug("health: %s", type(error).__name__)
+        self.pool.remove(connection)
+
+    def service_actions(self) -> None:
+        """End connections that are too slow; `serve_forever` calls this several times in a second."""
+        self.pool.close_overdue()
 
 
 class _Metrics:
@@ -111,7 +157,8 @@ class _Metrics:
         door = CounterMetricFamily(
             "deepmtdr_door",
             "Events of the DICOM receiver since the start of the service: objects stored, received again (again) or"
-            " refused, associations rejected (associations), connections refused (connections).",
+            " refused, associations rejected (associations), connections refused (connections), refused because there"
+            " were too many (crowded), ended because they were too slow (slow) or to make room (displaced).",
             labels=["what"],
         )
         for event, number in self.service.receiver_counts().items():
@@ -132,8 +179,31 @@ class _Metrics:
         )
         free = self.service.free_bytes()
         yield GaugeMetricFamily("deepmtdr_disk_free_bytes", "Free disk space for the service, in bytes.", value=free)
+        yield from _storage_metrics(self.service.storage())
+        yield CounterMetricFamily(
+            "deepmtdr_clock_jumps",
+            "How often the clock of the computer was set since the start of the service.",
+            value=self.service.clock_jumps(),
+        )
+        warnings = len(self.service.warnings())
+        yield GaugeMetricFamily("deepmtdr_warnings", "Number of warnings in /health.", value=warnings)
         healthy = not self.service.problems()
         yield GaugeMetricFamily("deepmtdr_up", "1 if /health answers 200, otherwise 0.", value=healthy)
+
+
+def _storage_metrics(storage: StorageStatus) -> Iterator[Metric]:
+    stored = GaugeMetricFamily("deepmtdr_stored_bytes", "Size of the files on the disk, in bytes.", labels=["what"])
+    stored.add_metric(["originals"], storage.originals)
+    stored.add_metric(["results"], storage.results)
+    yield stored
+    yield GaugeMetricFamily(
+        "deepmtdr_backlog_bytes",
+        "Estimated size of the results of all unfinished jobs, which is kept free on the disk, in bytes.",
+        value=storage.backlog,
+    )
+    yield CounterMetricFamily(
+        "deepmtdr_cleared_jobs", "Jobs whose files were removed by the retention rules.", value=storage.cleared_jobs
+    )
 
 
 class _Response(NamedTuple):
@@ -143,7 +213,7 @@ class _Response(NamedTuple):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = REQUEST_TIMEOUT_SECONDS
+    timeout = REQUEST_SECONDS
     server_version, sys_version = "deepmtdr", ""
 
     def do_GET(self) -> None:
@@ -173,10 +243,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _health(service: MonitoredService) -> _Response:
-    problems, counts = service.problems(), service.counts()
+    problems, warnings, counts = service.problems(), service.warnings(), service.counts()
     text = {
-        "status": "failing" if problems else "ok",
+        "status": "failing" if problems else "degraded" if warnings else "ok",
         "problems": problems,
+        "warnings": warnings,
         "jobs": dict(counts.jobs),
         "results_waiting": counts.deliveries(DeliveryState.WAITING),
         "dead_letters": counts.jobs[JobState.DEAD] + counts.deliveries(DeliveryState.DEAD),

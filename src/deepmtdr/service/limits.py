@@ -166,7 +166,7 @@ class LimitedServer(ThreadedAssociationServer):
         address = str(_ip_address(client_address))
         connection = self.pool.admit(request, address)
         if connection is None:
-            self.count(ReceiverEvent.CONNECTION_REFUSED)
+            self.count(ReceiverEvent.CONNECTION_CROWDED)
             log.warning("a connection from %s was refused: too many connections", address)
             self.shutdown_request(request)
             return
@@ -202,7 +202,7 @@ class LimitedServer(ThreadedAssociationServer):
 
     def _reject(self, connection: Connection) -> None:
         """Answer that all associations are in use, so that the peer tries again later."""
-        self.count(ReceiverEvent.ASSOCIATION_REJECTED)
+        self.count(ReceiverEvent.CONNECTION_CROWDED)
         log.warning("an association from %s was rejected: too many associations", connection.address)
         connection.end_within(REJECT_SECONDS)
         answer = A_ASSOCIATE_RJ()

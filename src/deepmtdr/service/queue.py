@@ -249,8 +249,12 @@ class Queue:
         return unfinished * (largest or UNKNOWN_RESULT_BYTES)
 
     def update_reserve(self) -> None:
-        """Keep disk space free for the results of all unfinished jobs, so that the workers can store them."""
-        self.spool.backlog_bytes = self.backlog_bytes()
+        """Keep disk space free for the results of all unfinished jobs, so that the workers can store them.
+
+        The former estimate remains if the database cannot be read.
+        """
+        with contextlib.suppress(sqlite3.Error):
+            self.spool.backlog_bytes = self.backlog_bytes()
 
     def due_deliveries(self, destination: str, most: int) -> list[OutboxItem]:
         """Find at most `most` deliveries to a destination that are due, oldest first."""

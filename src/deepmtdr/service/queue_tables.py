@@ -11,6 +11,7 @@ from deepmtdr.errors import ServiceError
 from deepmtdr.service.queue import DATABASE_FILE, Queue
 from deepmtdr.service.settings import ServiceSettings
 from deepmtdr.service.states import DeadLetter, QueueCounts
+from deepmtdr.service.stored_files import StoredBytes
 
 
 class QueueTable(NamedTuple):
@@ -28,12 +29,16 @@ class QueueReport(NamedTuple):
     dead_letters: int
 
 
-def queue_tables(settings: ServiceSettings, *, retry: bool = False) -> QueueReport:
+def queue_tables(
+    settings: ServiceSettings, *, retry: bool = False, clear_older_than: float | None = None
+) -> QueueReport:
     """Read the queue of a service, which may be running or not.
 
     Args:
         settings: settings of the service.
         retry: first queue its dead letters again; a running service starts on them within a second.
+        clear_older_than: first remove the originals and results of all jobs that every destination has confirmed and
+            whose objects were received more than so many days ago; None: remove nothing.
 
     Raises:
         ServiceError: if there is no queue in the folder.
@@ -46,8 +51,10 @@ def queue_tables(settings: ServiceSettings, *, retry: bool = False) -> QueueRepo
     with closing(Queue(settings.folder)) as queue:
         if retry:
             queue.retry_dead_letters()
-        counts, dead = queue.counts(), queue.dead_letters()
-    tables = [_states_table(counts)]
+        if clear_older_than is not None:
+            queue.stored_files.clear_older_than(clear_older_than)
+        counts, dead, files = queue.counts(), queue.dead_letters(), queue.stored_files
+        tables = [_states_table(counts), _files_table(files.size(), files.cleared_jobs())]
     if dead:
         tables.append(_dead_letters_table(dead))
     return QueueReport(tables, len(dead))
@@ -57,6 +64,19 @@ def _states_table(counts: QueueCounts) -> QueueTable:
     rows = [("jobs", state, str(number)) for state, number in counts.jobs.items()]
     rows += [(f"results to {name}", state, str(number)) for (name, state), number in sorted(counts.outbox.items())]
     return QueueTable("Queue", ("what", "state", "how many"), rows)
+
+
+def _files_table(size: StoredBytes, cleared_jobs: int) -> QueueTable:
+    rows = [
+        ("originals", _megabytes(size.originals)),
+        ("results", _megabytes(size.results)),
+        ("jobs whose files were removed", str(cleared_jobs)),
+    ]
+    return QueueTable("Files", ("what", "size or number"), rows)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def _dead_letters_table(dead: Sequence[DeadLetter]) -> QueueTable:

@@ -11,6 +11,7 @@ import errno
 import logging
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from enum import IntEnum
@@ -33,6 +34,14 @@ from deepmtdr.service.tls import server_tls_context
 
 ADVERTISED_PDU_BYTES = 1 << 17
 """Maximum PDU length that is offered to peers, bytes."""
+WARNING_SECONDS = 60.0
+"""How long a warning remains after its event, s."""
+EVENT_WARNINGS = {
+    ReceiverEvent.CONNECTION_CROWDED: "connections were refused because there were too many",
+    ReceiverEvent.CONNECTION_TOO_SLOW: "connections were ended because their peers were too slow",
+    ReceiverEvent.CONNECTION_MADE_ROOM: "idle or slow connections were ended to make room for others",
+    ReceiverEvent.OBJECT_REFUSED: "objects were refused",
+}
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +75,7 @@ class StoreServer(BackgroundThread):
         self.settings, self.queue = settings, queue
         queue.spool.min_free_bytes = min_free_bytes
         self._counts: Counter[ReceiverEvent] = Counter()
+        self._last: dict[ReceiverEvent, float] = {}
         self._counts_lock = threading.Lock()
         self._tls = server_tls_context(settings.tls) if settings.tls.certificate else None
         self._server: LimitedServer | None = None
@@ -85,6 +95,16 @@ class StoreServer(BackgroundThread):
         """Count an event; each association calls this from its own thread."""
         with self._counts_lock:
             self._counts[event] += 1
+            self._last[event] = time.monotonic()
+
+    def warnings(self) -> list[str]:
+        """List what keeps, or kept in the last minute, some senders from delivering."""
+        with self._counts_lock:
+            recent = {event for event, last in self._last.items() if time.monotonic() - last < WARNING_SECONDS}
+        found = [f"{text} in the last minute" for event, text in EVENT_WARNINGS.items() if event in recent]
+        if self._server is not None and self._server.pool.served() >= self.settings.associations:
+            found.append(f"all {self.settings.associations} associations are in use")
+        return found
 
     def start(self) -> None:
         """Bind the port and listen.

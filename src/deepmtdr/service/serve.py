@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterable, Mapping
 from deepmtdr.errors import ServiceError
 from deepmtdr.service.destinations import create_destinations
 from deepmtdr.service.health import HealthServer
+from deepmtdr.service.housekeeping import Housekeeping
+from deepmtdr.service.open_files import reserve_open_files
 from deepmtdr.service.queue import Queue
 from deepmtdr.service.receiver import StoreServer
 from deepmtdr.service.sender import Sender
 from deepmtdr.service.settings import ServiceSettings
-from deepmtdr.service.states import PlannedDelivery, QueueCounts, ReceiverEvent
+from deepmtdr.service.states import PlannedDelivery, QueueCounts, ReceiverEvent, StorageStatus
+from deepmtdr.service.stored_files import BYTES_PER_GB
 from deepmtdr.service.worker import Worker
 from deepmtdr.service.worker_child import ExaminerFactory
 
@@ -59,6 +62,7 @@ class Service:
             OSError: if the folder cannot be used.
         """
         settings = self.settings
+        reserve_open_files(settings)
         with self._open as opened:
             self.queue = Queue(settings.folder)
             opened.callback(self.queue.close)
@@ -70,6 +74,7 @@ class Service:
             destinations = create_destinations(settings)
             self._accepts = {name: destination.accepts for name, destination in destinations.items()}
             self.senders = [Sender(name, each, self.queue, settings.retry) for name, each in destinations.items()]
+            self.housekeeping = Housekeeping(self.queue, settings.retention)
             self.workers = [self._worker() for _ in range(settings.workers.count)]
             opened.callback(self._stop)
             self._start()
@@ -106,13 +111,14 @@ class Service:
                 raise ServiceError(f"cannot load the network: {worker.load_error}")
         for sender in self.senders:
             sender.start()
+        self.housekeeping.start()
         self.receiver.start()
         self.health.start()
 
     def _stop(self) -> None:
         deadline = time.monotonic() + self.settings.stop_seconds
         self.receiver.stop()
-        threads = [*self.workers, *self.senders]
+        threads = [*self.workers, *self.senders, self.housekeeping]
         for thread in threads:
             thread.stop()
         for thread in threads:
@@ -129,6 +135,28 @@ class Service:
         if self.free_bytes() < self._min_free_bytes:
             found.append("the disk is full")
         return found
+
+    def warnings(self) -> list[str]:
+        """List what makes the service work worse than it should; empty if nothing does."""
+        found = self.receiver.warnings()
+        found += [f"{sender.name} cannot be reached" for sender in self.senders if sender.failures]
+        if self.free_bytes() < self._min_free_bytes + self.queue.spool.backlog_bytes:
+            found.append("objects are refused: the free disk space is kept for the results of unfinished jobs")
+        if clock := self.housekeeping.clock_warning():
+            found.append(clock)
+        limit = self.settings.retention.largest_gb * BYTES_PER_GB
+        if limit and sum(self.queue.stored_files.size()) > limit:
+            found.append("the files are larger than retention.largest_gb, but not all destinations have confirmed them")
+        return found
+
+    def storage(self) -> StorageStatus:
+        """Return the size of the files on the disk."""
+        files, backlog = self.queue.stored_files, self.queue.backlog_bytes()
+        return StorageStatus(*files.size(), backlog, files.cleared_jobs())
+
+    def clock_jumps(self) -> int:
+        """Count how often the clock of the computer was set since the start."""
+        return self.housekeeping.clock_jumps
 
     def counts(self) -> QueueCounts:
         """Count jobs and deliveries by state."""

@@ -47,7 +47,9 @@ class ReceiverEvent(StrEnum):
     ASSOCIATION_REJECTED = "associations"
     """An association was rejected."""
     CONNECTION_REFUSED = "connections"
-    """A connection was closed: its address is not allowed, there were too many, or it failed."""
+    """A connection was closed: its address is not allowed, or it sent no association request."""
+    CONNECTION_CROWDED = "crowded"
+    """A connection or an association was refused: there were too many."""
     CONNECTION_TOO_SLOW = "slow"
     """A connection was ended: a request, a PDU or an object took too long."""
     CONNECTION_MADE_ROOM = "displaced"
@@ -101,6 +103,19 @@ class DeadLetter(NamedTuple):
     since: float
     """When the job was received or the delivery was put into the outbox, s since 1970."""
     reason: str
+
+
+class StorageStatus(NamedTuple):
+    """Size of the files of a service."""
+
+    originals: int
+    """Size of all received objects on the disk, bytes."""
+    results: int
+    """Size of all results on the disk, bytes."""
+    backlog: int
+    """Estimated size of the results of all unfinished jobs, bytes."""
+    cleared_jobs: int
+    """Number of jobs whose files were removed."""
 
 
 class QueueCounts(NamedTuple):
