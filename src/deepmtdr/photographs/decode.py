@@ -95,23 +95,22 @@ def decode_photograph(path: Path, min_side: int | None = None) -> Photograph:
     Raises:
         DecodeError: if it cannot be decoded; the message does not have the path.
     """
-    content = _read_bytes(path)
-    digest = hashlib.sha256(content).hexdigest()
+    try:
+        content = _read_bytes(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # decoders warn about metadata that is not used here
+            return _decode(content, min_side)._replace(path=path, sha256=hashlib.sha256(content).hexdigest())
+    except MemoryError as error:
+        raise DecodeError("decoding it needs more memory than is available") from error
+
+
+def _decode(content: bytes, min_side: int | None) -> Photograph:
+    """Decode the bytes of a file, without path and digest."""
     found = name_format(content)
     if found is None:
         raise DecodeError(f"found no photograph (the file begins {content[:16]!r}), {EXPECTED}")
     if not is_readable(found):
         raise DecodeError(f"found {found}, {EXPECTED}; convert the file to one of these formats")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # decoders warn about metadata that is not used here
-        try:
-            return _decode(content, found, min_side)._replace(path=path, sha256=digest)
-        except MemoryError as error:
-            raise DecodeError(f"found {found}, but decoding it needs more memory than is available") from error
-
-
-def _decode(content: bytes, found: str, min_side: int | None) -> Photograph:
-    """Decode the bytes of a file of a known format."""
     laterality: Laterality | None = None
     full: tuple[int, int] | None = None
     if found == "DICOM":

@@ -41,7 +41,8 @@ _COMPRESSIONS = {
     32946: "Deflate",
     50000: "Zstandard",
 }
-_PREMULTIPLIED, _STRAIGHT = 1, 2
+_WITH_PREDICTOR = (5, 8, 32946, 50000)
+_STRAIGHT = 2  # ExtraSamples: transparency by which colours are not yet multiplied
 _MAX_PAGES = 64
 _MAX_SEGMENT_PIXELS = 1 << 26
 """Most pixels of a tile."""
@@ -71,7 +72,7 @@ def read_tiff(content: bytes) -> tuple[NDArray[np.uint8], int]:
             what = f"TIFF of {page.imagewidth}x{page.imagelength} px"
             check_size(page.imagewidth, page.imagelength, 1)
             _check_kind(page)
-            _check_segments(page, len(content))
+            _check_segments(page, content)
             pixels = page.asarray(squeeze=False, maxworkers=1)  # separate planes, depth, height, width, samples
             samples = np.moveaxis(pixels[:, 0, ..., 0], 0, -1) if page.planarconfig == 2 else pixels[0, 0]
             return _to_rgb(page, samples), _number(page, _ORIENTATION, 1)
@@ -147,10 +148,10 @@ def _check_kind(page: TiffPage) -> None:
         )
     if page.photometric == _YCBCR and page.planarconfig != 1:
         raise DecodeError("found TIFF of YCbCr in separate planes, expected it chunky")
-    if page.predictor not in ((1,) if bits == 12 else (1, 2)) or page.fillorder != 1 or page.imagedepth != 1:
+    if page.predictor not in _predictors(page) or page.fillorder != 1 or page.imagedepth != 1:
         raise DecodeError(
             f"found TIFF of predictor {page.predictor}, fill order {page.fillorder} and depth {page.imagedepth}, "
-            "expected predictor 1 or 2, fill order 1 and depth 1"
+            f"expected predictor {' or '.join(map(str, _predictors(page)))}, fill order 1 and depth 1"
         )
     if page.photometric == _CMYK and _number(page, _INK_SET, 1) != 1:
         raise DecodeError("found TIFF of inks other than CMYK, expected RGB or grey")
@@ -160,8 +161,13 @@ def _bits(page: TiffPage) -> tuple[int, ...]:
     return (8,) if page.photometric == _PALETTE or page.compression == _JPEG else (8, 12, 16)
 
 
-def _check_segments(page: TiffPage, file_size: int) -> None:
-    """Compare the strips or tiles with the size of the image and of the file, before any is decoded."""
+def _predictors(page: TiffPage) -> tuple[int, ...]:
+    """Predictors on which decoders agree: some ignore a predictor without a compression that is made for it."""
+    return (1, 2) if page.compression in _WITH_PREDICTOR and page.bitspersample in (8, 16) else (1,)
+
+
+def _check_segments(page: TiffPage, content: bytes) -> None:
+    """Compare the strips or tiles with the size of the image and with the file, before any is decoded."""
     if page.is_tiled:
         area = page.tilewidth * page.tilelength
         count = math.ceil(page.imagewidth / page.tilewidth) * math.ceil(page.imagelength / page.tilelength)
@@ -176,8 +182,14 @@ def _check_segments(page: TiffPage, file_size: int) -> None:
     offsets, lengths = page.dataoffsets, page.databytecounts
     if len(offsets) != count or len(lengths) != count:
         raise DecodeError(f"found {len(offsets)} strips or tiles, expected {count}; the file is damaged")
-    if any(not (0 < at < at + length <= file_size) for at, length in zip(offsets, lengths, strict=True)):
+    if any(not (0 < at < at + length <= len(content)) for at, length in zip(offsets, lengths, strict=True)):
         raise DecodeError("found strips or tiles outside of the file; it is truncated or damaged")
+    if page.compression == 1 and sum(lengths) < page.nbytes * page.bitspersample // (8 * page.dtype.itemsize):
+        raise DecodeError("found strips or tiles that are shorter than the image; the file is truncated or damaged")
+    if page.compression == _JPEG and not all(
+        b"\xff\xd9" in content[at : at + length] for at, length in zip(offsets, lengths, strict=True)
+    ):
+        raise DecodeError("found JPEG strips or tiles without an end; the file is truncated or damaged")
 
 
 def _to_rgb(page: TiffPage, samples: NDArray) -> NDArray[np.uint8]:

@@ -18,6 +18,9 @@ from typing import Any, BinaryIO
 from deepmtdr.photographs.decode import decode_photograph
 from deepmtdr.photographs.limits import DecodeError
 
+MAX_ERROR_LENGTH = 2000
+"""Longest message of a reply."""
+
 
 def main() -> None:
     """Decode files until stdin is closed. Arguments: most bytes of address space, most seconds for a file."""
@@ -39,7 +42,7 @@ def _decode(path: Path) -> tuple[dict[str, Any], memoryview]:
     try:
         photograph = decode_photograph(path)
     except DecodeError as error:
-        return {"error": str(error), "damaged": error.__cause__ is not None}, memoryview(b"")
+        return {"error": str(error)[:MAX_ERROR_LENGTH], "damaged": error.__cause__ is not None}, memoryview(b"")
     head = {"shape": photograph.pixels.shape, "sha256": photograph.sha256, "laterality": photograph.laterality}
     return head, photograph.pixels.data.cast("B")
 

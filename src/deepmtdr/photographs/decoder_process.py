@@ -29,7 +29,7 @@ DECODER_MEMORY = 3 << 30
 """Most address space of the decoder process, bytes: enough for 16-bit RGB of `MAX_PIXELS`."""
 DECODER_SECONDS = 90.0
 """Longest time for one file, s."""
-_MAX_HEAD_BYTES = 1 << 16
+_MAX_HEAD_BYTES = 1 << 14
 _LATERALITIES = ("L", "R", None)
 
 
@@ -128,7 +128,7 @@ class DecoderProcess:
             self._process.stdin.write(json.dumps({"id": token, "path": os.fspath(path.absolute())}).encode() + b"\n")
             self._process.stdin.flush()
             return self._receive(self._process.stdout, token, path)
-        except (OSError, ValueError, TypeError, KeyError, EOFError):
+        except (OSError, ValueError, TypeError, KeyError, EOFError, RecursionError):
             raise self._lost(path, expired) from None
         finally:
             timer.cancel()

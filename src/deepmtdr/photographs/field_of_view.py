@@ -7,7 +7,7 @@ cuts the circle, the whole circle is found, and its square reaches outside the p
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,9 +35,8 @@ def find_fov(pixels: UInt8[np.ndarray, "h w 3"]) -> FieldOfView:
             retina.
     """
     height, width = pixels.shape[:2]
-    factor = max(1.0, max(height, width) / SEARCH_SIDE)
-    small = _reduced(pixels, factor)
-    light = _median_of_nine(np.maximum(np.maximum(small[..., 0], small[..., 1]), small[..., 2])).astype(np.float32)
+    small, factor = _reduced(pixels)
+    light = _brightness(small)
     dark, lit = (float(level) for level in np.percentile(light, (1, 75)))
     if lit - dark < 6 and float(light.max()) - dark < 12:
         raise NoFieldOfViewError(
@@ -57,6 +56,19 @@ def find_fov(pixels: UInt8[np.ndarray, "h w 3"]) -> FieldOfView:
         )
     side = max(height, width)
     return FieldOfView((width - side) // 2, (height - side) // 2, side)
+
+
+def reduced_light(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Float[np.ndarray, "y x"], float]:
+    """Brightness of the copy in which the rim is searched, without single bright or dark pixels.
+
+    Args:
+        pixels: the upright photograph, RGB.
+
+    Returns:
+        The largest of the three channels, 0 to 255, and the factor by which the photograph was reduced.
+    """
+    small, factor = _reduced(pixels)
+    return _brightness(small), factor
 
 
 def has_retina_colours(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
@@ -98,7 +110,12 @@ def _in_order(a: NDArray, b: NDArray, c: NDArray) -> tuple[NDArray, NDArray, NDA
     return np.minimum(low, c), np.maximum(low, np.minimum(high, c)), np.maximum(high, c)
 
 
-def _reduced(pixels: NDArray, factor: float) -> NDArray:
+def _brightness(small: NDArray) -> NDArray:
+    return _median_of_nine(np.maximum(np.maximum(small[..., 0], small[..., 1]), small[..., 2])).astype(np.float32)
+
+
+def _reduced(pixels: NDArray) -> tuple[NDArray, float]:
     height, width = pixels.shape[:2]
+    factor = max(1.0, max(height, width) / SEARCH_SIDE)
     size = (max(1, round(width / factor)), max(1, round(height / factor)))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX, reducing_gap=2.0))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX, reducing_gap=2.0)), factor
