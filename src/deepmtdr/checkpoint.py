@@ -7,13 +7,14 @@ of its tensors were compared with those of the file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from deepmtdr import checkpoint_card
 from deepmtdr.checkpoint_file import check_finite, read, read_tensors, write
@@ -153,10 +154,22 @@ def _read_recipe(path: Path, values: object) -> Recipe:
 def _expected_tensors(path: Path, recipe: Recipe) -> dict[str, Tensor]:
     """Return the tensors of a recipe's network without values: on the device "meta" they take no memory."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutValues():
             return build_system(recipe.system, recipe.parts, recipe.model, labels=recipe.labels).state_dict()
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise _unfit(path, f"the network of its recipe cannot be built: {' '.join(str(error).split())}") from error
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leaves out in-place operations such as `normal_`: on "meta" their only effect is to import PyTorch's compiler."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name, kwargs = func.__name__, kwargs or {}
+        if name.endswith("_") and not name.endswith("__"):
+            return args[0] if args else kwargs["tensor"]  # the functions of `nn.init` pass everything by name
+        return func(*args, **kwargs)
 
 
 def _find_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:

@@ -11,7 +11,9 @@ The tree:
     |- ConfigError            a settings file has an unknown key or a wrong value
     |  |- RecipeError              the same in a recipe
     |  '- LabelSetError            lesion types, grades or thresholds contradict each other
+    |- ResultsError           a results folder is in use, or has results of another run
     |- CheckpointError        weights are damaged, or belong to another architecture
+    |  '- PredictionError          a network returned something other than finite numbers of the expected shapes
     |- TrainingError          a training run cannot continue (non-finite loss, wrong stage)
     |  '- TrainingStopped          it was stopped by a signal
     '- ClinicError            root of the errors of DICOM and of the service
@@ -63,8 +65,16 @@ class LabelSetError(ConfigError):
     """Lesion types, grades or thresholds of a label set contradict each other."""
 
 
+class ResultsError(DeepMTDRError):
+    """A results folder is in use by another run, or has results that may not be mixed with those of this run."""
+
+
 class CheckpointError(DeepMTDRError):
     """Weights are damaged, or belong to another architecture."""
+
+
+class PredictionError(CheckpointError):
+    """A network returned something other than finite numbers of the expected shapes and ranges."""
 
 
 class TrainingError(DeepMTDRError):

@@ -55,17 +55,36 @@ class GradeDecision:
                 raise ValueError(f"found {len(values)} {name}, expected {expected} for {count} grades")
 
     def probabilities(self, logits: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, "*n c"]:
-        """Compute the probability of each grade: softmax(logits / temperature + biases), float64."""
-        scaled = logits.astype(np.float64) / self.temperature
-        return softmax(scaled + np.array(self.biases) if self.biases else scaled, axis=-1)
+        """Compute the probability of each grade: softmax(logits / temperature + biases), float64.
+
+        Raises:
+            ValueError: if a probability is not finite, because a logit is not, or the temperature is nearly 0.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = logits.astype(np.float64) / self.temperature
+            return _finite(softmax(scaled + np.array(self.biases) if self.biases else scaled, axis=-1))
 
     def grades(self, probs: Float[np.ndarray, "n c"]) -> Int[np.ndarray, " n"]:
-        """Predict the grade of each photograph from its probabilities."""
+        """Predict the grade of each photograph from its probabilities.
+
+        Raises:
+            ValueError: if a probability is not finite: NaN has no place among the grades.
+        """
+        _finite(probs)
         return grades_from_thresholds(expected_grade(probs), self.thresholds) if self.thresholds else probs.argmax(1)
 
     def grade(self, probs: Sequence[float] | Float[np.ndarray, " c"]) -> int:
         """Predict the grade of one photograph; the lowest of equally probable grades without thresholds."""
         return int(self.grades(np.asarray(probs)[None])[0])
+
+
+def _finite(probs: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, "*n c"]:
+    if not np.isfinite(probs).all():
+        wrong = int((~np.isfinite(probs)).sum())
+        raise ValueError(
+            f"found {wrong} of {probs.size} probabilities that are NaN or infinite, expected finite numbers"
+        )
+    return probs
 
 
 MOST_PROBABLE = GradeDecision()

@@ -8,7 +8,6 @@ objects.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,16 @@ from typing import Any
 
 from deepmtdr.errors import ConfigError, LabelSetError
 from deepmtdr.terms import Grade, Lesion
-from deepmtdr.toml_config import from_dict
+from deepmtdr.toml_config import from_dict, read_toml
 
 Coding = tuple[str, str, str]
 """A code of a terminology: DICOM's designator of the coding scheme, the code, its meaning."""
 
 Colour = tuple[int, int, int]
 """Red, green, blue; 0 to 255."""
+
+MAX_LABELS = 100
+"""Largest number of lesion types, and of grades."""
 
 REQUIRED_THRESHOLDS = ("any", "referable")
 """Names of the thresholds that every label set has."""
@@ -88,6 +90,9 @@ class LabelSet:
 
     def _problems(self) -> Iterator[str]:
         codes = self.codes
+        if max(len(codes), len(self.grades)) > MAX_LABELS:
+            yield f"{len(codes)} lesion types and {len(self.grades)} grades, expected at most {MAX_LABELS} of each"
+            return
         if not codes or len({code.casefold() for code in codes}) < len(codes):
             yield f"lesion codes {list(codes)}, expected at least one, each different (case does not count)"
         for lesion in self.lesions:
@@ -180,10 +185,10 @@ def load_label_set(path: Path) -> LabelSet:
         LabelSetError: if the file cannot be read, is not TOML, or a key or value is wrong.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = read_toml(path)
     except OSError as error:
         raise LabelSetError(f"{path}: cannot be read ({error.strerror}), expected a TOML file of labels") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise LabelSetError(f"{path}: not valid TOML: {error}") from error
     return label_set_from_dict({"name": path.stem, **values}, str(path))
 

@@ -28,7 +28,7 @@ from deepmtdr.recipe_stages import (
 )
 from deepmtdr.systems import PartNames, find_unknown_names
 from deepmtdr.terms import FRAME, PRECISIONS
-from deepmtdr.toml_config import from_dict
+from deepmtdr.toml_config import from_dict, parse_toml, read_toml, shorten
 
 __all__ = [
     "STAGES",
@@ -50,6 +50,10 @@ __all__ = [
     "recipe_from_dict",
     "to_dict",
 ]
+
+
+MAX_FRAME = 4096
+"""Side of the largest HR frame, px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +81,13 @@ class DataRecipe:
     frame: int = FRAME
     """Side of the HR frame, px. Another size than 1024 is for studies and tests (interpretation R19)."""
 
+    def frame_problems(self) -> Iterator[str]:
+        """Describe a frame that is out of range."""
+        if not 16 <= self.frame <= MAX_FRAME or self.frame % 16:
+            yield f"frame = {self.frame}, expected a multiple of 16 from 16 to {MAX_FRAME}"
+
     def problems(self) -> Iterator[str]:
-        """Describe each setting that is out of range, and what was expected."""
-        if self.frame < 16 or self.frame % 16:
-            yield f"frame = {self.frame}, expected a multiple of 16"
+        """Describe each setting but the frame that is out of range, and what was expected."""
         if min(self.held_out, self.validation) < 0 or self.held_out + self.validation >= 1:
             found = f"held_out = {self.held_out}, validation = {self.validation}"
             yield f"{found}, expected shares from 0 that leave photographs for training"
@@ -133,14 +140,18 @@ class Recipe:
                 return stage
         raise RecipeError(f"stage {name!r}, expected one of {', '.join(STAGES)}")
 
+    def network_problems(self) -> Iterator[str]:
+        """Describe each setting that is out of range and that the network or its frame depends on."""
+        yield from find_unknown_names(self.system, self.parts)
+        yield from (f"data.{problem}" for problem in self.data.frame_problems())
+        yield from (f"model.{problem}" for problem in self.model.problems())
+
     def problems(self) -> Iterator[str]:
         """Describe each setting that is out of range: its key, and what was expected."""
-        yield from find_unknown_names(self.system, self.parts)
+        yield from self.network_problems()
         if self.precision not in PRECISIONS:
             yield f"precision = {self.precision!r}, expected one of {', '.join(PRECISIONS)}"
         yield from (f"data.{problem}" for problem in self.data.problems())
-        yield from (f"model.isr.{problem}" for problem in self.model.isr.problems())
-        yield from (f"model.efficientnet_grading.{problem}" for problem in self.model.efficientnet_grading.problems())
         for stage in self.stages:
             yield from (f"{stage.name}.{problem}" for problem in stage.problems())
             classes = stage.loss.class_weights
@@ -183,7 +194,10 @@ def recipe_from_dict(values: Mapping[str, Any], where: str) -> Recipe:
 
     Raises:
         RecipeError: if a key is unknown or a value has another type.
+        LabelSetError: if its label set is wrong.
     """
+    if isinstance(values.get("labels"), str):  # in TOML it is the name of a file; a card must not name one
+        raise RecipeError(f"{where}: labels = {shorten(repr(values['labels']))}, expected a table")
     return _build(translate_old_keys(values), where)
 
 
@@ -244,13 +258,13 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
     path = Path(name_or_path)
     shipped = _recipes() / f"{name_or_path}.toml"
     try:
-        text = (path if path.suffix == ".toml" else shipped).read_text(encoding="utf-8")
-        values = {"name": path.stem, **tomllib.loads(text)}
+        found = read_toml(path) if path.suffix == ".toml" else parse_toml(shipped.read_text(encoding="utf-8"))
     except OSError as error:
         known = f"expected a .toml file or one of {', '.join(list_recipes())}"
         raise RecipeError(f"recipe {name_or_path}: not found ({error.strerror}); {known}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RecipeError(f"recipe {name_or_path}: not valid TOML: {error}") from error
+    values = {"name": path.stem, **found}
     if isinstance(values.get("labels"), str):
         values["labels"] = str(path.parent / values["labels"])
     return values
@@ -261,9 +275,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals:
         raise RecipeError(f"--set {override}: expected key=value")
     try:
-        value = tomllib.loads(f"v = {text}")["v"]
+        value = parse_toml(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
+    except ValueError as error:
+        raise RecipeError(f"--set {shorten(override)}: {error}") from error
     *path, last = key.strip().split(".")
     for part in path:
         values = values.setdefault(part, {})

@@ -129,9 +129,9 @@ def test_a_temperature_that_is_no_number_above_0_is_refused(loaded: checkpoint.C
         ("biases", [0.1, 0.2], r"found 2 biases, expected 5 for 5 grades"),
         ("grade_thresholds", [1, 2, 3, 4, 5], "found 5 thresholds, expected 4"),
         ("grade_thresholds", [1, 1, 2, 3], "expected increasing"),
-        ("biases", "high", "biases 'high', expected a list of numbers"),
-        ("grade_thresholds", [1, None, 2, 3], "expected a list of numbers"),
-        ("biases", [0, 0, 0, 0, float("inf")], "expected finite numbers"),
+        ("biases", "high", "biases 'high', expected a list of finite numbers"),
+        ("grade_thresholds", [1, None, 2, 3], "expected a list of finite numbers"),
+        ("biases", [0, 0, 0, 0, float("inf")], "expected a list of finite numbers"),
     ],
 )
 def test_biases_and_grade_thresholds_that_do_not_fit_are_refused(

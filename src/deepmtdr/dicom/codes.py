@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from deepmtdr.dicom.label_codes import codes_from_labels
 from deepmtdr.errors import DataError, DicomError
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.toml_config import read_toml, shorten
 
 COMMON_FILE, DIABETIC_RETINOPATHY_FILE = "codes.toml", "codes_diabetic_retinopathy.toml"
 CODE_FIELDS = ("scheme", "value", "meaning")
@@ -97,7 +98,7 @@ def load_codes(path: Path | None = None, labels: LabelSet = DIABETIC_RETINOPATHY
     replaced = _named(own)
     for name in replaced:
         if name not in shipped:
-            raise DataError(f"{path}: unknown code {name}, expected one of {', '.join(shipped)}")
+            raise DataError(f"{path}: unknown code {shorten(name)}, expected one of {', '.join(shipped)}")
     source = COMMON_FILE if labels == DIABETIC_RETINOPATHY else f"label set {labels.name!r}"
     by_name = {name: _code(source, name, value, systems) for name, value in shipped.items() if name not in replaced}
     by_name |= {name: _code(str(path), name, value, systems) for name, value in replaced.items()}
@@ -121,18 +122,19 @@ def _named(tables: Mapping[str, Mapping[str, Any]]) -> CodeTable:
 
 def _read_site_file(path: Path) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        tables = read_toml(path)
+    except ValueError as error:
         raise DataError(f"{path}: not valid TOML: {error}") from error
     for table, values in tables.items():
         if not isinstance(values, dict):
-            raise DataError(f"{path}: found the key {table} outside of a table, expected [{table}] with codes in it")
+            key = shorten(table)
+            raise DataError(f"{path}: found the key {key} outside of a table, expected [{key}] with codes in it")
     return tables
 
 
 def _code(source: str, name: str, value: Any, systems: Mapping[str, str]) -> Code:
     """Check one code; `source` is the place where it is defined, for the error message."""
-    where = f"{source}: {name} = {value!r}"
+    where = f"{source}: {name} = {shorten(repr(value))}"
     is_sequence = isinstance(value, list | tuple) and len(value) == len(CODE_FIELDS)
     if not (is_sequence and all(isinstance(part, str) and part for part in value)):
         raise DataError(f"{where}, expected [{', '.join(CODE_FIELDS)}], each a text")

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepmtdr.datasets.sample import Sample
-from deepmtdr.errors import CheckpointError, DeepMTDRError
+from deepmtdr.errors import DeepMTDRError
 from deepmtdr.evaluation.config import DEFAULT_CONFIG, EvaluationConfig
 from deepmtdr.evaluation.framed_photograph import FramedPhotograph, load_into_frame, to_batch
 from deepmtdr.evaluation.photograph_result import LesionResult, PhotographResult
@@ -21,6 +21,7 @@ from deepmtdr.grade_decision import MOST_PROBABLE, GradeDecision
 from deepmtdr.labels import LabelSet
 from deepmtdr.metrics import FrocCounts, PooledCurve, count_froc
 from deepmtdr.model.deepmtdr import DeepMTDR, Prediction
+from deepmtdr.model.value_checks import check_finite_outputs
 from deepmtdr.terms import FRAME
 
 COARSE_TOLERANCE = 0.01
@@ -89,17 +90,15 @@ def predict_frame(
         decision: the grade logits are divided by its temperature, and its biases are added.
 
     Raises:
-        CheckpointError: if the network returns a value that is not finite.
+        PredictionError: if the network returns a value that is not finite.
     """
     device = model_device(model)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         sr = model.super_resolve(image.to(device), scale).float().clamp(0, 1)
         prediction = model.segment_and_grade(sr)
-    parts = prediction.sr, prediction.lesions, prediction.grade_logits
-    if not all(bool(part.isfinite().all()) for part in parts):
-        raise CheckpointError(
-            "the network returned a value that is not finite, expected finite numbers; do not use these weights"
-        )
+    check_finite_outputs(
+        {"SR image": prediction.sr, "lesions": prediction.lesions, "grade logits": prediction.grade_logits}
+    )
     logits = prediction.grade_logits.float() / decision.temperature
     return prediction._replace(grade_logits=logits + logits.new_tensor(decision.biases) if decision.biases else logits)
 

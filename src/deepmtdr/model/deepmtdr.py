@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ from deepmtdr.model.interfaces import (
 )
 from deepmtdr.model.isr import ISRConfig, ISRSubnet
 from deepmtdr.model.segmentation import LesionSegmentationSubnet, SegmentationConfig
-from deepmtdr.model.stable_evidence import turn, turn_back
+from deepmtdr.model.stable_evidence import TURNS, turn, turn_back
+from deepmtdr.model.value_checks import check_finite_outputs, check_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,18 @@ class ModelConfig:
     gmsv: GMSVConfig = field(default_factory=GMSVConfig)
     segments: bool = True
     """Whether there is a lesion segmentation subnet (Sec. V-C). False: the grading subnet gets empty lesion maps."""
+
+    def problems(self) -> Iterator[str]:
+        """Describe each setting that is out of range, and what was expected."""
+        parts = {
+            "isr": self.isr,
+            "segmentation": self.segmentation,
+            "grading": self.grading,
+            "efficientnet_segmentation": self.efficientnet_segmentation,
+            "efficientnet_grading": self.efficientnet_grading,
+        }
+        for name, part in parts.items():
+            yield from (f"{name}.{problem}" for problem in part.problems())
 
 
 class Parts(NamedTuple):
@@ -181,7 +195,25 @@ class DeepMTDR(nn.Module):
 
         Returns:
             The prediction (`sr` clamped to [0, 1]) and the evidence in [0, 1].
+
+        Raises:
+            ValueError: if `lr` has another shape, type or range, or `scale` or `turns` is none of the allowed numbers.
+            PredictionError: if the network returns a value that is not finite.
         """
+        check_image(lr, scale)
+        if turns not in TURNS:
+            raise ValueError(f"found {turns} turns, expected one of {', '.join(map(str, TURNS))}")
+        prediction, evidence = self.predict_unchecked(lr, scale)
+        if turns > 1:
+            evidence = self.average_evidence(prediction, evidence, turns)
+        outputs = {"SR image": prediction.sr, "lesions": prediction.lesions, "grade logits": prediction.grade_logits}
+        check_finite_outputs({**outputs, "evidence": evidence})
+        return prediction, evidence
+
+    def predict_unchecked(
+        self, lr: Float[Tensor, "b 3 h w"], scale: int = 4
+    ) -> tuple[Prediction, Float[Tensor, "b 1 H W"]]:
+        """Compute the same as `predict` with one turn, without checks of values: for training, which has its own."""
         with torch.no_grad():
             frame = self.super_resolve(lr, scale).clamp(0, 1)
             segmentation_input, grading_input = self.preprocess(frame)
@@ -189,8 +221,7 @@ class DeepMTDR(nn.Module):
         with torch.enable_grad():
             attached = self._grade_segmented(frame, classes, grading_input.detach().requires_grad_())
             evidence = self.evidence(attached)
-        prediction, evidence = _detach(attached), evidence.detach()
-        return prediction, evidence if turns == 1 else self.average_evidence(prediction, evidence, turns)
+        return _detach(attached), evidence.detach()
 
     def average_evidence(
         self, prediction: Prediction, evidence: Float[Tensor, "b 1 H W"], turns: int

@@ -20,7 +20,7 @@ from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.losses import GradeLabels
 from deepmtdr.model.efficientnet_lite0 import CHANNELS, LAST, EfficientNetLite0
 from deepmtdr.model.grading import LESION_GAIN
-from deepmtdr.model.interfaces import Grader, GradingOutput
+from deepmtdr.model.interfaces import Grader, GradingOutput, find_wrong_sizes
 from deepmtdr.model.preprocessing import local_contrast
 
 QUADRANTS = (2, 1)
@@ -54,6 +54,11 @@ class EfficientNetGradingConfig:
             yield f"reduce = {self.reduce}, expected 1, 2 or 4"
         if self.contrast_gain <= 0:
             yield f"contrast_gain = {self.contrast_gain}, expected more than 0"
+        if self.hidden:
+            yield from find_wrong_sizes(hidden=self.hidden)
+        if not (0 <= self.dropout <= 1 and 0 <= self.drop_connect < 1):
+            found = f"dropout = {self.dropout}, drop_connect = {self.drop_connect}"
+            yield f"{found}, expected shares from 0 to 1, and drop_connect below 1"
 
 
 def lesion_statistics(lesions: Float[Tensor, "b l h w"]) -> Float[Tensor, "b l*10"]:

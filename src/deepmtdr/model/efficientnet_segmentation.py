@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.losses import LesionLabels, LossWeights
 from deepmtdr.model.efficientnet_lite0 import EfficientNetLite0
-from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, Segmenter
+from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, Segmenter, find_wrong_sizes
 from deepmtdr.model.preprocessing import local_contrast
 from deepmtdr.model.segmentation import (
     MultiScaleBlock,
@@ -42,6 +42,11 @@ class EfficientNetSegmentationConfig:
     """Channels of the up-transitions at the strides 16, 8, 4 and 2."""
     gamma: tuple[float, float, float, float, float] = (0.4, 0.2, 0.2, 0.2, 1.0)
     """Weights of the five scales in Eq. (1), from stride 32 to stride 2."""
+
+    def problems(self) -> Iterator[str]:
+        """Describe each setting that is out of range, and what was expected."""
+        for number, width in enumerate(self.widths):
+            yield from find_wrong_sizes(**{f"widths[{number}]": width})
 
 
 class EfficientNetSegmentationSubnet(Segmenter):

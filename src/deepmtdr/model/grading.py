@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from deepmtdr.grading_losses import grade_loss
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.losses import GradeLabels
-from deepmtdr.model.interfaces import Grader, GradingOutput, load_pretrained
+from deepmtdr.model.interfaces import Grader, GradingOutput, find_wrong_sizes, load_pretrained
 from deepmtdr.model.preprocessing import local_contrast
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -39,6 +39,12 @@ class GradingConfig:
     """Share of the hidden units dropped in training (the authors' 0.5)."""
     head_norm: bool = True
     """Whether the pooled vector is normalised (LayerNorm) and scaled before the hidden layer (interpretation R26)."""
+
+    def problems(self) -> Iterator[str]:
+        """Describe each setting that is out of range, and what was expected."""
+        yield from find_wrong_sizes(width=self.width, hidden=self.hidden)
+        if not 0 <= self.dropout <= 1:
+            yield f"dropout = {self.dropout}, expected a share from 0 to 1"
 
 
 class BasicBlock(nn.Module):

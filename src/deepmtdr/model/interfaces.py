@@ -22,6 +22,16 @@ SUBNETS = ("isr", "segmentation", "grading")
 
 DEFAULT_WEIGHTS = LossWeights()
 
+MAX_CHANNELS = 4096
+"""Largest number of channels, units or blocks in the settings of a network."""
+
+
+def find_wrong_sizes(**sizes: int) -> Iterator[str]:
+    """Describe each number of channels, units or blocks of a network that is out of range."""
+    for name, size in sizes.items():
+        if not 1 <= size <= MAX_CHANNELS:
+            yield f"{name} = {size}, expected 1 to {MAX_CHANNELS}"
+
 
 class GradingOutput(NamedTuple):
     """Output of a grading network."""

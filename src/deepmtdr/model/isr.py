@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmtdr.losses import LossWeights, image_loss, isr_loss, total_variation_loss
-from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, SuperResolver
+from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, SuperResolver, find_wrong_sizes
 from deepmtdr.model.preprocessing import in_field
 from deepmtdr.terms import SCALES
 
@@ -129,6 +129,7 @@ class ISRConfig:
 
     def problems(self) -> Iterator[str]:
         """Describe each setting that is out of range, and what was expected."""
+        yield from find_wrong_sizes(width=self.width, blocks=self.blocks)
         if self.skip not in SKIPS:
             yield f"skip = {self.skip!r}, expected one of {', '.join(SKIPS)}"
 

@@ -22,6 +22,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from deepmtdr.model.value_checks import check_8_bit_rgb
+
 CELLS = 64
 """Local means are computed on a grid of this many cells along the longer side (cells of 16 px in a frame of 1024 px)
 and interpolated bilinearly, since they are smooth.
@@ -179,7 +181,12 @@ def resize_frame(image: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b
 
 
 def image_to_tensor(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 h w"]:
-    """Convert an 8-bit RGB image to a tensor in [0, 1]."""
+    """Convert an 8-bit RGB image to a tensor in [0, 1].
+
+    Raises:
+        ValueError: if the array is something else.
+    """
+    check_8_bit_rgb(image)
     return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")).float() / 255
 
 

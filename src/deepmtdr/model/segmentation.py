@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from deepmtdr.losses import (
     lesion_cross_entropy_loss,
     segmentation_loss,
 )
-from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, Segmenter
+from deepmtdr.model.interfaces import DEFAULT_WEIGHTS, Segmenter, find_wrong_sizes
 from deepmtdr.model.preprocessing import local_contrast
 
 LayerFactory = Callable[[int, int], nn.Module]
@@ -33,6 +33,10 @@ class SegmentationConfig:
     """Channels at stride 1; doubled at each of the strides 2, 4, 8, 16 (the authors' 64; interpretation R4)."""
     gamma: tuple[float, float, float, float, float] = (0.4, 0.2, 0.2, 0.2, 1.0)
     """Weights of the five scales in Eq. (1), from stride 16 to stride 1."""
+
+    def problems(self) -> Iterator[str]:
+        """Describe each setting that is out of range, and what was expected."""
+        yield from find_wrong_sizes(width=self.width)
 
 
 class MultiScaleConv(nn.Sequential):
@@ -140,7 +144,9 @@ def init_background_prior(maps: Iterable[nn.Conv2d], weight: float = 1.0, prior:
         for to_map in maps:
             types = to_map.out_channels - 1
             to_map.weight.mul_(0.1)
-            to_map.bias.copy_(torch.tensor([prior / types] * types + [1 - prior]).log() / weight)  # pyright: ignore[reportOptionalMemberAccess]
+            # On the CPU, although the layers may be on "meta": there, `log` imports the compiler of PyTorch.
+            probabilities = torch.tensor([prior / types] * types + [1 - prior], device="cpu")
+            to_map.bias.copy_(probabilities.log() / weight)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def check_multiple(network_input: Float[Tensor, "b 3 h w"], stride: int) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class TorchPredictor:
         self.model = checkpoint.model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.bf16 = number_format == "bf16"
         self.info = PredictorInfo(
-            weights=f"{checkpoint.card.get('weights', checkpoint.recipe.name)}-{checkpoint.digest[:12]}",
+            weights=f"{checkpoint.name}-{checkpoint.digest[:12]}",
             precision=number_format,
             labels=checkpoint.labels,
             frame=checkpoint.recipe.data.frame,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import is_dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TypeVar
 from deepmtdr.errors import ConfigError, ServiceError
 from deepmtdr.service.settings import ServiceSettings
 from deepmtdr.service.settings_checks import find_problems
-from deepmtdr.toml_config import from_dict
+from deepmtdr.toml_config import from_dict, read_toml
 
 T = TypeVar("T")
 
@@ -28,9 +27,9 @@ def load_settings(path: Path) -> ServiceSettings:
         OSError: if it cannot be read.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = read_toml(path)
         settings = _resolve_paths(from_dict(ServiceSettings, values, str(path)), path.resolve().parent)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ServiceError(
             f"{path}: found no valid TOML ({error}); `deepmtdr serve --example` prints a valid file"
         ) from error

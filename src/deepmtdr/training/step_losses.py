@@ -134,7 +134,7 @@ def joint_losses(
     if not model.task_aware:
         return composed_losses(model, batch, sr, scale, weights, processes)
     on_sr = model.segment_and_grade(sr)
-    on_hr, evidence_hr = model.predict(batch.hr, scale=1)
+    on_hr, evidence_hr = model.predict_unchecked(batch.hr, scale=1)
     image, variation = _image_terms(sr, batch.hr, processes)
     seg_aware = cls_aware = xi = sr.new_zeros(())
     if weights.lambda_sa and scale > 1:
