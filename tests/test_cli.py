@@ -18,6 +18,8 @@ from deepmtdr.cli import app
 from deepmtdr.datasets.drawings import read_drawings
 from deepmtdr.model.deepmtdr import DeepMTDR
 from deepmtdr.progress import Progress
+from deepmtdr.screening.engine import ScreeningEngine
+from deepmtdr.screening.report import ScreeningReport
 from tiny_model import save_bad_inputs, save_photograph, save_tiny_weights, tiny_recipe
 
 
@@ -89,7 +91,58 @@ def test_skipped_files_are_named_on_stderr(weights: Path, tmp_path: Path) -> Non
 def test_a_folder_that_cannot_be_written_is_one_line(weights: Path, tmp_path: Path) -> None:
     photograph = save_photograph(tmp_path / "eye.png")
     result = run("grade", photograph, "--out", photograph / "out", "--weights", weights)
-    assert is_refused(result, str(photograph), "Not a directory")
+    assert is_refused(result, str(photograph), "found a file, expected a folder")
+    assert is_refused(run("grade", photograph, "--out", photograph, "--weights", weights), "expected a folder")
+
+
+def test_a_used_results_folder_is_refused_resumed_or_overwritten(weights: Path, tmp_path: Path) -> None:
+    photograph, out = save_photograph(tmp_path / "eye.png"), tmp_path / "out"
+    grade = ("grade", photograph, "--out", out, "--weights", weights)
+    assert run(*grade).exit_code == 0
+    assert is_refused(run(*grade), str(out), "--resume", "--overwrite")
+    before = (out / "eye" / "report.json").stat().st_mtime_ns
+    for option, is_kept in (("--resume", True), ("--overwrite", False)):
+        result = run(*grade, option)
+        assert result.exit_code == 0 and "eye.png" in result.stdout
+        assert ((out / "eye" / "report.json").stat().st_mtime_ns == before) is is_kept
+    assert run(*grade, "--resume", "--overwrite").exit_code == 2
+    assert run("grade", photograph, "--resume", "--weights", weights).exit_code == 2
+
+
+def test_ctrl_c_says_what_is_done_and_how_to_go_on(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, graded = ScreeningEngine.predict, list[Path]()
+
+    def interrupted(engine: ScreeningEngine, path: Path, as_lr: int | None = None) -> ScreeningReport:
+        graded.append(path)
+        if len(graded) == 2:
+            raise KeyboardInterrupt
+        return predict(engine, path, as_lr)
+
+    monkeypatch.setattr(ScreeningEngine, "predict", interrupted)
+    photographs = [save_photograph(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
+    result = run("grade", *photographs, "--out", tmp_path / "out", "--weights", weights)
+    assert result.exit_code == 130
+    (line,) = result.stderr.splitlines()
+    assert line == (
+        f"deepmtdr: stopped by Ctrl-C after 1 of 3 photographs; results are in {tmp_path / 'out'}: go on with --resume"
+    )
+    assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 2
+    assert run("grade", *photographs, "--out", tmp_path / "out", "--weights", weights, "--resume").exit_code == 0
+    assert len(graded) == 4
+
+
+def test_ctrl_c_in_preparation_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deepmtdr.preparation.report.prepare_and_report", interrupted)
+    result = run("prepare", "folder", tmp_path, tmp_path / "out")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines() == [
+        "deepmtdr: stopped by Ctrl-C; finished photographs are kept: run the same command again to go on"
+    ]
 
 
 def test_a_changed_byte_anywhere_in_the_weights_is_one_line(weights: Path, tmp_path: Path) -> None:
@@ -171,7 +224,7 @@ def test_the_same_seed_gives_the_same_drawings(tmp_path: Path) -> None:
 
 def test_a_folder_for_drawings_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert is_refused(run("draw", tmp_path / "file" / "x", "--count", 1, "--size", 64), "file", "Not a directory")
+    assert is_refused(run("draw", tmp_path / "file" / "x", "--count", 1, "--size", 64), "file", "found a file, expected a folder")
 
 
 def test_a_verb_without_its_libraries_names_the_extra_to_install(

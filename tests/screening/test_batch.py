@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from deepmtdr.labels import DIABETIC_RETINOPATHY
-from deepmtdr.screening import batch
-from deepmtdr.screening.batch import grade_photographs, make_results_folder, unique_folder_names
+from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr.screening import results_folder
+from deepmtdr.screening.batch import grade_photographs
 from deepmtdr.screening.engine import ScreeningEngine
 from deepmtdr.screening.inputs import InputFile, find_photographs
 from deepmtdr.screening.report import result_columns
 from deepmtdr.screening.report_files import picture_files
+from deepmtdr.screening.results_folder import FOLDER_COLUMN, SAVE_INTERVAL
 from fake_predictor import MACULAR_DEGENERATION, FakePredictor
 from tiny_model import save_bad_inputs, save_photograph
 
@@ -32,27 +33,15 @@ def rows_of(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def table_columns(labels: LabelSet) -> tuple[str, ...]:
+    path, *others = result_columns(labels)
+    return (path, FOLDER_COLUMN, *others)
+
+
 def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-
-
-def test_folders_of_photographs_do_not_collide() -> None:
-    paths = [Path(p) for p in ("a/eye.png", "b/eye.png", "b/EYE.jpg", "eye-2.png", "results.csv.png", "..png", ".png")]
-    given = unique_folder_names(paths)
-    assert len({name.casefold() for name in given}) == len(paths)
-    assert given[:2] == ["eye", "eye-2"]
-    assert not {".", "..", "", "results.csv"}.intersection(given)
-
-
-def test_long_names_are_shortened_and_stay_different() -> None:
-    """Two names of 254 bytes without a suffix: with "-2" added the second would be too long for a file."""
-    long, other = "x" * 254, "x" * 253 + "y"
-    given = unique_folder_names([Path("a", long), Path("b", long), Path("b", other), Path("c", "\udcff" * 250)])
-    assert len(set(given)) == 4
-    assert all(len(name.encode()) <= 255 for name in given)
-    assert unique_folder_names([Path("y" * 236 + ".png")]) == ["y" * 236]
 
 
 def test_each_input_has_a_row_and_bad_ones_do_not_stop_the_others(engine: ScreeningEngine, tmp_path: Path) -> None:
@@ -70,7 +59,8 @@ def test_each_input_has_a_row_and_bad_ones_do_not_stop_the_others(engine: Screen
     assert {path: row["status"] for path, row in rows.items()} == statuses
     assert len(reports) == len(inputs) == len(rows_of(out)) == len(statuses)
     for path, row in rows.items():
-        assert tuple(row) == result_columns(DIABETIC_RETINOPATHY)
+        assert tuple(row) == table_columns(DIABETIC_RETINOPATHY)
+        assert (out / row[FOLDER_COLUMN] / "report.json").exists()
         assert (row["message"] == "") == (row["status"] == "ok")
         assert row["status"] == "ok" or path in row["message"]
         assert (row["grade"] == "") == (row["status"] != "ok")
@@ -91,12 +81,12 @@ def test_results_are_saved_during_the_run(
     engine: ScreeningEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(batch, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(results_folder, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     written = []
     inputs = [InputFile(Path(f"{n}.png"), "no such file or folder") for n in range(4)]
     for _ in grade_photographs(engine, inputs, tmp_path / "out"):
         written.append(len(rows_of(tmp_path / "out")))
-        clock[0] += 0.6 * batch.SAVE_INTERVAL
+        clock[0] += 0.6 * SAVE_INTERVAL
     assert written == [0, 0, 3, 3]  # a killed run loses the rows of SAVE_INTERVAL seconds
     assert len(rows_of(tmp_path / "out")) == 4
 
@@ -107,16 +97,6 @@ def test_results_before_a_stop_are_kept(engine: ScreeningEngine, tmp_path: Path)
     next(running)
     running.close()  # type: ignore[attr-defined]
     assert [row["path"] for row in rows_of(tmp_path / "out")] == [str(inputs[0])]
-
-
-def test_rows_of_an_earlier_run_do_not_stay(engine: ScreeningEngine, tmp_path: Path) -> None:
-    for given in (["a.png", "b.png"], ["c.png"]):
-        list(
-            grade_photographs(
-                engine, [InputFile(Path(name), "no such file or folder") for name in given], tmp_path / "out"
-            )
-        )
-    assert [row["path"] for row in rows_of(tmp_path / "out")] == ["c.png"]
 
 
 def test_without_a_results_folder_nothing_is_written(engine: ScreeningEngine, tmp_path: Path) -> None:
@@ -136,12 +116,6 @@ def test_columns_are_those_of_the_engines_labels(tmp_path: Path) -> None:
     engine, path = ScreeningEngine(FakePredictor(MACULAR_DEGENERATION)), save_photograph(tmp_path / "eye.png")
     list(grade_photographs(engine, [InputFile(path)], tmp_path / "out"))
     (row,) = rows_of(tmp_path / "out")
-    assert tuple(row) == result_columns(MACULAR_DEGENERATION)
+    assert tuple(row) == table_columns(MACULAR_DEGENERATION)
     assert (row["grade_name"], row["count_DR"], row["count_GA"]) == ("late", "1", "0")
     assert (tmp_path / "out" / "eye" / "lesion_GA.png").exists()
-
-
-def test_a_new_results_folder_has_a_table_without_rows(tmp_path: Path) -> None:
-    make_results_folder(tmp_path / "a" / "b")
-    header = ",".join(result_columns(DIABETIC_RETINOPATHY))
-    assert (tmp_path / "a" / "b" / "results.csv").read_text() == f"{header}\n"

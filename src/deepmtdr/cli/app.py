@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deepmtdr.evaluation.photograph_result import PhotographResult
     from deepmtdr.rendering.html import Table
     from deepmtdr.screening.report import ScreeningReport
+    from deepmtdr.screening.results_folder import ExistingResults
 
 T = TypeVar("T")
 
@@ -33,14 +34,17 @@ EXIT_SOME_FAILED = 1
 """Exit code if some of the inputs could not be processed."""
 EXIT_NOTHING_DONE = 2
 """Exit code if nothing could be done: wrong arguments, damaged weights, a folder that cannot be written."""
+EXIT_STOPPED = 130
+"""Exit code after Ctrl-C, as shells expect it."""
 
 
 @contextmanager
-def exit_on_error(extra: str = "") -> Iterator[None]:
+def exit_on_error(extra: str = "", *, stopped: str = "nothing was written") -> Iterator[None]:
     """Context manager that prints an expected error as one line and exits with code 2. Other errors are bugs.
 
     Args:
         extra: the optional dependencies of this package that the command needs, for the error message.
+        stopped: what is done when Ctrl-C was pressed, and how to go on.
     """
     try:
         yield
@@ -50,6 +54,9 @@ def exit_on_error(extra: str = "") -> Iterator[None]:
             raise
         typer.echo(f"deepmtdr: {missing} is not installed; run pip install 'deepmtdr[{extra}]'", err=True)
         raise typer.Exit(EXIT_NOTHING_DONE) from None
+    except KeyboardInterrupt:
+        typer.echo(f"deepmtdr: stopped by Ctrl-C; {stopped}", err=True)
+        raise typer.Exit(EXIT_STOPPED) from None
     except (DeepMTDRError, OSError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         typer.echo(f"deepmtdr: {' '.join(text.split()) or type(error).__name__}", err=True)
@@ -86,6 +93,29 @@ Precision = Annotated[
 ]
 
 
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue an earlier run in --out: keep what it has graded, with the same weights and settings.",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the results of an earlier run in --out first.")]
+
+
+def choose_existing(*, resume: bool, overwrite: bool, out: Path | None) -> ExistingResults:
+    """What to do with results of an earlier run in the results folder."""
+    from deepmtdr.screening.results_folder import ExistingResults
+
+    if resume and overwrite:
+        raise typer.BadParameter("found --resume and --overwrite, expected one of them")
+    if out is None and (resume or overwrite):
+        raise typer.BadParameter("found --resume or --overwrite without --out, expected the results folder in --out")
+    if resume:
+        return ExistingResults.RESUME
+    return ExistingResults.OVERWRITE if overwrite else ExistingResults.REFUSE
+
+
 @app.callback()
 def main(
     version: Annotated[
@@ -98,12 +128,29 @@ def main(
     """
 
 
-def collect_with_progress(items: Iterable[T], total: int, name: str) -> list[T]:
-    """Collect the items of an iterable, with a progress bar on stderr."""
+def collect_reports(reports: Iterator[ScreeningReport], total: int, out: Path | None) -> list[ScreeningReport]:
+    """Collect the reports of a run, with a progress bar on stderr; Ctrl-C tells how many are done and how to go on.
+
+    Args:
+        reports: graded one after another.
+        total: number of photographs.
+        out: the results folder; None: nothing is written.
+    """
     from rich.progress import track
 
+    done: list[ScreeningReport] = []
     console = Console(stderr=True)
-    return list(track(items, name, total, console=console, transient=True, disable=not console.is_terminal))
+    hidden = not console.is_terminal
+    try:
+        for report in track(reports, "grading", total, console=console, transient=True, disable=hidden):
+            done.append(report)
+    except KeyboardInterrupt:
+        if isinstance(reports, Generator):
+            reports.close()  # writes results.csv
+        kept = "use --out to keep results" if out is None else f"results are in {out}: go on with --resume"
+        typer.echo(f"deepmtdr: stopped by Ctrl-C after {len(done)} of {total} photographs; {kept}", err=True)
+        raise typer.Exit(EXIT_STOPPED) from None
+    return done
 
 
 def print_scores(tables: Iterable[Table], failures: Sequence[PhotographResult]) -> None:

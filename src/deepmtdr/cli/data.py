@@ -58,7 +58,7 @@ def prepare(
     from deepmtdr.preparation.report import prepare_and_report
 
     shares = _parse_shares(split)
-    with exit_on_error():
+    with exit_on_error(stopped="finished photographs are kept: run the same command again to go on"):
         chosen = DIABETIC_RETINOPATHY if labels is None else load_label_set(labels)
         done = prepare_and_report(
             name, root, out, size=size, scale=scale, labels=chosen, shares=shares, seed=seed, workers=workers
@@ -90,7 +90,7 @@ def draw(
     """
     from deepmtdr.synthetic.drawings import write_drawings
 
-    with exit_on_error():
+    with exit_on_error(stopped="there is no photographs.csv: run the same command again"):
         chosen = None if grade is None else Grade(grade)
         samples = write_drawings(out, range(seed, seed + count), grade=chosen, size=size)
     typer.echo(f"{len(samples)} drawings: {out}")

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepmtdr.cli.app import EXIT_SOME_FAILED, Weights, app, collect_with_progress, exit_on_error, print_reports
+from deepmtdr.cli.app import (
+    Overwrite,
+    Resume,
+    Weights,
+    app,
+    choose_existing,
+    collect_reports,
+    exit_on_error,
+    print_reports,
+)
+
+if TYPE_CHECKING:
+    from deepmtdr.screening.report import ScreeningReport
 
 
 @app.command()
@@ -30,18 +43,37 @@ def dicom(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON instead of a table.")] = False,
     weights: Weights = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Grade DICOM photographs and write DICOM objects, FHIR and PDF files. Uses no network connection.
+
+    A folder --out with results of an earlier run is refused, unless --resume or --overwrite is given.
 
     The exit codes are the same as those of `grade`. Only the owner can read the output files.
 
     Example: deepmtdr dicom examples/dicom --out out/dicom
     """
+    existing = choose_existing(resume=resume, overwrite=overwrite, out=out)
     with exit_on_error("clinic"):
         from deepmtdr.dicom.batch import process_paths
         from deepmtdr.screening.engine import ScreeningEngine
 
-        results = process_paths(ScreeningEngine.load(weights), paths, out, codes, deidentify)
-        reports = collect_with_progress(results.reports, len(results.inputs), "grading")
+        results = process_paths(ScreeningEngine.load(weights), paths, out, codes, deidentify, existing=existing)
+        reports = collect_reports(results.reports, len(results.inputs), out)
+    _warn_of_possible_text(reports)
     print_reports(reports, results.skipped, as_json)
-    raise typer.Exit(EXIT_SOME_FAILED if any(report.status != "ok" for report in reports) else 0)
+
+
+def _warn_of_possible_text(reports: Sequence[ScreeningReport]) -> None:
+    """Print a warning if de-identified photographs may show text, such as the patient's name."""
+    from deepmtdr.dicom.text_in_pixels import POSSIBLE_TEXT
+
+    number = sum(any(reason.startswith(POSSIBLE_TEXT) for reason in report.review_reasons) for report in reports)
+    if number:
+        typer.echo(
+            f"deepmtdr: WARNING: {number} of {len(reports)} de-identified photographs may show the patient's name in "
+            "their pixels, which are not changed; look at those with a reason in the column for_reader of results.csv "
+            "before you pass them on",
+            err=True,
+        )

@@ -214,7 +214,7 @@ def benchmark_baselines(
     from deepmtdr.recipe import load_recipe
 
     files = dict(map(_split_file, imagenet or ()))
-    with exit_on_error():
+    with exit_on_error(stopped="finished runs are kept: run the same command again to go on"):
         loaded = load_recipe(recipe, settings or ())
         done = compare_systems(loaded, data, out, systems=system or (), imagenet=files, minutes=minutes)
     for table in done.tables:

@@ -56,7 +56,7 @@ def ablate(
 
     start = training.StartWeights(segmentation=init_segmentation, grading=init_grading)
     names, numbers = ablation or (), _parse_seeds(seeds)
-    with exit_on_error():
+    with exit_on_error(stopped="finished runs are kept: run the same command again to go on"):
         loaded = load_recipe(recipe, settings or ())
         done = run_ablation_study(loaded, data, out, ablations=names, seeds=numbers, start=start)
     for table in done.tables:
@@ -101,7 +101,7 @@ def leave_one_out(
 
     start = training.StartWeights(segmentation=init_segmentation, grading=init_grading)
     left_out = [name.split("+") for name in dataset]
-    with exit_on_error():
+    with exit_on_error(stopped="finished runs are kept: run the same command again to go on"):
         done = run_leave_one_out(load_recipe(recipe, settings or ()), data, out, left_out=left_out, start=start)
     for table in done.tables:
         Console().print(build_table(*table))

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deepmtdr.cli.app import InputSize, Precision, Weights, app, collect_with_progress, exit_on_error, print_reports
+from deepmtdr.cli.app import (
+    InputSize,
+    Overwrite,
+    Precision,
+    Resume,
+    Weights,
+    app,
+    choose_existing,
+    collect_reports,
+    exit_on_error,
+    print_reports,
+)
 
 
 @app.command()
@@ -23,26 +34,28 @@ def grade(
     weights: Weights = None,
     precision: Precision = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Number of PyTorch's threads.")] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Grade photographs: grade, lesion maps, super-resolved image, evidence.
+
+    A folder --out with results of an earlier run is refused, unless --resume or --overwrite is given.
 
     Exit code: 0 if every photograph was graded; 1 if some were not (the reason is in their rows); 2 if nothing was
     done.
 
     Example: deepmtdr grade examples/drawings --out out/demo
     """
-    from deepmtdr.screening.batch import grade_photographs, make_results_folder
+    from deepmtdr.screening.batch import grade_photographs
     from deepmtdr.screening.engine import ScreeningEngine
-    from deepmtdr.screening.inputs import find_photographs, write_skipped
+    from deepmtdr.screening.inputs import find_photographs
 
+    existing = choose_existing(resume=resume, overwrite=overwrite, out=out)
     with exit_on_error():
-        if out is not None:
-            make_results_folder(out)
         inputs, skipped = find_photographs(paths, out)
-        if out is not None:
-            write_skipped(skipped, out)
         engine = ScreeningEngine.load(weights, precision=precision, threads=threads)
-        reports = collect_with_progress(grade_photographs(engine, inputs, out, as_lr), len(inputs), "grading")
+        graded = grade_photographs(engine, inputs, out, as_lr, existing=existing, skipped=skipped)
+        reports = collect_reports(graded, len(inputs), out)
     print_reports(reports, skipped, as_json)
 
 

@@ -24,7 +24,7 @@ def serve(
 
     Example: deepmtdr serve --example > serve.toml && deepmtdr serve serve.toml
     """
-    with exit_on_error("clinic"):
+    with exit_on_error("clinic", stopped="the queue is kept: start it again to go on"):
         from deepmtdr.service.settings_file import example_settings, load_settings
 
         if example:

@@ -46,7 +46,7 @@ def train(
     from deepmtdr import training
     from deepmtdr.recipe import load_recipe
 
-    with exit_on_error():
+    with exit_on_error(stopped="prepared photographs are kept: run the same command again"):
         weights = training.run(
             load_recipe(recipe, settings or ()),
             data,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -220,6 +221,7 @@ def _run(jobs: Sequence[PhotographJob], workers: int | None) -> Iterator[Manifes
 def _start_worker() -> None:
     """One core per worker. A worker ends with its parent: otherwise it would wait for work for ever."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()

@@ -2,152 +2,88 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from deepmtdr.files import printable_path, shorten_name, write_atomically
-from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
+from deepmtdr._version import __version__
+from deepmtdr.errors import DataError
+from deepmtdr.screening.earlier_report import read_report
 from deepmtdr.screening.engine import ScreeningEngine
-from deepmtdr.screening.inputs import InputFile
-from deepmtdr.screening.report import REFERABLE_COLUMN, ScreeningReport, result_columns
-from deepmtdr.screening.report_files import save_report
-
-RESULTS_CSV = "results.csv"
-SAVE_INTERVAL = 2.0
-"""Shortest time between two writings of `results.csv`, s. A run that is killed loses the rows of this time."""
-MAX_FOLDER_BYTES = 240
-"""Longest folder name; longer ones are shortened. With a number added they stay within the usual limit of 255."""
+from deepmtdr.screening.inputs import InputFile, write_skipped
+from deepmtdr.screening.report import ScreeningReport
+from deepmtdr.screening.report_files import remove_report, save_report
+from deepmtdr.screening.results_folder import ExistingResults, ResultsFolder, RunSettings, open_results
 
 
 def grade_photographs(
-    engine: ScreeningEngine, inputs: Sequence[InputFile], out: Path | None = None, as_lr: int | None = None
+    engine: ScreeningEngine,
+    inputs: Sequence[InputFile],
+    out: Path | None = None,
+    as_lr: int | None = None,
+    *,
+    existing: ExistingResults = ExistingResults.REFUSE,
+    skipped: Sequence[Path] = (),
 ) -> Iterator[ScreeningReport]:
     """Grade each input, write its folder, and keep `results.csv` up to date.
+
+    The results folder is locked until the last report, or until the iterator is closed.
 
     Args:
         engine: grades the photographs.
         inputs: from `find_photographs`.
         out: results folder; None writes nothing.
         as_lr: see `ScreeningEngine.predict`.
+        existing: what to do if `out` has results of an earlier run.
+        skipped: from `find_photographs`, for `skipped.txt`.
 
     Yields:
-        A report for each input, in order, without its pictures.
+        A report for each input, in order, without its pictures. With `RESUME` also for those graded earlier.
 
     Raises:
+        ResultsError: if another run writes into `out`, or results of an earlier run may not be kept or replaced.
         InputSizeError: if `as_lr` does not fit the frame of the weights.
         OSError: if `out` cannot be written.
     """
-    return record_results(_grade_each(engine, inputs, out, as_lr), out, engine.labels)
+    if out is None:
+        yield from (replace(_grade(engine, found, as_lr), pictures=None) for found in inputs)
+        return
+    settings = {**run_settings(engine, "grade"), "as_lr": as_lr}
+    with open_results(out, engine.labels, settings, existing, remove_report) as results:
+        write_skipped(skipped, out)
+        for found, name in zip(inputs, results.folder_names([found.path for found in inputs]), strict=True):
+            report = earlier_report(results, name, found, engine)
+            if report is None:
+                report = _grade(engine, found, as_lr)
+                save_report(report, out / name)
+                results.add(name, report.row())
+            yield replace(report, pictures=None)
 
 
-def _grade_each(
-    engine: ScreeningEngine, inputs: Sequence[InputFile], out: Path | None, as_lr: int | None
-) -> Iterator[ScreeningReport]:
-    for found, name in zip(inputs, unique_folder_names(found.path for found in inputs), strict=True):
-        if found.problem:
-            report = engine.report_failure(found.path, found.problem)
-        else:
-            report = engine.predict(found.path, as_lr)
-        if out is not None:
-            save_report(report, out / name)
-        yield report
+def run_settings(engine: ScreeningEngine, command: str) -> RunSettings:
+    """What decides the results of a run, besides the options of the command."""
+    info = engine.predictor.info
+    return {"command": command, "weights": info.weights, "precision": info.precision, "version": __version__}
 
 
-def record_results(
-    reports: Iterable[ScreeningReport], out: Path | None, labels: LabelSet = DIABETIC_RETINOPATHY
-) -> Iterator[ScreeningReport]:
-    """Pass reports on and write `results.csv` with a row for each; the file is also complete if the caller stops early.
+def earlier_report(
+    results: ResultsFolder, name: str, found: InputFile, engine: ScreeningEngine
+) -> ScreeningReport | None:
+    """The report of an earlier run on the same bytes; None if the photograph has to be graded.
 
     Args:
-        reports: in the order of the rows.
-        out: results folder; None writes nothing.
-        labels: lesion types and grades of the reports.
-
-    Yields:
-        Each report without its pictures, so that thousands of reports fit into memory.
-
-    Raises:
-        OSError: if `out` cannot be written.
+        results: the results folder.
+        name: name of the photograph's folder in it.
+        found: the photograph.
+        engine: has the lesion types and grades.
     """
-    table = None
-    if out is not None:
-        make_results_folder(out, labels)
-        table = _ResultsTable(out / RESULTS_CSV, labels)
     try:
-        for report in reports:
-            if table is not None:
-                table.add(report.row())
-            yield replace(report, pictures=None)
-    finally:  # also when the caller stops, or Ctrl-C is pressed
-        if table is not None:
-            table.save()
+        if found.problem or not results.finished(name, found.path):
+            return None
+        return read_report(results.path / name, found.path, engine.labels)
+    except (OSError, DataError):
+        return None
 
 
-def make_results_folder(out: Path, labels: LabelSet = DIABETIC_RETINOPATHY) -> None:
-    """Create the results folder with a `results.csv` without rows.
-
-    Call it before long work: it shows early whether the folder can be written.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / RESULTS_CSV, _to_csv([], labels))
-
-
-def unique_folder_names(paths: Iterable[Path]) -> list[str]:
-    """A folder name for each photograph: its file name without suffix, with a number where two would be the same.
-
-    Names that differ in case only count as the same, since some file systems do not distinguish them.
-    """
-    names, taken = [], {RESULTS_CSV}
-    for path in paths:
-        stem = path.stem.strip(". ") or "photograph"
-        if len(os.fsencode(stem)) > MAX_FOLDER_BYTES:
-            stem = shorten_name(printable_path(stem), stem)
-        name, number = stem, 2
-        while name.casefold() in taken:
-            name, number = f"{stem}-{number}", number + 1
-        taken.add(name.casefold())
-        names.append(name)
-    return names
-
-
-class _ResultsTable:
-    """`results.csv`, always rewritten as a whole, so that it is complete at any time."""
-
-    def __init__(self, path: Path, labels: LabelSet) -> None:
-        self._path, self._labels = path, labels
-        self._rows: list[dict[str, Any]] = []
-        self.save()
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a row; it is written within a few seconds."""
-        self._rows.append(row)
-        # Writing 100,000 rows takes a while: spend at most a twentieth of the time on it.
-        if time.monotonic() - self._saved_at > max(SAVE_INTERVAL, 20 * self._duration):
-            self.save()
-
-    def save(self) -> None:
-        """Write all rows."""
-        started = time.monotonic()
-        write_atomically(self._path, _to_csv(self._rows, self._labels))
-        self._saved_at = time.monotonic()
-        self._duration = self._saved_at - started
-
-
-def _to_csv(rows: Sequence[dict[str, Any]], labels: LabelSet) -> bytes:
-    text = io.StringIO(newline="")
-    columns = result_columns(labels)
-    if any(REFERABLE_COLUMN in row for row in rows):
-        columns = (*columns, REFERABLE_COLUMN)
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+def _grade(engine: ScreeningEngine, found: InputFile, as_lr: int | None) -> ScreeningReport:
+    return engine.report_failure(found.path, found.problem) if found.problem else engine.predict(found.path, as_lr)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deepmtdr.files import write_atomically, write_json
+from deepmtdr.files import make_folder, write_atomically, write_json
 from deepmtdr.labels import LabelSet
 from deepmtdr.screening.report import Pictures, ScreeningReport
 from deepmtdr.screening.summary_image import draw_summary
@@ -33,14 +33,20 @@ def save_report(report: ScreeningReport, folder: Path) -> None:
     Raises:
         OSError: if the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, private=True)
     pictures = {} if report.pictures is None else _draw(report, report.pictures)
-    (folder / REPORT_FILE).unlink(missing_ok=True)
-    for name in {*picture_files(report.labels), *(path.name for path in folder.glob("lesion_*.png"))} - set(pictures):
-        (folder / name).unlink(missing_ok=True)
+    remove_report(folder)
     for name, image in pictures.items():
-        write_atomically(folder / name, _png(image))
+        write_atomically(folder / name, _png(image), private=True)
     write_report_json(report, folder)
+
+
+def remove_report(folder: Path) -> None:
+    """Remove the files of a report from a photograph's folder, of any label set; other files stay."""
+    for name in (REPORT_FILE, "sr.png", "evidence.png", "summary.png"):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("lesion_*.png"):
+        path.unlink()
 
 
 def write_report_json(report: ScreeningReport, folder: Path) -> None:
@@ -49,7 +55,7 @@ def write_report_json(report: ScreeningReport, folder: Path) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    write_json(folder / REPORT_FILE, report.to_json())
+    write_json(folder / REPORT_FILE, report.to_json(), private=True)
 
 
 def _draw(report: ScreeningReport, pictures: Pictures) -> dict[str, Image.Image]:
