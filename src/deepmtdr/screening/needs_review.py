@@ -55,3 +55,6 @@ def _reasons(report: ScreeningReport, limits: ReviewLimits) -> Iterator[str]:
         yield f"P(referable) {p:.2f} close to {name}"
     if (report.grade >= report.labels.referable_from) != (p >= point):
         yield f"grade {report.grade}, but P(referable) {p:.2f} on the other side of {name}"
+    if len(set(report.turn_grades)) > 1:
+        grades = ", ".join(map(str, sorted(set(report.turn_grades))))
+        yield f"grades {grades} for the photograph and its turned copies"

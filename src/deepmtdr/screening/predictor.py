@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from deepmtdr.errors import PredictionError
 from deepmtdr.grade_decision import MOST_PROBABLE, GradeDecision
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.terms import FRAME, ReferralThreshold
@@ -47,6 +48,39 @@ class Findings:
     """Logits of the grades, before the calibration."""
     evidence: Float[np.ndarray, "s s"]
     """Evidence of disease, in [0, 1]."""
+
+
+def check_findings(findings: Findings, info: PredictorInfo, side: int) -> None:
+    """Check what an engine returned: NaN, for example, would otherwise be reported as grade 0.
+
+    Args:
+        findings: what `Predictor.predict` returned.
+        info: of the predictor.
+        side: side of the frame, px.
+
+    Raises:
+        PredictionError: if an output has another shape, or a value is NaN, infinite or out of its range.
+    """
+    frame, lesions, grades = (side, side), len(info.labels.lesions), len(info.labels.grades)
+    _expect_shape("SR image", findings.sr, (*frame, 3))
+    _expect_shape("lesion maps", findings.lesions, (lesions, *frame))
+    _expect_shape("grade logits", findings.grade_logits, (grades,))
+    _expect_shape("evidence", findings.evidence, frame)
+    if findings.sr.dtype != np.uint8:
+        raise PredictionError(f"the network returned an SR image of {findings.sr.dtype}, expected 8-bit RGB")
+    if not np.isfinite(findings.grade_logits).all():
+        raise PredictionError(f"the network returned grade logits that are not finite, {_FINITE}")
+    for name, values in (("lesion maps", findings.lesions), ("evidence", findings.evidence)):
+        if not (values.min() >= 0 and values.max() <= 1):  # "not": NaN is refused, too
+            raise PredictionError(f"the network returned {name} outside [0, 1] or not finite, {_FINITE}")
+
+
+_FINITE = "expected finite numbers; do not use these weights"
+
+
+def _expect_shape(name: str, values: np.ndarray, expected: tuple[int, ...]) -> None:
+    if values.shape != expected:
+        raise PredictionError(f"the network returned {name} of shape {values.shape}, expected {expected}")
 
 
 @runtime_checkable

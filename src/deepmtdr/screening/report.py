@@ -14,6 +14,7 @@ from deepmtdr.files import printable_path
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.photographs.geometry import FieldOfView, InputScale
 from deepmtdr.screening.quality_model import Fault
+from deepmtdr.screening.turned_copies import TurnedCopies
 from deepmtdr.terms import ReferralThreshold
 
 Status = Literal["ok", "ungradable", "error"]
@@ -105,6 +106,10 @@ class ScreeningReport:
     """Version of deepmtdr."""
     precision: str = ""
     """Number format of the convolutions: `fp32` or `bf16`. The two differ in the third digit of a probability."""
+    turned_copies: TurnedCopies = TurnedCopies.NONE
+    """Which turned copies of the photograph were predicted too."""
+    turn_grades: tuple[int, ...] = ()
+    """Grade of the photograph as it is, then of each turned copy, alone; empty if no copy was predicted."""
     seconds: float = 0.0
     """Time taken, s. It is not written to files, so that a repeated run writes the same bytes."""
     pictures: Pictures | None = None
@@ -145,6 +150,16 @@ class ScreeningReport:
     def reason(self) -> str:
         """The message without the path; empty if there is no message."""
         return self.message.removeprefix(f"{printable_path(self.path)}: ")
+
+    @property
+    def settings_text(self) -> str:
+        """The settings that decide the results besides the weights, for identifiers and DICOM: do not change the texts.
+
+        The number format, and which turned copies were predicted, if any were: `fp32`, `bf16, turned copies: all`.
+        """
+        if self.turned_copies is TurnedCopies.NONE:
+            return self.precision
+        return f"{self.precision}, turned copies: {self.turned_copies}"
 
     @property
     def scaling_text(self) -> str:
@@ -199,6 +214,7 @@ class ScreeningReport:
             "geometry": self._geometry_json(),
             "disease": self.labels.disease,
             **self._decision_json(),
+            **self._turns_json(),
         }
 
     def _decision_json(self) -> dict[str, Any]:
@@ -207,6 +223,12 @@ class ScreeningReport:
             return {}
         expected = _rounded(self.expected_grade, PROBABILITY_DIGITS)
         return {"expected_grade": expected, "grade_thresholds": list(self.grade_thresholds)}
+
+    def _turns_json(self) -> dict[str, Any]:
+        """Which turned copies were predicted, and their grades, if any were."""
+        if self.turned_copies is TurnedCopies.NONE:
+            return {}
+        return {"turned_copies": self.turned_copies.value, "turn_grades": list(self.turn_grades)}
 
     def _geometry_json(self) -> dict[str, int] | None:
         if self.fov is None or self.way is None:
