@@ -203,7 +203,7 @@ def recipe_from_dict(values: Mapping[str, Any], where: str) -> Recipe:
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """Convert a recipe to dicts and lists, for JSON. The default label set is left out."""
-    values = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    values = json.loads(json.dumps(dataclasses.asdict(recipe), allow_nan=False))
     if recipe.labels == DIABETIC_RETINOPATHY:
         del values["labels"]
     return values

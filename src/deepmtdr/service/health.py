@@ -253,4 +253,4 @@ def _health(service: MonitoredService) -> _Response:
         "dead_letters": counts.jobs[JobState.DEAD] + counts.deliveries(DeliveryState.DEAD),
     }
     status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
-    return _Response(status, "application/json", (json.dumps(text, indent=2) + "\n").encode())
+    return _Response(status, "application/json", (json.dumps(text, indent=2, allow_nan=False) + "\n").encode())
