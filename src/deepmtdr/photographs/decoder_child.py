@@ -33,7 +33,7 @@ def main() -> None:
         request = json.loads(line)
         with _kill_after(seconds):
             head, pixels = _decode(Path(request["path"]))
-        replies.write(json.dumps({"id": request["id"], **head}).encode() + b"\n")
+        replies.write(json.dumps({"id": request["id"], **head}, allow_nan=False).encode() + b"\n")
         replies.write(pixels)
         replies.flush()
 

@@ -125,7 +125,9 @@ class DecoderProcess:
         timer.start()
         try:
             token = secrets.token_hex(8)
-            self._process.stdin.write(json.dumps({"id": token, "path": os.fspath(path.absolute())}).encode() + b"\n")
+            self._process.stdin.write(
+                json.dumps({"id": token, "path": os.fspath(path.absolute())}, allow_nan=False).encode() + b"\n"
+            )
             self._process.stdin.flush()
             return self._receive(self._process.stdout, token, path)
         except (OSError, ValueError, TypeError, KeyError, EOFError, RecursionError):
