@@ -24,7 +24,7 @@ def test_the_example_holds_the_defaults_and_every_setting(tmp_path: Path) -> Non
     whole = re.sub(r"^# (?=[\[a-z_]+[\w.]*( =|\]))", "", example_settings(), flags=re.MULTILINE)
     values = tomllib.loads(whole)
     assert set(values) == set(ServiceSettings.__dataclass_fields__)
-    for table in ("receiver", "workers", "retry", "health"):
+    for table in ("receiver", "workers", "retry", "retention", "health"):
         assert set(values[table]) == set(
             ServiceSettings.__dataclass_fields__[table].default_factory().__dataclass_fields__
         )  # type: ignore[misc]
@@ -49,11 +49,23 @@ PACS = "[dicom.pacs]\nae_title = 'PACS'\nhost = 'pacs.example'"
         ("[receiver]\nae_title = 'MUCH TOO LONG A TITLE'", r"receiver\.ae_title = .*1 to 16 printable"),
         ("[receiver]\ncalling = ['Ä']", "receiver.calling = 'Ä'"),
         ("[receiver]\nnetworks = ['10.0.0.0/99']", "'10.0.0.0/99', expected addresses"),
-        ("[workers]\ncount = 0", r"workers\.count = 0, expected at least 1"),
+        ("[workers]\ncount = 0", r"workers\.count = 0, expected 1 to 256"),
         ("[workers]\nseconds = 0", r"workers\.seconds = 0, expected more than 0"),
-        ("[retry]\nfactor = 0.5", r"retry\.factor = 0\.5, expected at least 1"),
+        ("[workers]\nseconds = nan", r"workers: seconds = nan, expected a finite number"),
+        ("[workers]\nseconds = 1e300", r"workers\.seconds = 1e\+300, expected more than 0 and at most 3.1536e\+07"),
+        ("[receiver]\nidle_seconds = inf", r"receiver: idle_seconds = inf, expected a finite number"),
+        ("[receiver]\npdu_seconds = -1", r"receiver\.pdu_seconds = -1, expected more than 0"),
+        ("[receiver]\nassociations = 1000", r"receiver\.associations = 1000, expected 1 to 80"),
+        ("[receiver]\nconnections_per_address = 0", r"receiver\.connections_per_address = 0, expected 1 to 80"),
+        ("[retention]\ndays = -1", r"retention\.days = -1, expected 0 to 36500"),
+        ("[retention]\nlargest_gb = nan", r"retention: largest_gb = nan, expected a finite number"),
+        ("least_free_mb = -1", r"least_free_mb = -1, expected 0 to 1e\+09"),
+        (f"{PACS}\nseconds = 0", r"dicom\.pacs\.seconds = 0, expected more than 0"),
+        ("[fhir.a]\nurl = 'https://x'\nseconds = -5", r"fhir\.a\.seconds = -5, expected more than 0"),
+        ('[workers]\nweights = "a\\u0000b"', r"workers\.weights contains a null character"),
+        ("[retry]\nfactor = 0.5", r"retry\.factor = 0\.5, expected 1 to 1000"),
         ("[retry]\nfirst_wait = 9\nlongest_wait = 5", r"retry\.longest_wait = 5, expected at least first_wait, 9"),
-        ("stop_seconds = -1", "stop_seconds = -1, expected 0 or more"),
+        ("stop_seconds = -1", r"stop_seconds = -1, expected 0 to 3.1536e\+07"),
         ("[health]\nport = -1", r"health\.port = -1, expected 0 to 65535"),
         ("[dicom.pacs]\nhost = 'x'", r"dicom\.pacs\.ae_title = ''"),
         ("[dicom.pacs]\nae_title = 'PACS'", r"dicom\.pacs\.host is empty"),

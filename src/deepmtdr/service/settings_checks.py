@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from deepmtdr.service.settings import (
@@ -18,6 +20,13 @@ from deepmtdr.service.settings import (
 SECRET_PATTERN = re.compile(r"env:\w+|file:.+")
 DESTINATION_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 MAX_PORT = 65535
+MAX_SECONDS, MAX_DAYS = 31_536_000.0, 36_500.0
+"""Longest waits: a year, s; a century, d. Timers of the operating system cannot take every number."""
+MAX_MB = 1e9
+"""Largest size of files and memory, MiB; of all files, GB."""
+MAX_ASSOCIATIONS = 80
+"""pynetdicom can use the first 1024 open files of a process only, and each association has several."""
+MAX_WORKERS, MAX_CRASHES, MAX_FACTOR = 256, 1000, 1000.0
 NO_TLS = TlsSettings()
 
 
@@ -26,6 +35,7 @@ def find_problems(settings: ServiceSettings) -> Iterator[str]:
     yield from _receiver_problems(settings.receiver)
     if not 0 <= settings.health.port <= MAX_PORT:
         yield f"health.port = {settings.health.port}, expected 0 to {MAX_PORT}"
+    yield from _path_problems(settings)
     yield from _range_problems(settings)
     yield from _name_problems(settings)
     for name, node in settings.dicom.items():
@@ -56,31 +66,57 @@ def _receiver_problems(receiver: ReceiverSettings) -> Iterator[str]:
 
 def _range_problems(settings: ServiceSettings) -> Iterator[str]:
     receiver, workers, retry = settings.receiver, settings.workers, settings.retry
-    positive = {
+    seconds = {
         "receiver.idle_seconds": receiver.idle_seconds,
-        "receiver.largest_mb": receiver.largest_mb,
+        "receiver.request_seconds": receiver.request_seconds,
+        "receiver.pdu_seconds": receiver.pdu_seconds,
+        "receiver.object_seconds": receiver.object_seconds,
         "workers.seconds": workers.seconds,
         "workers.load_seconds": workers.load_seconds,
-        "workers.memory_mb": workers.memory_mb,
         "retry.first_wait": retry.first_wait,
-        "retry.give_up_hours": retry.give_up_hours,
+        "retry.longest_wait": retry.longest_wait,
     }
-    at_least_one = {
-        "receiver.associations": receiver.associations,
-        "workers.count": workers.count,
-        "workers.crashes": workers.crashes,
-        "retry.factor": retry.factor,
-    }
-    for key, value in positive.items():
-        if value <= 0:
-            yield f"{key} = {value:g}, expected more than 0"
-    for key, value in at_least_one.items():
-        if value < 1:
-            yield f"{key} = {value:g}, expected at least 1"
-    if settings.stop_seconds < 0:
-        yield f"stop_seconds = {settings.stop_seconds:g}, expected 0 or more"
+    seconds |= {f"dicom.{name}.seconds": node.seconds for name, node in settings.dicom.items()}
+    seconds |= {f"dicomweb.{name}.seconds": server.seconds for name, server in settings.dicomweb.items()}
+    seconds |= {f"fhir.{name}.seconds": server.seconds for name, server in settings.fhir.items()}
+    for key, value in seconds.items():
+        yield from _positive(key, value, MAX_SECONDS)
+    yield from _positive("receiver.largest_mb", receiver.largest_mb, MAX_MB)
+    yield from _positive("workers.memory_mb", workers.memory_mb, MAX_MB)
+    yield from _positive("retry.give_up_hours", retry.give_up_hours, MAX_SECONDS)
+    yield from _between("receiver.associations", receiver.associations, 1, MAX_ASSOCIATIONS)
+    yield from _between("receiver.connections_per_address", receiver.connections_per_address, 1, MAX_ASSOCIATIONS)
+    yield from _between("workers.count", workers.count, 1, MAX_WORKERS)
+    yield from _between("workers.crashes", workers.crashes, 1, MAX_CRASHES)
+    yield from _between("retry.factor", retry.factor, 1, MAX_FACTOR)
+    yield from _between("stop_seconds", settings.stop_seconds, 0, MAX_SECONDS)
+    yield from _between("least_free_mb", settings.least_free_mb, 0, MAX_MB)
+    yield from _between("retention.days", settings.retention.days, 0, MAX_DAYS)
+    yield from _between("retention.largest_gb", settings.retention.largest_gb, 0, MAX_MB)
     if retry.longest_wait < retry.first_wait:
         yield f"retry.longest_wait = {retry.longest_wait:g}, expected at least first_wait, {retry.first_wait:g}"
+
+
+def _positive(key: str, value: float, highest: float) -> Iterator[str]:
+    if not 0 < value <= highest:
+        yield f"{key} = {value:g}, expected more than 0 and at most {highest:g}"
+
+
+def _between(key: str, value: float | int, lowest: float | int, highest: float | int) -> Iterator[str]:
+    if not lowest <= value <= highest:
+        yield f"{key} = {value:g}, expected {lowest:g} to {highest:g}"
+
+
+def _path_problems(settings: object, key: str = "") -> Iterator[str]:
+    """Find paths that no file system can have, in all nested settings."""
+    if isinstance(settings, Path) and "\0" in str(settings):
+        yield f"{key} contains a null character, expected a path"
+    elif isinstance(settings, Mapping):
+        for name, value in settings.items():
+            yield from _path_problems(value, f"{key}.{name}")
+    elif is_dataclass(settings):
+        for field in fields(settings):
+            yield from _path_problems(getattr(settings, field.name), f"{key}.{field.name}".removeprefix("."))
 
 
 def _name_problems(settings: ServiceSettings) -> Iterator[str]:
