@@ -9,7 +9,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from deepmtdr.service.connections import BUSY_SECONDS, IDLE_SECONDS, Connection, ConnectionPool, Phase, PoolLimits
+from deepmtdr.service.connections import (
+    BUSY_SECONDS,
+    IDLE_SECONDS,
+    PLACE_SECONDS,
+    Connection,
+    ConnectionPool,
+    Phase,
+    PoolLimits,
+)
 
 LIMITS = PoolLimits(connections=4, served=2, per_address=2, request_seconds=60.0)
 
@@ -94,6 +102,18 @@ def test_a_place_is_given_to_a_new_peer_if_another_address_is_idle_or_slow(
     monkeypatch.setattr(time, "monotonic", lambda: now + BUSY_SECONDS + 1)
     assert not pool.serve(admit(pool, sockets, "10.0.0.2")), "it has as many places as the slow peer"
     assert pool.serve(admit(pool, sockets, "10.0.0.3")) and sending.phase == Phase.SERVED
+
+
+def test_a_peer_that_only_keeps_its_association_alive_loses_its_place(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = ConnectionPool(LIMITS)
+    hostile = [serve(pool, sockets, "10.0.0.1") for _ in range(2)]
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + PLACE_SECONDS + 1)
+    for connection in hostile:
+        connection.end_step()
+    assert pool.serve(admit(pool, sockets, "10.0.0.2")) and hostile[0].phase == Phase.ENDED
 
 
 def test_a_connection_is_ended_when_a_deadline_is_over(sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:

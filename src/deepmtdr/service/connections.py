@@ -16,10 +16,10 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple, Protocol, runtime_checkable
 
-BUSY_SECONDS = 30.0
-"""Time for which a peer that is sending an object keeps its place, even if all places are taken, s."""
-IDLE_SECONDS = 5.0
-"""Time for which an idle peer keeps its place, even if all places are taken, s."""
+BUSY_SECONDS, IDLE_SECONDS, PLACE_SECONDS = 10.0, 5.0, 30.0
+"""While all places are in use, how long a peer keeps its place: with one object; without sending anything; without an
+object, even if it sends something, s.
+"""
 
 
 class Phase(Enum):
@@ -94,10 +94,10 @@ class Connection:
         return any(deadline is not None and deadline < now for deadline in (self.deadline, self.object_deadline))
 
     def may_lose_its_place(self, now: float) -> bool:
-        """Whether another peer may get the place: this one is idle, or has been sending one object for long."""
+        """Whether another peer may get the place, because this one has not used it well."""
         if self.object_since is not None:
             return now - self.object_since > BUSY_SECONDS
-        return now - self.last_active > IDLE_SECONDS
+        return now - self.last_active > IDLE_SECONDS or now - self.since > PLACE_SECONDS
 
     def end_within(self, seconds: float) -> None:
         """Give up the place; the peer has some seconds to read the last answer."""
