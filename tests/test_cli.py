@@ -224,7 +224,9 @@ def test_the_same_seed_gives_the_same_drawings(tmp_path: Path) -> None:
 
 def test_a_folder_for_drawings_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert is_refused(run("draw", tmp_path / "file" / "x", "--count", 1, "--size", 64), "file", "found a file, expected a folder")
+    assert is_refused(
+        run("draw", tmp_path / "file" / "x", "--count", 1, "--size", 64), "file", "found a file, expected a folder"
+    )
 
 
 def test_a_verb_without_its_libraries_names_the_extra_to_install(
@@ -241,3 +243,27 @@ def test_progress_bars_are_not_on_stdout(capsys: pytest.CaptureFixture[str]) -> 
     with Progress("grading", 2) as progress:
         progress.advance({"loss": 0.5})
     assert capsys.readouterr().out == ""
+
+
+def test_weights_that_are_not_finite_are_refused_before_any_photograph_is_graded(weights: Path, tmp_path: Path) -> None:
+    tensors = load_file(weights)
+    name = next(name for name in tensors if name.startswith("grading"))
+    tensors[name].view(-1)[0] = float("nan")
+    model = DeepMTDR(tiny_recipe().model)
+    model.load_state_dict(tensors)
+    checkpoint.save(tmp_path / "bad.safetensors", model, tiny_recipe())
+    result = run("grade", save_photograph(tmp_path / "eye.png"), "--weights", tmp_path / "bad.safetensors", "--json")
+    assert is_refused(result, f"{name}: 1 of ", "NaN or infinite, expected finite weights") and result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "copies", "number"), [("--tta", "all", 8), ("--check-mirror", "mirror", 2), (None, None, 0)]
+)
+def test_turned_copies_are_predicted_on_request(
+    weights: Path, tmp_path: Path, option: str | None, copies: str | None, number: int
+) -> None:
+    arguments = ["grade", save_photograph(tmp_path / "eye.png"), "--as-lr", 16, "--weights", weights, "--json"]
+    result = run(*arguments, *([option] if option else []))
+    assert result.exit_code == 0, result.output
+    (report,) = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(name))
+    assert report.get("turned_copies") == copies and len(report.get("turn_grades", ())) == number

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 from deepmtdr.screening import engine as engine_module
 from deepmtdr.screening.engine import ScreeningEngine, measure_lesions
 from deepmtdr.screening.needs_review import find_review_reasons
+from deepmtdr.screening.predictor import Findings
 from deepmtdr.screening.quality_model import Fault
 from deepmtdr.terms import ReferralThreshold
 from fake_predictor import MACULAR_DEGENERATION, FakePredictor
@@ -224,3 +227,40 @@ def test_lesions_that_touch_at_a_corner_are_one_and_areas_are_per_cent_of_the_fi
     assert counts == {"MA": 2, "HE": 0, "EX": 0, "SE": 0}
     assert areas["MA"] == pytest.approx(100 * 3 / 64)
     assert areas["EX"] == 0
+
+
+# Answers of an engine that are not finite
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"grade_logits": np.array([0, 1, np.nan, 0, 0], np.float32)}, "grade logits that are not finite"),
+        ({"grade_logits": np.array([0, 1, np.inf, 0, 0], np.float32)}, "grade logits that are not finite"),
+        ({"grade_logits": np.zeros(4, np.float32)}, r"grade logits of shape \(4,\), expected \(5,\)"),
+        ({"lesions": np.full((4, FRAME, FRAME), np.nan, np.float32)}, r"lesion maps outside \[0, 1\] or not finite"),
+        ({"lesions": np.full((4, FRAME, FRAME), 255, np.float32)}, r"lesion maps outside \[0, 1\] or not finite"),
+        ({"lesions": np.zeros((3, FRAME, FRAME), np.float32)}, "lesion maps of shape"),
+        ({"evidence": np.full((FRAME, FRAME), -np.inf, np.float32)}, r"evidence outside \[0, 1\] or not finite"),
+        ({"evidence": np.zeros((FRAME, 1), np.float32)}, "evidence of shape"),
+        ({"sr": np.zeros((FRAME, FRAME, 3), np.float32)}, "an SR image of float32, expected 8-bit RGB"),
+    ],
+)
+def test_an_answer_that_is_not_finite_is_an_error_and_gets_no_grade(
+    photograph: Path, wrong: dict[str, np.ndarray], reason: str
+) -> None:
+    class WrongPredictor(FakePredictor):
+        def predict(self, lr: np.ndarray, scale: int) -> Findings:
+            return dataclasses.replace(super().predict(lr, scale), **wrong)
+
+    report = ScreeningEngine(WrongPredictor()).predict(photograph, 32)
+    assert (report.status, report.grade, report.probabilities) == ("error", None, None)
+    assert re.search(f"eye.png: the network returned {reason}", report.message), report.message
+    assert report.review_reasons == ("not graded",)
+
+
+def test_a_temperature_that_makes_probabilities_overflow_gets_no_grade(photograph: Path) -> None:
+    predictor = FakePredictor(logits=[0, 10, 20, 30, 40], decision=GradeDecision(temperature=1e-308))
+    report = ScreeningEngine(predictor).predict(photograph)
+    assert (report.status, report.grade) == ("error", None)
+    assert "calibrated grade probabilities: found 5 of 5 probabilities that are NaN or infinite" in report.message

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +92,20 @@ Precision = Annotated[
 ]
 
 
+TestTimeAveraging = Annotated[
+    bool,
+    typer.Option(
+        "--tta",
+        help="Average over the eight turns of each photograph (mirrored and turned): takes eight times as long.",
+    ),
+]
+CheckMirror = Annotated[
+    bool,
+    typer.Option(
+        "--check-mirror",
+        help="Mark a photograph for review if its mirror image gets another grade: takes twice as long.",
+    ),
+]
 Resume = Annotated[
     bool,
     typer.Option(
@@ -170,8 +183,7 @@ def print_reports(reports: Sequence[ScreeningReport], skipped: Sequence[Path], a
     from deepmtdr.files import printable_path
 
     if as_json:
-        json.dump([report.to_json() for report in reports], sys.stdout, indent=2)
-        typer.echo()
+        typer.echo(json.dumps([report.to_json() for report in reports], indent=2, allow_nan=False))
     else:
         Console().print(report_table(reports))
     failed = [report for report in reports if report.status != "ok"]

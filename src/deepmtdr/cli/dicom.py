@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepmtdr.cli.app import (
+    CheckMirror,
     Overwrite,
     Resume,
+    TestTimeAveraging,
     Weights,
     app,
     choose_existing,
@@ -43,6 +45,8 @@ def dicom(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON instead of a table.")] = False,
     weights: Weights = None,
+    tta: TestTimeAveraging = False,
+    check_mirror: CheckMirror = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -58,8 +62,11 @@ def dicom(
     with exit_on_error("clinic"):
         from deepmtdr.dicom.batch import process_paths
         from deepmtdr.screening.engine import ScreeningEngine
+        from deepmtdr.screening.turned_copies import choose_copies
 
-        results = process_paths(ScreeningEngine.load(weights), paths, out, codes, deidentify, existing=existing)
+        copies = choose_copies(tta=tta, check_mirror=check_mirror)
+        engine = ScreeningEngine.load(weights, turned_copies=copies)
+        results = process_paths(engine, paths, out, codes, deidentify, existing=existing)
         reports = collect_reports(results.reports, len(results.inputs), out)
     _warn_of_possible_text(reports)
     print_reports(reports, results.skipped, as_json)

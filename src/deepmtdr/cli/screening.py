@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 
 from deepmtdr.cli.app import (
+    CheckMirror,
     InputSize,
     Overwrite,
     Precision,
     Resume,
+    TestTimeAveraging,
     Weights,
     app,
     choose_existing,
@@ -34,6 +36,8 @@ def grade(
     weights: Weights = None,
     precision: Precision = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Number of PyTorch's threads.")] = None,
+    tta: TestTimeAveraging = False,
+    check_mirror: CheckMirror = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -49,11 +53,13 @@ def grade(
     from deepmtdr.screening.batch import grade_photographs
     from deepmtdr.screening.engine import ScreeningEngine
     from deepmtdr.screening.inputs import find_photographs
+    from deepmtdr.screening.turned_copies import choose_copies
 
     existing = choose_existing(resume=resume, overwrite=overwrite, out=out)
     with exit_on_error():
         inputs, skipped = find_photographs(paths, out)
-        engine = ScreeningEngine.load(weights, precision=precision, threads=threads)
+        copies = choose_copies(tta=tta, check_mirror=check_mirror)
+        engine = ScreeningEngine.load(weights, precision=precision, threads=threads, turned_copies=copies)
         graded = grade_photographs(engine, inputs, out, as_lr, existing=existing, skipped=skipped)
         reports = collect_reports(graded, len(inputs), out)
     print_reports(reports, skipped, as_json)

@@ -37,7 +37,7 @@ def serve(
         from deepmtdr.service.examiner import load_examiner
         from deepmtdr.service.serve import serve as serve_until_signal
 
-        make_examiner = partial(load_examiner, chosen.workers.weights, chosen.workers.codes, chosen.namespaces)
+        make_examiner = partial(load_examiner, chosen.workers, chosen.namespaces)
         serve_until_signal(chosen, make_examiner)
 
 

@@ -63,7 +63,13 @@ def grade_photographs(
 def run_settings(engine: ScreeningEngine, command: str) -> RunSettings:
     """What decides the results of a run, besides the options of the command."""
     info = engine.predictor.info
-    return {"command": command, "weights": info.weights, "precision": info.precision, "version": __version__}
+    return {
+        "command": command,
+        "weights": info.weights,
+        "precision": info.precision,
+        "turned_copies": engine.turned_copies.value,
+        "version": __version__,
+    }
 
 
 def earlier_report(

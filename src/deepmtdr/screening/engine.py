@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from deepmtdr._version import __version__
-from deepmtdr.errors import NoFieldOfViewError, PhotographError, UngradableError
+from deepmtdr.errors import NoFieldOfViewError, PhotographError, PredictionError, UngradableError
 from deepmtdr.files import file_sha256, printable_path
+from deepmtdr.grade_decision import GradeDecision
 from deepmtdr.labels import LabelSet
 from deepmtdr.photographs.decoder_process import read_untrusted
 from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
@@ -25,6 +26,7 @@ from deepmtdr.screening.quality import Quality, assess_quality
 from deepmtdr.screening.quality_features import QUALITY_FRAME_SIDE
 from deepmtdr.screening.quality_model import Fault
 from deepmtdr.screening.report import Pictures, ScreeningReport, Status
+from deepmtdr.screening.turned_copies import TurnedCopies, predict_copies
 from deepmtdr.terms import LESION_THRESHOLD
 
 __all__ = ["ScreeningEngine", "ScreeningReport"]
@@ -38,17 +40,24 @@ class ScreeningEngine:
     `ScreeningEngine.load().predict("eye.jpg").grade` is all that most programs need.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, turned_copies: TurnedCopies = TurnedCopies.NONE) -> None:
         """Use a loaded network.
 
         Args:
             predictor: the network; `load` makes one that runs with PyTorch.
+            turned_copies: which turned copies of each photograph are predicted too. The mirror image takes twice the
+                time, all turns eight times.
         """
-        self.predictor = predictor
+        self.predictor, self.turned_copies = predictor, turned_copies
 
     @classmethod
     def load(
-        cls, weights: Path | None = None, *, precision: str = "auto", threads: int | None = None
+        cls,
+        weights: Path | None = None,
+        *,
+        precision: str = "auto",
+        threads: int | None = None,
+        turned_copies: TurnedCopies = TurnedCopies.NONE,
     ) -> ScreeningEngine:
         """Load the shipped weights, or those of a file, to run with PyTorch.
 
@@ -56,14 +65,16 @@ class ScreeningEngine:
             weights: a `.safetensors` checkpoint of deepmtdr; None: the shipped weights.
             precision: number format of the convolutions, one of `PRECISIONS`.
             threads: number of PyTorch's threads, for the whole process; None: unchanged.
+            turned_copies: see the constructor.
 
         Raises:
-            CheckpointError: if the weights are missing, damaged, of another architecture, or not of all three tasks.
+            CheckpointError: if the weights are missing, damaged, not finite, of another architecture, or not of all
+                three tasks.
             ValueError: if the precision is unknown.
         """
         from deepmtdr.screening.torch_predictor import TorchPredictor
 
-        return cls(TorchPredictor.load(weights, precision=precision, threads=threads))
+        return cls(TorchPredictor.load(weights, precision=precision, threads=threads), turned_copies)
 
     @property
     def labels(self) -> LabelSet:
@@ -106,6 +117,7 @@ class ScreeningEngine:
             weights=info.weights,
             version=__version__,
             precision=info.precision,
+            turned_copies=self.turned_copies,
         )
 
     def _process(self, path: Path, as_lr: int | None) -> ScreeningReport:
@@ -124,7 +136,7 @@ class ScreeningEngine:
             return _failed(replace(report, fault=Fault.NO_FIELD), str(error), "ungradable")
         except UngradableError as error:
             return _failed(report, str(error), "ungradable")
-        except (PhotographError, OSError) as error:
+        except (PhotographError, PredictionError, OSError) as error:
             return _failed(report, str(error), "error")
         except Exception as error:  # one photograph must not stop a long batch
             log.debug("grading %s failed", path, exc_info=True)
@@ -136,8 +148,10 @@ class ScreeningEngine:
         """Run the network and add its results to the report."""
         info = self.predictor.info
         way = choose_input_scale(fov.side, as_lr, info.frame)
-        findings = self.predictor.predict(crop_to_frame(pixels, fov, way.lr_size), way.scale)
-        probabilities = info.decision.probabilities(findings.grade_logits).astype(np.float32)
+        lr = crop_to_frame(pixels, fov, way.lr_size)
+        findings, logits = predict_copies(self.predictor, lr, way.scale, self.turned_copies)
+        probabilities = _probabilities(info.decision, findings.grade_logits)
+        copies = [info.decision.grade(_probabilities(info.decision, each)) for each in logits]
         counts, areas = measure_lesions(findings.lesions, fov_mask(findings.sr), info.labels.codes)
         photograph = crop_to_frame(pixels, fov, info.frame)
         graded = replace(
@@ -146,6 +160,7 @@ class ScreeningEngine:
             grade=info.decision.grade(probabilities),
             probabilities=tuple(float(p) for p in probabilities),
             grade_thresholds=info.decision.thresholds,
+            turn_grades=() if self.turned_copies is TurnedCopies.NONE else tuple(copies),
             operating_point=info.operating_point,
             counts=counts,
             areas=areas,
@@ -154,6 +169,13 @@ class ScreeningEngine:
             pictures=Pictures(photograph, findings.sr, findings.lesions, findings.evidence),
         )
         return replace(graded, review_reasons=find_review_reasons(graded))
+
+
+def _probabilities(decision: GradeDecision, logits: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
+    try:
+        return decision.probabilities(logits).astype(np.float32)
+    except ValueError as error:
+        raise PredictionError(f"calibrated grade probabilities: {error}; do not use these weights") from error
 
 
 def assess_photograph(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[FieldOfView, Quality]:

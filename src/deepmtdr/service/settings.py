@@ -74,6 +74,10 @@ class WorkerSettings:
     """Checkpoint (.safetensors); None: the shipped one."""
     codes: Path | None = None
     """TOML file of codes that differ from the shipped ones."""
+    tta: bool = False
+    """Whether results are averaged over the eight turns of each photograph, which takes eight times as long."""
+    check_mirror: bool = False
+    """Whether a photograph whose mirror image gets another grade is marked for review; it takes twice as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
