@@ -9,6 +9,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -154,6 +155,79 @@ def rgb_tiff(raw: bytes, width: int, height: int, bits: int) -> bytes:
     return head + struct.pack("<3H", bits, bits, bits) + raw
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("container", ["jp2", "j2k"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_2000_is_scaled_to_8_bits(tmp_path: Path, container: str, bits: int, channels: int) -> None:
+    pixels = PIXELS if channels == 3 else GREY
+    values = np.rint(pixels / 255 * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    stream = imagecodecs.jpeg2k_encode(values, level=0, codecformat=container, reversible=True, bitspersample=bits)
+    (tmp_path / "a").write_bytes(stream)
+    truth = pixels if channels == 3 else GREY[..., None]
+    assert abs(read_photograph(tmp_path / "a").pixels.astype(int) - truth).max() <= 1
+
+
+def test_jpeg_2000_that_pillow_decodes_wrongly_is_refused(tmp_path: Path) -> None:
+    alpha = np.full((60, 80, 1), 65535, np.uint16)
+    values = np.concatenate([PIXELS.astype(np.uint16) * 257, alpha], axis=2)
+    (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(values, level=0, codecformat="jp2", reversible=True))
+    assert "4 components of 16 bits" in fails(tmp_path / "a.jp2")
+
+
+def test_huge_codestream_in_small_jp2_boxes_is_refused(tmp_path: Path) -> None:
+    content = bytearray(imagecodecs.jpeg2k_encode(PIXELS, level=0, codecformat="jp2", reversible=True))
+    size = content.index(b"\xff\x4f\xff\x51") + 8
+    content[size : size + 8] = struct.pack(">II", 40_000, 40_000)
+    (tmp_path / "a.jp2").write_bytes(content)
+    assert "header declares 40000x40000 px" in fails(tmp_path / "a.jp2")
+
+
+def test_webp_and_avif_are_read(tmp_path: Path) -> None:
+    assert (read_photograph(save(tmp_path / "a.webp", lossless=True)).pixels == PIXELS).all()
+    pixels = read_photograph(save(tmp_path / "a.avif", quality=95, subsampling="4:4:4")).pixels
+    assert abs(pixels.astype(int) - PIXELS).mean() < 3
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.avif"])
+def test_orientation_of_newer_formats_is_applied(tmp_path: Path, name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = np.ascontiguousarray(PIXELS.transpose(1, 0, 2)[::-1])
+    pixels = read_photograph(save(tmp_path / name, stored, exif=exif, quality=95)).pixels
+    assert abs(pixels.astype(int) - PIXELS).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"GIF89a\x50\0\x3c\0", "GIF"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "camera raw"),
+    ],
+)
+def test_formats_that_cannot_be_read_are_named(tmp_path: Path, start: bytes, name: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(start + bytes(100))
+    assert f"found {name}, expected one photograph as JPEG" in fails(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("maximum", [1023, 4095, 65535])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pnm_is_scaled_by_its_stated_maximum(tmp_path: Path, maximum: int, channels: int) -> None:
+    pixels = PIXELS if channels == 3 else GREY[..., None]
+    values = np.rint(pixels / 255 * maximum).astype(">u2")
+    (tmp_path / "a.pnm").write_bytes(b"P%d 80 60 %d\n" % (6 if channels == 3 else 5, maximum) + values.tobytes())
+    assert (read_photograph(tmp_path / "a.pnm").pixels == pixels).all()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.pgm"])
+def test_12_significant_bits_in_16_without_a_stated_maximum_are_refused(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / name, GREY.astype(np.uint16) * 16)
+    assert f"found 16-bit pixels of at most {16 * int(GREY.max())}" in fails(path)
+
+
 def test_colour_profile_is_ignored(tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     assert (read_photograph(save(tmp_path / "a.png", icc_profile=profile)).pixels == PIXELS).all()
@@ -180,12 +254,12 @@ def test_text_named_jpg(tmp_path: Path) -> None:
     assert "found no photograph (the file begins b'This is no photo')" in fails(tmp_path / "a.jpg")
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.bmp", "a.ppm"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.bmp", "a.ppm", "a.webp", "a.avif", "a.jp2", "a.j2k"])
 def test_truncated_file(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / name, draw_fundus())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     message = fails(path)
-    assert "400x300 px" in message or name == "a.tif"  # a TIFF's directory may be after its pixels
+    assert "400x300 px" in message or name in ("a.tif", "a.webp", "a.avif")  # their size may be after the pixels
 
 
 def test_empty_file(tmp_path: Path) -> None:

@@ -10,70 +10,30 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom import Dataset, dcmwrite
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom import dcmwrite
 from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import (
     JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
-    OphthalmicPhotography8BitImageStorage,
     RLELossless,
-    generate_uid,
 )
 
 from deepmtdr.errors import PhotographError
 from deepmtdr.photographs import decode_dicom
 from deepmtdr.photographs.decode import read_photograph
+from dicom_files import dicom, encapsulated, write
 from external_programs import requires_programs
 from fundus import draw_fundus
 
 PIXELS = draw_fundus(60, 80, (40, 30), 28)
 GREY = PIXELS[..., 1]
-
-
-def dicom(values: NDArray, photometric: str, *, bits: int = 8, **tags: object) -> Dataset:
-    """An ophthalmic photograph with native pixels."""
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = OphthalmicPhotography8BitImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    dataset.Rows, dataset.Columns = values.shape[:2]
-    dataset.SamplesPerPixel = values.shape[2] if values.ndim == 3 else 1
-    if values.ndim == 3:
-        dataset.PlanarConfiguration = 0
-    dataset.PhotometricInterpretation = photometric
-    dataset.BitsAllocated = 8 * values.itemsize
-    dataset.BitsStored, dataset.HighBit = bits, bits - 1
-    dataset.PixelRepresentation = 0
-    dataset.PixelData = values.tobytes()
-    dataset["PixelData"].VR = "OW" if values.itemsize == 2 else "OB"
-    for keyword, value in tags.items():
-        setattr(dataset, keyword, value)
-    return dataset
-
-
-def write(path: Path, dataset: Dataset) -> Path:
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def encapsulated(stream: bytes, syntax: UID, photometric: str, **tags: object) -> Dataset:
-    dataset = dicom(PIXELS, photometric, **tags)
-    dataset.PixelData = encapsulate([stream])
-    dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = syntax
-    return dataset
 
 
 def jpeg(pixels: NDArray = PIXELS, **options: object) -> bytes:

@@ -10,8 +10,9 @@ from deepmtdr.photographs.limits import DecodeError
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ
 _COD = 0xFF52
-# SOF0 to SOF15 without DHT, JPG and DAC; SOF55 is JPEG-LS.
-_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+_JPEG_LS = 0xF7  # SOF55
+# SOF0 to SOF15 without DHT, JPG and DAC.
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {_JPEG_LS}
 
 
 class Codestream(NamedTuple):
@@ -87,6 +88,8 @@ def _read_jpeg(stream: bytes) -> Codestream | None:
     frame = next((at for marker, at in _jpeg_markers(stream) if marker in _FRAME_HEADERS), None)
     if frame is None or frame + 10 > len(stream):
         raise DecodeError("found JPEG without a frame header; the file is damaged")
+    if stream[frame + 1] == _JPEG_LS and b"\xff\xd9" not in stream[frame:]:  # CharLS takes 5 s to find that out
+        raise DecodeError("found JPEG-LS without an end; the file is truncated or damaged")
     height, width = (int.from_bytes(stream[at : at + 2], "big") for at in (frame + 5, frame + 7))
     return Codestream(width, height, stream[frame + 9], stream[frame + 4])
 

@@ -177,8 +177,11 @@ def _check_jpeg_2000(content: bytes) -> None:
     stream = read_codestream_header(content)
     if stream is not None:
         check_size(stream.width, stream.height, 1)
-        if not 8 <= stream.bits <= 16:
-            raise DecodeError(f"found JPEG 2000 of {stream.bits} bits, expected 8 to 16")
+        if not 8 <= stream.bits <= (8 if stream.components in (2, 4) else 16):  # Pillow does not scale transparency
+            raise DecodeError(
+                f"found JPEG 2000 of {stream.components} components of {stream.bits} bits, expected 8 to 16 bits "
+                "without transparency, or 8 with it"
+            )
 
 
 def _upright(image: Image.Image) -> Image.Image:
