@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from deepmtdr.cli import app
 from deepmtdr.service.queue import Queue
 from deepmtdr.service.running_clock import RunningClock
 from deepmtdr.service.settings import RetentionSettings
@@ -139,3 +142,14 @@ def test_no_job_begins_while_the_disk_is_low(queue: Queue, monkeypatch: pytest.M
     assert queue.claim() is None
     monkeypatch.setattr(queue.spool, "free_bytes", lambda: 10_000)
     assert queue.claim() is not None
+
+
+def test_the_command_removes_files_and_shows_their_size(queue: Queue, jobs: dict[str, int], tmp_path: Path) -> None:
+    settings = tmp_path / "serve.toml"
+    settings.write_text('folder = "service"\n')
+    shown = CliRunner().invoke(app, ["queue", str(settings), "--clear", "--older-than", "1"])
+    assert "jobs whose files were removed" in shown.stdout and files(queue)[0] == 5
+    CliRunner().invoke(app, ["queue", str(settings), "--clear", "--older-than", "0"])
+    assert files(queue) == (3, {jobs["one waits"], jobs["one is dead"], jobs["no destination"]})
+    assert CliRunner().invoke(app, ["queue", str(settings), "--clear"]).exit_code == 2
+    assert CliRunner().invoke(app, ["queue", str(settings), "--older-than", "1"]).exit_code == 2

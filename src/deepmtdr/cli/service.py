@@ -51,6 +51,17 @@ def queue(
             help="First put all dead letters (failed objects and deliveries) back into the queue, then show it.",
         ),
     ] = False,
+    clear: Annotated[
+        bool,
+        typer.Option(
+            "--clear",
+            help="First remove originals and results of jobs that every destination has confirmed; with --older-than.",
+        ),
+    ] = False,
+    older_than: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --clear: only of objects that were received more than so many days ago."),
+    ] = None,
 ) -> None:
     """Show how many objects `deepmtdr serve` has received, examined and sent, and its dead letters with their reasons.
 
@@ -58,14 +69,18 @@ def queue(
     it again. Its reason may quote values of the object. Exit code 1 if there are dead letters.
 
     Example: deepmtdr queue serve.toml --retry
+
+    Example: deepmtdr queue serve.toml --clear --older-than 90
     """
     from deepmtdr.cli.tables import build_table
 
+    if clear != (older_than is not None):
+        raise typer.BadParameter("found only one of --clear and --older-than, expected both, or none")
     with exit_on_error("clinic"):
         from deepmtdr.service.queue_tables import queue_tables
         from deepmtdr.service.settings_file import load_settings
 
-        tables, dead = queue_tables(load_settings(settings), retry=retry)
+        tables, dead = queue_tables(load_settings(settings), retry=retry, clear_older_than=older_than)
     for table in tables:
         Console().print(build_table(*table, numbers=False))
     raise typer.Exit(EXIT_SOME_FAILED if dead else 0)
