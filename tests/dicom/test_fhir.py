@@ -157,6 +157,30 @@ def test_other_weights_or_another_photograph_are_other_resources() -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"probabilities": (0.05, 0.15, 0.600001, 0.149999, 0.05)},
+        {"counts": {"MA": 4, "HE": 1, "EX": 2, "SE": 0}},
+        {"sha256": "of another file"},
+    ],
+)
+def test_another_result_of_the_same_photograph_is_other_resources(changes: dict[str, Any]) -> None:
+    """A server keeps only the first of two resources with the same identifier."""
+    once, again = (
+        {e["fullUrl"] for e in sent(report)["entry"]} for report in (graded_report(), graded_report(**changes))
+    )
+    assert len(once & again) == 1  # the algorithm
+
+
+def test_a_corrected_order_number_is_other_resources() -> None:
+    once, again = (
+        {e["fullUrl"] for e in sent(graded_report(), make_examination(accession=number))["entry"]}
+        for number in ("A-17", "A-18")
+    )
+    assert len(once & again) == 1
+
+
+@pytest.mark.parametrize(
     "report", [graded_report(), ungradable_report("Müller^Hans 1950.dcm is poor")], ids=["graded", "ungradable"]
 )
 def test_the_only_patient_data_is_the_identifier(report: ScreeningReport) -> None:

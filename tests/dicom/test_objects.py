@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from pydicom.uid import (
 from deepmtdr.dicom.codes import load_codes
 from deepmtdr.dicom.objects import DicomResult, ObjectKind, to_file_bytes
 from deepmtdr.dicom.results import create_objects
+from deepmtdr.dicom.source import source_from_dataset
 from deepmtdr.errors import DicomError
 from dicom_objects import NAME, make_objects, make_photograph, make_report, make_result, read_back
 from dicom_reports import glaucoma_report
@@ -87,6 +89,40 @@ def test_a_repeat_gives_the_same_bytes() -> None:
     assert {name: to_file_bytes(made) for name, made in once.items()} == {
         name: to_file_bytes(made) for name, made in again.items()
     }
+
+
+def test_objects_with_other_content_have_other_identifiers() -> None:
+    """Another processor may change the last digit of a result; an archive would keep only the first of two objects."""
+    report = make_report()
+    assert report.pictures is not None and report.probabilities is not None
+    first, *others = report.probabilities
+    evidence = report.pictures.evidence.copy()
+    evidence[8, 8] = 0.5
+    changed = {
+        "probabilities": replace(report, pictures=report.pictures._replace(evidence=evidence)),
+        "report": replace(report, probabilities=(first + 2e-6, *others)),
+    }
+    once = make_objects(make_result(report=report))
+    for kind, other in changed.items():
+        again = make_objects(make_result(report=other))
+        for name in once:
+            same_bytes = to_file_bytes(once[name]) == to_file_bytes(again[name])
+            assert (once[name].SOPInstanceUID == again[name].SOPInstanceUID) == same_bytes, name
+        assert once[kind].SOPInstanceUID != again[kind].SOPInstanceUID
+
+
+def test_equal_results_of_another_file_have_other_identifiers() -> None:
+    """A corrected photograph may have the same results; those of the wrong photograph were rejected."""
+    once, again = (
+        make_objects(DicomResult(source_from_dataset(make_photograph(), sha256), make_report(), load_codes()))
+        for sha256 in ("a", "b")
+    )
+    assert all(once[name].SOPInstanceUID != again[name].SOPInstanceUID for name in once)
+
+
+def test_the_same_series_uid_of_another_patient_gives_another_result_series() -> None:
+    once, again = make_objects(make_result()), make_objects(make_result(make_photograph(PatientID="P-18")))
+    assert all(once[name].SeriesInstanceUID != again[name].SeriesInstanceUID for name in once)
 
 
 @pytest.mark.parametrize("other", [{"weights": "w-other"}, {"version": "1.3"}, {"precision": "bf16"}])
@@ -272,4 +308,4 @@ def test_identifiers_of_a_known_photograph_never_change() -> None:
     """An archive keeps a repeated result once only if the identifiers stay the same from version to version."""
     result = make_result()
     assert result.uid(ObjectKind.LESIONS) == "2.25.53815692136581125923271673900217682057"
-    assert result.series_uid(ObjectKind.LESIONS) == "2.25.100312153774452782622076850141026193861"
+    assert result.series_uid(ObjectKind.LESIONS) == "2.25.283561077751750087632355493970198054130"

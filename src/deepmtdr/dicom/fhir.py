@@ -2,8 +2,8 @@
 
 Every resource is `preliminary`: no person has checked it. Patient, order, study and photograph are references by
 identifier; the patient's name is never written. Each resource has an identifier that is derived from the photograph,
-the weights and the codes, and the server creates it only if it has none with that identifier. Sending a report again
-therefore changes nothing.
+the weights, the codes and the results, and the server creates it only if it has none with that identifier. Sending a
+report again therefore changes nothing.
 
 The oldest edition that the library supports is R4B (4.3.0). The resources written here are valid R4 (4.0.1) too;
 docs/fhir.md describes how that was checked.
@@ -11,6 +11,7 @@ docs/fhir.md describes how that was checked.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from collections.abc import Sequence
@@ -87,7 +88,7 @@ class _BundleWriter:
         return Bundle(type="transaction", entry=self.entries)
 
     def _add(self, part: str, resource: Device | Observation | DiagnosticReport) -> Reference:
-        """Add a resource to the bundle, with an identifier derived from its part of the report.
+        """Add a resource to the bundle, with an identifier derived from its part of the report and from its content.
 
         The algorithm is the same for all photographs. The URIs of `Namespaces` and of coding schemes are not part of
         the identifier: a corrected URI does not make a second resource for the same finding.
@@ -96,7 +97,8 @@ class _BundleWriter:
         names = ["FHIR", part, report.version, report.weights]
         if part != "algorithm":
             names += [about.instance_uid, about.study_uid, about.issuer, about.patient_id]
-            names += [report.scaling_text, report.precision]
+            names.append(_content_digest(report, about))
+            names += [report.scaling_text, report.settings_text]
         key = "|".join((*names, self.codes.fingerprint))
         urn = uuid.uuid5(UID_NAMESPACE, key).urn
         resource.identifier = [Identifier(system="urn:ietf:rfc:3986", value=urn)]
@@ -238,6 +240,18 @@ class _BundleWriter:
         identifier = _identifier(self.examination.accession, self.namespaces.accession)
         identifier.type = _hl7("v2-0203", "ACSN", "Accession ID")
         return Reference(type="ServiceRequest", identifier=identifier)
+
+
+def _content_digest(report: ScreeningReport, examination: Examination) -> str:
+    """Compute a digest of everything that the resources of a report contain, and of the photograph's file.
+
+    Another processor or number of threads may change the last digits of a result. It then has other identifiers:
+    resources with the same identifier are equal.
+    """
+    counts, areas = (sorted((values or {}).items()) for values in (report.counts, report.areas))
+    findings = (report.status, report.grade, report.probabilities, counts, areas, report.quality)
+    decision = (report.grade_thresholds, report.operating_point, report.review_reasons, ungradable_reason(report))
+    return hashlib.sha256(repr((report.sha256, findings, decision, examination)).encode()).hexdigest()
 
 
 def _identifier(value: str, system: str, issuer: str = "") -> Identifier:

@@ -1,12 +1,15 @@
 """Attributes that all DICOM objects of a photograph share: patient, study, series, identifiers, dates, manufacturer.
 
-Identifiers are derived from those of the photograph and from the software, weights and codes. Every date is a date of
-the photograph. Therefore the same photograph graded again with the same weights gives the same objects, byte by byte,
-and an archive keeps each object once.
+Identifiers are derived from those of the photograph and from the software, weights and codes, and the SOP Instance UID
+also from the content of the object (`set_content_uid`). Every date is a date of the photograph. Therefore two objects
+with the same SOP Instance UID are equal, byte by byte. The same photograph graded again with the same weights on the
+same computer gives the same objects, and an archive keeps each of them once. Another number of threads or another
+processor may change the last digits of a result, which then is another object with another SOP Instance UID.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import uuid
 from dataclasses import dataclass
@@ -83,22 +86,37 @@ class DicomResult:
     def uid(self, *names: str) -> UID:
         """Derive the identifier of a part of this result.
 
-        It is the same for the same photograph, weights, version, precision and codes. It also depends on patient and
+        It is the same for the same photograph, weights, version, settings and codes. It also depends on patient and
         study, because some devices give the same identifier to several photographs.
 
         Args:
             names: the part, such as "lesions", "dimensions".
         """
-        about = self.source.examination
-        return self._uid(self.source.uid, about.study_uid, about.issuer, about.patient_id, *names)
+        return self._uid(self.source.uid, *self._owner, *names)
+
+    def content_uid(self, kind: ObjectKind, content: bytes) -> UID:
+        """Derive the SOP Instance UID of an object, which no object with other content has.
+
+        Args:
+            kind: kind of the object.
+            content: the encoded object with the provisional identifier `uid(kind)`.
+        """
+        return self.uid(kind, self.source.sha256, hashlib.sha256(content).hexdigest())
 
     def series_uid(self, kind: ObjectKind) -> UID:
         """Derive the UID of the series of a kind of object: the same for all photographs of one series and eye."""
-        return self._uid(self.source.dataset.SeriesInstanceUID, kind, self.source.laterality or "", "series")
+        series = self.source.dataset.SeriesInstanceUID
+        return self._uid(series, *self._owner, kind, self.source.laterality or "", "series")
+
+    @property
+    def _owner(self) -> tuple[str, str, str]:
+        """Study and patient. A corrected photograph of another patient may have the same series and the same UID."""
+        about = self.source.examination
+        return about.study_uid, about.issuer, about.patient_id
 
     def _uid(self, *names: str) -> UID:
         report = self.report
-        key = "|".join((*names, report.version, report.weights, report.precision, self.codes.fingerprint))
+        key = "|".join((*names, report.version, report.weights, report.settings_text, self.codes.fingerprint))
         return UID(f"2.25.{uuid.uuid5(UID_NAMESPACE, key).int}")
 
     @property
@@ -156,7 +174,7 @@ def set_common_attributes(dataset: Dataset, result: DicomResult) -> Dataset:
             del dataset[keyword]
     dataset.Manufacturer, dataset.ManufacturerModelName = PRODUCT, PRODUCT
     dataset.DeviceSerialNumber = result.device_serial_number
-    dataset.SoftwareVersions = [report.version, report.precision]
+    dataset.SoftwareVersions = [report.version, report.settings_text]
     return dataset
 
 
@@ -197,6 +215,22 @@ def anatomic_region(result: DicomResult) -> Dataset:
     if side is not None:
         item.AnatomicRegionModifierSequence = [code_item(result.codes[f"place.{side}"])]
     return item
+
+
+def set_content_uid(dataset: Dataset, result: DicomResult, kind: ObjectKind) -> Dataset:
+    """Replace the provisional SOP Instance UID of a finished object by one that depends on its content.
+
+    Args:
+        dataset: the object, with `result.uid(kind)` as SOP Instance UID; it is changed.
+        result: photograph and report.
+        kind: kind of the object.
+
+    Returns:
+        The object.
+    """
+    uid = result.content_uid(kind, to_file_bytes(dataset))
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
+    return dataset
 
 
 def to_file_bytes(dataset: Dataset) -> bytes:

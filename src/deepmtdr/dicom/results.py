@@ -19,7 +19,7 @@ from deepmtdr.dicom.deidentify import deidentify
 from deepmtdr.dicom.derived_objects import create_encapsulated_pdf, create_overlay, create_sr_image
 from deepmtdr.dicom.examination import ungradable_reason
 from deepmtdr.dicom.fhir import to_bundle, to_json
-from deepmtdr.dicom.objects import DicomResult, ObjectKind, to_file_bytes
+from deepmtdr.dicom.objects import DicomResult, ObjectKind, set_content_uid, to_file_bytes
 from deepmtdr.dicom.pdf_report import draw_pdf_report
 from deepmtdr.dicom.segmentations import create_lesion_segmentation, create_probability_segmentation
 from deepmtdr.dicom.source import SourcePhotograph, read_source
@@ -86,20 +86,23 @@ def write_results(
 def create_objects(result: DicomResult) -> Mapping[ObjectKind, Dataset]:
     """Create the DICOM objects of a result. An ungradable photograph has only `REPORT`, `OVERLAY` and `DOCUMENT`."""
     report, source, created = result.report, result.source, dict[ObjectKind, Dataset]()
+
+    def add(kind: ObjectKind, made: Dataset) -> Dataset:
+        created[kind] = set_content_uid(made, result, kind)
+        return made
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # names and numbers are copied unchanged, even if they are too long
+        image, lesions = None, None
         if report.pictures is not None:
-            image = create_sr_image(result, report.pictures.sr)
-            created[ObjectKind.SR_IMAGE] = image
-            created[ObjectKind.LESIONS] = create_lesion_segmentation(result, image, report.pictures)
-            created[ObjectKind.PROBABILITIES] = create_probability_segmentation(result, image, report.pictures)
-        created[ObjectKind.REPORT] = create_structured_report(
-            result, created.get(ObjectKind.SR_IMAGE), created.get(ObjectKind.LESIONS)
-        )
+            image = add(ObjectKind.SR_IMAGE, create_sr_image(result, report.pictures.sr))
+            lesions = add(ObjectKind.LESIONS, create_lesion_segmentation(result, image, report.pictures))
+            add(ObjectKind.PROBABILITIES, create_probability_segmentation(result, image, report.pictures))
+        add(ObjectKind.REPORT, create_structured_report(result, image, lesions))
         page = draw_not_graded(report) if report.pictures is None else draw_summary(report)
-        created[ObjectKind.OVERLAY] = create_overlay(result, np.asarray(page))
+        add(ObjectKind.OVERLAY, create_overlay(result, np.asarray(page)))
         pdf = draw_pdf_report(report, source.examination, source.patient_label)
-        created[ObjectKind.DOCUMENT] = create_encapsulated_pdf(result, pdf)
+        add(ObjectKind.DOCUMENT, create_encapsulated_pdf(result, pdf))
     return created
 
 
