@@ -52,7 +52,7 @@ def test_mask_folders_use_the_letters_of_the_data_set(tmp_path: Path) -> None:
     labels = root / "lesion_segmentation/train/label"
     assert annotated.lesion_masks == {lesion: labels / lesion.name / "a.tif" for lesion in Lesion}
     assert annotated.lesion_masks[Lesion.HE] == labels / "HE/a.tif", "haemorrhages"
-    assert annotated.mask_threshold == 0
+    assert annotated.mask_threshold is None
     (valid,) = read_ddr_segmentation(root, "valid")
     assert valid.lesion_masks[Lesion.MA] == root / "lesion_segmentation/valid/segmentation label/MA/b.tif"
 

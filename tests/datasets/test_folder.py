@@ -35,7 +35,7 @@ def test_all_columns_of_the_table_are_read(tmp_path: Path) -> None:
     assert (sample.laterality, sample.grade, sample.official_split) == ("L", 3, "validation")
     masks = {Lesion.MA: tmp_path / "ma.png", Lesion.HE: None, Lesion.EX: tmp_path / "ex.png"}
     assert sample.lesion_masks == masks, "an empty cell is not annotated, the word none is none there"
-    assert sample.mask_threshold == 0
+    assert sample.mask_threshold is None
 
 
 def test_union_labels_and_ignored_pixels_are_read(tmp_path: Path) -> None:

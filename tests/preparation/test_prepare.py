@@ -377,7 +377,7 @@ def test_columns_of_the_manifest_stay_as_they_are(tmp_path: Path, sample: Sample
     header = (prepared(tmp_path, sample).folder / MANIFEST).read_text(encoding="utf-8").splitlines()[0]
     assert header == (
         "name,dataset,status,problem,source,sha256,masks_sha256,patient,laterality,grade,dr_present,ungradable,side,split,"
-        "ma,he,ex,se,overlap,width,height,fov_x,fov_y,fov_side,scale,file,perceptual_hash,unions,ignored"
+        "ma,he,ex,se,overlap,width,height,fov_x,fov_y,fov_side,scale,file,perceptual_hash,unions,ignored,mask_problems"
     )
 
 

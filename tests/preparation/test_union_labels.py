@@ -126,7 +126,7 @@ def old_format(tmp_path: Path, sample: Sample) -> PreparedSet:
     """A set without union labels, with settings and manifest as version 1 of the format has them."""
     done = prepared(tmp_path, replace(sample, union_masks={}, ignored_mask=None))
     lines = (done.folder / MANIFEST).read_text().splitlines()
-    cut = [line.removesuffix(",unions,ignored").removesuffix(",,") for line in lines]
+    cut = [line.removesuffix(",unions,ignored,mask_problems").removesuffix(",,,") for line in lines]
     (done.folder / MANIFEST).write_text("\n".join(cut) + "\n")
     settings = json.loads((done.folder / SETTINGS).read_text())
     assert settings["form"] == 2

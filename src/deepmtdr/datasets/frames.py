@@ -16,12 +16,16 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
+from deepmtdr.datasets.mask_files import MaskProblem, read_mask
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError, PhotographError
 from deepmtdr.files import write_atomically
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.photographs.decode import Photograph, read_photograph
 from deepmtdr.terms import SCALES
+
+IGNORED = "ignored"
+"""Key and folder of the masks of pixels that count for nothing."""
 
 
 class MaskChannels(NamedTuple):
@@ -119,6 +123,8 @@ class SampleMasks(NamedTuple):
     """Pixels that count for nothing; None: all count."""
     shape: tuple[int, int]
     """Height and width of the masks, px."""
+    problems: dict[str, tuple[MaskProblem, ...]]
+    """Code, union label or `IGNORED` -> possible problems of its file."""
 
 
 def read_masks(sample: Sample, shape: tuple[int, ...]) -> SampleMasks:
@@ -136,9 +142,11 @@ def read_masks(sample: Sample, shape: tuple[int, ...]) -> SampleMasks:
         DataError: if a mask cannot be decoded or has another size; the message names it.
     """
     paths = {**sample.lesion_masks, **sample.union_masks}
-    masks = {code: _read_mask(path, sample.mask_threshold) for code, path in paths.items() if path}
+    files = {code: read_mask(path, sample.mask_threshold) for code, path in paths.items() if path}
     if sample.ignored_mask is not None:
-        paths[""], masks[""] = sample.ignored_mask, _read_mask(sample.ignored_mask, 0)
+        threshold = None if sample.mask_threshold is None else 0  # of a prepared set: any coverage counts
+        paths[IGNORED], files[IGNORED] = sample.ignored_mask, read_mask(sample.ignored_mask, threshold)
+    masks = {code: file.marked for code, file in files.items()}
     height, width = shape[:2]
     sizes = [(scale * height, scale * width) for scale in (1, *SCALES)]
     size = next((mask.shape for mask in masks.values() if mask.shape in sizes), sizes[0])
@@ -150,16 +158,8 @@ def read_masks(sample: Sample, shape: tuple[int, ...]) -> SampleMasks:
     lesions, unions = (
         {code: masks.get(code, empty) for code in codes} for codes in (sample.lesion_masks, sample.union_masks)
     )
-    return SampleMasks(lesions, unions, masks.get(""), (size[0], size[1]))
-
-
-def _read_mask(path: Path, threshold: int) -> Bool[np.ndarray, "h w"]:
-    try:
-        with Image.open(path) as image:
-            mask = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be decoded as a mask ({error})") from error
-    return (mask.max(axis=2) if mask.ndim == 3 else mask) > threshold
+    problems = {code: file.problems for code, file in files.items() if file.problems}
+    return SampleMasks(lesions, unions, masks.get(IGNORED), (size[0], size[1]), problems)
 
 
 def write_tiff(path: Path, pixels: UInt8[np.ndarray, "h w *c"]) -> None:

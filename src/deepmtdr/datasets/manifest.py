@@ -36,8 +36,8 @@ _COLUMNS_BEFORE_AREAS = (
 )
 _NAME_COLUMNS = ("name", "dataset", "problem", "source", "patient", "split", "file")
 """Columns in which "NA" is a name."""
-_NEW_COLUMNS = ("unions", "ignored")
-"""Columns that a prepared set of format 1 does not have."""
+_NEW_COLUMNS = ("unions", "ignored", "mask_problems")
+"""Columns that an earlier prepared set may not have."""
 _COLUMNS_AFTER_AREAS = (
     "overlap",
     "width",
@@ -84,6 +84,8 @@ class ManifestRow:
     """Union label -> area of its lesions in px of the HR frame, 0 if there are none; in the file "EX+SE=12 MA+HE=0"."""
     ignored: float | None = None
     """Area of the pixels that count for nothing, px of the HR frame; None: the photograph has no mask of them."""
+    mask_problems: tuple[str, ...] = ()
+    """Possible problems of the masks, such as "jpeg:EX": `MaskProblem`, and a lesion code, union label or "ignored"."""
     overlap: float | None = None
     """Share of the lesion pixels that belong to two or more types; None without lesions."""
     width: int | None = None
@@ -148,7 +150,9 @@ def _cells(row: ManifestRow, labels: LabelSet) -> list[str]:
     return [_cell(value) for value in (*before, *(row.areas.get(code) for code in labels.codes), *after)]
 
 
-def _cell(value: bool | int | float | str | Mapping[str, float] | None) -> str:
+def _cell(value: bool | int | float | str | tuple[str, ...] | Mapping[str, float] | None) -> str:
+    if isinstance(value, tuple):
+        return " ".join(value)
     if isinstance(value, Mapping):
         return " ".join(f"{union}={_cell(area)}" for union, area in value.items())
     if isinstance(value, bool):
@@ -181,6 +185,7 @@ def _parse_row(cells: Mapping[str, str], where: str, labels: LabelSet) -> Manife
             areas={code: float(cells[code.lower()]) for code in labels.codes if cells[code.lower()]},
             unions=_parse_unions(cells["unions"]),
             ignored=float(cells["ignored"]) if cells["ignored"] else None,
+            mask_problems=tuple(cells["mask_problems"].split()),
             overlap=float(cells["overlap"]) if cells["overlap"] else None,
             width=_parse_int(cells["width"]),
             height=_parse_int(cells["height"]),

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
-from deepmtdr.datasets.frames import Frame
+from deepmtdr.datasets.frames import IGNORED, Frame
 from deepmtdr.datasets.manifest import ManifestRow, read_manifest
 from deepmtdr.datasets.sample import Sample, SplitName
 from deepmtdr.errors import DataError, LabelSetError
@@ -32,8 +32,6 @@ FORMAT_VERSION = 2
 """Version of the folder's format."""
 READABLE_VERSIONS = (1, 2)
 """Versions that can be read. A set of format 1 has no union labels and no ignored pixels."""
-IGNORED = "ignored"
-"""Folder of the masks of pixels that count for nothing."""
 COVERAGE_THRESHOLD = 127
 """A pixel of the HR frame is lesion where the mask covers more than half of it."""
 

@@ -49,9 +49,10 @@ class Sample:
     the types. A type is in at most one key of `lesion_masks` and `union_masks`."""
     ignored_mask: Path | None = None
     """File of the mask of pixels that count for nothing in the losses and scores of lesions (interpretation R32); None:
-    all pixels count. Every pixel above 0 is ignored."""
-    mask_threshold: int = 0
-    """A pixel of a mask file above this is lesion; more than 0 where grey levels mean agreement or coverage."""
+    all pixels count."""
+    mask_threshold: int | None = None
+    """A pixel of a mask file above this is lesion, where grey levels mean agreement or coverage; None: the brighter of
+    two colours, or the upper half of the range (`mask_files`)."""
     problem: str = ""
     """Why a prepared set has no file of the photograph; empty if there is one."""
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from deepmtdr.datasets.layout import LabelCounts, PartCounts
 from deepmtdr.datasets.manifest import ManifestRow
+from deepmtdr.datasets.mask_files import MaskProblem
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet
 from deepmtdr.preparation.near_duplicates import find_near_duplicates, pack_hashes
 
@@ -21,6 +22,9 @@ FINDING_KINDS = {
     "unreadable": "cannot be decoded",
     "no_fov": "shows no field of view",
     "bad_mask": "has a mask that is damaged or has another size",
+    "large_mask": "has a mask that covers more than half of the field of view",
+    "mask_colours": "has a mask of more than two colours: pixels above half of the range count as lesion",
+    "jpeg_mask": "has a mask in JPEG, which is not exact: pixels above half of the range count as lesion",
     "black_masks": "has a referable grade, but every annotated lesion type is empty",
     "lesions_at_grade_0": "has grade 0, but a mask shows a lesion",
     "overlap": "has lesion pixels that belong to several types",
@@ -31,6 +35,13 @@ FINDING_KINDS = {
     "patient_across": "is a patient in several splits",
 }
 """Kind of a finding -> the end of a sentence that begins with its photographs or patient."""
+
+
+_MASK_FINDINGS = {
+    "large_mask": MaskProblem.LARGE,
+    "mask_colours": MaskProblem.COLOURS,
+    "jpeg_mask": MaskProblem.JPEG,
+}
 
 
 class Finding(NamedTuple):
@@ -88,6 +99,10 @@ def _audit_photographs(rows: Iterable[ManifestRow], labels: LabelSet) -> Iterato
             yield Finding("black_masks", (row.name,), f"grade {row.grade:d}, {len(row.areas)} types annotated")
         elif shown and row.grade == 0:
             yield Finding("lesions_at_grade_0", (row.name,), ", ".join(shown))
+        for kind, problem in _MASK_FINDINGS.items():
+            start = f"{problem}:"
+            if codes := [text.removeprefix(start) for text in row.mask_problems if text.startswith(start)]:
+                yield Finding(kind, (row.name,), ", ".join(codes))
         if row.overlap is not None and row.overlap > MAX_OVERLAP:
             yield Finding("overlap", (row.name,), f"{row.overlap:.1%} of the lesion pixels")
 

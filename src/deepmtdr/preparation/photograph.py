@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from deepmtdr.datasets.frames import memmap_tiff, read_masks, write_tiff
+from deepmtdr.datasets.frames import IGNORED, SampleMasks, memmap_tiff, read_masks, write_tiff
 from deepmtdr.datasets.manifest import ManifestRow
-from deepmtdr.datasets.prepared import COVERAGE_THRESHOLD, IGNORED, PreparedSettings
+from deepmtdr.datasets.mask_files import MaskProblem
+from deepmtdr.datasets.prepared import COVERAGE_THRESHOLD, PreparedSettings
 from deepmtdr.datasets.sample import Sample
 from deepmtdr.errors import DataError, NoFieldOfViewError, PhotographError
 from deepmtdr.files import file_sha256
@@ -19,6 +21,9 @@ from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
 from deepmtdr.photographs.geometry import FieldOfView, choose_input_scale, crop_mask
 from deepmtdr.photographs.resize import resize
 from deepmtdr.preparation.near_duplicates import perceptual_hash
+
+MASK_RULES = b"2"
+"""Version of the rules by which mask files are read (`mask_files`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +94,7 @@ def _keep_earlier(job: PhotographJob, row: ManifestRow) -> ManifestRow | None:
         areas=earlier.areas,
         unions=earlier.unions,
         ignored=earlier.ignored,
+        mask_problems=earlier.mask_problems,
         overlap=earlier.overlap,
         width=earlier.width,
         height=earlier.height,
@@ -175,8 +181,17 @@ def _crop_masks(
         areas={code: areas[code] for code in found.lesions},
         unions={union: areas[union] for union in found.unions},
         ignored=areas.get(IGNORED),
+        mask_problems=tuple(_mask_problems(found, areas, job.settings.size)),
     )
     return row, coverage
+
+
+def _mask_problems(found: SampleMasks, areas: Mapping[str, float], size: int) -> Iterator[str]:
+    """Possible problems of the masks: those of their files, and lesions on more than half of the field of view."""
+    for code, problems in found.problems.items():
+        yield from (f"{problem}:{code}" for problem in problems)
+    field = np.pi / 4 * size**2
+    yield from (f"{MaskProblem.LARGE}:{code}" for code, area in areas.items() if area > field / 2 and code != IGNORED)
 
 
 def _photograph_sha256(path: Path) -> str:
@@ -189,9 +204,9 @@ def _photograph_sha256(path: Path) -> str:
 def _masks_sha256(job: PhotographJob) -> str:
     """SHA-256 over the names and files of all masks: lesion types in channel order, union labels, ignored pixels.
 
-    Empty without a mask file.
+    Empty without a mask file. It begins with `MASK_RULES`, so that masks are prepared again if they are read otherwise.
     """
-    digest, any_file = hashlib.sha256(), False
+    digest, any_file = hashlib.sha256(MASK_RULES), False
     sample = job.sample
     paths = {code: sample.lesion_masks.get(code) for code in job.settings.labels.codes}
     for code, path in {**paths, **sample.union_masks, IGNORED: sample.ignored_mask}.items():

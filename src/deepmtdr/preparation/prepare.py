@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from deepmtdr.datasets.frames import IGNORED
 from deepmtdr.datasets.layout import check_labels
 from deepmtdr.datasets.manifest import ManifestRow, format_manifest, read_manifest
 from deepmtdr.datasets.prepared import (
-    IGNORED,
     MANIFEST,
     SETTINGS,
     PreparedSet,

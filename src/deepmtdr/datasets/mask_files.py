@@ -1,0 +1,136 @@
+"""Read a mask file of any format and colours: which pixels are marked (interpretation R11).
+
+Annotation programs write masks in many ways. What counts as marked:
+
+* A mask of two colours: the brighter one, whatever its value (1, 76, 255, red, ...). A palette is looked up first.
+* A mask of more colours, and every JPEG, whose compression adds colours: pixels above half of the range of their type:
+  127 of 255, 32767 of 65535, 0.5 of 1. The brightest of the channels counts.
+* Transparency that is the same everywhere is ignored. If the colour is the same everywhere, the transparency is the
+  mask: marked where opaque. If both vary, transparent pixels count as black.
+
+A mask of more than two colours or in JPEG is a possible problem, which the report of a preparation lists.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from deepmtdr.errors import DataError
+from deepmtdr.photographs.limits import MAX_PIXELS
+
+LARGEST = {"uint8": 255.0, "uint16": 65535.0}
+"""Type of the pixels -> largest value; of other types 1, or the largest value of the mask if that is more."""
+_THUMBNAIL = 1
+"""Bit of the TIFF tag NewSubfileType of a page that is a reduced copy of another one."""
+_NEW_SUBFILE_TYPE = 254
+
+
+class MaskProblem(StrEnum):
+    """A possible problem of a mask."""
+
+    JPEG = "jpeg"
+    """Written as JPEG, which changes pixels at the edges of lesions."""
+    COLOURS = "colours"
+    """More than two colours, so that it is not certain which of them mean a lesion."""
+    LARGE = "large"
+    """More than half of the field of view is marked."""
+
+
+class MaskFile(NamedTuple):
+    """A mask that was read."""
+
+    marked: Bool[np.ndarray, "h w"]
+    problems: tuple[MaskProblem, ...] = ()
+
+
+def read_mask(path: Path, threshold: int | None = None) -> MaskFile:
+    """Read a mask file.
+
+    Args:
+        path: any image that Pillow can read, with one page besides thumbnails.
+        threshold: a pixel above this value is marked, for masks whose grey levels have a known meaning, such as
+            coverage; None: as described at the head of this module.
+
+    Raises:
+        DataError: if the file cannot be decoded as one picture of at most `MAX_PIXELS` pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            _check(image)
+            is_jpeg = image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
+            levels, colours = _decode(image)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be decoded as a mask ({error})") from error
+    if threshold is not None:
+        return MaskFile(levels > threshold)
+    if colours <= 2 and not is_jpeg:
+        lowest, highest = float(levels.min()), float(levels.max())
+        return MaskFile(levels > ((lowest + highest) / 2 if lowest < highest else 0))
+    problems = (MaskProblem.JPEG,) if is_jpeg else (MaskProblem.COLOURS,)
+    return MaskFile(levels > _largest(levels) / 2, problems)
+
+
+def _check(image: Image.Image) -> None:
+    """Check size and number of pages before anything is decoded, and go to the page of the mask."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"the header declares {image.width}x{image.height} px, expected at most {MAX_PIXELS:,} pixels")
+    pages = [0]
+    if image.format != "MPO":  # a camera's JPEG with previews; the first picture is the mask
+        pages = [page for page in range(getattr(image, "n_frames", 1)) if not _is_thumbnail(image, page)]
+    if len(pages) != 1:
+        raise ValueError(f"found {len(pages)} pages, expected one")
+    image.seek(pages[0])
+
+
+def _is_thumbnail(image: Image.Image, page: int) -> bool:
+    if image.format != "TIFF":
+        return False
+    image.seek(page)
+    return bool(image.getexif().get(_NEW_SUBFILE_TYPE, 0) & _THUMBNAIL)
+
+
+def _decode(image: Image.Image) -> tuple[NDArray, int]:
+    """Grey levels of a mask, upright, and the number of its colours: 1, 2, or 3 for more."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("PA", "La", "RGBa") or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+    elif upright.mode not in ("L", "LA", "RGB", "RGBA", "F") and not upright.mode.startswith("I"):
+        upright = upright.convert("L" if upright.mode == "1" else "RGB")
+    pixels = np.asarray(upright)
+    if upright.mode in ("LA", "RGBA"):
+        pixels = _resolve_transparency(pixels)
+    return (pixels.max(axis=2) if pixels.ndim == 3 else pixels), _count_colours(pixels)
+
+
+def _resolve_transparency(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colours or transparency, whichever holds the mask; colours on black if both vary."""
+    colour, opacity = pixels[..., :-1], pixels[..., -1]
+    if np.ptp(opacity) == 0:
+        return colour
+    if (colour == colour[0, 0]).all():
+        return opacity
+    return np.where(opacity[..., None] > 127, colour, np.uint8(0))
+
+
+def _count_colours(pixels: NDArray) -> int:
+    """1, 2, or 3 for more; without sorting the pixels, which takes seconds."""
+    if pixels.ndim == 3:
+        if pixels.shape[2] == 3:
+            first, second, third = (pixels[..., channel].astype(np.uint32) for channel in range(3))
+            pixels = (first << 16) + (second << 8) + third
+        else:
+            pixels = pixels[..., 0]
+    others = pixels[pixels != pixels.flat[0]]
+    return 1 + (others.size > 0) + bool(others.size and (others != others[0]).any())
+
+
+def _largest(levels: NDArray) -> float:
+    """Largest value of the type of the pixels."""
+    return LARGEST.get(str(levels.dtype), max(1.0, float(levels.max())))
