@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pynetdicom.transport import AssociationSocket
@@ -11,6 +12,9 @@ from pynetdicom.transport import AssociationSocket
 from deepmtdr.service import queue as queue_module
 from deepmtdr.service.pynetdicom_adapter import shut_down_and_close
 from deepmtdr.service.queue import Queue
+from deepmtdr.service.receiver import StoreServer
+from deepmtdr.service.settings import ReceiverSettings
+from fake_camera import Start
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +35,19 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
     opened = Queue(tmp_path / "service")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def start(queue: Queue) -> Iterator[Start]:
+    """Starts a receiver without workers."""
+    started: list[StoreServer] = []
+
+    def begin(min_free_bytes: int = 0, **settings: Any) -> StoreServer:
+        server = StoreServer(ReceiverSettings(**{"port": 0, "idle_seconds": 5.0, **settings}), queue, min_free_bytes)
+        server.start()
+        started.append(server)
+        return server
+
+    yield begin
+    for server in started:
+        server.stop()
