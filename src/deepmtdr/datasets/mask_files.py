@@ -1,4 +1,4 @@
-"""Read a mask file of any format and colours: which pixels are marked (interpretation R11).
+"""Read a mask file of any format and colours: which pixels are marked (Sec. V-A).
 
 Annotation programs write masks in many ways. What counts as marked:
 
@@ -36,7 +36,7 @@ class MaskProblem(StrEnum):
     """A possible problem of a mask."""
 
     JPEG = "jpeg"
-    """Written as JPEG, which changes pixels at the edges of lesions."""
+    """Compressed as JPEG, which changes the pixels at the edges of lesions."""
     COLOURS = "colours"
     """More than two colours, so that it is not certain which of them mean a lesion."""
     LARGE = "large"
