@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -158,3 +159,10 @@ def make_objects(result: DicomResult) -> dict[str, Dataset]:
 def read_back(dataset: Dataset) -> FileDataset:
     """An object as a reader of its file gets it."""
     return dcmread(io.BytesIO(to_file_bytes(dataset)))
+
+
+def find_dciodvfy_errors(made: Dataset, folder: Path) -> list[str]:
+    """The errors that dciodvfy finds in an object. Its warnings about our private codes are left out."""
+    (folder / "made.dcm").write_bytes(to_file_bytes(made))
+    output = subprocess.run(["dciodvfy", folder / "made.dcm"], capture_output=True, text=True, check=False).stderr
+    return [line for line in output.splitlines() if line.startswith("Error")]

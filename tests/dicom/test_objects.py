@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydicom import DataElement, Dataset
+from pydicom import DataElement
 from pydicom.datadict import dictionary_VR
 from pydicom.uid import (
     UID,
@@ -21,18 +20,11 @@ from deepmtdr.dicom.objects import DicomResult, ObjectKind, to_file_bytes
 from deepmtdr.dicom.results import create_objects
 from deepmtdr.dicom.source import source_from_dataset
 from deepmtdr.errors import DicomError
-from dicom_objects import NAME, make_objects, make_photograph, make_report, make_result, read_back
+from dicom_objects import NAME, find_dciodvfy_errors, make_objects, make_photograph, make_report, make_result, read_back
 from dicom_reports import glaucoma_report
 from external_programs import requires_programs
 
 pytestmark = pytest.mark.usefixtures("quick_pages")
-
-
-def errors(made: Dataset, folder: Path) -> list[str]:
-    """The errors that dciodvfy finds in an object. Its warnings about our private codes are left out."""
-    (folder / "made.dcm").write_bytes(to_file_bytes(made))
-    output = subprocess.run(["dciodvfy", folder / "made.dcm"], capture_output=True, text=True, check=False).stderr
-    return [line for line in output.splitlines() if line.startswith("Error")]
 
 
 BARE = ("ContentDate", "ContentTime", "AcquisitionDateTime", "StudyDate", "StudyTime", "StudyID", "AccessionNumber")
@@ -68,7 +60,7 @@ SOURCES = {
 @pytest.mark.parametrize("status", ["ok", "ungradable"])
 def test_dciodvfy_finds_no_error(tmp_path: Path, source: str, status: str) -> None:
     made = make_objects(make_result(SOURCES[source], make_report(status)))
-    found = {name: errors(one, tmp_path) for name, one in made.items()}
+    found = {name: find_dciodvfy_errors(one, tmp_path) for name, one in made.items()}
     assert found == {name: [] for name in made}
 
 
@@ -76,12 +68,12 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, source: str, status: str) -> No
 def test_dciodvfy_finds_a_missing_attribute(tmp_path: Path) -> None:
     made = make_objects(make_result())["sr"]
     del made.ImageLaterality
-    assert errors(made, tmp_path)
+    assert find_dciodvfy_errors(made, tmp_path)
 
 
 @requires_programs("dciodvfy")
 def test_dciodvfy_finds_no_error_in_the_photographs_of_these_tests(tmp_path: Path) -> None:
-    assert errors(make_photograph(), tmp_path) == []
+    assert find_dciodvfy_errors(make_photograph(), tmp_path) == []
 
 
 def test_a_repeat_gives_the_same_bytes() -> None:
@@ -245,7 +237,7 @@ def test_invalid_attributes_are_not_copied(tmp_path: Path, fault: str) -> None:
         source.add_new(keyword, dictionary_VR(keyword), None)
         source[keyword]._value = value
     made = make_objects(make_result(source))
-    assert {name: errors(one, tmp_path) for name, one in made.items()} == {name: [] for name in made}
+    assert {name: find_dciodvfy_errors(one, tmp_path) for name, one in made.items()} == {name: [] for name in made}
 
 
 @pytest.mark.parametrize("value", [["A", "B"], "P\x0017"])
@@ -283,7 +275,7 @@ def test_the_time_of_an_examination_is_that_of_the_acquisition() -> None:
 @requires_programs("dciodvfy")
 def test_dciodvfy_finds_no_error_with_another_label_set(tmp_path: Path) -> None:
     made = make_objects(make_result(report=glaucoma_report()))
-    assert {name: errors(one, tmp_path) for name, one in made.items()} == {name: [] for name in made}
+    assert {name: find_dciodvfy_errors(one, tmp_path) for name, one in made.items()} == {name: [] for name in made}
 
 
 def test_report_and_codes_of_different_label_sets_are_refused() -> None:

@@ -167,7 +167,7 @@ def set_common_attributes(dataset: Dataset, result: DicomResult) -> Dataset:
         The object.
     """
     source, report = result.source.dataset, result.report
-    _set_patient_and_study(dataset, source)
+    copy_patient_and_study(dataset, source)
     dataset.ContentDate, dataset.ContentTime = content_time(source)
     for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
         if keyword in dataset:
@@ -178,8 +178,8 @@ def set_common_attributes(dataset: Dataset, result: DicomResult) -> Dataset:
     return dataset
 
 
-def _set_patient_and_study(dataset: Dataset, source: Dataset) -> None:
-    """Copy patient and study from the photograph, and remove all other attributes of the patient."""
+def copy_patient_and_study(dataset: Dataset, source: Dataset) -> None:
+    """Copy patient and study from the photograph or a result of it, and remove all other attributes of the patient."""
     dataset.pop("SpecificCharacterSet", None)
     for element in [element for element in dataset if element.tag.group == 0x0010]:
         del dataset[element.tag]
