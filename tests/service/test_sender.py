@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,7 @@ from deepmtdr.dicom.objects import ObjectKind
 from deepmtdr.service.destinations import (
     DICOM_SUFFIX,
     FHIR_FILE,
+    MAX_RESPONSE_BYTES,
     CStoreDestination,
     FhirDestination,
     StowDestination,
@@ -274,6 +276,31 @@ def test_each_answer_of_a_web_server_is_heeded(
     else:
         assert next(deliveries).state == state
     deliveries.close()
+
+
+def test_an_answer_without_end_is_not_kept_in_memory(files: list[Path], web: FakeWebServer) -> None:
+    web.answers[:] = [(200, "x" * (MAX_RESPONSE_BYTES + 1))]
+    with pytest.raises(DestinationUnreachable, match="answered with more than 1048576 bytes"):
+        next(StowDestination(WebServerSettings(url=web.url)).deliver(files))
+
+
+def test_an_answer_that_arrives_byte_by_byte_is_given_up(files: list[Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip_answer, args=(server,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(DestinationUnreachable, match=r"took more than 0\.5 s to answer"):
+            next(StowDestination(WebServerSettings(url=url, seconds=0.5)).deliver(files))
+
+
+def drip_answer(server: socket.socket) -> None:
+    """Answer a request with a body that never ends."""
+    connection, _ = server.accept()
+    with connection, suppress(OSError):
+        connection.recv(1 << 20)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        for _ in range(100_000):
+            connection.sendall(b"x")
+            time.sleep(0.02)
 
 
 def test_fhir_posts_the_bundle_with_its_secrets(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import ssl
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +37,8 @@ RETRYABLE_HTTP_ERRORS = frozenset({408, 423, 425, 429, 503})
 """HTTP statuses of a file that cannot be sent now, but may be accepted later; other files may be accepted now."""
 PERMANENT_HTTP_ERRORS = frozenset({400, 406, 409, 410, 411, 413, 415, 422})
 """HTTP statuses of a file that the server refuses. Other statuses are caused by the server or its settings."""
+MAX_RESPONSE_BYTES = 1 << 20
+"""Largest HTTP response that is read, bytes. Servers answer a file with a few kB."""
 MAX_RESPONSE_LENGTH = 300
 """Characters of an HTTP response that are kept as the reason."""
 
@@ -157,20 +161,41 @@ class _HttpDestination(ABC):
         with self._client() as client:
             for path in paths:
                 try:
-                    yield self._judge(self._post(client, path))
+                    yield self._judge(self._send(client, path))
                 except httpx.HTTPError as error:
                     raise DestinationUnreachable(f"does not answer ({type(error).__name__}: {error})") from error
 
     def _client(self) -> httpx.Client:
         """Create a client. The secrets are read each time, because they may be renewed while the service runs."""
         settings = self.settings
-        headers = {"Authorization": f"Bearer {read_secret(settings.token)}"} if settings.token else {}
+        headers = {"Accept-Encoding": "identity"}  # a small compressed response could fill the memory
+        if settings.token:
+            headers["Authorization"] = f"Bearer {read_secret(settings.token)}"
         auth = httpx.BasicAuth(settings.user, read_secret(settings.password)) if settings.password else None
         return httpx.Client(verify=self._tls, headers=headers, auth=auth, timeout=settings.seconds, trust_env=False)
 
     @abstractmethod
-    def _post(self, client: httpx.Client, path: Path) -> httpx.Response:
-        """Send one file."""
+    def _request(self, client: httpx.Client, path: Path) -> httpx.Request:
+        """Build the request that sends one file."""
+
+    def _send(self, client: httpx.Client, path: Path) -> httpx.Response:
+        """Send one file, and read the response within limits of size and time.
+
+        Raises:
+            DestinationUnreachable: if the response is too long or too slow. It is not cut off: it may list failures.
+        """
+        response = client.send(self._request(client, path), stream=True)
+        with closing(response):
+            deadline, content = time.monotonic() + self.settings.seconds, bytearray()
+            for chunk in response.iter_raw():
+                content += chunk
+                if len(content) > MAX_RESPONSE_BYTES:
+                    raise DestinationUnreachable(f"answered with more than {MAX_RESPONSE_BYTES} bytes")
+                if time.monotonic() > deadline:
+                    raise DestinationUnreachable(f"took more than {self.settings.seconds:g} s to answer")
+        if "content-encoding" in response.headers:
+            raise DestinationUnreachable("answered with a compressed response, which was not asked for")
+        return httpx.Response(response.status_code, content=bytes(content))
 
     def _judge(self, response: httpx.Response) -> DeliveryResult:
         """Decide from a response how the delivery ended.
@@ -195,7 +220,7 @@ class StowDestination(_HttpDestination):
         """Whether the file is a DICOM object."""
         return file.endswith(DICOM_SUFFIX)
 
-    def _post(self, client: httpx.Client, path: Path) -> httpx.Response:
+    def _request(self, client: httpx.Client, path: Path) -> httpx.Request:
         boundary = secrets.token_hex(16)
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         tail = f"\r\n--{boundary}--\r\n".encode()
@@ -205,7 +230,7 @@ class StowDestination(_HttpDestination):
             "Accept": "application/dicom+json",
         }
         url = f"{self.settings.url.rstrip('/')}/studies"
-        return client.post(url, content=_chunks(head, path, tail), headers=headers)
+        return client.build_request("POST", url, content=_chunks(head, path, tail), headers=headers)
 
     def _judge(self, response: httpx.Response) -> DeliveryResult:
         """Decide from a response how the delivery ended: 200 and 202 may list objects that were not stored."""
@@ -245,7 +270,7 @@ class FhirDestination(_HttpDestination):
         """Whether the file is the FHIR bundle."""
         return file == FHIR_FILE
 
-    def _post(self, client: httpx.Client, path: Path) -> httpx.Response:
+    def _request(self, client: httpx.Client, path: Path) -> httpx.Request:
         json_type = "application/fhir+json"
         headers = {"Content-Type": json_type, "Accept": json_type}
-        return client.post(self.settings.url, content=path.read_bytes(), headers=headers)
+        return client.build_request("POST", self.settings.url, content=path.read_bytes(), headers=headers)
