@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -265,6 +266,18 @@ def test_a_silent_tls_handshake_delays_no_other_connection(start: Start, certifi
     server = start(tls=certificate)
     with socket.create_connection(("127.0.0.1", server.port)):
         assert echo(server.port, tls_args=(client_context(certificate, with_certificate=True), "127.0.0.1")) == 0
+
+
+@OPENSSL
+def test_silent_tls_handshakes_are_bounded_and_keep_nobody_out(start: Start, certificate: TlsSettings) -> None:
+    server = start(tls=certificate, associations=2, connections_per_address=4)
+    with ExitStack() as stack:
+        for number in range(40):
+            source = (f"127.0.0.{2 + number % 4}", 0)
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), source_address=source))
+        assert echo(server.port, tls_args=(client_context(certificate, with_certificate=True), "127.0.0.1")) == 0
+        assert server._server is not None and len(server._server.pool) <= 20
+    assert server.counts[ReceiverEvent.CONNECTION_MADE_ROOM] > 0
 
 
 def test_a_certificate_that_cannot_be_used_is_an_error(start: Start, tmp_path: Path) -> None:
