@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +26,8 @@ MAX_HTTP_CONNECTIONS, MAX_HTTP_CONNECTIONS_PER_ADDRESS = 32, 8
 """Most HTTP connections at the same time, of all addresses and of one. Beyond it the oldest one is ended."""
 REQUEST_SECONDS = 10.0
 """Longest time of a connection, from its beginning to the end of the answer, s."""
+WARNING_SECONDS = 60.0
+"""How long a warning remains after its event, s."""
 POLL_SECONDS = 0.2
 """How often the server checks whether it must stop, s."""
 
@@ -83,6 +87,11 @@ class HealthServer(BackgroundThread):
         self.port: int = self._server.server_address[1]
         self.connections = self._server.pool
 
+    def warnings(self) -> list[str]:
+        """List what keeps, or kept in the last minute, some clients from an answer."""
+        crowded = time.monotonic() - self._server.crowded_at < WARNING_SECONDS
+        return ["HTTP connections were ended to make room for others in the last minute"] if crowded else []
+
     def run(self) -> None:
         """Answer requests until `stop`."""
         self._server.serve_forever(POLL_SECONDS)
@@ -104,10 +113,15 @@ class _HttpServer(ThreadingHTTPServer):
     def __init__(self, settings: HealthSettings, service: MonitoredService) -> None:
         super().__init__((settings.address, settings.port), _Handler)
         limits = PoolLimits(MAX_HTTP_CONNECTIONS, 0, MAX_HTTP_CONNECTIONS_PER_ADDRESS, REQUEST_SECONDS)
-        self.pool = ConnectionPool(limits)
+        self.pool = ConnectionPool(limits, self._note_crowd)
+        self.crowded_at = -math.inf
+        """When a connection was last ended to make room for another one, monotonic s."""
         self.service = service
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(_Metrics(service))
+
+    def _note_crowd(self, _: str) -> None:
+        self.crowded_at = time.monotonic()
 
     def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Answer a connection in a new thread, unless there are too many."""

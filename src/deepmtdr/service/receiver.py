@@ -24,6 +24,7 @@ from deepmtdr.dicom.sop_classes import PHOTOGRAPH_SOP_CLASSES, TRANSFER_SYNTAXES
 from deepmtdr.errors import ServiceError
 from deepmtdr.service.background_thread import BackgroundThread
 from deepmtdr.service.data_set_check import contradicts_request
+from deepmtdr.service.health import WARNING_SECONDS
 from deepmtdr.service.incoming import IncomingObject, IncomingObjects
 from deepmtdr.service.limits import REJECT_SECONDS, LimitedServer, pool_limits
 from deepmtdr.service.pynetdicom_adapter import StoreEvent, configure_dicom_libraries
@@ -34,8 +35,6 @@ from deepmtdr.service.tls import server_tls_context
 
 ADVERTISED_PDU_BYTES = 1 << 17
 """Maximum PDU length that is offered to peers, bytes."""
-WARNING_SECONDS = 60.0
-"""How long a warning remains after its event, s."""
 EVENT_WARNINGS = {
     ReceiverEvent.CONNECTION_CROWDED: "connections were refused because there were too many",
     ReceiverEvent.CONNECTION_TOO_SLOW: "connections were ended because their peers were too slow",

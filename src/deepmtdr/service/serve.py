@@ -138,7 +138,7 @@ class Service:
 
     def warnings(self) -> list[str]:
         """List what makes the service work worse than it should; empty if nothing does."""
-        found = self.receiver.warnings()
+        found = self.receiver.warnings() + self.health.warnings()
         found += [f"{sender.name} cannot be reached" for sender in self.senders if sender.failures]
         if self.free_bytes() < self._min_free_bytes + self.queue.spool.backlog_bytes:
             found.append("objects are refused: the free disk space is kept for the results of unfinished jobs")
