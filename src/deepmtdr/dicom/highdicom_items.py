@@ -35,7 +35,7 @@ def report_algorithm(result: DicomResult) -> hd.sr.AlgorithmIdentification:
     """Create the item for the algorithm with its weights, for the structured report."""
     report = result.report
     return hd.sr.AlgorithmIdentification(
-        name=PRODUCT, version=report.version, parameters=[f"weights {report.weights}", report.precision]
+        name=PRODUCT, version=report.version, parameters=[f"weights {report.weights}", report.settings_text]
     )
 
 

@@ -220,7 +220,7 @@ class _ReportPage:
         page.y = MARGIN + 10 * len(lines) + 26
         page.rule(0)
         page.text(RESEARCH_USE_NOTICE, 10, MARK, bold=True, drop=15)
-        about = f"deepmtdr {report.version} · weights {report.weights} · {report.precision}".rstrip(" ·")
+        about = f"deepmtdr {report.version} · weights {report.weights} · {report.settings_text}".rstrip(" ·")
         page.text(page.text_writer.wrap(about, 8, 300, 1)[0], 8, SOFT, x=WIDTH - MARGIN, right=True, drop=0)
         page.y -= 3
         for line in lines:
