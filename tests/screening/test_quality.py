@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deepmtdr.errors import NoFieldOfViewError
 from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
-from deepmtdr.screening.quality import Quality, QualityLimits, assess_quality
+from deepmtdr.screening.quality import Quality, QualityLimits, assess_photograph, assess_quality
 from deepmtdr.screening.quality_features import FEATURE_NAMES, compute_quality_features
 from deepmtdr.screening.quality_model import POOR_QUALITY_FAULTS, Fault, score_quality
 from deepmtdr.synthetic.degradations import DEGRADATIONS, degrade
@@ -129,6 +129,21 @@ def test_blue_retina_is_no_fundus_photograph() -> None:
     assert quality.fault is Fault.NO_FUNDUS
     assert quality.reason is not None
     assert quality.reason.startswith("no fundus photograph: probability ")
+
+
+def test_two_eyes_in_one_picture_are_refused_with_both_sizes() -> None:
+    _, quality = assess_photograph(np.concatenate([draw_fundus(), draw_fundus(radius=120)], axis=1))
+    assert quality.fault is Fault.SEVERAL
+    assert quality.reason == (
+        "several fields of view: found discs of 280 and 240 px, expected one photograph of one eye; "
+        "cut the picture into single photographs"
+    )
+
+
+def test_one_eye_in_one_picture_passes() -> None:
+    fov, quality = assess_photograph(draw_fundus())
+    assert quality.gradable
+    assert quality == assess_quality(crop_to_frame(draw_fundus(), fov, 128), fov.side)
 
 
 def test_noise_in_a_retinas_colours_is_refused(rng: np.random.Generator) -> None:

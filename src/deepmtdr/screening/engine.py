@@ -18,12 +18,11 @@ from deepmtdr.files import file_sha256, printable_path
 from deepmtdr.grade_decision import GradeDecision
 from deepmtdr.labels import LabelSet
 from deepmtdr.photographs.decoder_process import read_untrusted
-from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
+from deepmtdr.photographs.field_of_view import crop_to_frame
 from deepmtdr.photographs.geometry import FieldOfView, choose_input_scale, fov_mask
 from deepmtdr.screening.needs_review import find_review_reasons
 from deepmtdr.screening.predictor import Predictor
-from deepmtdr.screening.quality import Quality, assess_quality
-from deepmtdr.screening.quality_features import QUALITY_FRAME_SIDE
+from deepmtdr.screening.quality import assess_photograph
 from deepmtdr.screening.quality_model import Fault
 from deepmtdr.screening.report import Pictures, ScreeningReport, Status
 from deepmtdr.screening.turned_copies import TurnedCopies, predict_copies
@@ -176,19 +175,6 @@ def _probabilities(decision: GradeDecision, logits: Float[np.ndarray, " c"]) -> 
         return decision.probabilities(logits).astype(np.float32)
     except ValueError as error:
         raise PredictionError(f"calibrated grade probabilities: {error}; do not use these weights") from error
-
-
-def assess_photograph(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[FieldOfView, Quality]:
-    """Find the field of view and assess its quality.
-
-    Args:
-        pixels: the upright photograph, RGB.
-
-    Raises:
-        NoFieldOfViewError: if there is none.
-    """
-    fov = find_fov(pixels)
-    return fov, assess_quality(crop_to_frame(pixels, fov, QUALITY_FRAME_SIDE), fov.side)
 
 
 def measure_lesions(

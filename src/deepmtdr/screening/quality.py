@@ -1,8 +1,8 @@
 """The quality gate: decides whether a photograph can be graded, and if not, why (before Fig. 6).
 
-It refuses photographs that are too small, pictures that are no fundus photographs, and photographs that no person could
-grade. It does not decide whether a specialist would call a faint photograph adequate; the quality score beside each
-grade is for that.
+It refuses pictures of several fields of view, photographs that are too small, pictures that are no fundus photographs,
+and photographs that no person could grade. It does not decide whether a specialist would call a faint photograph
+adequate; the quality score beside each grade is for that.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from deepmtdr.photographs.field_of_view import crop_to_frame, find_fov
+from deepmtdr.photographs.geometry import FieldOfView
+from deepmtdr.photographs.second_disc import find_second_disc
+from deepmtdr.screening.quality_features import QUALITY_FRAME_SIDE
 from deepmtdr.screening.quality_model import Fault, score_quality
 
 
@@ -32,7 +36,7 @@ class Quality(NamedTuple):
     """The gate's decision on a photograph."""
 
     score: float
-    """How fit the photograph is to be graded, in [0, 1]. Meaningless if the fault is `NO_FUNDUS` or `SMALL`."""
+    """How fit the photograph is to be graded, in [0, 1]. It has no meaning if the fault is none of quality."""
     fault: Fault | None
     """Why the photograph cannot be graded; None if it can."""
     reason: str | None
@@ -42,6 +46,34 @@ class Quality(NamedTuple):
     def gradable(self) -> bool:
         """Whether the photograph can be graded."""
         return self.fault is None
+
+
+def assess_photograph(
+    pixels: UInt8[np.ndarray, "h w 3"], limits: QualityLimits | None = None
+) -> tuple[FieldOfView, Quality]:
+    """Find the field of view and decide whether the photograph can be graded.
+
+    Args:
+        pixels: the upright photograph, RGB.
+        limits: limits of the decision; None: the defaults.
+
+    Returns:
+        The field of view and the decision. A picture of several fields of view cannot be graded: the answer would be
+        that of one of them only.
+
+    Raises:
+        NoFieldOfViewError: if there is no field of view.
+    """
+    fov = find_fov(pixels)
+    quality = assess_quality(crop_to_frame(pixels, fov, QUALITY_FRAME_SIDE), fov.side, limits)
+    second = find_second_disc(pixels, fov)
+    if second is None:
+        return fov, quality
+    reason = (
+        f"{Fault.SEVERAL.description}: found discs of {fov.side} and {second.side} px, "
+        "expected one photograph of one eye; cut the picture into single photographs"
+    )
+    return fov, Quality(quality.score, Fault.SEVERAL, reason)
 
 
 def assess_quality(

@@ -68,14 +68,16 @@ def compute_quality_features(frame: UInt8[np.ndarray, "s s 3"]) -> Float[np.ndar
     Returns:
         One number for each of `FEATURE_NAMES`; None if fewer than `MIN_PIXELS` pixels are inside the field of view.
     """
-    small = frame if frame.shape[0] == QUALITY_FRAME_SIDE else resize(frame, QUALITY_FRAME_SIDE)
-    image = _MaskedImage(small)
-    if image.inside.sum() < MIN_PIXELS:
-        return None
+    image = MaskedImage.of(frame)
+    return None if image is None else image_features(image)
+
+
+def image_features(image: MaskedImage) -> Float[np.ndarray, " n"]:
+    """Compute the features of a frame that has been reduced already; one number for each of `FEATURE_NAMES`."""
     return np.array([*_brightness(image), *_structure(image), *_colour(image)], np.float64)
 
 
-class _MaskedImage:
+class MaskedImage:
     """A frame with its field of view, and Gaussian means over the pixels of the field of view."""
 
     def __init__(self, small: UInt8[np.ndarray, "s s 3"]) -> None:
@@ -89,6 +91,12 @@ class _MaskedImage:
             self.green = [self.pixels[..., 1], *(self.smooth(self.pixels[..., 1], scale) for scale in SIGMAS)]
             self.around = self.green[-1] + 8
 
+    @classmethod
+    def of(cls, frame: UInt8[np.ndarray, "s s 3"]) -> MaskedImage | None:
+        """Reduce a frame to `QUALITY_FRAME_SIDE`; None if fewer than `MIN_PIXELS` pixels are in its field of view."""
+        image = cls(frame if frame.shape[0] == QUALITY_FRAME_SIDE else resize(frame, QUALITY_FRAME_SIDE))
+        return image if image.inside.sum() >= MIN_PIXELS else None
+
     def smooth(self, values: NDArray, sigma: float) -> NDArray:
         """Compute the Gaussian mean over the pixels of the field of view; the dark background is left out."""
         if sigma not in self.weights:
@@ -96,7 +104,7 @@ class _MaskedImage:
         return ndimage.gaussian_filter(values * self.mask, sigma, truncate=3) / self.weights[sigma]
 
 
-def _brightness(image: _MaskedImage) -> Iterator[float]:
+def _brightness(image: MaskedImage) -> Iterator[float]:
     """Compute median brightness, shares of dark, black and white pixels, percentiles over the median, unevenness."""
     light = image.light
     median = float(np.median(light))
@@ -109,7 +117,7 @@ def _brightness(image: _MaskedImage) -> Iterator[float]:
     yield np.log(np.log(image.around[image.inside]).std() + 0.02)
 
 
-def _structure(image: _MaskedImage) -> Iterator[float]:
+def _structure(image: MaskedImage) -> Iterator[float]:
     """Compute contrast of the green channel by octave, how evenly it is spread, its direction, and vessels."""
     bands = [(fine - coarse) / image.around for fine, coarse in zip(image.green, image.green[1:], strict=False)]
     spreads = [band[image.inside].std() for band in bands]
@@ -124,7 +132,7 @@ def _structure(image: _MaskedImage) -> Iterator[float]:
     yield _vessels(image)
 
 
-def _direction(image: _MaskedImage) -> float:
+def _direction(image: MaskedImage) -> float:
     """Compute the log ratio of gradient energy along and across the main direction; it is large after motion blur."""
     down, right = (slope[image.inside] for slope in np.gradient(image.green[1] / image.around))
     across, along, mixed = (right * right).mean(), (down * down).mean(), (right * down).mean()
@@ -132,7 +140,7 @@ def _direction(image: _MaskedImage) -> float:
     return float(np.log((mean + differ + 1e-6) / max(mean - differ + 1e-6, 1e-9)))
 
 
-def _vessels(image: _MaskedImage) -> float:
+def _vessels(image: MaskedImage) -> float:
     """Compute the logarithm of the strength of dark over that of bright lines; vessels of a retina are dark lines."""
     down, right = np.gradient(image.green[2] / image.around)
     (down_down, mixed), right_right = np.gradient(down), np.gradient(right)[1]
@@ -142,7 +150,7 @@ def _vessels(image: _MaskedImage) -> float:
     return float(np.log(dark_lines / bright_lines))
 
 
-def _colour(image: _MaskedImage) -> Iterator[float]:
+def _colour(image: MaskedImage) -> Iterator[float]:
     """Compute median shares of red and green, darkest channel over brightness, spread of hues, colour structure."""
     median = np.median(image.light)
     lit = image.colours[image.light >= 0.25 * median]

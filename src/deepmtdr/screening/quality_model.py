@@ -48,6 +48,7 @@ class Fault(StrEnum):
     """Why a photograph was not graded. The values are for programs, `description` is for people."""
 
     NO_FIELD = "no_field_of_view"
+    SEVERAL = "several_fields_of_view"
     NO_FUNDUS = "no_fundus"
     SMALL = "small"
     BLURRED = "blurred"
@@ -65,6 +66,7 @@ class Fault(StrEnum):
 
 _DESCRIPTIONS = {
     Fault.NO_FIELD: "no field of view",
+    Fault.SEVERAL: "several fields of view",
     Fault.NO_FUNDUS: "no fundus photograph",
     Fault.SMALL: "too small",
     Fault.BLURRED: "too blurred",
