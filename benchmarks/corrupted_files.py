@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileDataset, FileMetaDataset
@@ -108,6 +109,9 @@ def seeds() -> Iterator[bytes]:
         yield picture(pixels, form, **options)
     for compression in ("raw", "tiff_lzw", "jpeg", "tiff_adobe_deflate"):
         yield picture(pixels, "TIFF", compression=compression)
+    for form in ("WEBP", "AVIF", "JPEG2000"):
+        yield picture(pixels, form)
+    yield from tiffs(pixels)
     for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian):
         yield dicom(pixels, syntax)
     for syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless):
@@ -125,6 +129,21 @@ def seeds() -> Iterator[bytes]:
     made["PixelData"].is_undefined_length = True
     yield written(made, JPEGBaseline8Bit)
     yield dicom(np.asarray(pixels, np.uint16) * 257, ExplicitVRLittleEndian)
+
+
+def tiffs(pixels: np.ndarray) -> Iterator[bytes]:
+    """TIFF files of kinds that Pillow does not write: 16 bits, separate planes, tiles, big-endian, BigTIFF."""
+    sixteen, planes = pixels.astype(np.uint16) * 257, np.moveaxis(pixels, 2, 0)
+    for values, options in (
+        (sixteen, {"byteorder": ">"}),
+        (np.moveaxis(sixteen, 2, 0), {"planarconfig": "separate"}),
+        (planes, {"planarconfig": "separate", "tile": (32, 32), "compression": "lzw", "predictor": True}),
+        (sixteen, {"bigtiff": True, "rowsperstrip": 16, "compression": "zstd"}),
+        (pixels[..., 1], {"photometric": "miniswhite", "compression": "packbits"}),
+    ):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, values, **{"photometric": "rgb", **options})
+        yield buffer.getvalue()
 
 
 def corrupted(whole: list[bytes], chance: random.Random) -> bytes:

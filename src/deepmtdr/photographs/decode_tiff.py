@@ -184,7 +184,8 @@ def _check_segments(page: TiffPage, content: bytes) -> None:
         raise DecodeError(f"found {len(offsets)} strips or tiles, expected {count}; the file is damaged")
     if any(not (0 < at < at + length <= len(content)) for at, length in zip(offsets, lengths, strict=True)):
         raise DecodeError("found strips or tiles outside of the file; it is truncated or damaged")
-    if page.compression == 1 and sum(lengths) < page.nbytes * page.bitspersample // (8 * page.dtype.itemsize):
+    samples = page.imagewidth * page.imagelength * page.samplesperpixel
+    if page.compression == 1 and sum(lengths) < samples * page.bitspersample // 8:
         raise DecodeError("found strips or tiles that are shorter than the image; the file is truncated or damaged")
     if page.compression == _JPEG and not all(
         b"\xff\xd9" in content[at : at + length] for at, length in zip(offsets, lengths, strict=True)

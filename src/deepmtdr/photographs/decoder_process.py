@@ -112,6 +112,7 @@ class DecoderProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, **threads},
+            pipesize=1 << 20,  # fewer changes of process while pixels are transferred
             start_new_session=True,  # Ctrl-C does not reach it, and the whole group can be killed
         )
         self._owner, self._files = os.getpid(), 0
