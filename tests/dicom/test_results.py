@@ -202,7 +202,7 @@ ONE_BIT = {
         ({"Rows": 0}, "found 320x0 px"),
         (
             {"BitsAllocated": 64, "BitsStored": 64, "HighBit": 63},
-            "the file is damaged, or its encoding is not supported",
+            "found Bits Allocated 64",
         ),
         ({"PhotometricInterpretation": "CMYK"}, "found colours as ..., expected one of RGB"),
         ({"PixelData": b""}, "the file is damaged, or its encoding is not supported"),

@@ -77,7 +77,8 @@ def _check_samples(dataset: Dataset) -> None:
     if dataset.SamplesPerPixel != _COLOURS[colours]:
         raise DecodeError(f"found {colours} with {dataset.SamplesPerPixel} samples, expected {_COLOURS[colours]}")
     allocated, stored, high = (int(dataset[name].value) for name in ("BitsAllocated", "BitsStored", "HighBit"))
-    if allocated not in (8, 16) or not 8 <= stored <= allocated or high != stored - 1:
+    usable = (allocated in (8, 16) and 8 <= stored <= allocated) or (allocated, stored) == (1, 1)
+    if not usable or high != stored - 1:
         raise DecodeError(
             f"found Bits Allocated {allocated}, Bits Stored {stored}, High Bit {high}; expected 8 or 16, 8 to Bits "
             "Allocated, and Bits Stored - 1"
