@@ -24,6 +24,7 @@ from pynetdicom import AE
 import deepmtdr
 from deepmtdr.errors import DicomError
 from deepmtdr.service.settings import HealthSettings, ReceiverSettings, RetrySettings, ServiceSettings, WorkerSettings
+from deepmtdr.service.worker_child import Examiner
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ def to_bytes(data: Dataset) -> bytes:
     return file.getvalue()
 
 
-def examine(source: Path, folder: Path) -> None:
+def examine(source: Path, folder: Path, uid: str) -> str:
     """Write a DICOM object of the same study, a bundle and a report, or cause the trouble that Patient ID names."""
     data = dcmread(source)
     trouble = str(data.get("PatientID", ""))
@@ -103,6 +104,7 @@ def examine(source: Path, folder: Path) -> None:
     dcmwrite(folder / "result.dcm", data, enforce_file_format=True)
     (folder / "fhir.json").write_text("{}")
     (folder / "report.json").write_text("{}")
+    return ""
 
 
 def _cause(trouble: Trouble, data: Dataset, service_folder: Path) -> None:
@@ -126,15 +128,15 @@ def _cause(trouble: Trouble, data: Dataset, service_folder: Path) -> None:
             wait_until((service_folder / "release").exists)
 
 
-def make_examiner() -> Callable[[Path, Path], None]:
+def make_examiner() -> Examiner:
     return examine
 
 
-def make_failing() -> Callable[[Path, Path], None]:
+def make_failing() -> Examiner:
     raise DicomError("weights.safetensors: damaged")
 
 
-def make_slow() -> Callable[[Path, Path], None]:
+def make_slow() -> Examiner:
     """A network that takes an hour to load."""
     time.sleep(3600)
     return examine

@@ -314,7 +314,7 @@ def test_a_uid_with_leading_zeros_is_stored(start: Start) -> None:
 
 @DCMTK
 def test_dcmtk_can_send_as_a_camera(start: Start, tmp_path: Path) -> None:
-    server, data = start(calling=("STORESCU", "ECHOSCU")), make_photograph()
+    server, data = start(calling=("STORESCU", "ECHOSCU")), make_photograph(side=64)
     (tmp_path / "eye.dcm").write_bytes(to_bytes(data))
     where = ["-aec", "DEEPMTDR", "127.0.0.1", str(server.port)]
     subprocess.run([program_path("echoscu"), *where], check=True)

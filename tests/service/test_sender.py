@@ -19,11 +19,12 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, OphthalmicPhotography8BitImageStorage
 from pynetdicom import AE, evt
 
-from deepmtdr.dicom import results
+from deepmtdr.dicom import rejection, results
 from deepmtdr.dicom.objects import ObjectKind
 from deepmtdr.service.destinations import (
     DICOM_SUFFIX,
     FHIR_FILE,
+    FHIR_REJECTION_FILE,
     MAX_RESPONSE_BYTES,
     CStoreDestination,
     FhirDestination,
@@ -160,6 +161,15 @@ def test_a_missing_file_delays_no_other(pacs: FakePacs, files: list[Path]) -> No
     deliveries = list(node(pacs.port).deliver(files))
     assert deliveries[0] == DeliveryResult(DEAD, "the file is missing or damaged")
     assert [one.state for one in deliveries[1:]] == [SENT, SENT]
+
+
+def test_a_missing_file_is_a_dead_letter_at_once_for_web_servers_too(web: FakeWebServer, files: list[Path]) -> None:
+    files[0].unlink()
+    deliveries = list(StowDestination(WebServerSettings(url=web.url)).deliver(files))
+    assert deliveries[0] == DeliveryResult(DEAD, "the file is missing or damaged")
+    assert [one.state for one in deliveries[1:]] == [SENT, SENT] and len(web.received) == 2
+    (missing,) = FhirDestination(WebServerSettings(url=web.url)).deliver([files[0].with_name("fhir.json")])
+    assert missing.state == DEAD
 
 
 def test_a_pacs_that_rejects_or_is_down_is_unreachable(pacs: FakePacs, files: list[Path]) -> None:
@@ -331,11 +341,14 @@ def test_dicom_objects_go_to_dicom_destinations_and_the_bundle_to_fhir(tmp_path:
         make_settings(tmp_path, dicom={"pacs": pacs}, dicomweb={"archive": web}, fhir={"records": web})
     )
     taken = {
-        name: [file for file in ("a.dcm", "fhir.json", "report.json") if one.accepts(file)]
+        name: [file for file in ("a.dcm", "fhir.json", "fhir-rejection.json", "report.json") if one.accepts(file)]
         for name, one in found.items()
     }
-    assert taken == {"pacs": ["a.dcm"], "archive": ["a.dcm"], "records": ["fhir.json"]}
-    assert FHIR_FILE == results.FHIR_FILE and all(kind.file_name.endswith(DICOM_SUFFIX) for kind in ObjectKind)
+    assert taken == {"pacs": ["a.dcm"], "archive": ["a.dcm"], "records": ["fhir.json", "fhir-rejection.json"]}
+    assert (FHIR_FILE, FHIR_REJECTION_FILE) == (results.FHIR_FILE, rejection.FHIR_REJECTION_FILE)
+    assert rejection.REJECTION_FILE.endswith(DICOM_SUFFIX) and all(
+        kind.file_name.endswith(DICOM_SUFFIX) for kind in ObjectKind
+    )
 
 
 def test_a_missing_secret_is_waited_for(queue: Queue, web: FakeWebServer) -> None:

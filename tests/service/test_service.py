@@ -19,13 +19,15 @@ from benchmarks.service import ServiceProcess
 from prometheus_client.parser import text_string_to_metric_families
 
 import fake_service
-from deepmtdr.errors import ServiceError
-from deepmtdr.service import health
+from deepmtdr.errors import DicomError, ServiceError
+from deepmtdr.service import health, worker_child
+from deepmtdr.service.examiner import check_announced_uid
 from deepmtdr.service.health import MAX_HTTP_CONNECTIONS
 from deepmtdr.service.open_files import needed_files, reserve_open_files
 from deepmtdr.service.serve import Service
 from deepmtdr.service.settings import DicomNodeSettings, ServiceSettings, WorkerSettings
 from deepmtdr.service.states import JobState, ReceiverEvent
+from deepmtdr.service.worker_child import ReplyKind
 from fake_service import (
     PATIENT_ID,
     PATIENT_NAME,
@@ -38,6 +40,7 @@ from fake_service import (
     make_settings,
     make_slow,
     send,
+    to_bytes,
     wait_until,
 )
 
@@ -84,6 +87,15 @@ def test_each_object_gets_its_results_or_a_reason_and_the_next_one_is_examined(t
         "report.json",
     }
     assert len(list(service.queue.spool.originals.iterdir())) == 5, "every original is kept"
+
+
+def test_an_object_that_is_not_the_announced_one_or_was_removed_is_a_dead_letter(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(to_bytes(data := make_photograph()))
+    check_announced_uid(tmp_path / "a.dcm", data.SOPInstanceUID)
+    with pytest.raises(DicomError, match="found another SOP Instance UID than the sender announced"):
+        check_announced_uid(tmp_path / "a.dcm", "1.2.3")
+    reply = worker_child._examine(fake_service.examine, tmp_path / "gone.dcm", tmp_path, "1.2.3")
+    assert (reply.kind, reply.reason) == (ReplyKind.REFUSED, "its file was removed from the folder of originals")
 
 
 def test_a_process_that_takes_too_long_is_killed_with_the_processes_it_has_started(
@@ -150,7 +162,7 @@ def test_health_and_metrics_count_jobs_and_events(tmp_path: Path, start: Start) 
     status, text = get(service, "/health")
     answer = json.loads(text)
     assert (status, answer["status"], answer["problems"], answer["dead_letters"]) == (200, "ok", [], 1)
-    assert answer["jobs"] == {"received": 0, "working": 0, "done": 1, "dead": 1}
+    assert answer["jobs"] == {"received": 0, "working": 0, "done": 1, "dead": 1, "superseded": 0}
     status, text = get(service, "/metrics")
     values: dict[tuple[str, ...], float] = {}
     for family in text_string_to_metric_families(text):

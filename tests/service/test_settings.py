@@ -49,6 +49,7 @@ PACS = "[dicom.pacs]\nae_title = 'PACS'\nhost = 'pacs.example'"
         ("[receiver]\nae_title = 'MUCH TOO LONG A TITLE'", r"receiver\.ae_title = .*1 to 16 printable"),
         ("[receiver]\ncalling = ['Ä']", "receiver.calling = 'Ä'"),
         ("[receiver]\nnetworks = ['10.0.0.0/99']", "'10.0.0.0/99', expected addresses"),
+        ("[receiver]\non_changed_object = 'ask'", r"on_changed_object = 'ask', expected \"refuse\" or \"supersede\""),
         ("[workers]\ncount = 0", r"workers\.count = 0, expected 1 to 256"),
         ("[workers]\nseconds = 0", r"workers\.seconds = 0, expected more than 0"),
         ("[workers]\nseconds = nan", r"workers: seconds = nan, expected a finite number"),

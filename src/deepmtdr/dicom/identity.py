@@ -33,7 +33,7 @@ class PhotographIdentity(NamedTuple):
 
     def to_text(self) -> str:
         """Encode the identity, for the queue."""
-        return json.dumps(self._asdict())
+        return json.dumps(self._asdict(), allow_nan=False)
 
 
 def identity_from_text(text: str) -> PhotographIdentity:
@@ -88,7 +88,7 @@ def _pixel_digest(path: Path) -> str:
     except PhotographError as error:
         raise DicomError(str(error)) from error
     digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(pixels)
+    digest.update(pixels.data)
     return digest.hexdigest()
 
 
@@ -99,4 +99,4 @@ def _texts(source: SourcePhotograph, keywords: tuple[str, ...]) -> list[str]:
 
 
 def _digest(texts: list[str]) -> str:
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(texts, allow_nan=False).encode()).hexdigest()

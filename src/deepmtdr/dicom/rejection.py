@@ -94,7 +94,8 @@ def create_rejection(results: Sequence[Dataset]) -> Dataset:
     )
     copy_patient_and_study(created, results[0])
     now = datetime.now()
-    created.ContentDate, created.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    created.add_new("ContentDate", "DA", now.strftime("%Y%m%d"))
+    created.add_new("ContentTime", "TM", now.strftime("%H%M%S"))
     created.SeriesDescription = "deepmtdr: rejected results"
     return normalise_highdicom_object(created)
 

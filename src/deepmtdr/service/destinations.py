@@ -25,8 +25,9 @@ from deepmtdr.service.settings_file import read_secret
 from deepmtdr.service.states import DeliveryState
 from deepmtdr.service.tls import client_tls_context
 
-DICOM_SUFFIX, FHIR_FILE = ".dcm", "fhir.json"
+DICOM_SUFFIX, FHIR_FILE, FHIR_REJECTION_FILE = ".dcm", "fhir.json", "fhir-rejection.json"
 SENT = DeliveryResult(DeliveryState.SENT)
+MISSING_FILE = DeliveryResult(DeliveryState.DEAD, "the file is missing or damaged")
 DUPLICATE_SOP_INSTANCE = 0x0111
 """The destination already has the object: status of C-STORE, failure reason of STOW-RS."""
 FAILED_SOP_SEQUENCE, FAILURE_REASON = "00081198", "00081197"
@@ -104,7 +105,7 @@ class CStoreDestination:
     def _send(self, association: Association, path: Path, message_id: int) -> DeliveryResult:
         kind = _object_kind(path)
         if kind is None:
-            return DeliveryResult(DeliveryState.DEAD, "the file is missing or damaged")
+            return MISSING_FILE
         try:
             response = association.send_c_store(path, msg_id=message_id)
         except ValueError:  # raised by pynetdicom if the peer has not accepted the presentation context
@@ -160,6 +161,9 @@ class _HttpDestination(ABC):
         """Send files over one connection, one request for each; see `Destination.deliver`."""
         with self._client() as client:
             for path in paths:
+                if not path.is_file():
+                    yield MISSING_FILE
+                    continue
                 try:
                     yield self._judge(self._send(client, path))
                 except httpx.HTTPError as error:
@@ -267,8 +271,8 @@ class FhirDestination(_HttpDestination):
     """Sends the FHIR bundle of a job as one transaction."""
 
     def accepts(self, file: str) -> bool:
-        """Whether the file is the FHIR bundle."""
-        return file == FHIR_FILE
+        """Whether the file is the FHIR bundle, or its rejection."""
+        return file in (FHIR_FILE, FHIR_REJECTION_FILE)
 
     def _request(self, client: httpx.Client, path: Path) -> httpx.Request:
         json_type = "application/fhir+json"

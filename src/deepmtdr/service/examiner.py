@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from deepmtdr.dicom.codes import Namespaces, load_codes
+from deepmtdr.dicom.identity import read_identity
 from deepmtdr.dicom.results import write_results
+from deepmtdr.dicom.source import read_source
+from deepmtdr.errors import DicomError
 from deepmtdr.screening.engine import ScreeningEngine
 from deepmtdr.screening.turned_copies import choose_copies
 from deepmtdr.service.settings import WorkerSettings
@@ -20,7 +23,7 @@ def load_examiner(settings: WorkerSettings | None = None, namespaces: Namespaces
         namespaces: URIs for the identifiers of patients and accession numbers, for FHIR.
 
     Returns:
-        A function that reads a DICOM file and writes all its result files into a folder.
+        A function that reads a DICOM file and writes all its result files into a folder (`worker_child.Examiner`).
 
     Raises:
         DeepMTDRError: if the checkpoint or the codes cannot be used.
@@ -30,7 +33,20 @@ def load_examiner(settings: WorkerSettings | None = None, namespaces: Namespaces
     engine = ScreeningEngine.load(settings.weights, turned_copies=copies)
     all_codes = load_codes(settings.codes, engine.labels)
 
-    def examine(photograph: Path, folder: Path) -> None:
+    def examine(photograph: Path, folder: Path, uid: str) -> str:
+        check_announced_uid(photograph, uid)
         write_results(engine, photograph, folder, all_codes, namespaces=namespaces)
+        return read_identity(photograph).to_text()
 
     return examine
+
+
+def check_announced_uid(photograph: Path, uid: str) -> None:
+    """Check that a file is the object that its sender announced, also if its elements are out of order.
+
+    Raises:
+        DicomError: if it has another SOP Instance UID, or its header cannot be used. Results for it could otherwise
+            exist twice, for two patients.
+    """
+    if read_source(photograph).uid != uid:
+        raise DicomError("found another SOP Instance UID than the sender announced, expected the same")

@@ -171,8 +171,9 @@ class _Metrics:
         door = CounterMetricFamily(
             "deepmtdr_door",
             "Events of the DICOM receiver since the start of the service: objects stored, received again (again) or"
-            " refused, associations rejected (associations), connections refused (connections), refused because there"
-            " were too many (crowded), ended because they were too slow (slow) or to make room (displaced).",
+            " refused, refused because another photograph has the UID (changed), stored in place of another photograph"
+            " (superseded), associations rejected (associations), connections refused (connections), refused because"
+            " there were too many (crowded), ended because they were too slow (slow) or to make room (displaced).",
             labels=["what"],
         )
         for event, number in self.service.receiver_counts().items():

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from pydicom import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
@@ -37,8 +38,8 @@ ACCEPT_WAIT_SECONDS = 0.1
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 """Host and port, for IPv6 with flow info and scope."""
-StoreHandler = Callable[[StoreEvent, IncomingObjects], int]
-"""Answers a C-STORE request with its status."""
+StoreHandler = Callable[[StoreEvent, IncomingObjects], Dataset]
+"""Answers a C-STORE request with its status and, after a failure, an Error Comment."""
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sqlite3
 import threading
 import time
@@ -29,6 +30,7 @@ from deepmtdr.service.states import (
     Receipt,
 )
 from deepmtdr.service.stored_files import StoredFiles
+from deepmtdr.service.supersession import CURRENT, OtherObjectError, Supersession
 
 DATABASE_FILE = "queue.sqlite"
 MAX_REASON_LENGTH = 500
@@ -39,9 +41,10 @@ IDLE_WAIT_SECONDS = 1.0
 """How often workers and senders read the queue although nothing was reported, s: another process may change it."""
 NO_OTHER_JOB_FOR_UID = (
     "NOT EXISTS (SELECT 1 FROM jobs AS other"
-    " WHERE other.uid = jobs.uid AND (other.state <> 'dead' OR other.id > jobs.id))"
+    " WHERE other.uid = jobs.uid AND (other.id > jobs.id"
+    " OR other.state NOT IN ('dead', 'superseded') AND other.superseded_by IS NULL))"
 )
-"""Condition for retrying a dead job: no other job with the same SOP Instance UID is not dead, or was received later."""
+"""Condition for retrying a dead job: no other job of its SOP Instance UID is queued, done, or was received later."""
 
 log = logging.getLogger(__name__)
 
@@ -89,39 +92,51 @@ class Queue:
         with self._changed:
             self._changed.wait(IDLE_WAIT_SECONDS)
 
-    def receive(self, staged: StagedOriginal, uid: str, digest: str) -> Receipt:
+    def receive(self, staged: StagedOriginal, uid: str, digest: str, supersedes: int | None = None) -> Receipt:
         """Store an object and queue it; both are on the disk when this returns.
 
         Args:
-            staged: the whole file. Its temporary name is removed, whatever happens.
+            staged: the whole file. Its temporary name is removed, unless another object has the same UID.
             uid: SOP Instance UID of the object.
             digest: name of the object in the spool (`spool.object_digest`).
+            supersedes: job of the object of the same UID that this one corrects.
 
         Returns:
             The job: a new one, or the former one if the same object was received before.
 
         Raises:
+            OtherObjectError: if another object of the same UID is queued or done, and is not `supersedes`. Then
+                nothing is changed, and `staged` can be read.
             OSError, sqlite3.Error: if the object could not be stored; then no part of it is left.
         """
         try:
-            if (known := self._stored_job(digest)) is not None:
-                self._retry_if_dead(known)
-                return Receipt(known, is_new=False)
-            staged.finish()
+            if not self.supersession.is_current(digest):
+                staged.finish()
             with self._database.lock:
-                if (known := self._stored_job(digest)) is not None:
-                    return Receipt(known, is_new=False)
-                receipt = self._commit(staged, uid, digest)
+                self.supersession.check(uid, digest, supersedes)
+                receipt = self._receive(staged, uid, digest, supersedes)
             self.update_reserve()
-            return receipt
-        finally:
+        except OtherObjectError:
+            raise
+        except BaseException:
             staged.discard()
+            raise
+        staged.discard()
+        return receipt
 
-    def _commit(self, staged: StagedOriginal, uid: str, digest: str) -> Receipt:
+    def _receive(self, staged: StagedOriginal, uid: str, digest: str, supersedes: int | None) -> Receipt:
+        """Queue an object whose UID no other current job has."""
+        known = self._stored_job(digest)
+        if known is None:
+            return self._commit(staged, uid, digest, supersedes)
+        self._retry_if_dead(known, supersedes)
+        return Receipt(known, is_new=False, supersedes=supersedes)
+
+    def _commit(self, staged: StagedOriginal, uid: str, digest: str, supersedes: int | None) -> Receipt:
         """Give an object its final name and add its row; remove the object if that fails."""
         try:
             self.spool.commit_original(staged, digest)
-            return Receipt(self._insert(uid, digest), is_new=True)
+            return Receipt(self._insert(uid, digest, supersedes), is_new=True, supersedes=supersedes)
         except sqlite3.IntegrityError:  # the object has a row, but its file had been removed from the disk
             return Receipt(self._jobs_of(digest)[0], is_new=False)
         except BaseException:
@@ -139,18 +154,20 @@ class Queue:
         known = self._database.read("SELECT id, cleared FROM jobs WHERE digest = ?", digest)
         return known[0][0] if known and (known[0][1] or self.spool.original_path(digest).is_file()) else None
 
-    def _retry_if_dead(self, job: int) -> None:
+    def _retry_if_dead(self, job: int, supersedes: int | None) -> None:
         """Queue a dead job again: its object was received again, so the cause of the failure may have been fixed."""
-        dead = f"SELECT id FROM jobs WHERE id = ? AND state = 'dead' AND {NO_OTHER_JOB_FOR_UID}"
-        if self._database.read(dead, job):
+        if self._database.read("SELECT 1 FROM jobs WHERE id = ? AND state = 'dead'", job):
             with self._transaction() as database:
-                retry = f"UPDATE jobs SET state = 'received', crashes = 0, since = ?, born = ? WHERE id = ({dead})"
-                database.execute(retry, time.time(), self.clock.now(), job)
+                if supersedes is not None:
+                    self.supersession.supersede(supersedes, job)
+                retry = "UPDATE jobs SET state = 'received', crashes = 0, since = ?, born = ? WHERE id = ?"
+                database.execute(f"{retry} AND {NO_OTHER_JOB_FOR_UID}", time.time(), self.clock.now(), job)
 
-    def _insert(self, uid: str, digest: str) -> int:
+    def _insert(self, uid: str, digest: str, supersedes: int | None = None) -> int:
         """Add a job for an object in `originals`. It is dead if another object of the same UID is queued or done."""
         with self._transaction() as database:
-            other = database.read("SELECT id FROM jobs WHERE uid = ? AND state <> 'dead' ORDER BY id LIMIT 1", uid)
+            choose = f"SELECT id FROM jobs WHERE uid = ? AND {CURRENT} AND id IS NOT ? ORDER BY id LIMIT 1"
+            other = database.read(choose, uid, supersedes)
             reason = f"its SOP Instance UID is that of job {other[0][0]}, but its content differs" if other else ""
             state = JobState.DEAD if other else JobState.RECEIVED
             add = (
@@ -159,6 +176,8 @@ class Queue:
             )
             values = (state, reason, time.time(), self.clock.now(), self.spool.original_bytes(digest))
             job = database.execute(add, uid, digest, *values).lastrowid or 0
+            if supersedes is not None:
+                self.supersession.supersede(supersedes, job)
         if other:
             log.warning("job %d: dead letter, %s", job, reason)
         return job
@@ -187,26 +206,33 @@ class Queue:
         if not self._database.read(choose):  # an idle worker must not write, nor end the waits of other workers
             return None
         with self._transaction() as database:
-            claim = f"UPDATE jobs SET state = 'working' WHERE id = ({choose}) RETURNING id, digest, crashes"
+            claim = f"UPDATE jobs SET state = 'working' WHERE id = ({choose}) RETURNING id, digest, crashes, uid"
             row = database.execute(claim).fetchone()
-        return Job(row[0], self.spool.original_path(row[1]), row[2]) if row else None
+        return Job(row[0], self.spool.original_path(row[1]), row[2], row[3]) if row else None
 
-    def complete(self, job: Job, part: Path, seconds: float, deliveries: Iterable[PlannedDelivery]) -> None:
-        """Store the results of a job and put their deliveries into the outbox.
+    def complete(
+        self, job: Job, part: Path, seconds: float, deliveries: Iterable[PlannedDelivery], identity: str = ""
+    ) -> None:
+        """Store the results of a job and put their deliveries into the outbox; discard them if it was superseded.
 
         Args:
             job: a claimed job.
             part: the staging folder with the results; it is moved.
             seconds: duration of the examination, s.
             deliveries: which file goes to which destination.
+            identity: identity of the photograph (`dicom.identity`); empty: not known.
         """
         self.spool.commit_results(part, job.id)
         now, since = self.clock.now(), time.time()
         with self._transaction() as database:
             done = (
-                "UPDATE jobs SET state = 'done', reason = '', seconds = ?, finished = ?, result_bytes = ? WHERE id = ?"
+                "UPDATE jobs SET state = 'done', reason = '', seconds = ?, finished = ?, result_bytes = ?, identity = ?"
+                " WHERE id = ? AND state = 'working'"
             )
-            database.execute(done, seconds, now, self.spool.result_bytes(job.id), job.id)
+            size = self.spool.result_bytes(job.id)
+            if database.execute(done, seconds, now, size, identity, job.id).rowcount == 0:
+                shutil.rmtree(self.spool.results_folder(job.id), ignore_errors=True)
+                return
             add = (
                 "INSERT INTO outbox (job, file, destination, due, since, born) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT DO NOTHING"
@@ -238,7 +264,7 @@ class Queue:
 
     def _set_job(self, job: Job, state: JobState, crashes: int, reason: str) -> None:
         with self._transaction() as database:
-            update = "UPDATE jobs SET state = ?, crashes = ?, reason = ? WHERE id = ?"
+            update = "UPDATE jobs SET state = ?, crashes = ?, reason = ? WHERE id = ? AND state = 'working'"
             database.execute(update, state, crashes, _shorten(reason), job.id)
 
     def backlog_bytes(self) -> int:
@@ -271,6 +297,16 @@ class Queue:
         with self._transaction() as database:
             update = "UPDATE outbox SET state = ?, attempts = attempts + 1, reason = ?, due = ? WHERE id = ?"
             database.execute(update, state, _shorten(reason), self.clock.now() + wait, item.id)
+
+    @property
+    def supersession(self) -> Supersession:
+        """Objects of the same SOP Instance UID: which one is valid."""
+        return Supersession(self._database, self.clock)
+
+    def original_of(self, job: int) -> Path:
+        """Return the path of the object of a job."""
+        ((digest,),) = self._database.read("SELECT digest FROM jobs WHERE id = ?", job)
+        return self.spool.original_path(digest)
 
     @property
     def stored_files(self) -> StoredFiles:

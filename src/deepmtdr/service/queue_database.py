@@ -54,7 +54,36 @@ INSERT INTO clock VALUES (0);
 """`due`, `born` and `finished` are running seconds (`running_clock.py`); `since` is s since 1970, for display only.
 `cleared` is 1 if the files of the job were removed (`retention.py`).
 """
-MIGRATIONS = (VERSION_1, VERSION_2)
+VERSION_3 = """
+CREATE TABLE new_jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    uid TEXT NOT NULL,
+    digest TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('received', 'working', 'done', 'dead', 'superseded')),
+    crashes INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    since REAL NOT NULL,
+    seconds REAL,
+    born REAL NOT NULL DEFAULT 0,
+    finished REAL NOT NULL DEFAULT 0,
+    original_bytes INTEGER NOT NULL DEFAULT 0,
+    result_bytes INTEGER NOT NULL DEFAULT 0,
+    cleared INTEGER NOT NULL DEFAULT 0,
+    identity TEXT NOT NULL DEFAULT '',
+    superseded_by INTEGER
+);
+INSERT INTO new_jobs (id, uid, digest, state, crashes, reason, since, seconds, born, finished, original_bytes,
+    result_bytes, cleared) SELECT id, uid, digest, state, crashes, reason, since, seconds, born, finished,
+    original_bytes, result_bytes, cleared FROM jobs;
+DROP TABLE jobs;
+ALTER TABLE new_jobs RENAME TO jobs;
+CREATE INDEX jobs_by_state ON jobs (state, crashes, id);
+CREATE INDEX jobs_by_uid ON jobs (uid);
+"""
+"""`identity` is the identity of the examined photograph (`dicom.identity`). `superseded_by` is the job of a corrected
+object of the same SOP Instance UID (`supersession.py`). SQLite cannot change a CHECK, so the table is copied.
+"""
+MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3)
 """Statements that change a queue of version 0 (empty), 1, ... to the next version."""
 LOCK_TIMEOUT_SECONDS = 30
 """Longest wait for another process that writes, s."""

@@ -17,12 +17,14 @@ from collections.abc import Mapping
 from enum import IntEnum
 from io import BytesIO
 
+from pydicom import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # pyright: ignore[reportAttributeAccessIssue]
 
 from deepmtdr.dicom.sop_classes import PHOTOGRAPH_SOP_CLASSES, TRANSFER_SYNTAXES
 from deepmtdr.errors import ServiceError
 from deepmtdr.service.background_thread import BackgroundThread
+from deepmtdr.service.changed_objects import ChangedObjectError, receive_object
 from deepmtdr.service.data_set_check import contradicts_request
 from deepmtdr.service.health import WARNING_SECONDS
 from deepmtdr.service.incoming import IncomingObject, IncomingObjects
@@ -30,7 +32,7 @@ from deepmtdr.service.limits import REJECT_SECONDS, LimitedServer, pool_limits
 from deepmtdr.service.pynetdicom_adapter import StoreEvent, configure_dicom_libraries
 from deepmtdr.service.queue import Queue
 from deepmtdr.service.settings import ReceiverSettings
-from deepmtdr.service.states import ReceiverEvent
+from deepmtdr.service.states import ChangedObjectPolicy, ReceiverEvent
 from deepmtdr.service.tls import server_tls_context
 
 ADVERTISED_PDU_BYTES = 1 << 17
@@ -40,6 +42,7 @@ EVENT_WARNINGS = {
     ReceiverEvent.CONNECTION_TOO_SLOW: "connections were ended because their peers were too slow",
     ReceiverEvent.CONNECTION_MADE_ROOM: "idle or slow connections were ended to make room for others",
     ReceiverEvent.OBJECT_REFUSED: "objects were refused",
+    ReceiverEvent.OBJECT_CHANGED: "objects were refused because another photograph has the same SOP Instance UID",
 }
 
 log = logging.getLogger(__name__)
@@ -54,6 +57,19 @@ class StoreStatus(IntEnum):
     DATA_SET_MISMATCH = 0xA900
     TOO_LARGE = 0xC001
     """The object is larger than `receiver.largest_mb`; one of the codes whose meaning PS3.4 leaves to the receiver."""
+    CHANGED_OBJECT = 0xC002
+    """The SOP Instance UID is that of another photograph. 0x0111 (duplicate SOP instance) would be wrong: senders take
+    it for a success, because the receiver has the object.
+    """
+
+
+ERROR_COMMENTS = {
+    StoreStatus.PROCESSING_FAILURE: "the object could not be stored; see the log of the service",
+    StoreStatus.OUT_OF_RESOURCES: "not enough disk space; send the object again later",
+    StoreStatus.DATA_SET_MISMATCH: "the UIDs are not those of the request, or no data set",
+    StoreStatus.TOO_LARGE: "the object is larger than receiver.largest_mb",
+}
+"""Error Comment (0000,0902) of each failure, for the log of the sender: at most 64 characters, no patient data."""
 
 
 class StoreServer(BackgroundThread):
@@ -150,15 +166,19 @@ class StoreServer(BackgroundThread):
             self._server.close()
             self.join()
 
-    def store(self, event: StoreEvent, incoming: IncomingObjects) -> int:
+    def store(self, event: StoreEvent, incoming: IncomingObjects) -> Dataset:
         """Answer one C-STORE request.
 
         Returns:
-            The status, whatever happens: an exception here would end the association without an answer.
+            Status and Error Comment, whatever happens: an exception here would end the association without an answer.
         """
-        received = incoming.pop(event.request)
+        received, comment = incoming.pop(event.request), ""
         try:
             status = self._store(event, received)
+        except ChangedObjectError as error:
+            status, comment = StoreStatus.CHANGED_OBJECT, f"SOP Instance UID is known with other {_listed(error)}"
+            self.count(ReceiverEvent.OBJECT_CHANGED)
+            log.warning("an object was refused: job %d has the same UID with other %s", error.job, _listed(error))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             status = StoreStatus.OUT_OF_RESOURCES if full else StoreStatus.PROCESSING_FAILURE
@@ -172,9 +192,12 @@ class StoreServer(BackgroundThread):
         finally:
             if received is not None:
                 received.discard()
+        answer = Dataset()
+        answer.Status = int(status)
         if status != StoreStatus.SUCCESS:
             self.count(ReceiverEvent.OBJECT_REFUSED)
-        return status
+            answer.ErrorComment = comment or ERROR_COMMENTS[status]
+        return answer
 
     def _store(self, event: StoreEvent, received: IncomingObject | None) -> StoreStatus:
         if received is None:
@@ -192,7 +215,14 @@ class StoreServer(BackgroundThread):
         if sop_class != event.context.abstract_syntax or contradicts_request(head, syntax, uid, sop_class):
             log.warning("an object was refused: its UIDs differ from those of the request")
             return StoreStatus.DATA_SET_MISMATCH
-        job, is_new = self.queue.receive(received.staged, uid, received.digest.hexdigest())
-        self.count(ReceiverEvent.STORED if is_new else ReceiverEvent.STORED_BEFORE)
-        log.info("job %d: %s", job, "received" if is_new else "received again")
+        policy = ChangedObjectPolicy(self.settings.on_changed_object)
+        receipt = receive_object(self.queue, policy, received.staged, uid, received.digest.hexdigest())
+        self.count(ReceiverEvent.STORED if receipt.is_new else ReceiverEvent.STORED_BEFORE)
+        if receipt.supersedes is not None:
+            self.count(ReceiverEvent.OBJECT_SUPERSEDED)
+        log.info("job %d: %s", receipt.job, "received" if receipt.is_new else "received again")
         return StoreStatus.SUCCESS
+
+
+def _listed(error: ChangedObjectError) -> str:
+    return ", ".join(error.differences)

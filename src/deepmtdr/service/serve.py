@@ -23,6 +23,7 @@ from deepmtdr.service.sender import Sender
 from deepmtdr.service.settings import ServiceSettings
 from deepmtdr.service.states import PlannedDelivery, QueueCounts, ReceiverEvent, StorageStatus
 from deepmtdr.service.stored_files import BYTES_PER_GB
+from deepmtdr.service.withdrawal import Withdrawal
 from deepmtdr.service.worker import Worker
 from deepmtdr.service.worker_child import ExaminerFactory
 
@@ -75,6 +76,7 @@ class Service:
             self._accepts = {name: destination.accepts for name, destination in destinations.items()}
             self.senders = [Sender(name, each, self.queue, settings.retry) for name, each in destinations.items()]
             self.housekeeping = Housekeeping(self.queue, settings.retention)
+            self.withdrawal = Withdrawal(self.queue, self._deliveries)
             self.workers = [self._worker() for _ in range(settings.workers.count)]
             opened.callback(self._stop)
             self._start()
@@ -111,6 +113,7 @@ class Service:
                 raise ServiceError(f"cannot load the network: {worker.load_error}")
         for sender in self.senders:
             sender.start()
+        self.withdrawal.start()
         self.housekeeping.start()
         self.receiver.start()
         self.health.start()
@@ -118,7 +121,7 @@ class Service:
     def _stop(self) -> None:
         deadline = time.monotonic() + self.settings.stop_seconds
         self.receiver.stop()
-        threads = [*self.workers, *self.senders, self.housekeeping]
+        threads = [*self.workers, *self.senders, self.withdrawal, self.housekeeping]
         for thread in threads:
             thread.stop()
         for thread in threads:
@@ -132,6 +135,7 @@ class Service:
         found = [] if self.receiver.alive else ["the receiver does not listen"]
         found += ["a worker is not running" for worker in self.workers if not worker.alive]
         found += [f"nothing is sent to {sender.name}" for sender in self.senders if not sender.alive]
+        found += [] if self.withdrawal.alive else ["results of corrected photographs are not withdrawn"]
         if self.free_bytes() < self._min_free_bytes:
             found.append("the disk is full")
         return found

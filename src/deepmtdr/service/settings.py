@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepmtdr.dicom.codes import Namespaces
+from deepmtdr.service.states import ChangedObjectPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,10 @@ class ReceiverSettings:
     """Longest time for one object to arrive, s."""
     largest_mb: float = 256.0
     """Largest object, MiB. A larger object is refused, and its bytes are not stored."""
+    on_changed_object: str = ChangedObjectPolicy.REFUSE.value
+    """What happens to an object with the SOP Instance UID of a photograph of another patient, study or eye, or of one
+    with other pixels: "refuse" answers a failure; "supersede" examines it and rejects the earlier results.
+    """
     tls: TlsSettings = field(default_factory=TlsSettings)
 
 

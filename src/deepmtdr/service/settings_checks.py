@@ -16,6 +16,7 @@ from deepmtdr.service.settings import (
     TlsSettings,
     WebServerSettings,
 )
+from deepmtdr.service.states import ChangedObjectPolicy
 
 SECRET_PATTERN = re.compile(r"env:\w+|file:.+")
 DESTINATION_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -55,6 +56,9 @@ def _receiver_problems(receiver: ReceiverSettings) -> Iterator[str]:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
             yield f"receiver.networks: {network!r}, expected addresses such as 10.0.0.7 or networks such as 10.0.0.0/24"
+    if receiver.on_changed_object not in list(ChangedObjectPolicy):
+        expected = " or ".join(f'"{policy}"' for policy in ChangedObjectPolicy)
+        yield f"receiver.on_changed_object = {receiver.on_changed_object!r}, expected {expected}"
     if not 0 <= receiver.port <= MAX_PORT:
         yield f"receiver.port = {receiver.port}, expected 0 to {MAX_PORT}"
     if receiver.tls != NO_TLS and receiver.tls.certificate is None:

@@ -59,11 +59,13 @@ class StagedOriginal:
         self._file.write(content)
 
     def finish(self) -> None:
-        """Flush the file to the disk and close it.
+        """Flush the file to the disk and close it; does nothing if it is closed.
 
         Raises:
             OSError: if it cannot be written.
         """
+        if self._file.closed:
+            return
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

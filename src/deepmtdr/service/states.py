@@ -23,6 +23,17 @@ class JobState(StrEnum):
     """The results are on the disk."""
     DEAD = "dead"
     """A dead letter: not tried again until a person retries it, or the object is received again."""
+    SUPERSEDED = "superseded"
+    """A corrected object of the same SOP Instance UID was received; the results, if there were any, are rejected."""
+
+
+class ChangedObjectPolicy(StrEnum):
+    """What happens to an object with the SOP Instance UID of another photograph (`receiver.on_changed_object`)."""
+
+    REFUSE = "refuse"
+    """It is answered with a failure; the earlier photograph and its results stay."""
+    SUPERSEDE = "supersede"
+    """It is examined; the results of the earlier photograph are rejected."""
 
 
 class DeliveryState(StrEnum):
@@ -44,6 +55,10 @@ class ReceiverEvent(StrEnum):
     """The same object was received before; no new job was made."""
     OBJECT_REFUSED = "refused"
     """A C-STORE request was answered with a failure."""
+    OBJECT_CHANGED = "changed"
+    """An object was refused because its SOP Instance UID is that of another photograph; also counted as `refused`."""
+    OBJECT_SUPERSEDED = "superseded"
+    """An object has superseded another one of the same SOP Instance UID; also counted as `stored`."""
     ASSOCIATION_REJECTED = "associations"
     """An association was rejected."""
     CONNECTION_REFUSED = "connections"
@@ -62,6 +77,8 @@ class Receipt(NamedTuple):
     job: int
     is_new: bool
     """False if the queue had the same object before."""
+    supersedes: int | None = None
+    """Job of the object that it corrects; None if there is none."""
 
 
 class Job(NamedTuple):
@@ -72,6 +89,8 @@ class Job(NamedTuple):
     """The DICOM file."""
     crashes: int
     """Number of worker processes that crashed while they examined the object."""
+    uid: str
+    """SOP Instance UID that the sender announced."""
 
 
 class PlannedDelivery(NamedTuple):

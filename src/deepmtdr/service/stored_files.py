@@ -19,10 +19,12 @@ from deepmtdr.service.spool import Spool
 SECONDS_PER_DAY = 86400.0
 BYTES_PER_GB = 10**9
 CONFIRMED = (
-    "state = 'done' AND cleared = 0 AND EXISTS (SELECT 1 FROM outbox WHERE job = jobs.id)"
-    " AND NOT EXISTS (SELECT 1 FROM outbox WHERE job = jobs.id AND state <> 'sent')"
+    "(state = 'superseded' OR state = 'done' AND superseded_by IS NULL"
+    " AND EXISTS (SELECT 1 FROM outbox WHERE job = jobs.id))"
+    " AND cleared = 0 AND NOT EXISTS (SELECT 1 FROM outbox WHERE job = jobs.id AND state <> 'sent')"
 )
-"""Condition for jobs with results that every destination has confirmed. A job without a destination is not one."""
+"""Condition for jobs with results that every destination has confirmed. A job without a destination is not one, unless
+it was superseded."""
 
 log = logging.getLogger(__name__)
 

@@ -104,10 +104,11 @@ class Worker(BackgroundThread):
         begun, part = time.perf_counter(), None
         try:
             part = self.queue.spool.create_staging_folder()
-            reply = self._process.examine(job.source, part, self.settings.seconds, cancel=self._kill_requested)
+            reply = self._process.examine(job, part, self.settings.seconds, cancel=self._kill_requested)
             if reply.kind == ReplyKind.DONE:
                 files = [path.name for path in part.iterdir()]
-                self.queue.complete(job, part, time.perf_counter() - begun, self.deliveries(files))
+                seconds = time.perf_counter() - begun
+                self.queue.complete(job, part, seconds, self.deliveries(files), reply.identity)
                 log.info("job %d: done in %.1f s", job.id, time.perf_counter() - begun)
         except ServiceError as error:
             reply = WorkerReply(ReplyKind.REFUSED, str(error))

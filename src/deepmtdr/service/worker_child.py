@@ -19,10 +19,12 @@ from typing import NamedTuple
 
 from deepmtdr.errors import DeepMTDRError, describe_error_location
 
-Examiner = Callable[[Path, Path], object]
+Examiner = Callable[[Path, Path, str], str]
 """Function that grades one DICOM file and writes all result files into a folder.
 
-A DeepMTDRError means that the object cannot be examined; its message becomes the reason of the dead letter.
+It gets the file, the folder and the SOP Instance UID that the sender announced, and returns the identity of the
+photograph (`dicom.identity`); empty if it is not known. A DeepMTDRError means that the object cannot be examined; its
+message becomes the reason of the dead letter.
 """
 ExaminerFactory = Callable[[], Examiner]
 """Function that loads the network; it is pickled, and called once in each worker process."""
@@ -52,6 +54,8 @@ class WorkerReply(NamedTuple):
 
     kind: ReplyKind
     reason: str = ""
+    identity: str = ""
+    """Identity of the examined photograph; empty if there is none."""
 
 
 def run_worker_process(connection: Connection, make_examiner: ExaminerFactory) -> None:
@@ -73,17 +77,18 @@ def run_worker_process(connection: Connection, make_examiner: ExaminerFactory) -
     _silence_output()
     with contextlib.suppress(EOFError, OSError):
         while True:
-            source, folder = connection.recv()
-            connection.send(_examine(examine, source, folder))
+            source, folder, uid = connection.recv()
+            connection.send(_examine(examine, source, folder, uid))
 
 
-def _examine(examine: Examiner, source: Path, folder: Path) -> WorkerReply:
+def _examine(examine: Examiner, source: Path, folder: Path, uid: str) -> WorkerReply:
     try:
-        examine(source, folder)
-        return WorkerReply(ReplyKind.DONE)
+        return WorkerReply(ReplyKind.DONE, identity=examine(source, folder, uid))
     except DeepMTDRError as error:
         return WorkerReply(ReplyKind.REFUSED, str(error).removeprefix(f"{source}: "))
     except OSError as error:
+        if not source.exists():
+            return WorkerReply(ReplyKind.REFUSED, "its file was removed from the folder of originals")
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return WorkerReply(ReplyKind.DISK_FULL if full else ReplyKind.FAILED, _describe(error))
     except Exception as error:  # a bug, or a decoder that failed in an unexpected way

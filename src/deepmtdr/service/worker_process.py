@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from deepmtdr.service.states import Job
 from deepmtdr.service.worker_child import ExaminerFactory, ReplyKind, WorkerReply, run_worker_process
 
 POLL_SECONDS = 0.1
@@ -58,18 +59,18 @@ class WorkerProcess:
             self.kill()
         return reply
 
-    def examine(self, source: Path, folder: Path, seconds: float, cancel: threading.Event) -> WorkerReply:
+    def examine(self, job: Job, folder: Path, seconds: float, cancel: threading.Event) -> WorkerReply:
         """Examine one object.
 
         Args:
-            source: its DICOM file.
+            job: its DICOM file, and the SOP Instance UID that the sender announced.
             folder: an empty folder for the results.
             seconds: longest time, s; then the process is killed.
             cancel: the process is killed when it is set.
         """
         assert self._connection is not None
         with contextlib.suppress(OSError):  # the process ended while it was idle: `_reply` reports that
-            self._connection.send((source, folder))
+            self._connection.send((job.source, folder, job.uid))
         reply = self._reply(seconds, cancel)
         if reply.kind in (ReplyKind.CRASHED, ReplyKind.STOPPED):
             self.kill()
