@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --co
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
-	$(BIN)/deepmtdr grade examples/drawings --out out/demo
+	$(BIN)/deepmtdr grade examples/drawings --out out/demo --overwrite
 	@echo
 	@echo "These photographs are drawings made by this project. Results: out/demo/<drawing>/summary.png (picture) and"
 	@echo "report.json (numbers) for each drawing, out/demo/results.csv for all of them. For your own photographs:"
