@@ -27,7 +27,7 @@ from deepmtdr.dicom.structured_report import create_structured_report
 from deepmtdr.dicom.text_in_pixels import describe_possible_text, has_marks_beside_field
 from deepmtdr.errors import ClinicError, DicomError, PhotographError, describe_error_location
 from deepmtdr.files import make_folder, printable_path, write_atomically
-from deepmtdr.photographs.decode import read_photograph
+from deepmtdr.photographs.decoder_process import read_untrusted
 from deepmtdr.screening.engine import ScreeningEngine
 from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.screening.report_files import REPORT_FILE, write_report_json
@@ -128,7 +128,7 @@ def _grade(engine: ScreeningEngine, photograph: Path, codes: Codes, key: bytes |
 def _write_deidentified(photograph: Path, source: SourcePhotograph, key: bytes, original: Path) -> tuple[str, ...]:
     """Write a de-identified copy. Returns why its pixels may contain text, which de-identification does not remove."""
     try:
-        pixels = read_photograph(photograph).pixels
+        pixels = read_untrusted(photograph).pixels
     except PhotographError:  # the engine reports it
         pixels = np.zeros((1, 1, 3), np.uint8)
     marks_found = has_marks_beside_field(pixels)
