@@ -73,12 +73,12 @@ def test_number_of_biases_and_thresholds_must_fit_the_grades() -> None:
 def test_probabilities_that_are_not_finite_get_no_grade(wrong: float) -> None:
     """NaN is the most probable grade for argmax, and above every threshold for a search."""
     for decision in (MOST_PROBABLE, GradeDecision(thresholds=(0.5,))):
-        with pytest.raises(ValueError, match="1 of 2 probabilities that are NaN or infinite, expected numbers"):
+        with pytest.raises(ValueError, match="1 of 2 probabilities that are NaN or infinite, expected finite numbers"):
             decision.grade([0.5, wrong])
-    with pytest.raises(ValueError, match="probabilities that are NaN or infinite"):
+    with pytest.raises(ValueError, match="1 of 4 calibrated logits that are NaN or infinite"):
         MOST_PROBABLE.probabilities(np.array([[0.0, 1.0], [wrong, 1.0]]))
 
 
 def test_a_temperature_that_makes_logits_overflow_gives_no_probabilities() -> None:
-    with pytest.raises(ValueError, match="2 of 2 probabilities that are NaN or infinite"):
+    with pytest.raises(ValueError, match="2 of 2 calibrated logits that are NaN or infinite"):
         GradeDecision(temperature=1e-308).probabilities(np.array([10.0, 20.0]))

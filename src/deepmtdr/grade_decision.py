@@ -58,11 +58,12 @@ class GradeDecision:
         """Compute the probability of each grade: softmax(logits / temperature + biases), float64.
 
         Raises:
-            ValueError: if a probability is not finite, because a logit is not, or the temperature is nearly 0.
+            ValueError: if a logit is not finite, before or after the division.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore"):
             scaled = logits.astype(np.float64) / self.temperature
-            return _finite(softmax(scaled + np.array(self.biases) if self.biases else scaled, axis=-1))
+        scaled = scaled + np.array(self.biases) if self.biases else scaled
+        return softmax(_finite(scaled, "calibrated logits"), axis=-1)
 
     def grades(self, probs: Float[np.ndarray, "n c"]) -> Int[np.ndarray, " n"]:
         """Predict the grade of each photograph from its probabilities.
@@ -70,7 +71,7 @@ class GradeDecision:
         Raises:
             ValueError: if a probability is not finite: NaN has no place among the grades.
         """
-        _finite(probs)
+        _finite(probs, "probabilities")
         return grades_from_thresholds(expected_grade(probs), self.thresholds) if self.thresholds else probs.argmax(1)
 
     def grade(self, probs: Sequence[float] | Float[np.ndarray, " c"]) -> int:
@@ -78,13 +79,11 @@ class GradeDecision:
         return int(self.grades(np.asarray(probs)[None])[0])
 
 
-def _finite(probs: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, "*n c"]:
-    if not np.isfinite(probs).all():
-        wrong = int((~np.isfinite(probs)).sum())
-        raise ValueError(
-            f"found {wrong} of {probs.size} probabilities that are NaN or infinite, expected finite numbers"
-        )
-    return probs
+def _finite(values: Float[np.ndarray, "*n c"], name: str) -> Float[np.ndarray, "*n c"]:
+    if not np.isfinite(values).all():
+        wrong = int((~np.isfinite(values)).sum())
+        raise ValueError(f"found {wrong} of {values.size} {name} that are NaN or infinite, expected finite numbers")
+    return values
 
 
 MOST_PROBABLE = GradeDecision()

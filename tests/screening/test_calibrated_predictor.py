@@ -17,6 +17,7 @@ from deepmtdr.screening.batch import grade_photographs
 from deepmtdr.screening.engine import ScreeningEngine
 from deepmtdr.screening.inputs import find_photographs
 from deepmtdr.screening.report import ScreeningReport, result_columns
+from deepmtdr.screening.results_folder import ExistingResults
 from deepmtdr.screening.torch_predictor import TorchPredictor
 from deepmtdr.terms import ReferralThreshold
 from tiny_model import save_photograph, save_tiny_weights
@@ -100,10 +101,11 @@ def test_referable_is_the_last_column_of_results(
 ) -> None:
     inputs = find_photographs([photograph, tmp_path / "gone.png"]).inputs
     for weights, column in ((loaded, ()), (calibrated(loaded, 1.0, 1e-6), ("referable",))):
-        list(grade_photographs(engine_of(weights), inputs, tmp_path / "out"))
+        list(grade_photographs(engine_of(weights), inputs, tmp_path / "out", existing=ExistingResults.OVERWRITE))
         with (tmp_path / "out" / "results.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        assert tuple(rows[0]) == (*result_columns(loaded.labels), *column)
+        path, *others = result_columns(loaded.labels)
+        assert tuple(rows[0]) == (path, "folder", *others, *column)
     assert [row["referable"] for row in rows] == ["True", ""]
     assert json.loads((tmp_path / "out" / "eye" / "report.json").read_text())["referable"] is True
 

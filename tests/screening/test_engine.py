@@ -263,4 +263,4 @@ def test_a_temperature_that_makes_probabilities_overflow_gets_no_grade(photograp
     predictor = FakePredictor(logits=[0, 10, 20, 30, 40], decision=GradeDecision(temperature=1e-308))
     report = ScreeningEngine(predictor).predict(photograph)
     assert (report.status, report.grade) == ("error", None)
-    assert "calibrated grade probabilities: found 5 of 5 probabilities that are NaN or infinite" in report.message
+    assert "eye.png: found 4 of 5 calibrated logits that are NaN or infinite, expected finite" in report.message

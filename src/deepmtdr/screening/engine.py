@@ -174,7 +174,7 @@ def _probabilities(decision: GradeDecision, logits: Float[np.ndarray, " c"]) -> 
     try:
         return decision.probabilities(logits).astype(np.float32)
     except ValueError as error:
-        raise PredictionError(f"calibrated grade probabilities: {error}; do not use these weights") from error
+        raise PredictionError(f"{error}; do not use these weights") from error
 
 
 def measure_lesions(
