@@ -14,13 +14,14 @@ A mask of more than two colours or in JPEG is a possible problem, which the repo
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from deepmtdr.errors import DataError
 from deepmtdr.photographs.limits import MAX_PIXELS
@@ -99,35 +100,38 @@ def _is_thumbnail(image: Image.Image, page: int) -> bool:
 def _decode(image: Image.Image) -> tuple[NDArray, int]:
     """Grey levels of a mask, upright, and the number of its colours: 1, 2, or 3 for more."""
     upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F" or upright.mode.startswith("I"):  # more than 8 bits
+        levels = np.asarray(upright)
+        return levels, _count_values(levels)
     if upright.mode in ("PA", "La", "RGBa") or "transparency" in upright.info:
         upright = upright.convert("RGBA")
-    elif upright.mode not in ("L", "LA", "RGB", "RGBA", "F") and not upright.mode.startswith("I"):
+    elif upright.mode not in ("L", "LA", "RGB", "RGBA"):
         upright = upright.convert("L" if upright.mode == "1" else "RGB")
-    pixels = np.asarray(upright)
-    if upright.mode in ("LA", "RGBA"):
-        pixels = _resolve_transparency(pixels)
-    return (pixels.max(axis=2) if pixels.ndim == 3 else pixels), _count_colours(pixels)
+    colours = _resolve_transparency(upright) if upright.mode in ("LA", "RGBA") else upright
+    counts = colours.getcolors(2)
+    brightest = reduce(ImageChops.lighter, colours.split())
+    return np.asarray(brightest), 3 if counts is None else len(counts)
 
 
-def _resolve_transparency(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _resolve_transparency(image: Image.Image) -> Image.Image:
     """Colours or transparency, whichever holds the mask; colours on black if both vary."""
-    colour, opacity = pixels[..., :-1], pixels[..., -1]
-    if np.ptp(opacity) == 0:
-        return colour
-    if (colour == colour[0, 0]).all():
+    colours, opacity = image.convert(image.mode[:-1]), image.getchannel("A")
+    if _is_uniform(opacity):
+        return colours
+    if all(map(_is_uniform, colours.split())):
         return opacity
-    return np.where(opacity[..., None] > 127, colour, np.uint8(0))
+    opaque = opacity.point([0] * 128 + [255] * 128)
+    return Image.composite(colours, Image.new(colours.mode, colours.size), opaque)
 
 
-def _count_colours(pixels: NDArray) -> int:
+def _is_uniform(channel: Image.Image) -> bool:
+    lowest, highest = channel.getextrema()
+    return lowest == highest
+
+
+def _count_values(levels: NDArray) -> int:
     """1, 2, or 3 for more; without sorting the pixels, which takes seconds."""
-    if pixels.ndim == 3:
-        if pixels.shape[2] == 3:
-            first, second, third = (pixels[..., channel].astype(np.uint32) for channel in range(3))
-            pixels = (first << 16) + (second << 8) + third
-        else:
-            pixels = pixels[..., 0]
-    others = pixels[pixels != pixels.flat[0]]
+    others = levels[levels != levels.flat[0]]
     return 1 + (others.size > 0) + bool(others.size and (others != others[0]).any())
 
 
