@@ -116,6 +116,12 @@ def test_no_cell_is_a_formula_wherever_a_spreadsheet_splits_it_and_the_text_is_r
     assert [row["note"] for _, row in read_table(tmp_path / "t.csv", ("note",))] == [text.strip()]
 
 
+def test_cells_of_blanks_take_linear_time() -> None:
+    blanks = "\t" * 2_000_000  # quadratic time would be hours
+    assert unescape_formula(f"'{blanks}x") == f"'{blanks}x"
+    assert escape_formula(f"{blanks}x=") == f"{blanks}x="
+
+
 PLAIN_CELLS = [-1, -1.5, "-1", "+1.5e-3", "-.5", "-inf", "a=b", "it's", "'quoted'", "a - b; c", "", None]
 
 

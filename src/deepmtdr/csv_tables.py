@@ -25,8 +25,9 @@ MISSING_CELLS = frozenset({"nan", "na", "n/a", "<na>", "null", "#n/a"})
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
 """Cells that answer yes or no; pandas writes 1.0 if the column has empty cells."""
 
-_CELL_START = r"""((?:^|[;\t\r\n])[\s"]*)"""
-# A file with commas may be opened where semicolons separate cells: a cell of the spreadsheet then begins after them.
+# A file with commas may be opened where semicolons separate cells: a cell of the spreadsheet then begins after them. A
+# match begins only where blanks and quotes begin, and gives none of them back: a cell of blanks takes linear time.
+_CELL_START = r"""((?:^[\s"]*+|;[\s"]*+|(?<![\s"])(?:"|[^\S\t\r\n])*+[\t\r\n][\s"]*+))"""
 _FORMULA = re.compile(_CELL_START + r"('*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 _ESCAPED_FORMULA = re.compile(_CELL_START + r"'('*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 _FORMULA_CHARACTER = re.compile(r"[=+\-@\uff1d\uff0b\uff0d\uff20]")

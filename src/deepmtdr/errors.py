@@ -20,7 +20,7 @@ The tree:
        |- DicomError               a DICOM object cannot be processed
        '- ServiceError             `deepmtdr serve` cannot start or continue
 
-Each message gives what was found, what was expected, and where.
+Each message gives what was found, what was expected, and where, in one line of printable characters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,16 @@ from pathlib import Path
 
 
 class DeepMTDRError(Exception):
-    """Root of the tree: `except DeepMTDRError` catches every error that this package raises on purpose."""
+    r"""Root of the tree: `except DeepMTDRError` catches every error that this package raises on purpose.
+
+    Its text is one line of printable characters, since it may quote a file: others are written as \x1b.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if text.isprintable():
+            return text
+        return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 class PhotographError(DeepMTDRError):
