@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ PART_PATTERN = ".*.part"
 
 PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE = 0o600, 0o700
 """Permissions of files and folders in which patients may be: only their owner can read them."""
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | (0 if sys.platform == "win32" else os.O_NOFOLLOW)
+"""Flags of `os.open` for a file that must not be there yet, not even as a link."""
 
 
 def write_atomically(path: Path, content: bytes, *, private: bool = False, durable: bool = True) -> None:
@@ -38,9 +41,8 @@ def write_atomically(path: Path, content: bytes, *, private: bool = False, durab
         OSError: if the file cannot be written; it names `path`. An earlier file of that name is not changed then.
     """
     part = path.with_name(f".{secrets.token_hex(8)}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        with os.fdopen(os.open(part, flags, PRIVATE_FILE_MODE if private else 0o666), "wb") as file:
+        with os.fdopen(os.open(part, NEW_FILE, PRIVATE_FILE_MODE if private else 0o666), "wb") as file:
             file.write(content)
             if durable:
                 file.flush()
@@ -57,11 +59,13 @@ def write_atomically(path: Path, content: bytes, *, private: bool = False, durab
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names of the files in a folder to the disk, where its file system can do that.
+    """Flush the names of the files in a folder to the disk, where operating system and file system can do that.
 
     Raises:
         OSError: if the folder cannot be opened, or the disk reports an error.
     """
+    if sys.platform == "win32":  # a folder cannot be opened there
+        return
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)

@@ -33,7 +33,7 @@ from deepmtdr.dicom.codes import Code
 from deepmtdr.dicom.objects import code_item
 from deepmtdr.dicom.text_in_pixels import declares_no_text
 from deepmtdr.errors import DicomError
-from deepmtdr.files import PRIVATE_FILE_MODE, sync_folder
+from deepmtdr.files import NEW_FILE, PRIVATE_FILE_MODE, sync_folder
 
 EDITION = "2026c"
 BASIC_PROFILE = Code("DCM", "113100", "Basic Application Confidentiality Profile")
@@ -123,8 +123,7 @@ def load_or_create_key(path: Path) -> bytes:
 def _create_key(path: Path) -> None:
     """Create the key file in one step. If another process has created it first, that key is kept."""
     part = path.with_name(f".{secrets.token_hex(8)}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with os.fdopen(os.open(part, flags, PRIVATE_FILE_MODE), "w") as file:
+    with os.fdopen(os.open(part, NEW_FILE, PRIVATE_FILE_MODE), "w") as file:
         file.write(secrets.token_hex(KEY_BYTES) + "\n")
         file.flush()
         os.fsync(file.fileno())

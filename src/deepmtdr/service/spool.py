@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepmtdr.errors import ServiceError
-from deepmtdr.files import PART_PATTERN
+from deepmtdr.files import PART_PATTERN, sync_folder
 
 if TYPE_CHECKING:
     from hashlib import _Hash as HASH  # its only public name is in this type stub
@@ -168,7 +168,7 @@ class Spool:
     def commit_original(self, staged: StagedOriginal, digest: str) -> None:
         """Give a finished object its final name; the name is on the disk when this returns."""
         staged.path.replace(self.original_path(digest))
-        _sync_folder(self.originals)
+        sync_folder(self.originals)
 
     def create_staging_folder(self) -> Path:
         """Create an empty folder for the results of a job that is being examined."""
@@ -193,10 +193,10 @@ class Spool:
             file.chmod(PRIVATE_FILE_MODE)
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
-        _sync_folder(part)
+        sync_folder(part)
         shutil.rmtree(self.results_folder(job), ignore_errors=True)
         part.rename(self.results_folder(job))
-        _sync_folder(self.results)
+        sync_folder(self.results)
 
     def remove_unfinished(self) -> None:
         """Remove unfinished files and folders.
@@ -220,12 +220,3 @@ def object_digest(uid: str, sop_class: str, syntax: str, data_set: bytes | memor
     digest = begin_digest(uid, sop_class, syntax)
     digest.update(data_set)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush the file names in a folder to the disk."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
