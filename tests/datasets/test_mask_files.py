@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,3 +140,38 @@ def test_a_huge_or_damaged_mask_is_an_error(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(mask_files, "MAX_PIXELS", 100)
     with pytest.raises(DataError, match="header declares 48x40 px"):
         read_mask(tmp_path / "m.png")
+
+
+def test_damage_that_pillow_answers_with_any_exception_is_an_error(tmp_path: Path) -> None:
+    GREY.save(tmp_path / "m.gif")
+    (tmp_path / "cut.gif").write_bytes((tmp_path / "m.gif").read_bytes()[:-1] + b",12345")  # half of a second picture
+    GREY.save(tmp_path / "m.tif")
+    tiff = bytearray((tmp_path / "m.tif").read_bytes())
+    at = tiff.index(struct.pack("<HH", 273, 4))  # StripOffsets, a long
+    tiff[at + 2] = 11  # a float
+    (tmp_path / "float.tif").write_bytes(tiff)
+    for name in ("cut.gif", "float.tif"):
+        with pytest.raises(DataError, match="cannot be decoded as a mask"):
+            read_mask(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_not_finite_are_an_error(tmp_path: Path, value: float) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", np.where(MARKED, 1, value).astype(np.float32))
+    with pytest.raises(DataError, match="not finite"):
+        read_mask(tmp_path / "m.tif")
+
+
+def test_size_of_the_page_after_a_thumbnail_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tifffile.TiffWriter(tmp_path / "m.tif") as file:
+        file.write(np.zeros((8, 8), np.uint8), subfiletype=1)
+        file.write(np.asarray(GREY))
+    monkeypatch.setattr(mask_files, "MAX_PIXELS", 100)
+    with pytest.raises(DataError, match="header declares 48x40 px"):
+        read_mask(tmp_path / "m.tif")
+
+
+def test_postscript_is_refused_because_its_reader_starts_another_program(tmp_path: Path) -> None:
+    GREY.save(tmp_path / "m.eps")
+    with pytest.raises(DataError, match="cannot be decoded as a mask"):
+        read_mask(tmp_path / "m.eps")

@@ -13,6 +13,7 @@ A mask of more than two colours or in JPEG is a possible problem, which the repo
 
 from __future__ import annotations
 
+import warnings
 from enum import StrEnum
 from functools import reduce
 from pathlib import Path
@@ -24,7 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
 
 from deepmtdr.errors import DataError
-from deepmtdr.photographs.limits import MAX_PIXELS
+from deepmtdr.photographs.limits import MAX_PIXELS, first_line
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats of masks, as Pillow names them. Its reader of PostScript, for example, would start another program."""
 
 LARGEST = {"uint8": 255.0, "uint16": 65535.0}
 """Type of the pixels -> largest value; of other types 1, or the largest value of the mask if that is more."""
@@ -55,7 +59,7 @@ def read_mask(path: Path, threshold: int | None = None) -> MaskFile:
     """Read a mask file.
 
     Args:
-        path: any image that Pillow can read, with one page besides thumbnails.
+        path: a picture of a format of `FORMATS`, with one page besides thumbnails.
         threshold: a pixel above this value is marked, for masks whose grey levels have a known meaning, such as
             coverage; None: as described at the head of this module.
 
@@ -63,12 +67,14 @@ def read_mask(path: Path, threshold: int | None = None) -> MaskFile:
         DataError: if the file cannot be decoded as one picture of at most `MAX_PIXELS` pixels.
     """
     try:
-        with Image.open(path) as image:
-            _check(image)
-            is_jpeg = image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
-            levels, colours = _decode(image)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded as a mask ({error})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # decoders warn about metadata that is not used here
+            with Image.open(path, formats=FORMATS) as image:
+                _check(image)
+                is_jpeg = image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
+                levels, colours = _decode(image)
+    except Exception as error:  # Pillow's plugins raise almost anything on a damaged file
+        raise DataError(f"{path}: cannot be decoded as a mask ({first_line(error)})") from error
     if threshold is not None:
         return MaskFile(levels > threshold)
     if colours <= 2 and not is_jpeg:
@@ -80,14 +86,19 @@ def read_mask(path: Path, threshold: int | None = None) -> MaskFile:
 
 def _check(image: Image.Image) -> None:
     """Check size and number of pages before anything is decoded, and go to the page of the mask."""
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"the header declares {image.width}x{image.height} px, expected at most {MAX_PIXELS:,} pixels")
+    _check_size(image)
     pages = [0]
     if image.format != "MPO":  # a camera's JPEG with previews; the first picture is the mask
         pages = [page for page in range(getattr(image, "n_frames", 1)) if not _is_thumbnail(image, page)]
     if len(pages) != 1:
         raise ValueError(f"found {len(pages)} pages, expected one")
     image.seek(pages[0])
+    _check_size(image)
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"the header declares {image.width}x{image.height} px, expected at most {MAX_PIXELS:,} pixels")
 
 
 def _is_thumbnail(image: Image.Image, page: int) -> bool:
@@ -102,6 +113,8 @@ def _decode(image: Image.Image) -> tuple[NDArray, int]:
     upright = ImageOps.exif_transpose(image)
     if upright.mode == "F" or upright.mode.startswith("I"):  # more than 8 bits
         levels = np.asarray(upright)
+        if not np.isfinite(levels).all():
+            raise ValueError("found pixels that are not finite numbers, expected a mask")
         return levels, _count_values(levels)
     if upright.mode in ("PA", "La", "RGBa") or "transparency" in upright.info:
         upright = upright.convert("RGBA")
