@@ -169,3 +169,4 @@ def test_names_that_differ_in_case_or_unicode_form_only_have_one_key(one: str, o
 
 def test_printable_path_is_one_line_of_utf_8() -> None:
     assert printable_path("a\nb\udcff/å") == "a\\nb\\xff/å"
+    assert printable_path("a\n\ud800") == "a\\n\\ud800"

@@ -57,6 +57,7 @@ WRONG_CARDS = {
     "text": ('"' + "x" * 10_000 + '"', "the card is 'xxx"),
     "deep list": ("[" * 100_000 + "]" * 100_000, "nested more than 32 deep"),
     "deep table": ('{"a":' * 50_000 + "1" + "}" * 50_000, "nested more than 32 deep"),
+    "surrogate": (recipe_card(**{"\ud800": 1}), r"unknown key \ud800"),
     "digits": ('{"recipe": ' + "9" * 5000 + "}", "a number of thousands of digits"),
     "not finite": ('{"recipe": {}, "scores": [NaN]}', "found the number NaN, expected a finite number"),
     "no recipe": ("{}", "the card has the recipe None, expected a table"),

@@ -146,5 +146,8 @@ def slug(name: str) -> str:
 
 def printable_path(path: Path | str) -> str:
     r"""Format a path for display and UTF-8 files, on one line: bytes that are not UTF-8 are written as \xff."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no path of this machine; JSON can hold half of a pair of surrogates
+        text = os.fspath(path)
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -63,6 +63,14 @@ def test_an_invalid_uid_is_refused_without_quoting_it(tmp_path: Path) -> None:
     assert "P-17" not in str(caught.value)
 
 
+@pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+def test_a_uid_that_is_declared_as_text_is_refused(tmp_path: Path, keyword: str) -> None:
+    made = make_photograph()
+    made[keyword].VR = "LO"
+    with pytest.raises(DicomError, match=f"found an invalid {keyword}"):
+        read_source(save_dicom(tmp_path / "a.dcm", made))
+
+
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
 def test_a_uid_with_leading_zeros_is_taken_unchanged(tmp_path: Path, keyword: str) -> None:

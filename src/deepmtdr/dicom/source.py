@@ -155,10 +155,10 @@ def source_from_dataset(dataset: FileDataset | Dataset, sha256: str = "", size_b
     Raises:
         DicomError: as `read_source`, without the path.
     """
+    selected = select_valid_attributes(dataset)
     for keyword in REQUIRED_UIDS:
-        value = dataset.get(keyword)
-        if not is_copyable_uid(value):
-            raise DicomError(f"found {'no' if not value else 'an invalid'} {keyword}, expected a UID")
+        if not is_copyable_uid(selected.get(keyword)):  # also text of another value representation, which is left out
+            raise DicomError(f"found {'an invalid' if dataset.get(keyword) else 'no'} {keyword}, expected a UID")
     if dataset.SOPClassUID not in PHOTOGRAPH_SOP_CLASSES:
         expected = ", ".join(UID(uid).name for uid in PHOTOGRAPH_SOP_CLASSES)
         raise DicomError(f"found {_class_name(dataset.SOPClassUID)}, expected one of {expected}")
@@ -167,7 +167,7 @@ def source_from_dataset(dataset: FileDataset | Dataset, sha256: str = "", size_b
         if meta.get(f"MediaStorage{keyword}", dataset[keyword].value) != dataset[keyword].value:
             raise DicomError(f"found different {keyword}s in the file header and in the data set, expected the same")
     return SourcePhotograph(
-        select_valid_attributes(dataset),
+        selected,
         _laterality(dataset),
         str(meta.get("TransferSyntaxUID", "")),
         sha256,
