@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,17 +177,17 @@ def _parse_row(cells: Mapping[str, str], where: str, labels: LabelSet) -> Manife
             sha256=cells["sha256"],
             masks_sha256=cells["masks_sha256"],
             patient=cells["patient"],
-            laterality=cast("Laterality", cells["laterality"]) if cells["laterality"] else None,
+            laterality=cast("Laterality", _parse_word(cells["laterality"], get_args(Laterality))),
             grade=parse_grade(cells["grade"], where, labels) if cells["grade"] else None,
             dr_present=bool(parse_integer(cells["dr_present"])) if cells["dr_present"] else None,
             ungradable=bool(parse_integer(cells["ungradable"] or "0")),
-            side=cast("SplitName", cells["side"]) if cells["side"] else None,
+            side=cast("SplitName", _parse_word(cells["side"], get_args(SplitName))),
             split=cells["split"],
-            areas={code: float(cells[code.lower()]) for code in labels.codes if cells[code.lower()]},
+            areas={code: _parse_number(cells[code.lower()]) for code in labels.codes if cells[code.lower()]},
             unions=_parse_unions(cells["unions"]),
-            ignored=float(cells["ignored"]) if cells["ignored"] else None,
+            ignored=_parse_number(cells["ignored"]) if cells["ignored"] else None,
             mask_problems=tuple(cells["mask_problems"].split()),
-            overlap=float(cells["overlap"]) if cells["overlap"] else None,
+            overlap=_parse_number(cells["overlap"]) if cells["overlap"] else None,
             width=_parse_int(cells["width"]),
             height=_parse_int(cells["height"]),
             fov_x=_parse_int(cells["fov_x"]),
@@ -202,7 +203,20 @@ def _parse_row(cells: Mapping[str, str], where: str, labels: LabelSet) -> Manife
 
 def _parse_unions(cell: str) -> dict[str, float]:
     pairs = (text.split("=") for text in cell.split())
-    return {union: float(area) for union, area in pairs}
+    return {union: _parse_number(area) for union, area in pairs}
+
+
+def _parse_number(cell: str) -> float:
+    number = float(cell)
+    if not math.isfinite(number):
+        raise ValueError(f"found {cell}, expected a finite number")
+    return number
+
+
+def _parse_word(cell: str, known: tuple[str, ...]) -> str | None:
+    if cell and cell not in known:
+        raise ValueError(f"found {cell!r}, expected {', '.join(known)} or nothing")
+    return cell or None
 
 
 def _parse_int(cell: str) -> int | None:

@@ -44,7 +44,8 @@ def read_log(path: Path, name: str) -> LoggedSeriesByStage:
     for where, cells in read_table(path, ("stage", "step", name, "value")):
         try:
             step, value = int(cells["step"]), float(cells["value"] or "nan")
-        except ValueError as error:
+            float(step)  # as `_series` needs it
+        except (ValueError, OverflowError) as error:
             raise DataError(f"{where}: expected an integer as step and a number as value ({error})") from error
         pairs = stages.setdefault(cells["stage"], {}).setdefault(cells[name], [])
         if math.isfinite(value):
