@@ -102,6 +102,13 @@ def change_list(parts: Sequence[bytes], chance: random.Random, join: Callable[[l
     return join(changed)
 
 
+def change_json_file(content: bytes, chance: random.Random) -> bytes:
+    """Change one place of a JSON file; sometimes its text."""
+    if chance.random() < 0.2:
+        return change_text(content, chance)
+    return json.dumps(change_json(json.loads(content), chance)).encode()
+
+
 def change_json(value: Any, chance: random.Random) -> Any:
     """Change one place of a JSON value."""
     if isinstance(value, dict) and value and chance.random() < 0.9:

@@ -6,6 +6,7 @@ A check lets the documented errors pass and asserts what must hold of everything
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.fuzzing import picture_seeds, text_seeds
-from benchmarks.fuzzing.byte_mutations import Mutation, change_text
+from benchmarks.fuzzing.byte_mutations import Mutation, change_json_file, change_text
 from benchmarks.fuzzing.checkpoint_mutations import change_checkpoint
 from benchmarks.fuzzing.dicom_mutations import change_dicom
 from benchmarks.fuzzing.picture_mutations import change_picture
@@ -28,6 +29,7 @@ from deepmtdr.datasets.layout import read_grades
 from deepmtdr.datasets.manifest import format_manifest, read_manifest
 from deepmtdr.datasets.mask_files import read_mask
 from deepmtdr.datasets.messidor2 import read_messidor2
+from deepmtdr.datasets.prepared import read_prepared_settings
 from deepmtdr.datasets.real_lr import read_real_lr
 from deepmtdr.datasets.split import read_split
 from deepmtdr.datasets.srahim import read_srahim
@@ -50,6 +52,7 @@ from deepmtdr.labels import DIABETIC_RETINOPATHY, load_label_set
 from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.photographs.limits import MAX_PIXELS, MIN_SIDE
 from deepmtdr.recipe import load_recipe, recipe_from_dict, to_dict
+from deepmtdr.screening.earlier_report import read_report
 from deepmtdr.screening.results_folder import ExistingResults, open_results
 from deepmtdr.service.settings_file import load_settings
 from deepmtdr.training.log_reader import read_log
@@ -167,6 +170,21 @@ def _resume(path: Path) -> None:
     (root / "results.csv").write_bytes(path.read_bytes())
     (root / "run.json").write_text("{}")
     with open_results(root, DIABETIC_RETINOPATHY, {}, ExistingResults.RESUME, lambda folder: None):
+        pass
+
+
+def check_reports(path: Path) -> None:
+    """Read a JSON file as the report of a photograph, as the settings of a run, and as those of a prepared set."""
+    with contextlib.suppress(DataError):
+        report = read_report(path.parent, path, DIABETIC_RETINOPATHY)
+        assert report.row()["path"] and json.dumps(report.to_json(), allow_nan=False)
+    with contextlib.suppress(DataError):
+        read_prepared_settings(path)
+    root = path.parent / "results"
+    root.mkdir(exist_ok=True)
+    (root / "results.csv").write_text("path,folder,sha256,status\n")
+    (root / "run.json").write_bytes(path.read_bytes())
+    with open_results(root, DIABETIC_RETINOPATHY, {"weights": "tiny"}, ExistingResults.RESUME, lambda folder: None):
         pass
 
 
@@ -288,6 +306,15 @@ TARGETS = {
             memory=512 * MIB,
             errors=(DataError, ResultsError),
             largest=1 << 15,
+        ),
+        Target(
+            name="reports",
+            seeds=text_seeds.reports,
+            change=change_json_file,
+            check=check_reports,
+            file="report.json",
+            memory=256 * MIB,
+            errors=(DataError, ResultsError),
         ),
         Target(
             name="parquet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,11 @@ from deepmtdr.model.deepmtdr import DeepMTDR, ModelConfig
 from deepmtdr.model.grading import GradingConfig
 from deepmtdr.model.isr import ISRConfig
 from deepmtdr.model.segmentation import SegmentationConfig
+from deepmtdr.photographs.geometry import FieldOfView, InputScale
 from deepmtdr.recipe import DataRecipe, Recipe, list_recipes
+from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.service.settings_file import example_settings
+from deepmtdr.terms import ReferralThreshold
 
 NAMES = ("1000_left", "1000_right")
 """Photographs of which there are empty files beside the tables."""
@@ -83,6 +87,30 @@ def settings() -> Iterator[bytes]:
     text = example_settings()
     yield text.encode()
     yield re.sub(r"(?m)^# (?=[a-z_]+ = |\[)", "", text).encode()
+
+
+def reports() -> Iterator[bytes]:
+    """Reports of a graded and of a refused photograph, settings of a run, and settings of a prepared set."""
+    graded = ScreeningReport(
+        path=Path("a.png"),
+        status="ok",
+        sha256="00",
+        quality=0.5,
+        grade=2,
+        probabilities=(0.1, 0.1, 0.5, 0.2, 0.1),
+        grade_thresholds=(0.5, 1.5, 2.5, 3.5),
+        operating_point=ReferralThreshold(0.9, 0.3),
+        counts=dict.fromkeys(DIABETIC_RETINOPATHY.codes, 1),
+        areas=dict.fromkeys(DIABETIC_RETINOPATHY.codes, 0.5),
+        width=300,
+        height=300,
+        fov=FieldOfView(1, 2, 298),
+        way=InputScale(64, 2),
+    )
+    for report in (graded, ScreeningReport(path=Path("b.png"), status="error", message="b.png: damaged")):
+        yield json.dumps(report.to_json()).encode()
+    yield b'{"weights": "tiny", "grades": [0, 1]}'
+    yield b'{"form": 3, "size": 64, "scale": 4, "labels": {"name": "a", "disease": "b", "lesions": [], "grades": []}}'
 
 
 def checkpoints() -> Iterator[bytes]:

@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
@@ -26,6 +25,7 @@ from deepmtdr.datasets.sample import Sample, SplitName
 from deepmtdr.errors import DataError, LabelSetError
 from deepmtdr.files import write_json
 from deepmtdr.labels import DIABETIC_RETINOPATHY, LabelSet, label_set_from_dict
+from deepmtdr.toml_config import parse_json
 
 MANIFEST, SETTINGS = "manifest.csv", "prepared.json"
 FORMAT_VERSION = 2
@@ -114,10 +114,10 @@ def read_prepared_settings(path: Path) -> PreparedSettings:
         DataError: if the file is missing, damaged, or of an unknown format version.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
         version, size, scale = (int(found[key]) for key in ("form", "size", "scale"))
         labels = label_set_from_dict(found["labels"], str(path)) if "labels" in found else DIABETIC_RETINOPATHY
-    except (OSError, ValueError, KeyError, TypeError, LabelSetError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, LabelSetError) as error:
         raise DataError(f"{path}: expected the settings of a prepared set ({error})") from error
     if version not in READABLE_VERSIONS:
         expected = " or ".join(map(str, READABLE_VERSIONS))

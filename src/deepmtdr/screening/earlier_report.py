@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from deepmtdr.screening.quality_model import Fault
 from deepmtdr.screening.report import ScreeningReport
 from deepmtdr.screening.report_files import REPORT_FILE
 from deepmtdr.terms import ReferralThreshold
+from deepmtdr.toml_config import parse_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,9 @@ def read_report(folder: Path, photograph: Path, labels: LabelSet) -> EarlierRepo
     """
     path = folder / REPORT_FILE
     try:
-        return _parse(json.loads(path.read_text(encoding="utf-8")), photograph, labels)
+        report = _parse(parse_json(path.read_text(encoding="utf-8")), photograph, labels)
+        report.row()  # fails if a value is not of the type that the table needs
+        return report
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: expected the report of a photograph ({error})") from error
 

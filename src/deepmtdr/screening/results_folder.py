@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -36,6 +35,7 @@ from deepmtdr.labels import LabelSet
 from deepmtdr.screening.inputs import SKIPPED_FILE
 from deepmtdr.screening.report import REFERABLE_COLUMN, result_columns
 from deepmtdr.screening.report_files import REPORT_FILE
+from deepmtdr.toml_config import parse_json
 
 RESULTS_CSV, RUN_FILE, LOCK_NAME = "results.csv", "run.json", ".lock"
 FOLDER_COLUMN = "folder"
@@ -212,7 +212,7 @@ def _rows_to_keep(
 def _check_settings(path: Path, settings: RunSettings) -> None:
     """Check that an earlier run had the same settings."""
     try:
-        found = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        found = parse_json((path / RUN_FILE).read_text(encoding="utf-8"))
         differences = [key for key in settings if found.get(key) != settings[key]]
     except (OSError, ValueError, AttributeError) as error:
         raise ResultsError(

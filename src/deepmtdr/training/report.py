@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -19,6 +18,7 @@ from deepmtdr.rendering.html import Table, figure_html, folded_html, page_html, 
 from deepmtdr.rendering.numbers import format_count
 from deepmtdr.rendering.plots import PLOT_STYLE
 from deepmtdr.rendering.step_curve import curve_svg, is_logarithmic
+from deepmtdr.toml_config import parse_json
 from deepmtdr.training.log import LOSSES_FILE, VALIDATION_FILE
 from deepmtdr.training.log_reader import LoggedSeries, LoggedSeriesByStage, read_log, stage_order
 
@@ -98,7 +98,7 @@ def write_report(out: Path) -> Path:
 
 def _read_run(path: Path) -> Mapping[str, Any]:
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
