@@ -242,8 +242,14 @@ def test_lesions_that_touch_at_a_corner_are_one_and_areas_are_per_cent_of_the_fi
         ({"lesions": np.full((4, FRAME, FRAME), 255, np.float32)}, r"lesion maps outside \[0, 1\] or not finite"),
         ({"lesions": np.zeros((3, FRAME, FRAME), np.float32)}, "lesion maps of shape"),
         ({"evidence": np.full((FRAME, FRAME), -np.inf, np.float32)}, r"evidence outside \[0, 1\] or not finite"),
-        ({"evidence": np.zeros((FRAME, 1), np.float32)}, "evidence of shape"),
-        ({"sr": np.zeros((FRAME, FRAME, 3), np.float32)}, "an SR image of float32, expected 8-bit RGB"),
+        (
+            {
+                "sr": np.zeros((64, 64, 3), np.uint8),
+                "lesions": np.zeros((4, 64, 64), np.float32),
+                "evidence": np.zeros((64, 64), np.float32),
+            },
+            r"SR image of shape \(64, 64, 3\), expected \(128, 128, 3\)",
+        ),
     ],
 )
 def test_an_answer_that_is_not_finite_is_an_error_and_gets_no_grade(
