@@ -122,6 +122,17 @@ def test_cells_of_blanks_take_linear_time() -> None:
     assert escape_formula(f"{blanks}x=") == f"{blanks}x="
 
 
+def test_many_columns_take_linear_time(tmp_path: Path) -> None:
+    columns = [f"c{number}" for number in range(60_000)]  # quadratic time would be a minute
+    (tmp_path / "t.csv").write_text(",".join(columns) + "\n" + "," * 60_000 + "1\n")
+    assert next(iter(read_table(tmp_path / "t.csv", columns)))[1]["c59999"] == ""
+
+
+def test_the_first_of_two_columns_of_one_name_is_read(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,a\n1,2,3\n")
+    assert [row for _, row in read_table(tmp_path / "t.csv", ("a", "b"))] == [{"a": "1", "b": "2"}]
+
+
 PLAIN_CELLS = [-1, -1.5, "-1", "+1.5e-3", "-.5", "-inf", "a=b", "it's", "'quoted'", "a - b; c", "", None]
 
 

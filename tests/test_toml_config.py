@@ -29,6 +29,8 @@ MALFORMED = {
     "deep list": "a = " + "[" * 3000 + "]" * 3000,
     "deep table": "a = " + "{b = " * 3000 + "1" + "}" * 3000,
     "dotted key": ".".join("a" * 100) + " = 1",
+    "dotted key that takes minutes to parse": ".".join("a" * 300_000) + " = 1",
+    "quoted dotted key": " . ".join(['"a"'] * 100_000) + " = 1",
     "digits": "a = " + "9" * 5000,
     "not TOML": "a = ",
     "control character": "a = '\0'",

@@ -56,9 +56,10 @@ def read_table(path: Path, columns: Sequence[str], names: Collection[str] = ()) 
     """
     rows = _read_rows(path)
     header = _header(rows)
-    if missing := [column for column in columns if column not in header]:
+    first = {column: place for place, column in reversed(list(enumerate(header)))}
+    if missing := [column for column in columns if column not in first]:
         raise DataError(f"{path}, row 1: expected the columns {', '.join(columns)}; {', '.join(missing)} not found")
-    places = {column: header.index(column) for column in columns}
+    places = {column: first[column] for column in columns}
     least = max(places.values(), default=-1) + 1
     for number, row in enumerate(rows[1:], start=2):
         if not any(cell.strip() for cell in row):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import tomllib
 import types
 import typing
@@ -26,6 +27,8 @@ MAX_VALUES = 1000
 """Largest number of values of a tuple or a table of a dataclass."""
 MAX_VALUE_CHARACTERS = 100
 """Longest value that an error message repeats; of longer ones it has the beginning."""
+# A dotted key of more parts than may be nested; bare or quoted parts.
+_LONG_KEY = re.compile(r"""(?<![\w.-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -45,9 +48,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 def parse_toml(text: str) -> dict[str, Any]:
     """Parse TOML.
 
+    Keys of many parts are refused before: CPython's parser takes quadratic time for them, hours for `MAX_TOML_BYTES`.
+
     Raises:
         ValueError: if it is not TOML, or a value is nested more than `MAX_NESTING` deep; the message is one line.
     """
+    if _LONG_KEY.search(text):
+        raise ValueError(_too_deep(""))
     return _parse(tomllib.loads, text)
 
 
