@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow.parquet import write_table as write_parquet
 
 from dataset_trees import write_table as write_rows
 from deepmtdr.csv_tables import add_once, escape_formula, read_column_names, read_table, unescape_formula, write_table
@@ -131,6 +133,20 @@ def test_many_columns_take_linear_time(tmp_path: Path) -> None:
 def test_the_first_of_two_columns_of_one_name_is_read(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b,a\n1,2,3\n")
     assert [row for _, row in read_table(tmp_path / "t.csv", ("a", "b"))] == [{"a": "1", "b": "2"}]
+
+
+DAMAGED_PARQUET = {
+    "date out of range": lambda: pa.table({"name": pa.array([10**7], pa.date32())}),
+    "text of other bytes": lambda: pa.table({"name": pa.array([b"\xff"]).view(pa.string())}),
+    "too many equal cells": lambda: pa.table({"name": pa.nulls(10_000_001, pa.bool_())}),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED_PARQUET)
+def test_parquet_with_values_that_cannot_be_read_is_an_error(tmp_path: Path, kind: str) -> None:
+    write_parquet(DAMAGED_PARQUET[kind](), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"t\.parquet: not a Parquet table \("):
+        read_column_names(tmp_path / "t.parquet")
 
 
 PLAIN_CELLS = [-1, -1.5, "-1", "+1.5e-3", "-.5", "-inf", "a=b", "it's", "'quoted'", "a - b; c", "", None]

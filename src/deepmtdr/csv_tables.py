@@ -22,6 +22,8 @@ V = TypeVar("V")
 
 MISSING_CELLS = frozenset({"nan", "na", "n/a", "<na>", "null", "#n/a"})
 """What programs such as pandas and R write into a cell without a value, in lower case."""
+MAX_PARQUET_CELLS = 10_000_000
+"""Largest number of cells of a Parquet table: a file of some kilobytes can hold billions of equal ones."""
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
 """Cells that answer yes or no; pandas writes 1.0 if the column has empty cells."""
 
@@ -180,14 +182,17 @@ def _read_rows(path: Path) -> list[list[str]]:
 def _read_parquet(path: Path) -> list[list[str]]:
     """Read the rows of a Parquet table, with cells as text like those of a CSV file."""
     try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import read_table as read_parquet
+        from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise DataError(f"{path}: Parquet needs PyArrow; install it with `pip install deepmtdr[parquet]`") from error
     try:
-        table = read_parquet(path)
-    except (OSError, ArrowException) as error:
+        with ParquetFile(path) as file:
+            rows, columns = file.metadata.num_rows, file.metadata.num_columns
+            if rows * columns > MAX_PARQUET_CELLS:
+                raise ValueError(f"found {rows} rows of {columns} columns, expected at most {MAX_PARQUET_CELLS} cells")
+            table = file.read()
+        cells = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
+        return [table.column_names, *map(list, zip(*cells, strict=True))]
+    except Exception as error:  # damaged values raise almost anything when they become Python objects
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path}: not a Parquet table ({reason})") from error
-    columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
-    return [table.column_names, *map(list, zip(*columns, strict=True))]

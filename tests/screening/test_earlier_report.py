@@ -30,6 +30,7 @@ DAMAGED = {
     "not finite": json.dumps({**GRADED, "p0": float("nan")}),
     "unknown grade": json.dumps({**GRADED, "grade": 7}),
     "text as a number": json.dumps({**GRADED, "quality": "good"}),
+    "digits": json.dumps({**GRADED, "quality": 10**400}),
     "list as a grade": json.dumps({**GRADED, "grade": []}),
     "number as a reason": json.dumps({**GRADED, "for_reader": [1]}),
 }

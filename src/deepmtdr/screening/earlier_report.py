@@ -56,7 +56,7 @@ def read_report(folder: Path, photograph: Path, labels: LabelSet) -> EarlierRepo
         report = _parse(parse_json(path.read_text(encoding="utf-8")), photograph, labels)
         report.row()  # fails if a value is not of the type that the table needs
         return report
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: expected the report of a photograph ({error})") from error
 
 
