@@ -175,7 +175,10 @@ def test_losses_alone_give_a_shorter_report(tmp_path: Path) -> None:
         assert heading not in page.words
 
 
-@pytest.mark.parametrize("run", [{}, {"stages": [{}], "recipe": None, "parameters": []}, {"stages": None}])
+HUGE = {"stages": [{"seconds": 10**400}], "parameters": {"isr": 10**400}}
+
+
+@pytest.mark.parametrize("run", [{}, {"stages": [{}], "recipe": None, "parameters": []}, {"stages": None}, HUGE])
 def test_parts_missing_in_run_json_are_left_out(tmp_path: Path, run: dict[str, Any]) -> None:
     write_losses(tmp_path, [("joint", 0, "image", 0.5), ("joint", 1, "image", 0.4)])
     (tmp_path / "run.json").write_text(json.dumps(run))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
@@ -22,6 +21,8 @@ from deepmtdr.toml_config import parse_json
 from deepmtdr.training.log import LOSSES_FILE, VALIDATION_FILE
 from deepmtdr.training.log_reader import LoggedSeries, LoggedSeriesByStage, read_log, stage_order
 
+MAX_NUMBER = 1e300
+"""Numbers of run.json from this on are left out; JSON can hold some that no float can."""
 REPORT_FILE, RUN_FILE, SHEETS_FOLDER = "report.html", "run.json", "sheets"
 
 MAX_OPEN_ROWS = 24
@@ -257,8 +258,8 @@ def _files_part(out: Path) -> Iterator[str]:
 
 
 def _number(value: Any) -> float | None:
-    """Return a value of run.json as a number; None if it is not a number."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    """Return a value of run.json as a number; None if it is not a finite number."""
+    return float(value) if isinstance(value, int | float) and abs(value) < MAX_NUMBER else None
 
 
 def _count(value: Any) -> str:
