@@ -30,7 +30,7 @@ def measure(quick: bool = False) -> dict[str, object]:
     from benchmarks.fuzzing.targets import TARGETS
 
     with tempfile.TemporaryDirectory() as folder:
-        return {name: fuzz(name, Path(folder) / name, 5 if quick else 120) for name in TARGETS}
+        return {name: fuzz(name, Path(folder) / name, 20 if quick else 120) for name in TARGETS}
 
 
 def fuzz(name: str, folder: Path, seconds: float) -> dict[str, object]:
@@ -125,12 +125,14 @@ def main() -> None:
     from benchmarks.fuzzing.targets import TARGETS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], help="default: all")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(TARGETS)}; default: all")
     parser.add_argument("--minutes", type=float, default=1.0, help="CPU time for each target")
     parser.add_argument("--folder", type=Path, default=Path("out/fuzz"), help="where corpus, log and faults are kept")
     parser.add_argument("--read", type=Path, help="read this file and print the fault that it shows")
     parser.add_argument("--minimise", type=Path, help="make this file smaller; the result is FILE.small")
     options = parser.parse_args()
+    if unknown := set(options.targets) - set(TARGETS):
+        parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
     for name in options.targets or TARGETS:
         if options.read is not None:
             with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ from benchmarks.fuzzing.engine import mutate, read
 
 from deepmtdr.photographs.decode import read_photograph
 
-FILES = {"dicom": 20, "checkpoints": 10, "tables": 25}
+FILES = {"dicom": 20, "checkpoints": 10, "tables": 25, "reports": 15}
 """Number of files of the targets that take more than some milliseconds for each."""
 
 

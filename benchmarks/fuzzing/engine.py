@@ -165,9 +165,10 @@ def _fuzz_at_random(name: str, folder: Path, current: Path, seconds: float, seed
     while time.monotonic() < end:
         content = mutate(target, chance.choice(seeds), chance)
         files += 1
+        if files % 20 == 0:
+            print(f"#{files}", file=sys.stderr, flush=True)  # as libFuzzer does
         if fault := examine(target, content, path):
             record(folder / "faults", fault, content)
-    print(f"stat::number_of_executed_units: {files}", file=sys.stderr)
 
 
 if __name__ == "__main__":
