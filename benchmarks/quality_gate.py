@@ -139,7 +139,7 @@ def _photograph_rows(item: tuple[str, Path]) -> list[Row]:
     source, path = item
     rng = np.random.default_rng(zlib.crc32(path.name.encode()))
     if source == "drawing":
-        return [(_drawing(int(path.name), rng), source, f"drawing/{path}", "drawn")]
+        return [(_features(_drawing_pixels(int(path.name), rng)), source, f"drawing/{path}", "drawn")]
     patient = f"{source}/{path.stem.split('_')[0] if source == 'eyepacs' else DUPLICATES.get(path.stem, path.stem)}"
     try:
         pixels = read_photograph(path).pixels
@@ -153,9 +153,9 @@ def _photograph_rows(item: tuple[str, Path]) -> list[Row]:
     return [(features, source, patient, kind) for kind, features in rows]
 
 
-def _drawing(number: int, rng: np.random.Generator) -> NDArray:
-    """Features of a drawing. The gate must accept drawings: the demo and the tests use them."""
-    return _features(draw_photograph(number, Grade(number % len(Grade)), int(2 ** rng.uniform(7, 9.5))).photograph)
+def _drawing_pixels(number: int, rng: np.random.Generator) -> NDArray:
+    """A drawing. The gate must accept drawings: the demo and the tests use them."""
+    return draw_photograph(number, Grade(number % len(Grade)), int(2 ** rng.uniform(7, 9.5))).photograph
 
 
 def _ordinary(frame: NDArray, rng: np.random.Generator) -> NDArray:

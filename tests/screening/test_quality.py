@@ -16,6 +16,8 @@ from deepmtdr.screening.quality import Quality, QualityLimits, assess_photograph
 from deepmtdr.screening.quality_features import FEATURE_NAMES, compute_quality_features
 from deepmtdr.screening.quality_model import POOR_QUALITY_FAULTS, Fault, score_quality
 from deepmtdr.synthetic.degradations import DEGRADATIONS, degrade
+from deepmtdr.synthetic.other_pictures import OTHER_PICTURES, draw_other_picture
+from deepmtdr.synthetic.severe_changes import add_severe_changes
 from fundus import draw_fundus
 
 
@@ -93,6 +95,51 @@ def test_other_pictures_are_refused(name: str) -> None:
     assert refused(picture(name))
 
 
+@pytest.mark.parametrize("kind", OTHER_PICTURES)
+def test_drawn_other_pictures_are_refused(kind: str) -> None:
+    """Five of six at least; docs/clinic.md has the shares of pictures that were not used for the fit."""
+    drawings = [draw_other_picture(kind, np.random.default_rng(number), 200, 255 * (number % 2)) for number in range(6)]
+    assert sum(refused(drawing) for drawing in drawings) >= 5
+
+
+@pytest.mark.parametrize("ground", [0, 255])
+@pytest.mark.parametrize("colour", [(255, 0, 0), (200, 40, 20), (180, 90, 40)])
+@pytest.mark.parametrize("side", [100, 128, 300])
+def test_plain_red_disc_is_refused(colour: tuple[int, int, int], ground: int, side: int) -> None:
+    y, x = np.mgrid[:side, :side]
+    inside = np.hypot(x - side / 2, y - side / 2) < 0.48 * side
+    assert refused(np.where(inside[..., None], colour, ground))
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.06])
+@pytest.mark.parametrize("channel", ["mean", "green"])
+def test_dark_grey_photograph_is_refused_as_a_dark_colour_photograph_is(factor: float, channel: str) -> None:
+    retina = picture("retina")
+    grey = retina.mean(axis=2, keepdims=True) if channel == "mean" else retina[..., 1:2]
+    for pixels in (retina, grey.repeat(3, axis=2)):
+        quality = gate((pixels * factor).astype(np.uint8))
+        assert quality is not None
+        assert quality.fault is Fault.DARK
+
+
+def test_grey_photograph_of_low_contrast_is_refused() -> None:
+    grey = picture("retina").mean(axis=2, keepdims=True).repeat(3, axis=2)
+    flat = np.where(grey > 15, 90 + 0.1 * (grey - 90), 0)
+    quality = gate(flat.astype(np.uint8))
+    assert quality is not None
+    assert quality.fault is Fault.FAINT
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_severe_retinas_show_a_retina(number: int) -> None:
+    """A photograph of another camera than those of the fit. docs/clinic.md has the figures of all kinds of changes."""
+    retina = picture("retina")
+    frame = crop_to_frame(retina, find_fov(retina), 256)
+    for way in ("laser scars", "albinotic", "dark"):
+        changed = add_severe_changes(frame, way, np.random.default_rng(number))
+        assert score_quality(changed).no_retina < QualityLimits().no_retina, way
+
+
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "cat", "rocket", "coins", "colorwheel"])
 def test_discs_cut_out_of_other_pictures_are_refused(name: str) -> None:
     assert refused(on_black(picture(name)))
@@ -162,6 +209,9 @@ def test_limits_can_be_set() -> None:
     frame = crop_to_frame(draw_fundus(), find_fov(draw_fundus()), 128)
     assert assess_quality(frame, limits=QualityLimits(quality=1.0)).fault in POOR_QUALITY_FAULTS
     assert assess_quality(frame, limits=QualityLimits(not_fundus=0.0)).fault is Fault.NO_FUNDUS
+    without = assess_quality(frame, limits=QualityLimits(no_retina=0.0))
+    assert without.fault is Fault.NO_FUNDUS
+    assert without.reason is not None and "of showing no retina, expected at most 0.00" in without.reason
 
 
 @pytest.mark.parametrize("side", [1, 2, 7, 64, 300])
@@ -169,8 +219,8 @@ def test_any_frame_has_a_finite_score(side: int, rng: np.random.Generator) -> No
     for level in (0, 1, 3, 255):
         assert 0 <= assess_quality(np.full((side, side, 3), level, np.uint8)).score <= 1
     for frame in (rng.integers(0, 256, (side, side, 3)), rng.integers(0, 2, (side, side, 3)) * 255):
-        quality, _, not_fundus = score_quality(frame.astype(np.uint8))
-        assert 0 <= quality <= 1 and 0 <= not_fundus <= 1
+        score = score_quality(frame.astype(np.uint8))
+        assert all(0 <= value <= 1 for value in (score.quality, score.not_fundus, score.no_retina))
 
 
 def test_structure_and_colour_features_do_not_depend_on_the_exposure() -> None:

@@ -30,6 +30,8 @@ class QualityLimits:
     """Smallest quality score. In cross-validation 99 % of untouched and 0.5 % of degraded photographs reach it."""
     not_fundus: float = 0.7
     """Largest probability of being no fundus photograph. No untouched photograph reached it in cross-validation."""
+    no_retina: float = 0.8
+    """Largest probability of showing no retina. In cross-validation 0.3 % of the untouched photographs exceeded it."""
 
 
 class Quality(NamedTuple):
@@ -90,7 +92,7 @@ def assess_quality(
         The decision with its score, and with its reason if the photograph is refused.
     """
     limits, side = limits or QualityLimits(), frame.shape[0] if fov_side is None else fov_side
-    quality, fault, not_fundus = score_quality(frame)
+    quality, fault, not_fundus, no_retina = score_quality(frame)
     if side < limits.fov_side:
         reason = f"field of view of {side} px, expected at least {limits.fov_side} px"
         return Quality(quality, Fault.SMALL, reason)
@@ -100,4 +102,7 @@ def assess_quality(
     if not quality >= limits.quality:
         reason = f"{fault.description}: quality {quality:.2f}, expected at least {limits.quality:.2f}"
         return Quality(quality, fault, reason)
+    if not no_retina <= limits.no_retina:
+        found = f"probability {no_retina:.2f} of showing no retina, expected at most {limits.no_retina:.2f}"
+        return Quality(quality, Fault.NO_FUNDUS, f"{Fault.NO_FUNDUS.description}: {found}")
     return Quality(quality, None, None)

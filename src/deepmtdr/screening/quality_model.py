@@ -1,7 +1,7 @@
-"""Score the quality of a photograph and name its main fault: two small logistic regression models.
+"""Score the quality of a photograph and name its main fault: logistic regression models.
 
-Both use the 26 features of `quality_features.py`, standardised and clipped at 4 standard deviations, and the squares of
-some. The first model separates real photographs from copies with six kinds of synthetic degradation
+The two of this module use the 26 features of `quality_features.py`, standardised and clipped at 4 standard deviations,
+and the squares of some. The first model separates real photographs from copies with six kinds of synthetic degradation
 (`synthetic/degradations.py`): its probability of "good" is the score, and the most probable degradation is the fault.
 The second model separates fundus photographs, degraded or not, from other pictures. `benchmarks/quality_gate.py` fits
 and evaluates both; docs/clinic.md has the figures.
@@ -23,7 +23,8 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from deepmtdr.screening.quality_features import FEATURE_NAMES, compute_quality_features
+from deepmtdr.screening.quality_features import FEATURE_NAMES, MaskedImage, image_features
+from deepmtdr.screening.retina_model import compute_retina_features, load_retina_model
 
 SQUARED_FEATURES = (
     "light",
@@ -39,6 +40,10 @@ SQUARED_FEATURES = (
     "colour_noise",
 )
 """Features of which both low and high values indicate a fault. Their squares follow after all features."""
+GREY_RANGE = 4
+"""Largest difference between the channels of a grey frame, of 255, for 99 % of its pixels."""
+RETINA_COLOUR = np.array((1.69, 0.92, 0.39))
+"""Red, green and blue of a retina relative to their mean: medians of the photographs of IDRiD, EyePACS and SRahimDR."""
 CLIP_DEVIATIONS = 4.0
 """Standard deviations at which a feature is clipped, so that no single feature of an unusual picture decides."""
 MODEL_FILE = "quality_model.csv"
@@ -81,7 +86,7 @@ POOR_QUALITY_FAULTS = (Fault.BLURRED, Fault.DARK, Fault.BRIGHT, Fault.FAINT, Fau
 
 
 class QualityScore(NamedTuple):
-    """Outputs of the two models for a frame."""
+    """Outputs of the three models for a frame."""
 
     quality: float
     """Probability that the photograph is fit to be graded, if it shows a fundus."""
@@ -89,6 +94,8 @@ class QualityScore(NamedTuple):
     """The most probable fault; it is given for good photographs, too."""
     not_fundus: float
     """Probability of being no fundus photograph, at prior odds of 1:1."""
+    no_retina: float
+    """Probability of showing no retina by `retina_model.py`, at prior odds of 1:1."""
 
 
 class QualityModel(NamedTuple):
@@ -105,18 +112,36 @@ def score_quality(frame: UInt8[np.ndarray, "s s 3"]) -> QualityScore:
     """Score a frame.
 
     Args:
-        frame: a photograph cropped to its field of view, RGB, of any size.
+        frame: a photograph cropped to its field of view, RGB, of any size. The quality of a grey one is that of a copy
+            in the colours of a retina: the model learnt the limits of brightness and contrast from colour photographs.
 
     Returns:
         Quality and fault; quality 0 and "too dark" for a frame with hardly any lit pixel.
     """
-    features = compute_quality_features(frame)
-    if features is None:
-        return QualityScore(0.0, Fault.DARK, 0.0)
+    own_colours = MaskedImage.of(frame)
+    coloured = own_colours and _in_retina_colours(own_colours)
+    if own_colours is None or coloured is None:
+        return QualityScore(0.0, Fault.DARK, 0.0, 0.0)
+    features = compute_retina_features(own_colours)
+    own = features[: len(FEATURE_NAMES)]
+    logits = _logits(own)
+    not_fundus = float(expit(logits[-1]))
+    kinds = softmax((logits if coloured is own_colours else _logits(image_features(coloured)))[:-1])
+    no_retina = load_retina_model().probability_of_none(features)
+    return QualityScore(float(kinds[0]), POOR_QUALITY_FAULTS[int(kinds[1:].argmax())], not_fundus, no_retina)
+
+
+def _logits(features: NDArray) -> NDArray:
     model = load_quality_model()
-    logits = model.intercepts + design_matrix(features, model.mean, model.deviation) @ model.weights
-    kinds = softmax(logits[:-1])
-    return QualityScore(float(kinds[0]), POOR_QUALITY_FAULTS[int(kinds[1:].argmax())], float(expit(logits[-1])))
+    return model.intercepts + design_matrix(features, model.mean, model.deviation) @ model.weights
+
+
+def _in_retina_colours(image: MaskedImage) -> MaskedImage | None:
+    """A grey frame with the median colour of a retina and the same brightness; any other frame as it is."""
+    if np.percentile(np.ptp(image.pixels, axis=2), 99) > GREY_RANGE:
+        return image
+    grey = image.pixels.mean(axis=2, keepdims=True)
+    return MaskedImage.of(np.rint((grey * RETINA_COLOUR).clip(0, 255)).astype(np.uint8))
 
 
 def design_matrix(features: NDArray, mean: NDArray, deviation: NDArray) -> NDArray:
