@@ -1,7 +1,7 @@
 """Eight image features for the quality gate that measure vessels: dark lines, long and connected, above the noise.
 
 A line is a pixel whose neighbourhood along one direction is darker (or brighter) than both strips beside it. So steps,
-the flanks of a bright spot and gradients are no lines. Two kinds of numbers follow: the contrast of the strongest lines
+the flanks of a bright spot and gradients count little. Two kinds of numbers follow: the contrast of the strongest lines
 in units of the finest grain, and how far the strongest lines are connected. Neither depends on exposure or contrast;
 grain, compression and plain surfaces have lines of low contrast that end after a few pixels.
 """
