@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from deepmtdr.errors import PhotographError
+from deepmtdr.files import printable_path
 from deepmtdr.photographs.decode import read_photograph
 from deepmtdr.photographs.limits import MAX_BYTES, MAX_PIXELS
 from fundus import draw_fundus
@@ -243,7 +244,7 @@ def fails(path: Path) -> str:
     with pytest.raises(PhotographError) as caught:
         read_photograph(path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: ")
+    assert message.startswith(f"{printable_path(path)}: ")
     assert "expected" in message or "damaged" in message
     assert "\n" not in message
     return message

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dataset_trees import GRADING_TABLE
-from deepmtdr import checkpoint
+from deepmtdr import checkpoint, checkpoint_file
 from deepmtdr.errors import CheckpointError, DataError, TrainingError
 from deepmtdr.recipe import to_dict
 from deepmtdr.recipe_keys import RENAMED_STAGE_KEYS
@@ -190,7 +190,7 @@ def test_full_disk_is_an_error_and_the_former_checkpoint_is_kept(
         monkeypatch.context() as patch,
         pytest.raises(TrainingError, match=r"No space left.*the earlier checkpoint is kept"),
     ):
-        patch.setattr(checkpoint, "write_atomically", full)
+        patch.setattr(checkpoint_file, "write_atomically", full)
         train(small_recipe(), resume=True)
     assert (stopped / "resume.safetensors").read_bytes() == before
     train(small_recipe(), resume=True)

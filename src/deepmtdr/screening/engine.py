@@ -200,7 +200,9 @@ def measure_lesions(
 
 def _failed(report: ScreeningReport, reason: str, status: Status) -> ScreeningReport:
     """Add the reason to the report of a photograph that was not graded."""
-    reason = " ".join(reason.removeprefix(f"{report.path}: ").split())
+    for name in (str(report.path), printable_path(report.path)):  # errors of this package are printable
+        reason = reason.removeprefix(f"{name}: ")
+    reason = " ".join(reason.split())
     failed = replace(report, status=status, message=printable_path(f"{report.path}: {reason}"))
     return replace(failed, review_reasons=find_review_reasons(failed))
 
