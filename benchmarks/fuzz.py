@@ -1,9 +1,9 @@
-"""Fuzz the readers of files from elsewhere; the command can be repeated, and continues. `pip install atheris` first.
+"""Fuzz the readers of files from unknown sources. Install atheris first: `pip install atheris`.
 
 `python -m benchmarks.fuzz --minutes 5 --folder out/fuzz tables masks` fuzzes two targets for five minutes of CPU time
-each, `python -m benchmarks.fuzz --minutes 5` all of them. Each fault is a file in FOLDER/TARGET/faults with a text
-beside it. `python -m benchmarks.fuzz --read FILE TARGET` reads one file again, `--minimise FILE TARGET` makes it
-smaller.
+each; without names it fuzzes all targets. The same command with the same folder continues the work. A file that caused
+a fault is kept in FOLDER/TARGET/faults, and a text file beside it describes the fault. To repeat a fault:
+`python -m benchmarks.fuzz --read FILE TARGET`. To reduce the file to the bytes that cause it: `--minimise FILE TARGET`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def measure(quick: bool = False) -> dict[str, object]:
 
 
 def fuzz(name: str, folder: Path, seconds: float) -> dict[str, object]:
-    """Fuzz a target in processes of its own, one after another, until they have used these seconds of CPU time."""
+    """Fuzz a target in separate processes, one after another, until they have used these seconds of CPU time."""
     (folder / "faults").mkdir(parents=True, exist_ok=True)
     # In memory where possible, since every file is written.
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as current:

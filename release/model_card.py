@@ -1,6 +1,6 @@
 """The model card of shipped weights: texts from a TOML file, numbers from the run, the calibration and the evaluation.
 
-The card is written twice: as JSON in the checkpoint, and as a Markdown page beside it. Grading scores are given for
+The card is stored as JSON in the checkpoint, and as a Markdown page beside it. Grading scores are given for
 each data set, and as the mean over the data sets. They are never computed over the photographs of several cameras
 together.
 """

@@ -1,9 +1,9 @@
 """A short life of a queue in which one call to the disk or to SQLite fails, or the process ends there.
 
-`python fault_scenario.py FAULT STEP FOLDER` repeats the scenario for call 1, 1 + STEP, ... until no call is left,
-each time in a process of its own, and checks after each one that the next service finds all that was promised.
-`python fault_scenario.py --once FOLDER` runs it once, without faults of its own: `benchmarks/disk_faults.py` makes the
-system calls of that process fail.
+`python fault_scenario.py FAULT STEP FOLDER` repeats the scenario for call 1, 1 + STEP, ... until no call is left, each
+time in a separate process, and checks after each one that the next service finds everything that was answered with
+success. `python fault_scenario.py --once FOLDER` runs it once, without faults from this file:
+`benchmarks/disk_faults.py` makes the system calls of that process fail.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Fault(StrEnum):
     KILL_LATE = "kill after"
 
 
-class Promises:
-    """What was promised, in memory that outlives the process: one byte for each promise."""
+class Confirmations:
+    """What was answered with success, one byte each, in a file that is read after the process has ended."""
 
     SIZE = 4096
 
@@ -58,15 +58,15 @@ class Promises:
             file.truncate(self.SIZE)
             self._memory = mmap.mmap(file.fileno(), self.SIZE)
 
-    def give(self, number: int) -> None:
+    def add(self, number: int) -> None:
         self._memory[number] = 1
 
-    def given(self, first: int, last: int) -> set[int]:
+    def numbers(self, first: int, last: int) -> set[int]:
         return {number - first for number in range(first, last) if self._memory[number]}
 
 
 RECEIVED, DONE, SENT, RECORDED, CLEARED = 0, 100, 200, 1000, 2000
-"""First number of each kind of promise: object, job, delivery that the destination has, delivery, all clearing."""
+"""First number of each kind of confirmation: object, job, delivery that the destination has, delivery, all clearing."""
 
 
 def content_of(number: int) -> bytes:
@@ -84,7 +84,7 @@ def failing() -> Iterator[None]:
         yield
 
 
-def run_scenario(folder: Path, promises: Promises) -> None:
+def run_scenario(folder: Path, confirmed: Confirmations) -> None:
     """Receive, examine, send and remove, as a service does."""
     queue: Queue | None = None
     with failing():
@@ -97,20 +97,20 @@ def run_scenario(folder: Path, promises: Promises) -> None:
             staged = queue.spool.stage_original(content_of(number)[:4000])
             staged.write(content_of(number)[4000:])
             queue.receive(staged, f"1.2.{number}", digest_of(number))
-            promises.give(RECEIVED + number)
+            confirmed.add(RECEIVED + number)
     for _ in range(OBJECTS - 1):  # the last object waits
         with failing():
-            examine(queue, promises)
+            examine(queue, confirmed)
     for destination in DESTINATIONS:
         with failing():
-            deliver(queue, destination, promises)
+            deliver(queue, destination, confirmed)
     with failing():
         queue.stored_files.clear_older_than(0.0)
-        promises.give(CLEARED)
+        confirmed.add(CLEARED)
     queue.close()
 
 
-def examine(queue: Queue, promises: Promises) -> None:
+def examine(queue: Queue, confirmed: Confirmations) -> None:
     """Examine the next object."""
     job = queue.claim()
     if job is None:
@@ -121,25 +121,25 @@ def examine(queue: Queue, promises: Promises) -> None:
             (part / name).write_bytes(job.source.read_bytes())
         planned = [PlannedDelivery(name, where) for name in RESULT_FILES for where in DESTINATIONS]
         queue.complete(job, part, 1.0, planned)
-        promises.give(DONE + job.id)
+        confirmed.add(DONE + job.id)
     except (OSError, sqlite3.Error):
         shutil.rmtree(part, ignore_errors=True)
         queue.requeue(job)
 
 
-def deliver(queue: Queue, destination: str, promises: Promises) -> None:
+def deliver(queue: Queue, destination: str, confirmed: Confirmations) -> None:
     """Send all that is due to a destination that accepts everything."""
     unrecorded: list[OutboxItem] = []
     for item in queue.due_deliveries(destination, 10):
         assert item.path.is_file(), "a delivery without its file"
-        promises.give(SENT + item.id)
+        confirmed.add(SENT + item.id)
         unrecorded.append(item)
     for item in unrecorded:
         queue.record_delivery(item, DeliveryState.SENT)
-        promises.give(RECORDED + item.id)
+        confirmed.add(RECORDED + item.id)
 
 
-def check(folder: Path, promises: Promises) -> list[str]:
+def check(folder: Path, confirmed: Confirmations) -> list[str]:
     """Start the next service, and list what it has lost."""
     with closing(Queue(folder)) as queue:
         queue.recover()
@@ -147,11 +147,11 @@ def check(folder: Path, promises: Promises) -> list[str]:
         problems = [] if read("PRAGMA integrity_check") == [("ok",)] else ["the database is damaged"]
         jobs = {digest: (job, JobState(state), cleared) for job, digest, state, cleared in read(JOBS)}
         sent = {item for (item,) in read("SELECT id FROM outbox WHERE state = 'sent'")}
-        problems += [f"object {n} is lost" for n in promises.given(RECEIVED, DONE) if not _is_stored(queue, jobs, n)]
-        for job in promises.given(DONE, SENT):
+        problems += [f"object {n} is lost" for n in confirmed.numbers(RECEIVED, DONE) if not _is_stored(queue, jobs, n)]
+        for job in confirmed.numbers(DONE, SENT):
             problems += _missing_results(queue, job)
-        problems += [f"delivery {n} is sent again" for n in promises.given(RECORDED, CLEARED) - sent]
-        problems += [f"delivery {n} was never sent" for n in sent - promises.given(SENT, RECORDED)]
+        problems += [f"delivery {n} is sent again" for n in confirmed.numbers(RECORDED, CLEARED) - sent]
+        problems += [f"delivery {n} was never sent" for n in sent - confirmed.numbers(SENT, RECORDED)]
         problems += [f"{path.name} is left" for path in folder.glob("*/.*.part")]
         problems += [f"{path.name} has no row" for path in queue.spool.originals.iterdir() if path.stem not in jobs]
         return problems + _finish(queue)
@@ -182,7 +182,7 @@ def _missing_results(queue: Queue, job: int) -> list[str]:
 
 def _finish(queue: Queue) -> list[str]:
     """Do the rest of the work; a queue that cannot go on has a problem."""
-    nothing = Promises(queue.spool.folder / "rest")
+    nothing = Confirmations(queue.spool.folder / "rest")
     for _ in range(OBJECTS):
         with failing():
             examine(queue, nothing)
@@ -251,17 +251,17 @@ def try_calls(fault: Fault, step: int, folder: Path) -> Outcome:
     while True:
         place = folder / f"{fault.name}-{number}"
         place.mkdir()
-        promises = Promises(place / "promises")
-        if not _run_child(fault, number, place / "service", promises):
+        confirmed = Confirmations(place / "confirmed")
+        if not _run_child(fault, number, place / "service", confirmed):
             shutil.rmtree(place)
             return Outcome(number - step, problems)
-        found = check(place / "service", promises)
+        found = check(place / "service", confirmed)
         problems += [f"{fault} at call {number}: {problem}" for problem in found]
         shutil.rmtree(place)
         number += step
 
 
-def _run_child(fault: Fault, number: int, folder: Path, promises: Promises) -> bool:
+def _run_child(fault: Fault, number: int, folder: Path, confirmed: Confirmations) -> bool:
     """Run the scenario in a child process. Returns whether it had so many calls."""
     child = os.fork()
     if child == 0:
@@ -269,7 +269,7 @@ def _run_child(fault: Fault, number: int, folder: Path, promises: Promises) -> b
         code = 1
         try:
             injector.install()
-            run_scenario(folder, promises)
+            run_scenario(folder, confirmed)
             code = 0 if injector.calls >= number else 2
         finally:
             os._exit(code)
@@ -283,8 +283,8 @@ def _run_child(fault: Fault, number: int, folder: Path, promises: Promises) -> b
 if __name__ == "__main__":
     where = Path(sys.argv[-1])
     if "--once" in sys.argv:
-        run_scenario(where / "service", Promises(where / "promises"))
+        run_scenario(where / "service", Confirmations(where / "confirmed"))
     elif "--check" in sys.argv:
-        print(json.dumps(check(where / "service", Promises(where / "promises"))))
+        print(json.dumps(check(where / "service", Confirmations(where / "confirmed"))))
     else:
         print(json.dumps(try_calls(Fault(sys.argv[1]), int(sys.argv[2]), where)))

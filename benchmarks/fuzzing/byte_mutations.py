@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Mutation = Callable[[bytes, random.Random], bytes]
-"""Changes a file once; raises an error if the file is not of the kind that it knows."""
+"""Changes a file once; raises an error for another kind of file."""
 
 INTEGERS = (0, 1, 2, 3, 7, 8, 16, 32, 127, 128, 255, 256, 4095, 32767, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**63)
 """Numbers at which programs err."""

@@ -99,7 +99,7 @@ def mutate(target: Target, content: bytes, chance: random.Random) -> bytes:
     for _ in range(chance.choice((1, 1, 2, 4))):
         try:
             content = target.change(content, chance)[: target.largest]
-        except Exception:  # not of the kind that the mutation knows
+        except Exception:  # the mutation is for another kind of file
             content = change_bytes(content, chance)
     return content
 

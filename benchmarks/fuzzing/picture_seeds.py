@@ -125,7 +125,7 @@ def dataset(pixels: np.ndarray, syntax: UID) -> FileDataset:
     made = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     made.SOPClassUID, made.SOPInstanceUID = OphthalmicPhotography8BitImageStorage, UID("2.25.3")
     made.StudyInstanceUID, made.SeriesInstanceUID = UID("2.25.1"), UID("2.25.2")
-    made.PatientName, made.PatientID, made.ImageLaterality = "Nobody^Drawn", "P", "R"
+    made.PatientName, made.PatientID, made.ImageLaterality = "Drawing^Synthetic", "P", "R"
     region = Dataset()
     region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "5665001", "SCT", "Retina"
     made.AnatomicRegionSequence = [region]

@@ -119,7 +119,9 @@ def test_a_deidentified_photograph_with_possible_text_says_so(
     pixels = photograph_with_name() if named else None
     path = save_dicom(tmp_path / "a.dcm", make_photograph(pixels=pixels, BurnedInAnnotation=declared))
     report = write_results(engine, path, tmp_path / "out", key=KEY)
-    expected = ["nobody has said that there is none (Burned In Annotation is not NO)"] if declared is None else []
+    expected = (
+        ["the header does not state that there is none (Burned In Annotation is not NO)"] if declared is None else []
+    )
     expected += ["there are bright marks beside the field of view"] if named else []
     found = [reason for reason in report.review_reasons if "text" in reason]
     assert found == [f"the pixels may contain text: {one}" for one in expected]

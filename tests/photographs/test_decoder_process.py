@@ -1,4 +1,4 @@
-"""Decoding in a process of its own: the same photographs, limits of memory and time, nothing left of a bad file."""
+"""Decoding in a separate process: the same photographs, limits of memory and time, nothing left of a bad file."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MEMORY = Path("/dev/shm")
 
 @pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fault", list(Fault))
-def test_nothing_that_was_promised_is_lost_whichever_call_fails(fault: Fault, step: int) -> None:
+def test_nothing_that_was_answered_with_success_is_lost_whichever_call_fails(fault: Fault, step: int) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         program = (sys.executable, fault_scenario.__file__, fault, str(step), folder)
         result = subprocess.run(program, env={"PYTHONPATH": SOURCES}, capture_output=True, text=True, check=False)

@@ -75,6 +75,15 @@ def _check_precision(name: str) -> str:
     return name
 
 
+RecipeName = Annotated[str, typer.Argument(help="Name of a shipped recipe, or a .toml file.")]
+RecipeSettings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
+]
+DataFolder = Annotated[Path, typer.Option(help="Folder that contains one folder per data set.")]
+InitSegmentation = Annotated[
+    Path | None, typer.Option(help="ImageNet weights (.safetensors) for the segmentation network.")
+]
+InitGrading = Annotated[Path | None, typer.Option(help="ImageNet weights (.safetensors) for the grading network.")]
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors) instead of the shipped weights.")]
 InputSize = Annotated[
     int | None,

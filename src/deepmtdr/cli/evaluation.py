@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deepmtdr.cli.app import EXIT_SOME_FAILED, InputSize, app, exit_on_error, print_scores
+from deepmtdr.cli.app import EXIT_SOME_FAILED, DataFolder, InputSize, RecipeSettings, app, exit_on_error, print_scores
 
-DataFolder = Annotated[Path, typer.Option(help="Folder that contains one folder per data set.")]
 SplitFile = Annotated[
     Path | None, typer.Option(help="split.csv of a training run. Default: all photographs of the data sets.")
 ]
@@ -196,9 +195,7 @@ def benchmark_baselines(
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="Training time of each system.")] = 10.0,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
-    ] = None,
+    settings: RecipeSettings = None,
 ) -> None:
     """Train and score the systems of Tables I, III and IV with the same training time and the same split.
 

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deepmtdr.cli.app import EXIT_SOME_FAILED, app, exit_on_error
+from deepmtdr.cli.app import (
+    EXIT_SOME_FAILED,
+    DataFolder,
+    InitGrading,
+    InitSegmentation,
+    RecipeName,
+    RecipeSettings,
+    app,
+    exit_on_error,
+)
 
 
 def _parse_seeds(text: str) -> list[int]:
@@ -21,25 +30,19 @@ def _parse_seeds(text: str) -> list[int]:
 
 @app.command()
 def ablate(
-    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a .toml file.")],
+    recipe: RecipeName,
     ablation: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Ablation to train; repeat the option for several. Default: none."),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the runs, with commas between them.")] = "0,1,2",
-    data: Annotated[Path, typer.Option(help="Folder that contains one folder per data set.")] = Path("data"),
+    data: DataFolder = Path("data"),
     out: Annotated[Path, typer.Option(help="Folder for seed-N/ARM with each run, study.json and study.md.")] = Path(
         "out/study"
     ),
-    init_segmentation: Annotated[
-        Path | None, typer.Option(help="ImageNet weights (.safetensors) for the segmentation network.")
-    ] = None,
-    init_grading: Annotated[
-        Path | None, typer.Option(help="ImageNet weights (.safetensors) for the grading network.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
-    ] = None,
+    init_segmentation: InitSegmentation = None,
+    init_grading: InitGrading = None,
+    settings: RecipeSettings = None,
 ) -> None:
     """Compare joint training with its first stages alone and with ablations, over several seeds.
 
@@ -68,7 +71,7 @@ def ablate(
 
 @app.command()
 def leave_one_out(
-    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a .toml file.")],
+    recipe: RecipeName,
     dataset: Annotated[
         list[str],
         typer.Option(
@@ -76,17 +79,11 @@ def leave_one_out(
             help="Data set to leave out; repeat the option for several runs. NAME+NAME: both in one run.",
         ),
     ],
-    data: Annotated[Path, typer.Option(help="Folder that contains one folder per data set.")] = Path("data"),
+    data: DataFolder = Path("data"),
     out: Annotated[Path, typer.Option(help="Folder for each run and leave-one-out.md.")] = Path("out/leave-one-out"),
-    init_segmentation: Annotated[
-        Path | None, typer.Option(help="ImageNet weights (.safetensors) for the segmentation network.")
-    ] = None,
-    init_grading: Annotated[
-        Path | None, typer.Option(help="ImageNet weights (.safetensors) for the grading network.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
-    ] = None,
+    init_segmentation: InitSegmentation = None,
+    init_grading: InitGrading = None,
+    settings: RecipeSettings = None,
 ) -> None:
     """Train without one data set and score on all its photographs: what to expect of a camera unseen in training.
 

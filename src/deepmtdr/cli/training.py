@@ -7,30 +7,23 @@ from typing import Annotated
 
 import typer
 
-from deepmtdr.cli.app import app, exit_on_error
+from deepmtdr.cli.app import DataFolder, InitGrading, InitSegmentation, RecipeName, RecipeSettings, app, exit_on_error
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a .toml file.")],
-    data: Annotated[Path, typer.Option(help="Folder that contains one folder per data set.")] = Path("data"),
+    recipe: RecipeName,
+    data: DataFolder = Path("data"),
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs, split.csv, weights and report.")] = Path(
         "out/train"
     ),
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
-    ] = None,
+    settings: RecipeSettings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False,
     init: Annotated[
         Path | None, typer.Option(help="Checkpoint (.safetensors) whose weights training starts from.")
     ] = None,
-    init_segmentation: Annotated[
-        Path | None, typer.Option(help="ImageNet weights (.safetensors) for CE-Net's encoder, a ResNet-34.")
-    ] = None,
-    init_grading: Annotated[
-        Path | None,
-        typer.Option(help="ImageNet weights (.safetensors) for the grading network, a ResNet-18 in the paper."),
-    ] = None,
+    init_segmentation: InitSegmentation = None,
+    init_grading: InitGrading = None,
     workers: Annotated[int, typer.Option(min=0, help="Number of processes that load batches.")] = 0,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, ..., as Lightning Fabric names them.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Devices on each machine; they share a batch.")] = 1,

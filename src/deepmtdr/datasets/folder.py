@@ -131,7 +131,7 @@ def _read_rows(table: Path, root: Path, labels: LabelSet) -> Iterator[_Found]:
     wanted = ("path", *(column for column in columns if column != "path"))
     for where, row in read_table(table, wanted, names=("path",)):
         if not row["path"]:
-            raise DataError(f"{where}: expected the file of a photograph in path, found an empty cell")
+            raise DataError(f"{where}: found an empty cell in column path, expected the name of a photograph file")
         path = _file(row["path"], root, where, "photograph")
         first = f"one row for each; the first is {rows.get(path)}"
         add_once(rows, path, where, where, first)
@@ -165,7 +165,7 @@ def _file(cell: str, root: Path, where: str, what: str) -> Path:
     if found is None:
         drive = PureWindowsPath(cell).drive
         advice = f"; {drive} is a drive of Windows: write the path relative to {root}" if drive else ""
-        raise DataError(f"{where}: expected the file of a {what}, found none at {paths[0]}{advice}")
+        raise DataError(f"{where}: found no {what} at {paths[0]}, expected an existing file{advice}")
     return found
 
 

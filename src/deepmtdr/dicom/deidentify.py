@@ -69,8 +69,8 @@ def deidentify(dataset: Dataset, key: bytes, *, marks_found: bool = False) -> Da
         marks_found: whether its pixels show marks that may be text (`text_in_pixels`).
 
     Returns:
-        A copy without the attributes that the profile protects. Pixels, camera model and laterality stay. If the header
-        does not say that the pixels contain no text, or marks were found, De-identification Method says so.
+        A copy without the attributes that the profile protects. Pixels, camera model and laterality stay.
+        De-identification Method warns of possible text if the header does not exclude it, or if marks were found.
 
     Raises:
         DicomError: if the pixels contain text, the object has free content (documents, annotations), an attribute is

@@ -33,7 +33,7 @@ def describe_possible_text(header: Dataset, *, marks_found: bool) -> tuple[str, 
         One clause for each reason, each beginning with `POSSIBLE_TEXT`; empty if there is no reason. That is no proof:
         text on the retina is not searched.
     """
-    undeclared = "nobody has said that there is none (Burned In Annotation is not NO)"
+    undeclared = "the header does not state that there is none (Burned In Annotation is not NO)"
     reasons = [] if declares_no_text(header) else [undeclared]
     reasons += ["there are bright marks beside the field of view"] if marks_found else []
     return tuple(f"{POSSIBLE_TEXT}: {reason}" for reason in reasons)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from deepmtdr import training
 from deepmtdr.datasets.catalogue import read_datasets
-from deepmtdr.errors import DeepMTDRError, RecipeError, TrainingStopped
+from deepmtdr.errors import RecipeError
 from deepmtdr.evaluation import EvaluationConfig, PhotographResult, ReportConfig, SampleSelection, evaluate_folder
 from deepmtdr.evaluation.pairing import pair_results
 from deepmtdr.evaluation.scores import DEFAULT_BOOTSTRAP, Bootstrap
@@ -21,15 +21,18 @@ from deepmtdr.experiments.study_runs import PHOTOGRAPHS_FILE, read_photographs, 
 from deepmtdr.experiments.study_scores import JOINT, StudyScore, StudyScorer
 from deepmtdr.experiments.study_tables import study_markdown, study_tables
 from deepmtdr.experiments.system_comparison import check_same_recipe, evaluation_scale
+from deepmtdr.experiments.training_runs import (
+    NO_WEIGHTS,
+    WEIGHTS_FILE,
+    RunFailedError,
+    describe_failure,
+    train_unless_finished,
+)
 from deepmtdr.files import make_folder, write_atomically, write_json
 from deepmtdr.model.precision import resolve_precision
 from deepmtdr.recipe import Recipe
 from deepmtdr.rendering.html import Table
 from deepmtdr.training.report import RUN_FILE
-from deepmtdr.training.state import RESUME_FILE
-
-WEIGHTS_FILE = "weights.safetensors"
-NO_WEIGHTS = training.StartWeights()
 
 
 class ArmFailure(NamedTuple):
@@ -116,22 +119,18 @@ class StudyFolder:
     def run(self, arm: Arm, data: Path, start: training.StartWeights) -> None:
         """Train and score a run if that is not done yet, and add its photographs. An error is kept in `failed`."""
         try:
-            self._train_and_score(arm, data, start)
-        except TrainingStopped:
-            raise
-        except DeepMTDRError as error:
+            with describe_failure():
+                self._train_and_score(arm, data, start)
+        except RunFailedError as error:
             self.failed.append(ArmFailure(arm.name, arm.seed, str(error)))
-        except (RuntimeError, ValueError) as error:  # out of memory; a batch too small for batch normalisation
-            self.failed.append(ArmFailure(arm.name, arm.seed, f"{type(error).__name__}: {error}"))
         else:
             self.add(arm)
 
     def _train_and_score(self, arm: Arm, data: Path, start: training.StartWeights) -> None:
         folder = arm.folder(self.out)
         if not (folder / RUN_FILE).exists():
-            resume, cache = (folder / RESUME_FILE).exists(), self.out / "prepared"
             own = self._start_weights(arm) if arm.from_stage_1 else start
-            training.run(arm.recipe, data, folder, resume=resume, start=own, cache=cache)
+            train_unless_finished(arm.recipe, data, folder, self.out / "prepared", own)
         if not (folder / PHOTOGRAPHS_FILE).exists():
             done = evaluate_folder(
                 SampleSelection(data=data, split_file=folder / "split.csv"),

@@ -10,21 +10,25 @@ from typing import NamedTuple, TypedDict
 
 from deepmtdr import training
 from deepmtdr.datasets.catalogue import read_datasets
-from deepmtdr.errors import DeepMTDRError, RecipeError, TrainingStopped
+from deepmtdr.errors import RecipeError
 from deepmtdr.evaluation import EvaluationConfig, ReportConfig, SampleSelection, evaluate_folder
 from deepmtdr.evaluation.scores import ALL, MEAN_OVER_SETS
 from deepmtdr.evaluation.super_resolution import GAIN_OVER_NORMALISED
 from deepmtdr.experiments.comparison_tables import StoredScore
 from deepmtdr.experiments.system_comparison import EVALUATION_FILE, check_same_recipe, evaluation_scale
+from deepmtdr.experiments.training_runs import (
+    NO_WEIGHTS,
+    WEIGHTS_FILE,
+    RunFailedError,
+    describe_failure,
+    train_unless_finished,
+)
 from deepmtdr.files import make_folder, slug, write_atomically
 from deepmtdr.model.precision import resolve_precision
 from deepmtdr.recipe import Recipe
 from deepmtdr.rendering.html import Table, table_markdown
 from deepmtdr.rendering.numbers import format_interval
-from deepmtdr.training.report import RUN_FILE
-from deepmtdr.training.state import RESUME_FILE
 
-NO_WEIGHTS = training.StartWeights()
 COLUMNS: Mapping[str, Sequence[str]] = {
     "grading": ("kappa_quadratic", "auc_referable", "auc_any"),
     "lesions": ("aupr_pooled",),
@@ -88,17 +92,15 @@ def run_leave_one_out(
     failed, done = [], {}
     for (name, own), sets in zip(recipes.items(), left_out, strict=True):
         try:
-            evaluation = _train_and_score(own, data, out / slug(name), out / "prepared", sets, start)
+            with describe_failure():
+                evaluation = _train_and_score(own, data, out / slug(name), out / "prepared", sets, start)
+        except RunFailedError as error:
+            failed.append(RunFailure(name, str(error)))
+        else:
             done[name] = evaluation["scores"]
             if evaluation["failures"]:
                 reason = f"photographs that were not scored: {len(evaluation['failures'])}"
                 failed.append(RunFailure(name, reason))
-        except TrainingStopped:
-            raise
-        except DeepMTDRError as error:
-            failed.append(RunFailure(name, str(error)))
-        except (RuntimeError, ValueError) as error:  # out of memory; a batch too small for batch normalisation
-            failed.append(RunFailure(name, f"{type(error).__name__}: {error}"))
         tables = [*leave_one_out_tables(done)]
         text = "\n\n".join([INTRODUCTION.format(recipe=recipe.name), *map(table_markdown, tables)]) + "\n"
         make_folder(out)
@@ -129,12 +131,11 @@ def _train_and_score(
     recipe: Recipe, data: Path, folder: Path, cache: Path, left_out: Sequence[str], start: training.StartWeights
 ) -> StoredEvaluation:
     """Train and score one run, each if it is not done yet."""
-    if not (folder / RUN_FILE).exists():
-        training.run(recipe, data, folder, resume=(folder / RESUME_FILE).exists(), start=start, cache=cache)
+    train_unless_finished(recipe, data, folder, cache, start)
     if not (folder / EVALUATION_FILE).exists():
         evaluate_folder(
             SampleSelection(data=data, datasets=tuple(left_out)),
-            folder / "weights.safetensors",
+            folder / WEIGHTS_FILE,
             config=EvaluationConfig(
                 scale=evaluation_scale(recipe),
                 bf16=resolve_precision(recipe.precision) == "bf16",

@@ -17,7 +17,7 @@ import torch
 from deepmtdr import training
 from deepmtdr.baselines.vgg16 import VGG16
 from deepmtdr.datasets.catalogue import read_datasets
-from deepmtdr.errors import DataError, DeepMTDRError, RecipeError, TrainingStopped
+from deepmtdr.errors import DataError, RecipeError
 from deepmtdr.evaluation import EvaluationConfig, ReportConfig, SampleSelection, evaluate_folder
 from deepmtdr.experiments.comparison_tables import (
     IMAGENET,
@@ -28,6 +28,7 @@ from deepmtdr.experiments.comparison_tables import (
     machine_name,
     system_of,
 )
+from deepmtdr.experiments.training_runs import WEIGHTS_FILE, RunFailedError, describe_failure, train_unless_finished
 from deepmtdr.files import slug, write_atomically, write_json
 from deepmtdr.labels import LabelSet
 from deepmtdr.model.precision import resolve_precision
@@ -37,7 +38,6 @@ from deepmtdr.systems import MULTI_TASK_SYSTEMS, SYSTEMS, PartNames, build_syste
 from deepmtdr.terms import SCALES
 from deepmtdr.training.optimiser import has_trainable_parameters
 from deepmtdr.training.report import RUN_FILE
-from deepmtdr.training.state import RESUME_FILE
 
 STAGE_TIME_SHARES = {"restoration": 0.5, "grading": 0.35, "joint": 0.15}
 """Share of the minutes for each stage. If a system skips a stage, its time is divided among the other stages."""
@@ -204,13 +204,10 @@ def _run_system(
 ) -> SystemFailure | None:
     """Train and score one system. Returns the error, if there is one."""
     try:
-        _train_and_score(recipe, data, folder, cache, scale, start)
-    except TrainingStopped:
-        raise
-    except DeepMTDRError as error:
+        with describe_failure():
+            _train_and_score(recipe, data, folder, cache, scale, start)
+    except RunFailedError as error:
         return SystemFailure(recipe.system, str(error))
-    except (RuntimeError, ValueError) as error:  # out of memory; a batch too small for batch normalisation
-        return SystemFailure(recipe.system, f"{type(error).__name__}: {error}")
     return None
 
 
@@ -218,12 +215,11 @@ def _train_and_score(
     recipe: Recipe, data: Path, folder: Path, cache: Path, scale: int, start: training.StartWeights
 ) -> None:
     """Train a system if it is not trained yet, and score it if it is not scored yet."""
-    if not (folder / RUN_FILE).exists():
-        training.run(recipe, data, folder, resume=(folder / RESUME_FILE).exists(), start=start, cache=cache)
+    train_unless_finished(recipe, data, folder, cache, start)
     if not (folder / EVALUATION_FILE).exists():
         evaluate_folder(
             SampleSelection(data=data, split_file=folder / "split.csv"),
-            folder / "weights.safetensors",
+            folder / WEIGHTS_FILE,
             config=EvaluationConfig(scale=scale, bf16=resolve_precision(recipe.precision) == "bf16", thorough=False),
             report=ReportConfig(out=folder, pictures=False),
         )

@@ -67,7 +67,7 @@ class Photograph(NamedTuple):
 def read_photograph(path: Path | str, min_side: int | None = None) -> Photograph:
     """Decode one photograph in this process.
 
-    A damaged file may crash or block a decoder. For files from elsewhere use `decoder_process.read_untrusted`.
+    A damaged file may crash or block a decoder. For files from unknown sources use `decoder_process.read_untrusted`.
 
     Args:
         path: a JPEG, PNG, TIFF, PPM, BMP, WebP, AVIF, JPEG 2000 or DICOM file with any suffix.

@@ -1,4 +1,4 @@
-"""Decode photographs of unknown origin in a process of its own, with limits of memory and time.
+"""Decode photographs of unknown origin in a separate process, with limits of memory and time.
 
 The process serves one file after another, so that a photograph costs only the transfer of its pixels. It ends after a
 damaged file: what a decoder left behind never reaches the next photograph.

@@ -105,7 +105,7 @@ class HealthServer(BackgroundThread):
 
 
 class _HttpServer(ThreadingHTTPServer):
-    """Answers one request of each connection, in a thread of its own."""
+    """Answers one request of each connection, in a separate thread."""
 
     daemon_threads = True
     request_queue_size = 64

@@ -163,7 +163,7 @@ class LimitedServer(ThreadedAssociationServer):
         return allowed
 
     def process_request(self, request: socket.socket, client_address: Address) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Take a connection into the pool, and read its request in a thread of its own."""
+        """Take a connection into the pool, and read its request in a separate thread."""
         address = str(_ip_address(client_address))
         connection = self.pool.admit(request, address)
         if connection is None:

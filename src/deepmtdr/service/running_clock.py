@@ -38,7 +38,7 @@ class ClockJumpDetector:
 
         Args:
             wall: clock of the computer, s since 1970.
-            monotonic: a clock that nobody can set, s.
+            monotonic: the monotonic clock, which cannot be set, s.
         """
         self._wall, self._monotonic = wall, monotonic
         self._difference = wall() - monotonic()

@@ -115,7 +115,7 @@ class StoredFiles:
         return [_Candidate(*row) for row in self._database.read(choose, *values)]
 
     def _clear(self, candidates: list[_Candidate]) -> Cleared:
-        """Remove files. The row is changed first, so that no row promises a file that was removed."""
+        """Remove files. The row is changed first, so that no row names a file that was removed."""
         cleared = Cleared(0, 0)
         for job, digest, size in candidates:
             with self._database.transaction():
